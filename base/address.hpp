@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Addresses as plain values: byte order in the type, parsing and printing in one place.
+///
+/// Everything here is trivially copyable, ordered and hashable. Bytes are kept in network order, as
+/// they go on the wire; `host()` gives the number for arithmetic.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <compare>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace cowire {
+
+static_assert(std::endian::native == std::endian::little,
+              "cowire is written for little-endian machines");
+
+/// A 16-bit number in network byte order.
+struct be16 {
+  std::uint16_t raw = 0;
+  [[nodiscard]] static constexpr be16 from_host(std::uint16_t v) noexcept {
+    return {__builtin_bswap16(v)};
+  }
+  [[nodiscard]] constexpr std::uint16_t host() const noexcept { return __builtin_bswap16(raw); }
+  friend constexpr bool operator==(be16, be16) noexcept = default;
+};
+
+/// A 32-bit number in network byte order.
+struct be32 {
+  std::uint32_t raw = 0;
+  [[nodiscard]] static constexpr be32 from_host(std::uint32_t v) noexcept {
+    return {__builtin_bswap32(v)};
+  }
+  [[nodiscard]] constexpr std::uint32_t host() const noexcept { return __builtin_bswap32(raw); }
+  friend constexpr bool operator==(be32, be32) noexcept = default;
+};
+
+struct mac_address {
+  std::array<std::uint8_t, 6> bytes{};
+  friend constexpr auto operator<=>(const mac_address&, const mac_address&) noexcept = default;
+  /// "02:00:00:00:00:0a".
+  [[nodiscard]] std::string to_string() const;
+  [[nodiscard]] static std::optional<mac_address> parse(std::string_view text) noexcept;
+};
+
+enum class ip_family : std::uint8_t { v4, v6 };
+
+/// An IPv4 or IPv6 address. IPv4 lies in the first four bytes, the rest is zero.
+class ip_address {
+ public:
+  /// 0.0.0.0
+  constexpr ip_address() noexcept = default;
+  [[nodiscard]] static constexpr ip_address v4(std::uint32_t host_order) noexcept {
+    ip_address a;
+    for (unsigned i = 0; i < 4; ++i)
+      a.bytes_[i] = static_cast<std::uint8_t>(host_order >> (24 - 8 * i));
+    return a;
+  }
+  /// `bytes` in network order.
+  [[nodiscard]] static constexpr ip_address v6(const std::array<std::uint8_t, 16>& bytes) noexcept {
+    ip_address a;
+    a.bytes_ = bytes;
+    a.family_ = ip_family::v6;
+    return a;
+  }
+  /// 4 or 16 bytes in network order; the caller guarantees that they are there.
+  [[nodiscard]] static ip_address from_bytes(ip_family family, const void* bytes) noexcept {
+    ip_address a;
+    a.family_ = family;
+    std::memcpy(a.bytes_.data(), bytes, family == ip_family::v4 ? 4 : 16);
+    return a;
+  }
+  /// The unspecified address of a family: 0.0.0.0 or ::.
+  [[nodiscard]] static constexpr ip_address any(ip_family family) noexcept {
+    ip_address a;
+    a.family_ = family;
+    return a;
+  }
+  /// Dotted quad or RFC 4291 text; nothing else around it (no port, no zone, no brackets).
+  [[nodiscard]] static std::optional<ip_address> parse(std::string_view text) noexcept;
+
+  [[nodiscard]] constexpr ip_family family() const noexcept { return family_; }
+  [[nodiscard]] constexpr bool is_v4() const noexcept { return family_ == ip_family::v4; }
+  [[nodiscard]] constexpr bool is_v6() const noexcept { return family_ == ip_family::v6; }
+  /// 32 or 128.
+  [[nodiscard]] constexpr unsigned bits() const noexcept { return is_v4() ? 32 : 128; }
+  /// 4 or 16.
+  [[nodiscard]] constexpr std::size_t size() const noexcept { return is_v4() ? 4 : 16; }
+  /// All 16 bytes, IPv4 in the first four.
+  [[nodiscard]] constexpr const std::array<std::uint8_t, 16>& bytes() const noexcept {
+    return bytes_;
+  }
+  /// IPv4 only: the address as a number.
+  [[nodiscard]] constexpr std::uint32_t v4_host() const noexcept {
+    return static_cast<std::uint32_t>(bytes_[0]) << 24 |
+           static_cast<std::uint32_t>(bytes_[1]) << 16 |
+           static_cast<std::uint32_t>(bytes_[2]) << 8 | bytes_[3];
+  }
+  [[nodiscard]] constexpr bool is_unspecified() const noexcept {
+    return bytes_ == std::array<std::uint8_t, 16>{};
+  }
+  /// 224.0.0.0/4 or ff00::/8.
+  [[nodiscard]] constexpr bool is_multicast() const noexcept {
+    return is_v4() ? (bytes_[0] & 0xf0) == 0xe0 : bytes_[0] == 0xff;
+  }
+  /// fe80::/10.
+  [[nodiscard]] constexpr bool is_link_local_v6() const noexcept {
+    return is_v6() && bytes_[0] == 0xfe && (bytes_[1] & 0xc0) == 0x80;
+  }
+  /// 127.0.0.0/8 or ::1.
+  [[nodiscard]] bool is_loopback() const noexcept;
+  /// Bit `index`, counted from the most significant one.
+  [[nodiscard]] constexpr bool bit(unsigned index) const noexcept {
+    return (bytes_[index / 8] >> (7 - index % 8)) & 1;
+  }
+  [[nodiscard]] std::string to_string() const;
+
+  friend constexpr auto operator<=>(const ip_address&, const ip_address&) noexcept = default;
+
+ private:
+  ip_family family_ = ip_family::v4;
+  std::array<std::uint8_t, 16> bytes_{};
+};
+
+/// An address and a length, host bits zero. Ordered by family, address, then length: the prefixes
+/// inside a prefix follow it directly.
+class ip_prefix {
+ public:
+  constexpr ip_prefix() noexcept = default;
+  /// Clears the host bits. `length` is at most 32 or 128; larger is an assertion.
+  ip_prefix(const ip_address& address, unsigned length) noexcept;
+  /// "10.0.0.0/8", "default" is not accepted; a bare address is a host prefix; set host bits are
+  /// cleared.
+  [[nodiscard]] static std::optional<ip_prefix> parse(std::string_view text) noexcept;
+  /// The whole address space of a family.
+  [[nodiscard]] static ip_prefix all(ip_family family) noexcept {
+    return {ip_address::any(family), 0};
+  }
+
+  [[nodiscard]] constexpr const ip_address& address() const noexcept { return address_; }
+  [[nodiscard]] constexpr unsigned length() const noexcept { return length_; }
+  [[nodiscard]] constexpr ip_family family() const noexcept { return address_.family(); }
+  [[nodiscard]] constexpr bool is_host() const noexcept { return length_ == address_.bits(); }
+  [[nodiscard]] bool contains(const ip_address& a) const noexcept;
+  /// Whether `other` lies inside, or is the same.
+  [[nodiscard]] bool contains(const ip_prefix& other) const noexcept;
+  /// The highest address inside.
+  [[nodiscard]] ip_address last() const noexcept;
+  [[nodiscard]] std::string to_string() const;
+
+  friend constexpr auto operator<=>(const ip_prefix&, const ip_prefix&) noexcept = default;
+
+ private:
+  ip_address address_;
+  std::uint8_t length_ = 0;
+};
+
+/// `address` with every bit after the first `length` cleared.
+[[nodiscard]] ip_address masked(const ip_address& address, unsigned length) noexcept;
+
+/// Where a datagram goes: address and UDP port (host order).
+struct endpoint {
+  ip_address address;
+  std::uint16_t port = 0;
+  friend constexpr auto operator<=>(const endpoint&, const endpoint&) noexcept = default;
+  /// "10.0.0.1:8001" or "[fd00::1]:8001".
+  [[nodiscard]] std::string to_string() const;
+  /// The same forms; the port is 1 to 65535.
+  [[nodiscard]] static std::optional<endpoint> parse(std::string_view text) noexcept;
+};
+
+}  // namespace cowire
+
+template <>
+struct std::hash<cowire::ip_address> {
+  std::size_t operator()(const cowire::ip_address& a) const noexcept;
+};
+template <>
+struct std::hash<cowire::ip_prefix> {
+  std::size_t operator()(const cowire::ip_prefix& p) const noexcept;
+};
+template <>
+struct std::hash<cowire::endpoint> {
+  std::size_t operator()(const cowire::endpoint& e) const noexcept;
+};

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Why a datagram does not take the fast path: the one list from which counters, JSON keys, texts
+/// and documents come.
+///
+/// A diverted datagram is handed to the kernel path, which sends it (counted as kernel_path) or
+/// hears an errno (counted as refused under the errno's name). Totals always add up: submitted ==
+/// transmitted + kernel_path + refused (all reasons) + lost_in_device.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+// X(identifier, text)
+#define COWIRE_DIVERT_REASONS(X)                                                               \
+  X(no_route, "the kernel has no route; it will answer with its errno")                        \
+  X(rejected,                                                                                  \
+    "an unreachable, prohibit or blackhole route or rule; the kernel will answer its errno")   \
+  X(local_destination, "the destination is this host")                                         \
+  X(broadcast_destination, "broadcast is left to the kernel")                                  \
+  X(multicast_destination, "multicast is left to the kernel")                                  \
+  X(neighbour_unresolved, "the next hop has no valid MAC address yet; the kernel resolves it") \
+  X(no_egress_socket, "no AF_XDP socket on the output interface")                              \
+  X(egress_down, "the output interface is down")                                               \
+  X(unsupported_device, "the output interface is of a kind the fast path cannot imitate")      \
+  X(tunnel, "the output interface is a tunnel the fast path does not serve")                   \
+  X(unsupported_rule, "a policy rule that this flow class cannot decide")                      \
+  X(unsupported_route, "a route with an attribute that is not modelled")                       \
+  X(kernel_history, "a choice that depends on kernel state nobody can see from outside")       \
+  X(no_source_address, "no source address; the kernel will answer with its errno")             \
+  X(exceeds_mtu, "longer than the path MTU; the kernel fragments or answers EMSGSIZE")         \
+  X(needs_identification, "DF is off, so the kernel must choose the IP identification")        \
+  X(audit_quarantine, "the truth audit saw the kernel decide otherwise")                       \
+  X(no_table, "no forwarding table is published for this flow class yet")                      \
+  X(device_busy, "the egress ring stayed full past its deadline")                              \
+  X(forced_kernel, "kernel mode was asked for")
+
+namespace cowire {
+
+enum class divert_reason : std::uint8_t {
+#define COWIRE_X(identifier, text) identifier,
+  COWIRE_DIVERT_REASONS(COWIRE_X)
+#undef COWIRE_X
+};
+
+inline constexpr std::size_t divert_reason_count = 0
+#define COWIRE_X(identifier, text) +1
+    COWIRE_DIVERT_REASONS(COWIRE_X)
+#undef COWIRE_X
+    ;
+
+/// The identifier, as used in JSON and metrics: "neighbour_unresolved".
+[[nodiscard]] std::string_view name(divert_reason reason) noexcept;
+/// One sentence for people.
+[[nodiscard]] std::string_view describe(divert_reason reason) noexcept;
+
+}  // namespace cowire

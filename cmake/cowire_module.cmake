@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# How a folder becomes a library: cowire_module(route SOURCES ... DEPENDS cowire::base ... PRIVATE ...).
+#
+# `#include <cowire/route/lpm.hpp>` is the only include form, in the tree and installed. In the tree it is
+# reached through a link in the build folder, <build>/include/cowire -> the source folder.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+
+set(COWIRE_INCLUDE_DIR "${PROJECT_BINARY_DIR}/include")
+file(MAKE_DIRECTORY "${COWIRE_INCLUDE_DIR}")
+file(CREATE_LINK "${PROJECT_SOURCE_DIR}" "${COWIRE_INCLUDE_DIR}/cowire" SYMBOLIC)
+
+# What every target of this project is compiled with; not part of the exported interface.
+add_library(cowire_options INTERFACE)
+target_compile_options(cowire_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wnon-virtual-dtor -Wold-style-cast
+  -fno-omit-frame-pointer
+  $<$<BOOL:${COWIRE_WERROR}>:-Werror>)
+if(COWIRE_SANITIZE)
+  target_compile_options(cowire_options INTERFACE -fsanitize=${COWIRE_SANITIZE} -fno-sanitize-recover=all)
+  target_link_options(cowire_options INTERFACE -fsanitize=${COWIRE_SANITIZE})
+  target_compile_definitions(cowire_options INTERFACE COWIRE_DEBUG_CHECKS=1)
+  if(COWIRE_SANITIZE MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(cowire_options INTERFACE -Wno-tsan)  # gcc warns of atomic_thread_fence under TSan.
+  endif()
+endif()
+
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(liburing REQUIRED IMPORTED_TARGET liburing>=2.3)
+pkg_check_modules(libbpf REQUIRED IMPORTED_TARGET libbpf>=1.1)
+pkg_check_modules(libxdp REQUIRED IMPORTED_TARGET libxdp>=1.3)
+pkg_check_modules(libmnl REQUIRED IMPORTED_TARGET libmnl>=1.0.4)
+
+# Standalone Asio, header only. Its configuration macros change the layout of its classes, so they are part of
+# our public interface and set in this one place (docs/decisions.md).
+add_library(cowire_asio INTERFACE)
+target_compile_definitions(cowire_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED
+  $<$<CXX_COMPILER_ID:Clang>:ASIO_HAS_CO_AWAIT=1>)
+target_link_libraries(cowire_asio INTERFACE Threads::Threads)
+
+function(cowire_module name)
+  cmake_parse_arguments(arg "" "" "HEADERS;SOURCES;DEPENDS;PRIVATE" ${ARGN})
+  set(target cowire_${name})
+  if(arg_SOURCES)
+    add_library(${target} STATIC ${arg_SOURCES})
+    set(scope PUBLIC)
+    target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:cowire_options> ${arg_PRIVATE})
+  else()
+    add_library(${target} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  add_library(cowire::${name} ALIAS ${target})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${name} VERIFY_INTERFACE_HEADER_SETS ON)
+  list(TRANSFORM arg_HEADERS PREPEND "${COWIRE_INCLUDE_DIR}/cowire/${name}/")
+  target_sources(${target} ${scope} FILE_SET HEADERS BASE_DIRS "${COWIRE_INCLUDE_DIR}" FILES ${arg_HEADERS})
+  target_compile_features(${target} ${scope} cxx_std_20)
+  target_link_libraries(${target} ${scope} ${arg_DEPENDS})
+  set_property(GLOBAL APPEND PROPERTY COWIRE_MODULES ${target})
+endfunction()
