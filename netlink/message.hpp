@@ -61,8 +61,7 @@ struct macvlan_info {
   friend bool operator==(const macvlan_info&, const macvlan_info&) = default;
 };
 /// IFLA_INFO_DATA of the kinds gre, gretap, erspan, ip6gre, ip6gretap, ipip, sit, ip6tnl.
-/// Defaults are what an absent attribute means (shared knowledge: the kernel's own defaults, not
-/// iproute2's).
+/// Defaults are what an absent attribute means to the kernel (iproute2's own defaults differ).
 struct tunnel_info {
   std::uint32_t link = 0;          ///< ifindex the outer route is bound to, 0 = any.
   std::uint16_t input_flags = 0;   ///< GRE_CSUM 0x8000, GRE_KEY 0x2000, GRE_SEQ 0x1000.
@@ -95,7 +94,9 @@ struct link {
   std::uint32_t mtu = 0;
   std::vector<std::uint8_t> address, broadcast;  ///< 6 bytes on Ethernet; 4 or 16 on tunnels.
   std::uint32_t master = 0;  ///< ifindex of the bond, bridge or VRF above, 0 = none.
-  std::uint32_t lower = 0;   ///< IFLA_LINK: ifindex of the device below or the peer, 0 = none.
+  /// IFLA_LINK: ifindex of the device below or the peer, 0 = none. A new pair of veths is announced
+  /// in halves: the first one's peer is told only by its next event.
+  std::uint32_t lower = 0;
   bool lower_in_other_namespace = false;  ///< IFLA_LINK_NETNSID present.
   std::uint32_t group = 0;
   std::uint8_t operational_state = 0;  ///< IF_OPER_*.
@@ -161,6 +162,8 @@ struct route {
   std::uint8_t preference =
       0;  ///< RTA_PREF: 0 medium, 1 high, 3 low (RFC 4191 as the kernel codes it).
   std::optional<std::uint32_t> expires_s;  ///< From RTA_CACHEINFO, when the route expires.
+  std::uint32_t mark = 0;                  ///< RTA_MARK: only in an answer to RTM_GETROUTE.
+  std::optional<std::uint32_t> uid;        ///< RTA_UID: only in an answer to RTM_GETROUTE.
   std::vector<std::uint16_t> unknown;
   friend bool operator==(const route&, const route&) = default;
 };
@@ -244,8 +247,11 @@ struct nexthop_object {
   friend bool operator==(const nexthop_object&, const nexthop_object&) = default;
 };
 
-/// RTM_NEWNETCONF: the per-device settings that change routing and do announce themselves.
+/// RTM_NEWNETCONF, RTM_DELNETCONF: the per-device settings that change routing and do announce
+/// themselves. A notification carries only what changed: an empty optional leaves the value known so
+/// far as it is.
 struct netconf {
+  netlink::action action = action::add;
   ip_family family = ip_family::v4;
   std::int32_t index = 0;  ///< ifindex; -1 all, -2 default (NETCONFA_IFINDEX_ALL, _DEFAULT).
   std::optional<bool> forwarding, ignore_routes_with_linkdown;
