@@ -4,7 +4,10 @@
 ///
 /// Sums are over 16-bit words as they lie in memory (network order bytes loaded natively): ones'
 /// complement addition is indifferent to byte order (RFC 1071, section 2B), so results can be
-/// stored back natively too.
+/// stored back natively too. A sum is not folded: add sums of parts that begin at even offsets,
+/// then fold once. Two unfolded sums of the same bytes may differ and still fold to the same value.
+///
+/// Any thread; nothing here allocates or fails.
 #pragma once
 
 #include <cstddef>
@@ -34,43 +37,32 @@ namespace cowire {
   return value == 0 ? std::uint16_t{0xffff} : value;
 }
 
-/// Sum of the 16-bit words of `bytes`; an odd last byte is padded with zero. Not folded: add sums,
-/// then fold once.
+namespace detail {
+/// sum_bytes for any size, worth its call from 64 bytes on.
+[[nodiscard]] std::uint64_t sum_long(const std::byte* from, std::size_t size) noexcept;
+}  // namespace detail
+
+/// Sum of the 16-bit words of `bytes`; an odd last byte is padded with zero.
 [[nodiscard]] inline std::uint64_t sum_bytes(std::span<const std::byte> bytes) noexcept {
-  std::uint64_t sum = 0;
   const std::byte* p = bytes.data();
   std::size_t left = bytes.size();
-  for (; left >= 8; p += 8, left -= 8) {
-    std::uint32_t a, b;
-    std::memcpy(&a, p, 4);
-    std::memcpy(&b, p + 4, 4);
-    sum += std::uint64_t{a} + b;
+  if (left >= 64) return detail::sum_long(p, left);
+  std::uint64_t sum = 0;
+  for (; left >= 4; p += 4, left -= 4) {
+    std::uint32_t word;
+    std::memcpy(&word, p, sizeof word);
+    sum += word;
   }
-  std::byte tail[8] = {};
-  std::memcpy(tail, p, left);
-  std::uint32_t a, b;
-  std::memcpy(&a, tail, 4);
-  std::memcpy(&b, tail + 4, 4);
-  return sum + a + b;
+  if (left != 0) {
+    std::uint32_t word = 0;
+    std::memcpy(&word, p, left);
+    sum += word;
+  }
+  return sum;
 }
 
 /// Copies and sums in one pass: what a producer does when the payload is not written in place.
 /// `to` and `from` do not overlap. Returns the sum as sum_bytes does.
-[[nodiscard]] inline std::uint64_t copy_and_sum(std::byte* to,
-                                                std::span<const std::byte> from) noexcept {
-  std::uint64_t sum = 0;
-  const std::byte* p = from.data();
-  std::size_t left = from.size();
-  for (; left >= 8; p += 8, to += 8, left -= 8) {
-    std::uint32_t a, b;
-    std::memcpy(&a, p, 4);
-    std::memcpy(&b, p + 4, 4);
-    std::memcpy(to, &a, 4);
-    std::memcpy(to + 4, &b, 4);
-    sum += std::uint64_t{a} + b;
-  }
-  std::memcpy(to, p, left);
-  return sum + sum_bytes({p, left});
-}
+[[nodiscard]] std::uint64_t copy_and_sum(std::byte* to, std::span<const std::byte> from) noexcept;
 
 }  // namespace cowire

@@ -11,27 +11,23 @@
 /// "Thread" means serialised use: a strand may be the producer. Elements are trivially copyable. No
 /// call allocates, blocks or spins. Not for several producers: give each one its own ring.
 ///
-/// Memory order. Each side owns one index and keeps a private copy of the other's:
-/// - the producer writes elements, then stores `tail_` with release; the consumer's acquire load of
-/// `tail_` makes
-///   those elements visible (release in publish_tail, acquire in refresh_tail);
-/// - the consumer reads elements, then stores `head_` with release; the producer's acquire load of
-/// `head_` makes
-///   sure that it overwrites a slot only after it was read (release in publish_head, acquire in
-///   refresh_head).
-/// Own indices are loaded relaxed: nobody else writes them. The cached copies (Rigtorp's and
-/// Lamport's refinement) keep the other side's cache line untouched until the cached room is used
-/// up.
+/// Memory order. Each side owns one index, which only it writes, and keeps a private copy of the
+/// other's:
+/// - The producer writes elements, then stores `tail` with release. The consumer's acquire load of
+///   `tail` makes those elements visible to it.
+/// - The consumer reads elements, then stores `head` with release. The producer's acquire load of
+///   `head` orders those reads before it overwrites the slots.
+/// - A side loads its own index relaxed.
+/// The private copies keep the other side's cache line untouched until the known room, or the known
+/// elements, do not suffice.
 #pragma once
-
-#include <cowire/base/assert.hpp>
 
 #include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstddef>
-#include <cstdint>
 #include <memory>
+#include <new>
 #include <span>
 #include <type_traits>
 
@@ -39,91 +35,119 @@ namespace cowire {
 
 template <class T>
 class spsc_ring {
-  static_assert(std::is_trivially_copyable_v<T>);
+  static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
 
  public:
   /// Holds at least `capacity` elements (rounded up to a power of two). Allocates here and nowhere
-  /// else.
+  /// else, and touches all memory so that no page fault comes later.
   explicit spsc_ring(std::size_t capacity)
-      : mask_(std::bit_ceil(std::max<std::size_t>(capacity, 2)) - 1), slots_(new T[mask_ + 1]) {}
+      : mask_(std::bit_ceil(std::max<std::size_t>(capacity, 2)) - 1),
+        slots_(new (std::align_val_t{line}) T[mask_ + 1]()) {}
   spsc_ring(const spsc_ring&) = delete;
   spsc_ring& operator=(const spsc_ring&) = delete;
 
   [[nodiscard]] std::size_t capacity() const noexcept { return mask_ + 1; }
 
   /// Producer: appends one element; false when full.
-  [[nodiscard]] bool try_push(const T& value) noexcept { return push_some({&value, 1}) == 1; }
+  [[nodiscard]] bool try_push(const T& value) noexcept {
+    const std::size_t tail = producer_.tail.load(std::memory_order_relaxed);
+    if (room(tail, 1) == 0) return false;
+    slots_[tail & mask_] = value;
+    producer_.tail.store(tail + 1, std::memory_order_release);  // Pairs with ready()'s acquire.
+    return true;
+  }
 
   /// Producer: appends as many of `values` as fit, in order, with one publication; returns how
   /// many.
   [[nodiscard]] std::size_t push_some(std::span<const T> values) noexcept {
     const std::size_t tail = producer_.tail.load(std::memory_order_relaxed);
-    std::size_t room = capacity() - (tail - producer_.cached_head);
-    if (room < values.size()) {
-      producer_.cached_head =
-          consumer_.head.load(std::memory_order_acquire);  // Pairs with pop_some's release.
-      room = capacity() - (tail - producer_.cached_head);
-    }
-    const std::size_t count = std::min(room, values.size());
-    for (std::size_t i = 0; i < count; ++i) slots_[(tail + i) & mask_] = values[i];
-    if (count != 0)
-      producer_.tail.store(tail + count,
-                           std::memory_order_release);  // Pairs with pop_some's acquire.
+    const std::size_t count = std::min(room(tail, values.size()), values.size());
+    if (count == 0) return 0;  // A producer that finds it full leaves its line clean.
+    const std::size_t before_wrap = std::min(count, capacity() - (tail & mask_));
+    std::copy_n(values.data(), before_wrap, &slots_[tail & mask_]);
+    std::copy_n(values.data() + before_wrap, count - before_wrap, &slots_[0]);
+    producer_.tail.store(tail + count, std::memory_order_release);  // Pairs with ready()'s acquire.
     return count;
   }
 
   /// Producer: how many elements fit now at least.
   [[nodiscard]] std::size_t writable() noexcept {
-    producer_.cached_head = consumer_.head.load(std::memory_order_acquire);
-    return capacity() - (producer_.tail.load(std::memory_order_relaxed) - producer_.cached_head);
+    return room(producer_.tail.load(std::memory_order_relaxed), capacity());
   }
 
   /// Consumer: takes one element; false when empty.
-  [[nodiscard]] bool try_pop(T& value) noexcept { return pop_some({&value, 1}) == 1; }
+  [[nodiscard]] bool try_pop(T& value) noexcept {
+    const std::size_t head = consumer_.head.load(std::memory_order_relaxed);
+    if (ready(head, 1) == 0) return false;
+    value = slots_[head & mask_];
+    consumer_.head.store(head + 1, std::memory_order_release);  // Pairs with room()'s acquire.
+    return true;
+  }
 
   /// Consumer: takes up to `out.size()` elements in order; returns how many.
   [[nodiscard]] std::size_t pop_some(std::span<T> out) noexcept {
     const std::size_t head = consumer_.head.load(std::memory_order_relaxed);
-    std::size_t ready = consumer_.cached_tail - head;
-    if (ready < out.size()) {
-      consumer_.cached_tail =
-          producer_.tail.load(std::memory_order_acquire);  // Pairs with push_some's release.
-      ready = consumer_.cached_tail - head;
-    }
-    const std::size_t count = std::min(ready, out.size());
-    for (std::size_t i = 0; i < count; ++i) out[i] = slots_[(head + i) & mask_];
-    if (count != 0)
-      consumer_.head.store(head + count,
-                           std::memory_order_release);  // Pairs with push_some's acquire.
+    const std::size_t count = std::min(ready(head, out.size()), out.size());
+    if (count == 0) return 0;  // As above: polling an empty ring writes nothing.
+    const std::size_t before_wrap = std::min(count, capacity() - (head & mask_));
+    std::copy_n(&slots_[head & mask_], before_wrap, out.data());
+    std::copy_n(&slots_[0], count - before_wrap, out.data() + before_wrap);
+    consumer_.head.store(head + count, std::memory_order_release);  // Pairs with room()'s acquire.
     return count;
   }
 
   /// Consumer: how many elements are ready now at least.
   [[nodiscard]] std::size_t readable() noexcept {
-    consumer_.cached_tail = producer_.tail.load(std::memory_order_acquire);
-    return consumer_.cached_tail - consumer_.head.load(std::memory_order_relaxed);
+    return ready(consumer_.head.load(std::memory_order_relaxed), capacity());
   }
 
-  /// Anyone: a number that was right at some moment during the call if both sides are quiet. For
-  /// statistics.
+  /// Anyone: the number of elements at some moment if both sides are quiet, else a number between 0
+  /// and capacity(). For statistics.
   [[nodiscard]] std::size_t size_approximate() const noexcept {
-    const std::size_t head = consumer_.head.load(std::memory_order_relaxed);
-    return producer_.tail.load(std::memory_order_relaxed) - head;
+    // Acquire: a head from which the consumer has moved on comes with the tail that it has seen, so
+    // that the difference is not negative.
+    const std::size_t head = consumer_.head.load(std::memory_order_acquire);
+    return std::min(producer_.tail.load(std::memory_order_relaxed) - head, capacity());
   }
 
  private:
+  static constexpr std::size_t line = 64;
+
+  /// Elements that fit; asks the consumer's index if fewer than `wanted` are known to.
+  [[nodiscard]] std::size_t room(std::size_t tail, std::size_t wanted) noexcept {
+    std::size_t known = capacity() - (tail - producer_.cached_head);
+    if (known < wanted) {
+      producer_.cached_head = consumer_.head.load(std::memory_order_acquire);
+      known = capacity() - (tail - producer_.cached_head);
+    }
+    return known;
+  }
+
+  /// Elements to take; asks the producer's index if fewer than `wanted` are known.
+  [[nodiscard]] std::size_t ready(std::size_t head, std::size_t wanted) noexcept {
+    std::size_t known = consumer_.cached_tail - head;
+    if (known < wanted) {
+      consumer_.cached_tail = producer_.tail.load(std::memory_order_acquire);
+      known = consumer_.cached_tail - head;
+    }
+    return known;
+  }
+
+  struct free_slots {
+    void operator()(T* slots) const noexcept { ::operator delete[](slots, std::align_val_t{line}); }
+  };
   // Two cache lines apart: the adjacent-line prefetcher fetches pairs.
-  struct alignas(128) producer_side {
+  struct alignas(2 * line) producer_side {
     std::atomic<std::size_t> tail{0};
     std::size_t cached_head = 0;
   };
-  struct alignas(128) consumer_side {
+  struct alignas(2 * line) consumer_side {
     std::atomic<std::size_t> head{0};
     std::size_t cached_tail = 0;
   };
 
   const std::size_t mask_;
-  const std::unique_ptr<T[]> slots_;
+  const std::unique_ptr<T[], free_slots> slots_;  ///< Aligned: a 64-byte element is one line.
   producer_side producer_;
   consumer_side consumer_;
 };

@@ -1,0 +1,701 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/route/lpm.hpp>
+
+#include <cowire/base/assert.hpp>
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define COWIRE_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define COWIRE_ASAN 1
+#endif
+#endif
+#if defined(COWIRE_ASAN)
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace cowire {
+namespace {
+
+constexpr unsigned root_bits = 12;
+constexpr std::uint32_t root_slots = 1u << root_bits;
+constexpr unsigned stride = 6;
+constexpr unsigned slots = 1u << stride;
+
+/// Keys that a batch descends together: as many as a word has bits.
+constexpr unsigned group = 64;
+
+/// An entry is a value, 0 for "the default", or this bit and the place of a block in the pool.
+constexpr std::uint32_t block_bit = 1u << 31;
+
+/// A block in the pool: the bitmap of run starts in two words, then one entry per run.
+constexpr std::uint32_t header_words = 2;
+
+[[nodiscard]] std::uint64_t load_bitmap(const std::uint32_t* block) noexcept {
+  std::uint64_t bitmap;
+  std::memcpy(&bitmap, block, sizeof bitmap);
+  return bitmap;
+}
+
+// --- Looking up -------------------------------------------------------------------------------
+
+/// The `stride` bits of a key from bit `offset` on (a multiple of the stride) are the lowest of the
+/// result; zeros follow the key's last bit. Higher bits of the result are arbitrary.
+[[nodiscard, gnu::always_inline]] inline std::uint64_t bits_at(lpm_key4 key,
+                                                               unsigned offset) noexcept {
+  return (std::uint64_t{key} << 32) >> (64 - stride - offset);
+}
+[[nodiscard, gnu::always_inline]] inline std::uint64_t bits_at(const lpm_key6& key,
+                                                               unsigned offset) noexcept {
+  if (offset <= 64 - stride) return key.high >> (64 - stride - offset);
+  if (offset < 64) return key.high << 2 | key.low >> 62;  // 60: the one offset that straddles.
+  if (offset <= 128 - stride) return key.low >> (128 - stride - offset);
+  return key.low << 4;  // 126: the last two bits.
+}
+static_assert(stride == 6);
+
+[[nodiscard]] std::uint32_t root_index(lpm_key4 key) noexcept { return key >> (32 - root_bits); }
+[[nodiscard]] std::uint64_t root_index(const lpm_key6& key) noexcept {
+  return key.high >> (64 - root_bits);
+}
+
+struct tables {
+  const std::uint32_t* pool;
+  const std::uint32_t* root;
+  std::uint32_t default_value;
+};
+
+/// The entry for a slot (its lowest 6 bits) of a block.
+[[nodiscard, gnu::always_inline]] inline std::uint32_t entry_of(const std::uint32_t* block,
+                                                                std::uint64_t slot) noexcept {
+  const std::uint64_t runs_up_to_slot = load_bitmap(block) << (~slot & 63);
+  // Bit 0 is set in every block, so the count is at least 1.
+  return block[header_words - 1 + static_cast<unsigned>(__builtin_popcountll(runs_up_to_slot))];
+}
+
+/// One step down, through the block that `entry` names.
+[[nodiscard, gnu::always_inline]] inline std::uint32_t descend(const std::uint32_t* pool,
+                                                               std::uint32_t entry,
+                                                               std::uint64_t slot) noexcept {
+  return entry_of(pool + (entry & ~block_bit), slot);
+}
+
+template <class Key>
+[[nodiscard, gnu::always_inline]] inline std::uint32_t find_one(const tables& t, Key key) noexcept {
+  std::uint32_t entry = t.root[root_index(key)];
+  for (unsigned offset = root_bits; (entry & block_bit) != 0; offset += stride)
+    entry = descend(t.pool, entry, bits_at(key, offset));
+  return entry != 0 ? entry : t.default_value;
+}
+
+/// As descend(), but an entry that is a value stays. Without a branch: it reads the root instead.
+[[nodiscard, gnu::always_inline]] inline std::uint32_t descend_or_stay(
+    const tables& t, std::uint32_t entry, std::uint64_t slot) noexcept {
+  const bool down = (entry & block_bit) != 0;
+  const std::uint32_t* const block = down ? t.pool + (entry & ~block_bit) : t.root;
+  const std::uint32_t next = entry_of(block, slot);
+  return down ? next : entry;
+}
+
+/// Level by level, so that the cache misses of all keys overlap, and without a branch that depends
+/// on one key's depth. Bit i of `below` says that key i has to go deeper: where most do, all take
+/// the step, otherwise those few.
+template <class Key>
+[[gnu::always_inline]] inline void find_group(const tables& t, const Key* keys,
+                                              std::uint32_t* values, unsigned count) noexcept {
+  std::uint64_t below = 0;
+  const auto keep = [&](unsigned i, std::uint32_t entry) {
+    __builtin_prefetch(t.pool + (entry & ~block_bit));  // Harmless if it is a value.
+    values[i] = entry;
+    below |= std::uint64_t{entry / block_bit} << i;
+  };
+  for (unsigned i = 0; i < count; ++i)
+    keep(i, descend_or_stay(t, t.root[root_index(keys[i])], bits_at(keys[i], root_bits)));
+  for (unsigned offset = root_bits + stride; below != 0; offset += stride) {
+    std::uint64_t left = std::exchange(below, 0);
+    if (static_cast<unsigned>(__builtin_popcountll(left)) > count / 2) {
+      for (unsigned i = 0; i < count; ++i)
+        keep(i, descend_or_stay(t, values[i], bits_at(keys[i], offset)));
+      continue;
+    }
+    for (; left != 0; left &= left - 1) {
+      const auto i = static_cast<unsigned>(__builtin_ctzll(left));
+      keep(i, descend(t.pool, values[i], bits_at(keys[i], offset)));
+    }
+  }
+  if (t.default_value == 0) return;
+  for (unsigned i = 0; i < count; ++i) values[i] = values[i] != 0 ? values[i] : t.default_value;
+}
+
+template <class Key>
+[[gnu::always_inline]] inline void find_many(const tables& t, const Key* keys,
+                                             std::uint32_t* values, std::size_t count) noexcept {
+  for (; count > group; keys += group, values += group, count -= group)
+    find_group(t, keys, values, group);
+  find_group(t, keys, values, static_cast<unsigned>(count));
+}
+
+// The build is for generic x86-64, where counting bits takes a dozen instructions. The same code is
+// compiled once more for processors with POPCNT and BMI2 (all since 2013) and chosen at run time.
+#if defined(__x86_64__)
+#define COWIRE_FAST_BITS __attribute__((target("popcnt,bmi,bmi2")))
+const bool fast_bits = __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi2");
+
+template <class Key>
+COWIRE_FAST_BITS std::uint32_t find_one_fast(const tables& t, Key key) noexcept {
+  return find_one(t, key);
+}
+template <class Key>
+COWIRE_FAST_BITS void find_many_fast(const tables& t, const Key* keys, std::uint32_t* values,
+                                     std::size_t count) noexcept {
+  find_many(t, keys, values, count);
+}
+#else
+constexpr bool fast_bits = false;
+template <class Key>
+std::uint32_t find_one_fast(const tables& t, Key key) noexcept {
+  return find_one(t, key);
+}
+template <class Key>
+void find_many_fast(const tables& t, const Key* keys, std::uint32_t* values,
+                    std::size_t count) noexcept {
+  find_many(t, keys, values, count);
+}
+#endif
+
+}  // namespace
+
+template <class Key>
+std::uint32_t lpm_view<Key>::lookup(Key key) const noexcept {
+  if (root_ == nullptr) return default_value_;
+  const tables t{pool_, root_, default_value_};
+  return fast_bits ? find_one_fast(t, key) : find_one(t, key);
+}
+
+template <class Key>
+void lpm_view<Key>::lookup_batch(const Key* keys, std::uint32_t* values,
+                                 std::size_t count) const noexcept {
+  if (root_ == nullptr) {
+    std::fill_n(values, count, default_value_);
+    return;
+  }
+  const tables t{pool_, root_, default_value_};
+  fast_bits ? find_many_fast(t, keys, values, count) : find_many(t, keys, values, count);
+}
+
+// --- Memory -----------------------------------------------------------------------------------
+
+namespace detail {
+
+/// Where the blocks of one trie lie. Places are 32-bit word offsets from a base that never moves:
+/// the address space is reserved at once and made usable as it is needed. Freed blocks are kept by
+/// size for reuse and not merged: the sizes that a table uses hardly change with its contents.
+class lpm_pool {
+ public:
+  lpm_pool() {
+    for (; reserved_ >= smallest_reservation; reserved_ /= 2) {
+      // PROT_NONE: counts neither as memory nor against mlockall().
+      mapping_ =
+          ::mmap(nullptr, reserved_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (mapping_ == MAP_FAILED) continue;  // An address space limit; try with less.
+      const auto start = reinterpret_cast<std::uintptr_t>(mapping_);
+      const std::uintptr_t gap = -start % growth;
+      base_ = reinterpret_cast<std::uint32_t*>(start + gap);
+      room_ = reserved_ - gap;
+      return;
+    }
+    throw std::bad_alloc();
+  }
+  lpm_pool(const lpm_pool&) = delete;
+  lpm_pool& operator=(const lpm_pool&) = delete;
+  ~lpm_pool() {
+    unpoison(base_, usable_ / sizeof(std::uint32_t));
+    ::munmap(mapping_, reserved_);
+  }
+
+  [[nodiscard]] std::uint32_t* at(std::uint32_t place) noexcept { return base_ + place; }
+
+  [[nodiscard]] std::uint32_t allocate_root() { return allocate(root_class); }
+  /// Room for `entries` entries and the bitmap.
+  [[nodiscard]] std::uint32_t allocate_block(unsigned entries) {
+    return allocate(class_of(entries));
+  }
+
+  /// A root is told from a block by block_bit, as an entry is.
+  void set_aside(std::uint32_t item) noexcept { waiting_bytes_ += bytes_of(item), ++waiting_; }
+  void free(std::uint32_t item) noexcept {
+    const std::size_t bytes = bytes_of(item);
+    const std::size_t size_class = class_of_item(item);
+    std::uint32_t* const memory = at(item & ~block_bit);
+    memory[0] = free_[size_class];
+    free_[size_class] = item & ~block_bit;
+    poison(memory + 1, bytes / sizeof(std::uint32_t) - 1);
+    waiting_bytes_ -= bytes, --waiting_;
+    bytes_ -= bytes, --blocks_;
+  }
+
+  [[nodiscard]] std::size_t bytes_live() const noexcept { return bytes_ - waiting_bytes_; }
+  [[nodiscard]] std::size_t bytes_waiting() const noexcept { return waiting_bytes_; }
+  [[nodiscard]] std::size_t blocks_live() const noexcept { return blocks_ - waiting_; }
+
+ private:
+  // 31 bits of words are 8 GiB; half of that holds 25 million routes without anything in common.
+  static constexpr std::size_t largest_reservation = std::size_t{4} << 30;
+  static constexpr std::size_t smallest_reservation = std::size_t{64} << 20;
+  static constexpr std::size_t growth = std::size_t{2} << 20;  // A huge page.
+
+  /// Blocks of 2n - 1 and 2n entries share class n; the last class is the root's.
+  static constexpr std::size_t root_class = slots / 2 + 1;
+  static constexpr std::uint32_t none = ~std::uint32_t{0};
+
+  [[nodiscard]] static std::size_t class_of(unsigned entries) noexcept { return (entries + 1) / 2; }
+  [[nodiscard]] std::size_t class_of_item(std::uint32_t item) noexcept {
+    if ((item & block_bit) == 0) return root_class;
+    return class_of(static_cast<unsigned>(std::popcount(load_bitmap(at(item & ~block_bit)))));
+  }
+  [[nodiscard]] static std::size_t words_of_class(std::size_t size_class) noexcept {
+    return size_class == root_class ? root_slots : header_words + 2 * size_class;
+  }
+  [[nodiscard]] std::size_t bytes_of(std::uint32_t item) noexcept {
+    return words_of_class(class_of_item(item)) * sizeof(std::uint32_t);
+  }
+
+  std::uint32_t allocate(std::size_t size_class) {
+    const std::size_t words = words_of_class(size_class);
+    std::uint32_t place = free_[size_class];
+    if (place != none) {
+      unpoison(at(place), words);
+      free_[size_class] = *at(place);
+    } else {
+      place = extend(words);
+    }
+    bytes_ += words * sizeof(std::uint32_t), ++blocks_;
+    return place;
+  }
+
+  std::uint32_t extend(std::size_t words) {
+    const std::size_t end = (used_words_ + words) * sizeof(std::uint32_t);
+    while (end > usable_) {
+      char* const next = reinterpret_cast<char*>(base_) + usable_;
+      if (usable_ + growth > room_ || ::mprotect(next, growth, PROT_READ | PROT_WRITE) != 0)
+        throw std::bad_alloc();
+      // Small tables keep ordinary pages; random access to a large one misses the TLB otherwise.
+      if (usable_ != 0) ::madvise(base_, usable_ + growth, MADV_HUGEPAGE);
+      usable_ += growth;
+    }
+    const std::size_t place = used_words_;
+    used_words_ += words;
+    return static_cast<std::uint32_t>(place);
+  }
+
+  static void poison([[maybe_unused]] std::uint32_t* memory, [[maybe_unused]] std::size_t words) {
+#if defined(COWIRE_ASAN)
+    __asan_poison_memory_region(memory, words * sizeof *memory);
+#endif
+  }
+  static void unpoison([[maybe_unused]] std::uint32_t* memory, [[maybe_unused]] std::size_t words) {
+#if defined(COWIRE_ASAN)
+    __asan_unpoison_memory_region(memory, words * sizeof *memory);
+#endif
+  }
+
+  std::size_t reserved_ = largest_reservation;
+  void* mapping_ = nullptr;
+  std::uint32_t* base_ = nullptr;  ///< The first huge page boundary in the mapping.
+  std::size_t room_ = 0;           ///< Bytes from there on.
+  std::size_t usable_ = 0;
+  std::size_t used_words_ = 0;
+  std::size_t bytes_ = 0, waiting_bytes_ = 0;
+  std::size_t blocks_ = 0, waiting_ = 0;
+  std::array<std::uint32_t, root_class + 1> free_ = [] {
+    std::array<std::uint32_t, root_class + 1> empty;
+    empty.fill(none);
+    return empty;
+  }();
+};
+
+}  // namespace detail
+
+lpm_garbage& lpm_garbage::operator=(lpm_garbage&& other) noexcept {
+  if (this != &other) {
+    free_blocks();
+    pool_ = std::move(other.pool_);
+    blocks_ = std::move(other.blocks_);
+  }
+  return *this;
+}
+
+lpm_garbage::~lpm_garbage() { free_blocks(); }
+
+void lpm_garbage::free_blocks() noexcept {
+  for (const std::uint32_t item : blocks_) pool_->free(item);
+  blocks_.clear();
+}
+
+// --- The writer's record ----------------------------------------------------------------------
+
+namespace {
+
+/// An array of exactly as many elements as its owner's bitmap has bits.
+template <class T>
+class packed_array {
+ public:
+  [[nodiscard]] T& operator[](std::size_t i) noexcept { return items_[i]; }
+  [[nodiscard]] const T& operator[](std::size_t i) const noexcept { return items_[i]; }
+  void insert(std::size_t size, std::size_t at, T item) {
+    std::unique_ptr<T[]> grown(new T[size + 1]);
+    std::move(items_.get(), items_.get() + at, grown.get());
+    std::move(items_.get() + at, items_.get() + size, grown.get() + at + 1);
+    grown[at] = std::move(item);
+    items_ = std::move(grown);
+  }
+  /// Keeps the room: erasing does not fail.
+  void erase(std::size_t size, std::size_t at) noexcept {
+    std::move(items_.get() + at + 1, items_.get() + size, items_.get() + at);
+    if (size == 1)
+      items_.reset();
+    else
+      items_[size - 1] = T();
+  }
+
+ private:
+  std::unique_ptr<T[]> items_;
+};
+
+/// The prefixes of 1 to 6 bits beyond a common stem of 0, 6, 12 ... bits, and the deeper nodes. A
+/// prefix of l bits b beyond the stem has the number 1 << l | b: 2 to 127.
+struct node {
+  std::array<std::uint64_t, 2> prefixes{};
+  std::uint64_t child_slots = 0;
+  packed_array<std::uint32_t> values;            ///< One per bit of `prefixes`.
+  packed_array<std::unique_ptr<node>> children;  ///< One per bit of `child_slots`.
+  std::uint32_t built = 0;      ///< The entry that stands for this node in the newest version.
+  std::uint32_t inherited = 0;  ///< The value of the covering prefix that `built` was made with.
+  bool changed = true;          ///< Here or below, since `built` was made.
+
+  [[nodiscard]] bool has(unsigned number) const noexcept {
+    return (prefixes[number / 64] >> (number % 64) & 1) != 0;
+  }
+  [[nodiscard]] std::size_t value_index(unsigned number) const noexcept {
+    const std::uint64_t below = (std::uint64_t{1} << (number % 64)) - 1;
+    const int before = number < 64
+                           ? std::popcount(prefixes[0] & below)
+                           : std::popcount(prefixes[0]) + std::popcount(prefixes[1] & below);
+    return static_cast<std::size_t>(before);
+  }
+  [[nodiscard]] std::size_t value_count() const noexcept {
+    return static_cast<std::size_t>(std::popcount(prefixes[0]) + std::popcount(prefixes[1]));
+  }
+  [[nodiscard]] std::size_t child_index(unsigned slot) const noexcept {
+    return static_cast<std::size_t>(std::popcount(child_slots & ((std::uint64_t{1} << slot) - 1)));
+  }
+  [[nodiscard]] std::size_t child_count() const noexcept {
+    return static_cast<std::size_t>(std::popcount(child_slots));
+  }
+  [[nodiscard]] node* child(unsigned slot) const noexcept {
+    return (child_slots >> slot & 1) != 0 ? children[child_index(slot)].get() : nullptr;
+  }
+  [[nodiscard]] bool empty() const noexcept {
+    return (prefixes[0] | prefixes[1] | child_slots) == 0;
+  }
+};
+
+/// What each of the 64 slots gets from the prefixes of `n`, shorter ones first.
+void expand(const node& n, std::uint32_t inherited, std::uint32_t* out) noexcept {
+  std::fill_n(out, slots, inherited);
+  std::size_t index = 0;
+  for (std::uint64_t left = n.prefixes[0]; left != 0; left &= left - 1) {
+    const auto number = static_cast<unsigned>(std::countr_zero(left));
+    const auto length = static_cast<unsigned>(std::bit_width(number)) - 1;
+    const unsigned first = (number - (1u << length)) << (stride - length);
+    std::fill_n(out + first, slots >> length, n.values[index++]);
+  }
+  for (std::uint64_t left = n.prefixes[1]; left != 0; left &= left - 1)
+    out[std::countr_zero(left)] = n.values[index++];
+}
+
+/// Where a prefix is kept: `depth` nodes below the top one, under `number`.
+struct position {
+  position(unsigned length) noexcept
+      : depth((length - 1) / stride), beyond(length - depth * stride) {}
+  unsigned depth;
+  unsigned beyond;  ///< 1 to 6 bits.
+  [[nodiscard]] unsigned number(unsigned next_six_bits) const noexcept {
+    return 1u << beyond | next_six_bits >> (stride - beyond);
+  }
+};
+
+template <class Key>
+[[nodiscard]] unsigned slot_of(const Key& prefix, unsigned depth) noexcept {
+  return static_cast<unsigned>(bits_at(prefix, depth * stride)) % slots;
+}
+
+constexpr std::size_t deepest = (128 - 1) / stride;
+
+}  // namespace
+
+template <class Key>
+struct lpm_trie<Key>::state {
+  std::shared_ptr<detail::lpm_pool> pool = std::make_shared<detail::lpm_pool>();
+  node top;
+  std::uint32_t default_value = 0;
+  std::size_t size = 0;
+  std::size_t nodes = 0;  ///< Below `top`.
+  lpm_view<Key> newest;
+  std::vector<std::uint32_t> dropped;  ///< Still part of `newest`, not of the next version.
+  std::vector<std::uint32_t> garbage;  ///< Not part of `newest`.
+
+  void drop(std::uint32_t entry) {
+    if ((entry & block_bit) != 0) dropped.push_back(entry);
+  }
+  void drop_all_below(node& n) {
+    for (std::size_t i = 0; i < n.child_count(); ++i) {
+      drop_all_below(*n.children[i]);
+      drop(n.children[i]->built);
+    }
+  }
+  [[nodiscard]] std::uint32_t store(const std::uint32_t* entries, std::uint32_t old);
+  [[nodiscard]] std::uint32_t rebuild(node& n, std::uint32_t inherited);
+  void rebuild_second(node& n, std::uint32_t inherited, std::uint32_t* out);
+  void rebuild_root();
+};
+
+/// A block for 64 entries; the old one if it says the same; no block at all for 64 equal values.
+template <class Key>
+std::uint32_t lpm_trie<Key>::state::store(const std::uint32_t* entries, std::uint32_t old) {
+  std::array<std::uint32_t, slots> runs;
+  std::uint64_t bitmap = 1;
+  unsigned count = 1;
+  runs[0] = entries[0];
+  for (unsigned i = 1; i < slots; ++i) {
+    const bool begins = entries[i] != entries[i - 1];
+    bitmap |= std::uint64_t{begins} << i;
+    runs[count - !begins] = entries[i];
+    count += begins;
+  }
+  if ((old & block_bit) != 0) {
+    const std::uint32_t* const block = pool->at(old & ~block_bit);
+    if (load_bitmap(block) == bitmap &&
+        std::equal(runs.begin(), runs.begin() + count, block + header_words))
+      return old;
+    drop(old);
+  }
+  if (count == 1) return runs[0];
+  const std::uint32_t place = pool->allocate_block(count);
+  std::memcpy(pool->at(place), &bitmap, sizeof bitmap);
+  std::copy_n(runs.begin(), count, pool->at(place) + header_words);
+  return block_bit | place;
+}
+
+template <class Key>
+std::uint32_t lpm_trie<Key>::state::rebuild(node& n, std::uint32_t inherited) {
+  if (!n.changed && n.inherited == inherited) return n.built;
+  std::array<std::uint32_t, slots> entries;
+  expand(n, inherited, entries.data());
+  std::size_t index = 0;
+  for (std::uint64_t left = n.child_slots; left != 0; left &= left - 1) {
+    std::uint32_t& entry = entries[static_cast<unsigned>(std::countr_zero(left))];
+    entry = rebuild(*n.children[index++], entry);
+  }
+  n.built = store(entries.data(), n.built);
+  n.inherited = inherited;
+  n.changed = false;
+  return n.built;
+}
+
+/// The second level has no blocks: it is 64 slots of the root.
+template <class Key>
+void lpm_trie<Key>::state::rebuild_second(node& n, std::uint32_t inherited, std::uint32_t* out) {
+  if (!n.changed && n.inherited == inherited) return;
+  expand(n, inherited, out);
+  std::size_t index = 0;
+  for (std::uint64_t left = n.child_slots; left != 0; left &= left - 1) {
+    std::uint32_t& entry = out[std::countr_zero(left)];
+    entry = rebuild(*n.children[index++], entry);
+  }
+  n.inherited = inherited;
+  n.changed = false;
+}
+
+template <class Key>
+void lpm_trie<Key>::state::rebuild_root() {
+  const std::uint32_t* const old = newest.root_;
+  if (old != nullptr) dropped.push_back(static_cast<std::uint32_t>(old - pool->at(0)));
+  newest.root_ = nullptr;
+  top.changed = false;
+  if (top.empty()) return;
+  std::uint32_t* const root = pool->at(pool->allocate_root());
+  if (old != nullptr) std::copy_n(old, root_slots, root);
+  std::array<std::uint32_t, slots> entries;
+  expand(top, 0, entries.data());
+  for (unsigned slot = 0; slot < slots; ++slot) {
+    if (node* const second = top.child(slot)) {
+      rebuild_second(*second, entries[slot], root + slot * slots);
+    } else {
+      std::fill_n(root + slot * slots, slots, entries[slot]);
+    }
+  }
+  newest.root_ = root;
+}
+
+template <class Key>
+lpm_trie<Key>::lpm_trie() : state_(std::make_unique<state>()) {
+  state_->top.changed = false;
+  state_->newest.pool_ = state_->pool->at(0);
+}
+template <class Key>
+lpm_trie<Key>::lpm_trie(lpm_trie&&) noexcept = default;
+template <class Key>
+lpm_trie<Key>& lpm_trie<Key>::operator=(lpm_trie&&) noexcept = default;
+template <class Key>
+lpm_trie<Key>::~lpm_trie() = default;
+
+template <class Key>
+void lpm_trie<Key>::assign(Key prefix, unsigned length, std::uint32_t value) {
+  COWIRE_ASSERT(length <= lpm_key_bits<Key> && value != 0 && value < block_bit);
+  state& s = *state_;
+  if (length == 0) {
+    s.size += s.default_value == 0;
+    s.default_value = value;
+    return;
+  }
+  const position where(length);
+  node* n = &s.top;
+  n->changed = true;
+  for (unsigned depth = 0; depth < where.depth; ++depth) {
+    const unsigned slot = slot_of(prefix, depth);
+    if (n->child(slot) == nullptr) {
+      n->children.insert(n->child_count(), n->child_index(slot), std::make_unique<node>());
+      n->child_slots |= std::uint64_t{1} << slot;
+      ++s.nodes;
+    }
+    n = n->child(slot);
+    n->changed = true;
+  }
+  const unsigned number = where.number(slot_of(prefix, where.depth));
+  const std::size_t index = n->value_index(number);
+  if (n->has(number)) {
+    n->values[index] = value;
+    return;
+  }
+  n->values.insert(n->value_count(), index, value);
+  n->prefixes[number / 64] |= std::uint64_t{1} << (number % 64);
+  ++s.size;
+}
+
+template <class Key>
+void lpm_trie<Key>::assign_sorted(std::span<const route> routes) {
+  clear();
+  for (const route& r : routes) assign(r.prefix, r.length, r.value);
+}
+
+template <class Key>
+bool lpm_trie<Key>::erase(Key prefix, unsigned length) {
+  if (!exact(prefix, length)) return false;
+  state& s = *state_;
+  --s.size;
+  if (length == 0) {
+    s.default_value = 0;
+    return true;
+  }
+  const position where(length);
+  std::array<node*, deepest + 1> path{&s.top};
+  std::array<unsigned, deepest + 1> slot_at{};
+  for (unsigned depth = 0; depth < where.depth; ++depth) {
+    slot_at[depth] = slot_of(prefix, depth);
+    path[depth + 1] = path[depth]->child(slot_at[depth]);
+  }
+  for (unsigned depth = 0; depth <= where.depth; ++depth) path[depth]->changed = true;
+  node& n = *path[where.depth];
+  const unsigned number = where.number(slot_of(prefix, where.depth));
+  n.values.erase(n.value_count(), n.value_index(number));
+  n.prefixes[number / 64] &= ~(std::uint64_t{1} << (number % 64));
+  for (unsigned depth = where.depth; depth > 0 && path[depth]->empty(); --depth) {
+    s.drop(path[depth]->built);
+    node& parent = *path[depth - 1];
+    const unsigned slot = slot_at[depth - 1];
+    parent.children.erase(parent.child_count(), parent.child_index(slot));
+    parent.child_slots &= ~(std::uint64_t{1} << slot);
+    --s.nodes;
+  }
+  return true;
+}
+
+template <class Key>
+void lpm_trie<Key>::clear() {
+  state& s = *state_;
+  s.drop_all_below(s.top);
+  s.top = node();
+  s.default_value = 0;
+  s.size = s.nodes = 0;
+}
+
+template <class Key>
+lpm_view<Key> lpm_trie<Key>::commit() {
+  state& s = *state_;
+  if (s.top.changed) s.rebuild_root();
+  s.newest.default_value_ = s.default_value;
+  s.garbage.reserve(s.garbage.size() + s.dropped.size());
+  for (const std::uint32_t item : s.dropped) s.pool->set_aside(item), s.garbage.push_back(item);
+  s.dropped.clear();
+  return s.newest;
+}
+
+template <class Key>
+lpm_view<Key> lpm_trie<Key>::view() const noexcept {
+  return state_->newest;
+}
+
+template <class Key>
+lpm_garbage lpm_trie<Key>::take_garbage() noexcept {
+  lpm_garbage taken;
+  if (state_->garbage.empty()) return taken;
+  taken.pool_ = state_->pool;
+  taken.blocks_ = std::exchange(state_->garbage, {});
+  return taken;
+}
+
+template <class Key>
+std::optional<std::uint32_t> lpm_trie<Key>::exact(Key prefix, unsigned length) const noexcept {
+  COWIRE_ASSERT(length <= lpm_key_bits<Key>);
+  if (length == 0)
+    return state_->default_value != 0 ? std::optional(state_->default_value) : std::nullopt;
+  const position where(length);
+  const node* n = &state_->top;
+  for (unsigned depth = 0; depth < where.depth; ++depth) {
+    n = n->child(slot_of(prefix, depth));
+    if (n == nullptr) return {};
+  }
+  const unsigned number = where.number(slot_of(prefix, where.depth));
+  if (!n->has(number)) return {};
+  return n->values[n->value_index(number)];
+}
+
+template <class Key>
+std::size_t lpm_trie<Key>::size() const noexcept {
+  return state_->size;
+}
+
+template <class Key>
+lpm_memory lpm_trie<Key>::memory() const noexcept {
+  const detail::lpm_pool& pool = *state_->pool;
+  return {pool.bytes_live(), pool.bytes_waiting(), pool.blocks_live(),
+          state_->nodes * (sizeof(node) + sizeof(void*)) + state_->size * sizeof(std::uint32_t)};
+}
+
+template class lpm_view<lpm_key4>;
+template class lpm_view<lpm_key6>;
+template class lpm_trie<lpm_key4>;
+template class lpm_trie<lpm_key6>;
+
+}  // namespace cowire
