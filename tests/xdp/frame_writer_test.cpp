@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/xdp/frame_writer.hpp>
+
+#include <gtest/gtest.h>
+
+#include <iostream>
+#include <random>
+
+#include "tests/xdp/hand_made_table.hpp"
+
+namespace cowire {
+namespace {
+
+using test::bytes;
+using test::hop_spec;
+
+class frame_writer : public ::testing::Test {
+ protected:
+  std::mt19937_64 random_{make_seed()};
+
+  static std::uint64_t make_seed() {
+    const std::uint64_t seed = std::random_device{}();
+    std::cout << "seed " << seed << '\n';
+    return seed;
+  }
+  std::uint8_t byte() { return static_cast<std::uint8_t>(random_()); }
+  ip_address address(ip_family family) {
+    std::array<std::uint8_t, 16> raw;
+    for (auto& b : raw) b = byte();
+    return ip_address::from_bytes(family, raw.data());
+  }
+  mac_address mac() {
+    mac_address m;
+    for (auto& b : m.bytes) b = byte();
+    return m;
+  }
+  hop_spec spec(ip_family family, bool vlan, bool outer) {
+    hop_spec s;
+    s.family = family;
+    s.source_mac = mac();
+    s.destination_mac = mac();
+    if (vlan) s.vlan = static_cast<std::uint16_t>(random_() & 0xefff);
+    if (outer) s.outer = {address(ip_family::v4), address(ip_family::v4)};
+    s.source = address(family);
+    s.ttl = byte();
+    s.max_payload = 1900;
+    return s;
+  }
+
+  /// What the writer makes of it: header and payload as the device would read them.
+  bytes written(const hop_spec& s, const endpoint& to, std::uint16_t source_port,
+                const bytes& payload) {
+    const hop via = test::make_hop(s);
+    alignas(64) std::byte frame[2048];
+    for (auto& b : frame) b = std::byte{byte()};
+    const frame_memory memory{frame, 2048, 1};
+    tx_request request;
+    const request_destination destination = request_destination::from(to);
+    request.destination = destination.bytes;
+    request.destination_sum = destination.sum;
+    request.destination_port = destination.port;
+    request.source_port = be16::from_host(source_port);
+    request.length = static_cast<std::uint16_t>(payload.size());
+    request.family = to.address.family();
+    request.payload_sum =
+        fold_sum(copy_and_sum(memory.payload(0), std::as_bytes(std::span(payload))));
+    write_headers(memory.payload(0), via, request);
+    const tx_descriptor d = descriptor_of(memory, via, request);
+    bytes out(d.length);
+    std::memcpy(out.data(), frame + d.address, d.length);
+    return out;
+  }
+};
+
+TEST_F(frame_writer, writes_the_bytes_of_a_naive_builder_for_every_kind_of_hop) {
+  for (int round = 0; round < 3000; ++round) {
+    for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+      for (const bool vlan : {false, true}) {
+        for (const bool outer : {false, true}) {
+          const hop_spec s = spec(family, vlan, outer);
+          const endpoint to{address(family), static_cast<std::uint16_t>(random_())};
+          const auto source_port = static_cast<std::uint16_t>(random_());
+          bytes payload(random_() % 1901);
+          for (auto& b : payload) b = byte();
+          ASSERT_EQ(written(s, to, source_port, payload),
+                    test::naive_frame(s, to, source_port, payload))
+              << "round " << round << (family == ip_family::v4 ? " v4" : " v6")
+              << (vlan ? " vlan" : "") << (outer ? " outer" : "") << ' ' << payload.size();
+        }
+      }
+    }
+  }
+}
+
+TEST_F(frame_writer, sends_a_udp_checksum_of_zero_as_ffff) {
+  // The payload's two bytes are chosen so that the sum of all comes out as ffff, its complement as
+  // 0.
+  const hop_spec s = spec(ip_family::v4, false, false);
+  const endpoint to{address(ip_family::v4), 53};
+  const bytes probe = written(s, to, 7, {0, 0});
+  const std::uint8_t high = probe[probe.size() - 4], low = probe[probe.size() - 3];
+  const bytes frame = written(s, to, 7, {high, low});
+  EXPECT_EQ(frame[frame.size() - 4], 0xff);
+  EXPECT_EQ(frame[frame.size() - 3], 0xff);
+}
+
+TEST_F(frame_writer, writes_nothing_outside_the_header_room) {
+  alignas(64) std::byte frame[2048] = {};
+  const frame_memory memory{frame, 2048, 1};
+  hop via{};
+  std::memset(via.header, 0xff, sizeof via.header);
+  write_headers(memory.payload(0), via, tx_request{});
+  EXPECT_EQ(frame[payload_offset], std::byte{0});
+  for (std::size_t i = 0; i < payload_offset - header_capacity; ++i)
+    EXPECT_EQ(frame[i], std::byte{0}) << i;
+}
+
+}  // namespace
+}  // namespace cowire

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The least that a producer is: a slice of frames, a channel, and the habit of taking frames back.
+#pragma once
+
+#include <cowire/xdp/frame_pool.hpp>
+#include <cowire/xdp/producer_channel.hpp>
+#include <cowire/xdp/umem.hpp>
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+namespace cowire::test {
+
+class test_producer {
+ public:
+  test_producer(umem& memory, std::uint32_t id, std::uint32_t frames)
+      : slice(memory.allocate_slice(frames).value()),
+        pool(memory.memory(), slice),
+        channel(id, slice.first, slice.count) {}
+
+  /// False: no free frame.
+  bool send(std::span<const std::byte> payload, const request_destination& to,
+            flow_class_id cls = 0, std::uint16_t source_port = 8001) {
+    if (pool.free_count() == 0) reclaim();
+    tx_request request;
+    if (!pool.try_acquire(request.frame)) return false;
+    request.payload_sum = fold_sum(copy_and_sum(pool.payload(request.frame).data(), payload));
+    request.destination = to.bytes;
+    request.destination_sum = to.sum;
+    request.destination_port = to.port;
+    request.family = to.family;
+    request.source_port = be16::from_host(source_port);
+    request.length = static_cast<std::uint16_t>(payload.size());
+    request.flow_class = cls;
+    COWIRE_ASSERT(channel.requests.try_push(request));
+    ++sent;
+    return true;
+  }
+
+  void reclaim() {
+    std::array<frame_index, 64> frames;
+    for (auto* ring : {&channel.returned, &channel.returned_by_kernel})
+      while (const std::size_t n = ring->pop_some(frames)) pool.release({frames.data(), n});
+  }
+
+  frame_slice slice;
+  frame_pool pool;
+  producer_channel channel;
+  std::uint64_t sent = 0;
+};
+
+}  // namespace cowire::test

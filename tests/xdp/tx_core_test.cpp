@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/xdp/tx_core.hpp>
+
+#include <gtest/gtest.h>
+#include <poll.h>
+
+#include <cerrno>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "tests/xdp/fake_device.hpp"
+#include "tests/xdp/hand_made_table.hpp"
+#include "tests/xdp/test_producer.hpp"
+
+namespace cowire {
+namespace {
+
+using namespace std::chrono_literals;
+using test::fake_device;
+using test::test_producer;
+
+/// Routes: 10.1/16 by slot 1, 10.2/16 by slot 2, 10.3/16 by both, 10.4/16 by slot 9 (no socket),
+/// fd00:1::/32 by slot 1, 10.9/16 unresolved; flow class 1 sends all of 10/8 by slot 2.
+class tx_core_on_memory : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    test::hop_spec spec;
+    spec.source = ip_address::v4(0x0a000001);
+    spec.egress = 1;
+    const std::uint32_t by_1 = table_.add_hop(test::make_hop(spec));
+    spec.egress = 2;
+    const std::uint32_t by_2 = table_.add_hop(test::make_hop(spec));
+    spec.egress = 9;
+    const std::uint32_t by_9 = table_.add_hop(test::make_hop(spec));
+    spec.egress = 1;
+    spec.family = ip_family::v6;
+    spec.source = ip_address::parse("fd00::1").value();
+    const std::uint32_t by_1_v6 = table_.add_hop(test::make_hop(spec));
+    const flow_class_id other = table_.add_class();
+    table_.route("10.1.0.0/16", by_1);
+    table_.route("10.2.0.0/16", by_2);
+    table_.route("10.3.0.0/16", table_.add_group({by_1, by_2}));
+    table_.route("10.4.0.0/16", by_9);
+    table_.route("fd00:1::/32", by_1_v6);
+    table_.route("10.9.0.0/16", static_cast<std::uint32_t>(divert_reason::neighbour_unresolved));
+    table_.route("10.0.0.0/8", by_2, other);
+    publisher_.store(&table_.finish());
+  }
+
+  static request_destination to(const std::string& address, std::uint16_t port = 9000) {
+    return request_destination::from({ip_address::parse(address).value(), port});
+  }
+  bool send(test_producer& producer, const std::string& address, flow_class_id cls = 0,
+            std::size_t size = 32) {
+    return producer.send(std::span(payload_).first(size), to(address), cls);
+  }
+  void run(int rounds = 1) {
+    for (int i = 0; i < rounds; ++i) static_cast<void>(core_.run_once());
+  }
+  std::map<divert_reason, int> take_diverted(test_producer& producer) {
+    std::map<divert_reason, int> counts;
+    diverted_request d;
+    while (core_.diverted().try_pop(d)) {
+      ++counts[d.reason];
+      EXPECT_TRUE(producer.channel.returned_by_kernel.try_push(d.request.frame));
+    }
+    return counts;
+  }
+  void expect_all_home(test_producer& producer) {
+    producer.reclaim();
+    EXPECT_EQ(producer.pool.free_count(), producer.slice.count);
+  }
+  static bool rung(const doorbell& bell) {
+    pollfd p{.fd = bell.fd(), .events = POLLIN, .revents = 0};
+    return ::poll(&p, 1, 0) == 1;
+  }
+
+  std::vector<std::byte> payload_{1920};
+  umem memory_{{.frame_count = 2048, .huge_pages = false}};
+  publisher publisher_;
+  epoch_domain epochs_;
+  doorbell control_;
+  test::hand_made_table table_;
+  fake_device one_{64}, two_{64};
+  tx_core core_{memory_.memory(), publisher_, epochs_, control_, {.stall_deadline = 20ms}};
+};
+
+TEST_F(tx_core_on_memory, sends_each_request_by_the_slot_of_its_route) {
+  test_producer producer(memory_, 0, 256);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  core_.add_port(2, 12, two_.queue());
+  for (int round = 0; round < 2; ++round) {
+    for (int i = 0; i < 10; ++i) {
+      ASSERT_TRUE(send(producer, "10.1.0.7"));
+      ASSERT_TRUE(send(producer, "10.2.0.7"));
+      ASSERT_TRUE(send(producer, "fd00:1::7"));
+      ASSERT_TRUE(send(producer, "10.1.0.7", 1));
+    }
+    run();
+    EXPECT_EQ(one_.transmit(), 20u);
+    EXPECT_EQ(two_.transmit(), 20u);
+    one_.complete();
+    two_.complete();
+    run();
+    expect_all_home(producer);
+  }
+  const tx_snapshot s = core_.snapshot();
+  EXPECT_EQ(s.taken, 80u);
+  EXPECT_EQ(s.slots[1].completed, 40u);
+  EXPECT_EQ(s.slots[2].completed, 40u);
+  EXPECT_EQ(s.slots[1].interface_index, 11u);
+  EXPECT_EQ(s.held, 0u);
+}
+
+TEST_F(tx_core_on_memory, writes_the_frame_that_a_naive_builder_makes) {
+  test_producer producer(memory_, 0, 64);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  for (auto& b : payload_) b = std::byte{0x5a};
+  ASSERT_TRUE(send(producer, "10.1.2.3", 0, 100));
+  run();
+  test::hop_spec spec;
+  spec.source = ip_address::v4(0x0a000001);
+  const test::bytes expected = test::naive_frame(
+      spec, {ip_address::parse("10.1.2.3").value(), 9000}, 8001, test::bytes(100, 0x5a));
+  one_.transmit(1, [&](const tx_descriptor& d) {
+    const auto* const p = reinterpret_cast<const std::uint8_t*>(memory_.memory().base + d.address);
+    EXPECT_EQ(test::bytes(p, p + d.length), expected);
+  });
+}
+
+TEST_F(tx_core_on_memory, diverts_with_the_reason_and_rings_the_control_thread) {
+  test_producer producer(memory_, 0, 64);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  control_.arm();
+  ASSERT_TRUE(send(producer, "192.0.2.1"));
+  ASSERT_TRUE(send(producer, "10.9.0.1"));
+  ASSERT_TRUE(send(producer, "10.4.0.1"));
+  ASSERT_TRUE(send(producer, "10.1.0.1", 0, 1473));
+  ASSERT_TRUE(send(producer, "10.1.0.1", 0, 1472));
+  ASSERT_TRUE(send(producer, "10.1.0.1", 77));
+  ASSERT_TRUE(send(producer, "fd00:2::1"));
+  run();
+  EXPECT_TRUE(rung(control_));
+  const std::map<divert_reason, int> expected = {{divert_reason::no_route, 2},
+                                                 {divert_reason::neighbour_unresolved, 1},
+                                                 {divert_reason::no_egress_socket, 1},
+                                                 {divert_reason::exceeds_mtu, 1},
+                                                 {divert_reason::no_table, 1}};
+  EXPECT_EQ(take_diverted(producer), expected);
+  EXPECT_EQ(one_.transmit(), 1u);
+  one_.complete();
+  run();
+  expect_all_home(producer);
+}
+
+TEST_F(tx_core_on_memory, diverts_everything_before_the_first_table) {
+  publisher_.store(nullptr);
+  test_producer producer(memory_, 0, 64);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  ASSERT_TRUE(send(producer, "10.1.0.1"));
+  run();
+  EXPECT_EQ(take_diverted(producer)[divert_reason::no_table], 1);
+}
+
+TEST_F(tx_core_on_memory, keeps_a_flow_on_one_member_of_a_group_and_uses_all_members) {
+  test_producer producer(memory_, 0, 2048);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  core_.add_port(2, 12, two_.queue());
+  std::map<std::uint32_t, std::set<int>> slots_of_destination;
+  const auto note = [&](int slot) {
+    return [&, slot](const tx_descriptor& d) {
+      std::uint32_t destination;
+      std::memcpy(&destination, memory_.memory().base + d.address + 30, sizeof destination);
+      slots_of_destination[destination].insert(slot);
+    };
+  };
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    for (int i = 0; i < 200; ++i) {
+      ASSERT_TRUE(send(producer, "10.3.0." + std::to_string(i)));
+      run();
+      one_.transmit(64, note(1));
+      two_.transmit(64, note(2));
+      one_.complete();
+      two_.complete();
+    }
+  }
+  std::map<int, int> share;
+  for (const auto& [destination, slots] : slots_of_destination) {
+    EXPECT_EQ(slots.size(), 1u);
+    ++share[*slots.begin()];
+  }
+  EXPECT_EQ(slots_of_destination.size(), 200u);
+  EXPECT_GT(share[1], 60);
+  EXPECT_GT(share[2], 60);
+}
+
+TEST_F(tx_core_on_memory, a_full_ring_delays_requests_and_keeps_their_order) {
+  test_producer producer(memory_, 0, 512);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  std::vector<std::uint64_t> expected, sent;
+  for (int i = 0; i < 300; ++i) ASSERT_TRUE(send(producer, "10.1.0.1"));
+  run(6);
+  EXPECT_EQ(core_.snapshot().slots[1].waiting, 300u - 64u);
+  EXPECT_GT(core_.snapshot().slots[1].ring_full, 0u);
+  for (int i = 0; i < 40; ++i) {
+    one_.transmit(
+        17, [&](const tx_descriptor& d) { sent.push_back(memory_.memory().frame_at(d.address)); });
+    one_.complete(11);
+    run();
+  }
+  one_.complete();
+  run();
+  ASSERT_EQ(sent.size(), 300u);
+  // Frames were acquired in rising order.
+  EXPECT_TRUE(std::is_sorted(sent.begin(), sent.end()));
+  expect_all_home(producer);
+}
+
+TEST_F(tx_core_on_memory, withheld_completions_end_in_no_free_frame_and_in_diverting_what_waits) {
+  test_producer producer(memory_, 0, 256);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  while (send(producer, "10.1.0.1")) {
+  }
+  run(8);
+  EXPECT_EQ(producer.sent, 256u);
+  EXPECT_FALSE(send(producer, "10.1.0.1"));
+  std::this_thread::sleep_for(25ms);
+  run(2);
+  EXPECT_EQ(take_diverted(producer)[divert_reason::device_busy], 256 - 64);
+  EXPECT_EQ(core_.snapshot().slots[1].stalls, 1u);
+  EXPECT_GT(core_.snapshot().slots[1].watchdog_kicks, 0u);
+  one_.transmit();
+  one_.complete();
+  run();
+  expect_all_home(producer);
+}
+
+TEST_F(tx_core_on_memory, a_removed_port_gives_back_what_its_device_did_not_complete) {
+  test_producer producer(memory_, 0, 256);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(send(producer, "10.1.0.1"));
+  run(4);
+  one_.transmit(40);
+  one_.complete(30);
+  core_.remove_port(1, 5ms);
+  const tx_snapshot s = core_.snapshot();
+  EXPECT_EQ(s.slots[1].completed, 30u);
+  EXPECT_EQ(s.slots[1].lost_in_device, 64u - 30u);
+  EXPECT_EQ(take_diverted(producer)[divert_reason::no_egress_socket], 200 - 64);
+  EXPECT_EQ(s.held, 0u);
+  expect_all_home(producer);
+  // The slot is free again.
+  core_.add_port(1, 11, two_.queue());
+  ASSERT_TRUE(send(producer, "10.1.0.1"));
+  run();
+  EXPECT_EQ(two_.transmit(), 1u);
+}
+
+TEST_F(tx_core_on_memory, an_idle_port_is_removed_at_once) {
+  core_.add_port(1, 11, one_.queue());
+  const auto start = std::chrono::steady_clock::now();
+  core_.remove_port(1, 10s);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 5s);
+}
+
+TEST_F(tx_core_on_memory, channels_share_a_batch_fairly) {
+  std::vector<std::unique_ptr<test_producer>> producers;
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    producers.push_back(std::make_unique<test_producer>(memory_, i, 256));
+    core_.attach(producers.back()->channel);
+  }
+  for (auto& producer : producers)
+    while (send(*producer, "10.9.0.1")) {
+    }
+  run(4);
+  for (auto& producer : producers)
+    EXPECT_EQ(producer->channel.requests.size_approximate(), 256u - 64u);
+  // One that sends little is served in the next batch, however much the others have.
+  ASSERT_TRUE(producers[0]->channel.requests.size_approximate() > 0);
+}
+
+TEST_F(tx_core_on_memory, more_channels_than_places_in_a_batch_are_served_in_turn) {
+  std::vector<std::unique_ptr<test_producer>> producers;
+  umem big({.frame_count = 100 * 64, .huge_pages = false});
+  tx_core core(big.memory(), publisher_, epochs_, control_);
+  for (std::uint32_t i = 0; i < 100; ++i) {
+    producers.push_back(std::make_unique<test_producer>(big, i, 64));
+    core.attach(producers.back()->channel);
+    while (send(*producers.back(), "10.9.0.1")) {
+    }
+  }
+  for (int i = 0; i < 25; ++i) static_cast<void>(core.run_once());
+  for (auto& producer : producers)
+    EXPECT_EQ(producer->channel.requests.size_approximate(), 64u - 16u);
+}
+
+TEST_F(tx_core_on_memory, a_channel_is_detached_once_its_frames_are_home) {
+  auto producer = std::make_unique<test_producer>(memory_, 0, 64);
+  core_.attach(producer->channel);
+  core_.add_port(1, 11, one_.queue());
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(send(*producer, "10.1.0.1"));
+  core_.begin_detach(producer->channel);
+  run(3);
+  EXPECT_FALSE(core_.detached(producer->channel));
+  one_.transmit();
+  one_.complete();
+  run();
+  EXPECT_TRUE(core_.detached(producer->channel));
+  expect_all_home(*producer);
+  memory_.release_slice(producer->slice);
+  producer = std::make_unique<test_producer>(memory_, 1, 64);
+  core_.attach(producer->channel);
+  ASSERT_TRUE(send(*producer, "10.1.0.1"));
+  run();
+  EXPECT_EQ(one_.transmit(), 1u);
+}
+
+TEST_F(tx_core_on_memory, kicks_only_when_the_device_asks) {
+  test_producer producer(memory_, 0, 256);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  const auto send_one = [&] {
+    ASSERT_TRUE(send(producer, "10.1.0.1"));
+    run();
+    one_.transmit();
+    one_.complete();
+    run();
+  };
+  one_.set_need_wakeup(false);
+  send_one();
+  EXPECT_EQ(one_.kicks, 1u) << "the first kick starts drivers that do not know the flag";
+  for (int i = 0; i < 10; ++i) send_one();
+  EXPECT_EQ(one_.kicks, 1u);
+  one_.set_need_wakeup(true);
+  for (int i = 0; i < 10; ++i) send_one();
+  EXPECT_EQ(one_.kicks, 11u);
+  run(100);
+  EXPECT_EQ(one_.kicks, 11u);
+}
+
+TEST_F(tx_core_on_memory, repeats_kicks_that_mean_later_and_counts_other_errors) {
+  test_producer producer(memory_, 0, 256);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  for (const int later : {EAGAIN, EBUSY, ENOBUFS}) {
+    one_.kick_answer = later;
+    const std::uint64_t before = one_.kicks;
+    ASSERT_TRUE(send(producer, "10.1.0.1"));
+    run(3);
+    EXPECT_GE(one_.kicks, before + 3);
+    one_.kick_answer = 0;
+    run();
+    one_.transmit();
+    one_.complete();
+    run();
+  }
+  EXPECT_EQ(core_.snapshot().slots[1].kick_errors, 0u);
+  one_.kick_answer = ENXIO;
+  ASSERT_TRUE(send(producer, "10.1.0.1"));
+  run();
+  EXPECT_EQ(core_.snapshot().slots[1].kick_errors, 1u);
+  EXPECT_EQ(core_.snapshot().slots[1].last_kick_error, std::uint64_t{ENXIO});
+}
+
+TEST_F(tx_core_on_memory, ignores_completions_of_frames_that_the_device_does_not_have) {
+  test_producer producer(memory_, 0, 64);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  ASSERT_TRUE(send(producer, "10.1.0.1"));
+  run();
+  one_.transmit();
+  one_.report(5 * 2048 + payload_offset);
+  one_.report(std::uint64_t{1} << 40);
+  one_.complete();
+  one_.report(payload_offset);
+  run();
+  EXPECT_EQ(core_.snapshot().slots[1].unknown_completions, 3u);
+  EXPECT_EQ(core_.snapshot().slots[1].completed, 1u);
+  expect_all_home(producer);
+}
+
+TEST_F(tx_core_on_memory, makes_a_waiting_producer_known_but_not_for_every_frame) {
+  test_producer producer(memory_, 0, 256);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  for (int i = 0; i < 64; ++i) ASSERT_TRUE(send(producer, "10.1.0.1"));
+  run();
+  one_.transmit();
+  producer.channel.waiting = true;
+  control_.arm();
+  one_.complete(1);
+  run();
+  EXPECT_FALSE(rung(control_)) << "one frame, and the core is busy";
+  run();
+  EXPECT_TRUE(rung(control_)) << "nothing more came: one frame is better than none";
+  control_.disarm();
+  control_.arm();
+  one_.complete(63);
+  run();
+  EXPECT_TRUE(rung(control_));
+}
+
+TEST_F(tx_core_on_memory, totals_add_up_exactly_under_random_traffic) {
+  const std::uint64_t seed = std::random_device{}();
+  std::cout << "seed " << seed << '\n';
+  std::mt19937_64 random(seed);
+  const std::vector<std::string> destinations = {"10.1.0.1",  "10.2.0.1",  "10.3.0.1",
+                                                 "10.3.0.2",  "10.4.0.1",  "10.9.0.1",
+                                                 "192.0.2.1", "fd00:1::1", "fd00:2::1"};
+  std::vector<std::unique_ptr<test_producer>> producers;
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    producers.push_back(std::make_unique<test_producer>(memory_, i, 256));
+    core_.attach(producers.back()->channel);
+  }
+  auto two = std::make_unique<fake_device>(64);
+  core_.add_port(1, 11, one_.queue());
+  core_.add_port(2, 12, two->queue());
+  bool has_two = true;
+  std::uint64_t kernel_path = 0;
+  const auto take_all_diverted = [&] {
+    diverted_request d;
+    while (core_.diverted().try_pop(d)) {
+      ++kernel_path;
+      for (auto& p : producers)
+        if (d.request.frame - p->slice.first < p->slice.count) {
+          ASSERT_TRUE(p->channel.returned_by_kernel.try_push(d.request.frame));
+        }
+    }
+  };
+  for (int step = 0; step < 20000; ++step) {
+    test_producer& producer = *producers[random() % 3];
+    for (std::uint64_t n = random() % 40; n > 0; --n) {
+      if (!send(producer, destinations[random() % destinations.size()],
+                static_cast<flow_class_id>(random() % 2), random() % 1600))
+        break;
+    }
+    if (random() % 3 == 0) one_.transmit(static_cast<std::uint32_t>(random() % 40));
+    if (random() % 3 == 0) two->transmit(static_cast<std::uint32_t>(random() % 40));
+    if (random() % 3 == 0) one_.complete(static_cast<std::uint32_t>(random() % 40));
+    if (random() % 3 == 0) two->complete(static_cast<std::uint32_t>(random() % 40));
+    if (random() % 2 == 0) take_all_diverted();
+    if (random() % 500 == 0) {
+      if (has_two) {
+        core_.remove_port(2, 0ms);
+      } else {
+        two = std::make_unique<fake_device>(64);
+        core_.add_port(2, 12, two->queue());
+      }
+      has_two = !has_two;
+    }
+    run();
+  }
+  if (has_two) core_.remove_port(2, 0ms);
+  for (int i = 0; i < 100; ++i) {
+    one_.transmit();
+    one_.complete();
+    run();
+  }
+  take_all_diverted();
+  const tx_snapshot s = core_.snapshot();
+  std::uint64_t sent = 0;
+  for (auto& producer : producers) {
+    sent += producer->sent;
+    expect_all_home(*producer);
+  }
+  EXPECT_EQ(s.taken, sent);
+  EXPECT_EQ(s.held, 0u);
+  EXPECT_EQ(s.diverted_total(), kernel_path);
+  EXPECT_EQ(sent, s.completed_total() + kernel_path + s.lost_total());
+  EXPECT_GT(s.lost_total(), 0u);
+}
+
+}  // namespace
+}  // namespace cowire

@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/xdp/detail/tx_engine.hpp>
+
+#include <cowire/xdp/flow_hash.hpp>
+#include <cowire/xdp/frame_writer.hpp>
+
+#include <immintrin.h>
+#include <poll.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace cowire::detail {
+namespace {
+
+/// Each round costs about 50 ns: some 50 us of polling, then about as much of offering the CPU to
+/// others, before a sleep. Too small: a system call per datagram at moderate rates. Too large: a
+/// busy CPU at low rates.
+constexpr unsigned spin_rounds = 1000;
+constexpr unsigned yield_rounds = 1200;
+
+/// How long a producer that waits may be left waiting for more frames than one.
+constexpr auto announce_delay_max = std::chrono::microseconds(200);
+
+/// While a device holds frames nobody rings when they complete.
+constexpr timespec completion_poll{.tv_sec = 0, .tv_nsec = 200'000};
+/// Otherwise producers ring. The limit is no more than a heartbeat for the counters.
+constexpr timespec heartbeat{.tv_sec = 0, .tv_nsec = 100'000'000};
+
+/// Copy mode may move no more than 32 descriptors a kick on older kernels, so a batch can take
+/// three.
+constexpr int kicks_per_batch = 4;
+
+[[nodiscard]] constexpr std::uint32_t id_of(divert_reason reason) noexcept {
+  return static_cast<std::uint32_t>(reason);
+}
+
+/// Requests with equal keys share a trie.
+[[nodiscard]] std::uint32_t trie_key(const tx_request& request) noexcept {
+  return std::uint32_t{request.flow_class} << 1 | static_cast<std::uint32_t>(request.family);
+}
+
+[[nodiscard]] lpm_key4 key4_of(const tx_request& request) noexcept {
+  std::uint32_t raw;
+  std::memcpy(&raw, request.destination.data() + 12, sizeof raw);
+  return __builtin_bswap32(raw);
+}
+
+[[nodiscard]] lpm_key6 key6_of(const tx_request& request) noexcept {
+  std::uint64_t words[2];
+  std::memcpy(words, request.destination.data(), sizeof words);
+  return {__builtin_bswap64(words[0]), __builtin_bswap64(words[1])};
+}
+
+}  // namespace
+
+void tx_configuration::index() {
+  std::fill(channel_of_block.begin(), channel_of_block.end(), nullptr);
+  for (const channel_entry& entry : channels) {
+    const producer_channel& channel = entry.state->channel;
+    const std::uint32_t first = channel.first_frame / slice_granularity;
+    for (std::uint32_t i = 0; i < channel.frame_count / slice_granularity; ++i) {
+      COWIRE_ASSERT(channel_of_block.at(first + i) == nullptr);
+      channel_of_block[first + i] = entry.state;
+    }
+  }
+  port_of_slot.fill(nullptr);
+  for (const port_entry& entry : ports)
+    if (!entry.closing_grace) port_of_slot[entry.port->slot()] = entry.port;
+}
+
+tx_engine::tx_engine(const frame_memory& memory, const publisher& tables, epoch_domain& epochs,
+                     doorbell& control, idle_policy idle, std::chrono::milliseconds stall_deadline)
+    : memory_(memory),
+      tables_(tables),
+      control_bell_(control),
+      idle_policy_(idle),
+      stall_deadline_(stall_deadline),
+      ledger_(memory),
+      diverted_(memory.frame_count),
+      reader_(epochs.register_reader()) {}
+
+void tx_engine::configure(const tx_configuration& next) noexcept {
+  wanted_.store(&next, std::memory_order_release);  // Pairs with apply_configuration().
+  work_bell_.ring();
+}
+
+void tx_engine::request_stop() noexcept {
+  stop_.store(true, std::memory_order_release);  // Pairs with the acquire in run().
+  work_bell_.ring();
+}
+
+void tx_engine::apply_configuration() noexcept {
+  // Pairs with the release in configure(): the configuration is complete.
+  active_ = wanted_.load(std::memory_order_acquire);
+  // Pairs with the acquire in uses(): the former one is not used any more.
+  applied_.store(active_, std::memory_order_release);
+}
+
+void tx_engine::run() noexcept {
+  unsigned idle_rounds = 0;
+  while (!stop_.load(std::memory_order_acquire)) {  // Pairs with request_stop().
+    if (run_once()) {
+      idle_rounds = 0;
+    } else {
+      idle(idle_rounds++);
+    }
+  }
+  stop_.store(false, std::memory_order_relaxed);
+  go_offline();
+}
+
+void tx_engine::go_offline() noexcept {
+  if (online_) reader_.leave();
+  online_ = false;
+}
+
+bool tx_engine::run_once() noexcept {
+  if (wanted_.load(std::memory_order_relaxed) != active_) apply_configuration();
+  now_ = clock::now();
+
+  gather();
+  const std::uint32_t taken = batch_.size;
+  if (taken != 0) {
+    reader_.enter();
+    online_ = true;
+    if (const forwarding_table* const table = tables_.current()) {
+      forward(*table);
+    } else {
+      for (std::uint32_t i = 0; i < taken; ++i) divert(batch_.requests[i], divert_reason::no_table);
+    }
+  } else {
+    go_offline();
+  }
+  const std::uint32_t completed = serve_ports();
+  const bool busy = taken != 0 || completed != 0;
+  finish_channels(busy);
+  if (ring_control_) {
+    ring_control_ = false;
+    control_bell_.ring();
+  }
+  counters_.held.set(held_);
+  check_conservation();
+  return busy;
+}
+
+/// Each channel gets its share of the batch first; what is left over goes to whoever has more.
+void tx_engine::gather() noexcept {
+  batch_.size = 0;
+  const auto& channels = active_->channels;
+  if (channels.empty()) return;
+  const std::size_t count = channels.size();
+  const std::size_t share = std::max<std::size_t>(1, tx_batch / count);
+  std::size_t at = next_channel_ % count;
+  for (std::size_t seen = 0; seen < count && batch_.size < tx_batch; ++seen) {
+    take_from(*channels[at].state, share);
+    at = at + 1 == count ? 0 : at + 1;
+  }
+  // With more channels than places the next batch goes on where this one ended.
+  next_channel_ = count > tx_batch ? at : next_channel_ + 1;
+  if (batch_.size == 0) return;
+  at = next_channel_ % count;
+  for (std::size_t seen = 0; seen < count && batch_.size < tx_batch; ++seen) {
+    take_from(*channels[at].state, tx_batch);
+    at = at + 1 == count ? 0 : at + 1;
+  }
+  held_ += batch_.size;
+  counters_.taken.add(batch_.size);
+  counters_.batches.add(1);
+}
+
+void tx_engine::take_from(tx_channel& channel, std::size_t limit) noexcept {
+  const std::size_t room = std::min(limit, tx_batch - batch_.size);
+  const std::size_t count =
+      channel.channel.requests.pop_some({batch_.requests.data() + batch_.size, room});
+  for (std::size_t i = 0; i < count; ++i) {
+    // The header is written some hundred nanoseconds from now.
+    const frame_index frame = batch_.requests[batch_.size + i].frame;
+    COWIRE_DEBUG_ASSERT(frame - channel.channel.first_frame < channel.channel.frame_count);
+    const std::byte* const header = memory_.payload(frame) - header_capacity;
+    __builtin_prefetch(header, 1);
+    __builtin_prefetch(header + 64, 1);
+  }
+  batch_.size += static_cast<std::uint32_t>(count);
+  channel.held += static_cast<std::uint32_t>(count);
+}
+
+void tx_engine::forward(const forwarding_table& table) noexcept {
+  look_up(table);
+  select_hops(table);
+  write_and_submit(table);
+}
+
+/// Sorts the batch into groups that share a trie. Nearly always there is one group and one pass.
+void tx_engine::look_up(const forwarding_table& table) noexcept {
+  std::array<std::uint8_t, tx_batch> members, rest;
+  std::uint32_t left = batch_.size;
+  for (std::uint32_t i = 0; i < left; ++i) rest[i] = static_cast<std::uint8_t>(i);
+  while (left != 0) {
+    const std::uint32_t key = trie_key(batch_.requests[rest[0]]);
+    std::uint32_t matching = 0, other = 0;
+    for (std::uint32_t j = 0; j < left; ++j) {
+      const std::uint8_t i = rest[j];
+      const bool match = trie_key(batch_.requests[i]) == key;
+      members[matching] = i;
+      rest[other] = i;
+      matching += match;
+      other += !match;
+    }
+    look_up_group(table, members.data(), matching);
+    left = other;
+  }
+}
+
+void tx_engine::look_up_group(const forwarding_table& table, const std::uint8_t* members,
+                              std::uint32_t count) noexcept {
+  const tx_request& first = batch_.requests[members[0]];
+  std::array<std::uint32_t, tx_batch> values;
+  if (first.flow_class >= table.class_count) {
+    values.fill(id_of(divert_reason::no_table));
+  } else if (first.family == ip_family::v4) {
+    std::array<lpm_key4, tx_batch> keys;
+    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key4_of(batch_.requests[members[j]]);
+    table.table_of(first.flow_class).v4.lookup_batch(keys.data(), values.data(), count);
+  } else {
+    std::array<lpm_key6, tx_batch> keys;
+    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key6_of(batch_.requests[members[j]]);
+    table.table_of(first.flow_class).v6.lookup_batch(keys.data(), values.data(), count);
+  }
+  for (std::uint32_t j = 0; j < count; ++j) batch_.path_lists[members[j]] = values[j];
+}
+
+void tx_engine::select_hops(const forwarding_table& table) noexcept {
+  std::array<std::uint8_t, tx_batch> several;
+  std::uint32_t several_count = 0;
+  for (std::uint32_t i = 0; i < batch_.size; ++i) {
+    const path_list& paths = table.path_list_of(batch_.path_lists[i]);
+    batch_.hops[i] = paths.index;
+    several[several_count] = static_cast<std::uint8_t>(i);
+    several_count += paths.count > 1;
+  }
+  for (std::uint32_t j = 0; j < several_count; ++j) {
+    const std::uint8_t i = several[j];
+    const path_list& paths = table.path_list_of(batch_.path_lists[i]);
+    batch_.hops[i] =
+        select_member(table.groups[paths.index], paths.count, flow_hash31(batch_.requests[i]));
+  }
+  for (std::uint32_t i = 0; i < batch_.size; ++i) {
+    const auto* const via = reinterpret_cast<const std::byte*>(&table.hops[batch_.hops[i]]);
+    __builtin_prefetch(via);
+    __builtin_prefetch(via + 64);
+    __builtin_prefetch(via + 128);
+  }
+}
+
+void tx_engine::write_and_submit(const forwarding_table& table) noexcept {
+  const hop* const exceeds_mtu = &table.hops[id_of(divert_reason::exceeds_mtu)];
+  std::array<std::uint8_t, tx_batch> diverted;
+  std::array<divert_reason, tx_batch> reasons;
+  std::uint32_t diverted_count = 0;
+  // A hop that diverts is submitted to the list of diverted ones, any other to its port.
+  for (std::uint32_t i = 0; i < batch_.size; ++i) {
+    const tx_request& request = batch_.requests[i];
+    const hop* via = &table.hops[batch_.hops[i]];
+    const bool too_long = (request.length > via->max_payload) & (via->egress != divert_slot);
+    via = too_long ? exceeds_mtu : via;
+    write_headers(memory_.payload(request.frame), *via, request);
+
+    COWIRE_DEBUG_ASSERT(via->egress < max_egress_slots);
+    tx_port* const port = active_->port_of_slot[via->egress % max_egress_slots];
+    if (port != nullptr) {
+      port->submit(request, descriptor_of(memory_, *via, request));
+    } else {
+      diverted[diverted_count] = static_cast<std::uint8_t>(i);
+      reasons[diverted_count++] =
+          via->egress == divert_slot ? via->reason : divert_reason::no_egress_socket;
+    }
+  }
+  for (std::uint32_t j = 0; j < diverted_count; ++j)
+    divert(batch_.requests[diverted[j]], reasons[j]);
+}
+
+std::uint32_t tx_engine::serve_ports() noexcept {
+  collected_ = 0;
+  for (const auto& entry : active_->ports) {
+    tx_port& port = *entry.port;
+    if (entry.closing_grace) {
+      serve_closing_port(port, *entry.closing_grace);
+      continue;
+    }
+    collect(port);
+    port.advance_waiting();
+    port.commit(now_);
+    if (port.watch(now_, stall_deadline_)) divert_waiting(port, divert_reason::device_busy);
+    kick(port);
+    port.update_gauges();
+  }
+  return collected_;
+}
+
+void tx_engine::serve_closing_port(tx_port& port, std::chrono::milliseconds grace) noexcept {
+  if (port.removed.load(std::memory_order_relaxed)) return;  // The queue may be gone already.
+  if (port.removal_deadline == clock::time_point::max()) port.removal_deadline = now_ + grace;
+  divert_waiting(port, divert_reason::no_egress_socket);
+  collect(port);
+  static_cast<void>(port.watch(now_, stall_deadline_));
+  kick(port);
+  if (port.outstanding() != 0 && now_ >= port.removal_deadline)
+    port.abandon([this](frame_index frame) { give_back(frame); });
+  port.update_gauges();
+  if (port.outstanding() != 0) return;
+  port.removed.store(true, std::memory_order_release);  // Pairs with port_removed().
+  ring_control_ = true;
+}
+
+void tx_engine::kick(tx_port& port) noexcept {
+  for (int i = 0; port.wants_kick() && i < kicks_per_batch; ++i) {
+    // "Later" may mean that the completion ring is full.
+    if (!port.kick()) collect(port);
+  }
+}
+
+void tx_engine::collect(tx_port& port) noexcept {
+  collected_ += port.collect(now_, [this](frame_index frame) { give_back(frame); });
+}
+
+void tx_engine::divert_waiting(tx_port& port, divert_reason reason) noexcept {
+  while (port.waiting() != 0) divert(port.take_waiting(), reason);
+}
+
+void tx_engine::divert(const tx_request& request, divert_reason reason) noexcept {
+  const bool pushed = diverted_.try_push({request, reason});
+  COWIRE_DEBUG_ASSERT(pushed);
+  static_cast<void>(pushed);
+  --active_->channel_of_block[request.frame / slice_granularity]->held;
+  --held_;
+  counters_.diverted[id_of(reason)].add(1);
+  ring_control_ = true;
+}
+
+void tx_engine::give_back(frame_index frame) noexcept {
+  tx_channel& channel = *active_->channel_of_block[frame / slice_granularity];
+  if (channel.staged_count == channel.staged.size()) flush_returned(channel);
+  channel.staged[channel.staged_count++] = frame;
+}
+
+void tx_engine::flush_returned(tx_channel& channel) noexcept {
+  const std::uint32_t count = channel.staged_count;
+  const std::size_t pushed = channel.channel.returned.push_some({channel.staged.data(), count});
+  COWIRE_DEBUG_ASSERT(pushed == count);
+  static_cast<void>(pushed);
+  channel.staged_count = 0;
+  if (channel.unannounced == 0) channel.unannounced_since = now_;
+  channel.unannounced += count;
+  channel.held -= count;
+  held_ -= count;
+}
+
+/// Returns the staged frames, and makes known which producers need not wait any more. While the
+/// core is busy that is put off until a waiting producer has a fair number of frames: a wake-up per
+/// frame would cost more than the frame.
+void tx_engine::finish_channels(bool busy) noexcept {
+  bool fenced = false;
+  for (const auto& entry : active_->channels) {
+    tx_channel& state = *entry.state;
+    if (state.staged_count != 0) flush_returned(state);
+    if (state.unannounced != 0) {
+      // Pairs with the producer's fence between setting `waiting` and its last look at the rings.
+      if (!fenced) std::atomic_thread_fence(std::memory_order_seq_cst);
+      fenced = true;
+      const bool waiting = state.channel.waiting.load(std::memory_order_relaxed);
+      const std::uint32_t enough = std::min<std::uint32_t>(tx_batch, state.channel.frame_count / 4);
+      const bool due = !busy || state.held == 0 || state.unannounced >= enough ||
+                       now_ - state.unannounced_since >= announce_delay_max;
+      const bool announce = waiting && due;
+      if (announce) ring_control_ = true;
+      if (announce || !waiting) state.unannounced = 0;
+    }
+    if (entry.draining && state.held == 0 && state.channel.requests.readable() == 0 &&
+        !state.drained.load(std::memory_order_relaxed)) {
+      state.drained.store(true, std::memory_order_release);  // Pairs with detached().
+      ring_control_ = true;
+    }
+  }
+}
+
+/// held == in devices + waiting, for each channel and in all.
+void tx_engine::check_conservation() const noexcept {
+#if defined(COWIRE_DEBUG_CHECKS)
+  std::uint64_t in_ports = 0, in_channels = 0;
+  for (const auto& entry : active_->ports)
+    in_ports += entry.port->outstanding() + entry.port->waiting();
+  for (const auto& entry : active_->channels) in_channels += entry.state->held;
+  COWIRE_ASSERT(in_ports == held_ && in_channels == held_);
+#endif
+}
+
+void tx_engine::idle(unsigned rounds) noexcept {
+  if (idle_policy_ == idle_policy::spin ||
+      (idle_policy_ == idle_policy::adaptive && rounds < spin_rounds)) {
+    _mm_pause();
+  } else if (idle_policy_ == idle_policy::yield || rounds < yield_rounds) {
+    ::sched_yield();
+  } else {
+    sleep();
+  }
+}
+
+/// Looks once more between arming the bell and waiting (base/doorbell.hpp says why that is enough).
+void tx_engine::sleep() noexcept {
+  work_bell_.arm();
+  if (!has_work()) {
+    counters_.idle_sleeps.add(1);
+    pollfd wait{.fd = work_bell_.fd(), .events = POLLIN, .revents = 0};
+    static_cast<void>(::ppoll(&wait, 1, held_ == 0 ? &heartbeat : &completion_poll, nullptr));
+  }
+  work_bell_.disarm();
+}
+
+bool tx_engine::has_work() noexcept {
+  if (stop_.load(std::memory_order_acquire)) return true;
+  if (wanted_.load(std::memory_order_relaxed) != active_) return true;
+  for (const auto& entry : active_->channels)
+    if (entry.state->channel.requests.readable() != 0) return true;
+  return false;
+}
+
+}  // namespace cowire::detail

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The core thread's half of tx_core: the batch loop and all it touches.
+#pragma once
+
+#include <cowire/base/doorbell.hpp>
+#include <cowire/base/spsc_ring.hpp>
+#include <cowire/route/epoch.hpp>
+#include <cowire/route/publisher.hpp>
+#include <cowire/xdp/detail/tx_port.hpp>
+#include <cowire/xdp/producer_channel.hpp>
+#include <cowire/xdp/tx_core.hpp>
+#include <cowire/xdp/tx_counters.hpp>
+#include <cowire/xdp/umem.hpp>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace cowire::detail {
+
+/// What the core remembers of one channel.
+struct tx_channel {
+  explicit tx_channel(producer_channel& channel_) : channel(channel_) {}
+
+  producer_channel& channel;
+  std::uint32_t held = 0;          ///< Requests taken and neither returned nor diverted.
+  std::uint32_t staged_count = 0;  ///< Frames on their way to `channel.returned`.
+  std::uint32_t unannounced =
+      0;  ///< Frames returned since its waiting producer was last made known.
+  tx_port::clock::time_point unannounced_since{};
+  std::array<frame_index, tx_batch> staged;
+  std::atomic<bool> drained{
+      false};  ///< Release by the core when nothing is left; acquire by detached().
+};
+
+/// What the core serves. Immutable while the core uses it; a change is a new one.
+struct tx_configuration {
+  struct channel_entry {
+    tx_channel* state;
+    bool draining;
+  };
+  struct port_entry {
+    tx_port* port;
+    std::optional<std::chrono::milliseconds> closing_grace;  ///< Set: being removed.
+  };
+
+  explicit tx_configuration(std::uint32_t frame_count)
+      : channel_of_block(frame_count / slice_granularity, nullptr) {}
+
+  /// Derives the look-up tables from the two lists.
+  void index();
+
+  std::vector<channel_entry> channels;
+  std::vector<port_entry> ports;
+  std::vector<tx_channel*> channel_of_block;  ///< By frame / slice_granularity.
+  /// By slot; null: nothing is to be sent there (unknown, being removed, or the kernel path).
+  std::array<tx_port*, max_egress_slots> port_of_slot{};
+};
+
+class tx_engine {
+ public:
+  tx_engine(const frame_memory& memory, const publisher& tables, epoch_domain& epochs,
+            doorbell& control, idle_policy idle, std::chrono::milliseconds stall_deadline);
+
+  // Control thread.
+  void configure(const tx_configuration& next) noexcept;
+  [[nodiscard]] bool uses(const tx_configuration& configuration) const noexcept {
+    // Pairs with the release in apply_configuration(): the core has left the former one.
+    return applied_.load(std::memory_order_acquire) == &configuration;
+  }
+  void request_stop() noexcept;
+  [[nodiscard]] frame_ledger& ledger() noexcept { return ledger_; }
+
+  // Any thread.
+  [[nodiscard]] tx_counters& counters() noexcept { return counters_; }
+  [[nodiscard]] doorbell& work_bell() noexcept { return work_bell_; }
+  [[nodiscard]] spsc_ring<diverted_request>& diverted() noexcept { return diverted_; }
+
+  // Core thread.
+  void run() noexcept;
+  [[nodiscard]] bool run_once() noexcept;
+  void apply_configuration() noexcept;
+
+ private:
+  using clock = tx_port::clock;
+
+  /// Where each request of the batch goes; filled stage by stage.
+  struct batch {
+    std::uint32_t size = 0;
+    std::array<tx_request, tx_batch> requests;
+    std::array<std::uint32_t, tx_batch> path_lists;
+    std::array<std::uint32_t, tx_batch> hops;
+  };
+
+  void gather() noexcept;
+  void take_from(tx_channel& channel, std::size_t limit) noexcept;
+  void forward(const forwarding_table& table) noexcept;
+  void look_up(const forwarding_table& table) noexcept;
+  void look_up_group(const forwarding_table& table, const std::uint8_t* members,
+                     std::uint32_t count) noexcept;
+  void select_hops(const forwarding_table& table) noexcept;
+  void write_and_submit(const forwarding_table& table) noexcept;
+
+  [[nodiscard]] std::uint32_t serve_ports() noexcept;
+  void serve_closing_port(tx_port& port, std::chrono::milliseconds grace) noexcept;
+  void kick(tx_port& port) noexcept;
+  void collect(tx_port& port) noexcept;
+  void divert_waiting(tx_port& port, divert_reason reason) noexcept;
+  void divert(const tx_request& request, divert_reason reason) noexcept;
+  void give_back(frame_index frame) noexcept;
+  void flush_returned(tx_channel& channel) noexcept;
+  void finish_channels(bool busy) noexcept;
+  void check_conservation() const noexcept;
+
+  void go_offline() noexcept;
+  void idle(unsigned rounds) noexcept;
+  void sleep() noexcept;
+  [[nodiscard]] bool has_work() noexcept;
+
+  const frame_memory memory_;
+  const publisher& tables_;
+  doorbell& control_bell_;
+  const idle_policy idle_policy_;
+  const clock::duration stall_deadline_;
+
+  frame_ledger ledger_;
+  spsc_ring<diverted_request> diverted_;
+  doorbell work_bell_;
+  tx_counters counters_;
+
+  // Core thread only.
+  epoch_domain::reader reader_;
+  const tx_configuration* active_ = nullptr;
+  std::size_t next_channel_ = 0;
+  std::uint64_t held_ = 0;
+  clock::time_point now_{};
+  std::uint32_t collected_ = 0;  ///< Frames completed in this batch.
+  bool ring_control_ = false;
+  bool online_ = false;
+  batch batch_;
+
+  // Between the control thread and the core.
+  alignas(128) std::atomic<const tx_configuration*> wanted_{nullptr};
+  std::atomic<bool> stop_{false};
+  alignas(128) std::atomic<const tx_configuration*> applied_{nullptr};
+};
+
+}  // namespace cowire::detail

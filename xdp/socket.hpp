@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+/// One AF_XDP socket for sending on one queue of one interface, and the ladder of modes that leads
+/// to it.
+///
+/// The ladder, best rung first:
+/// | rung      | what happens to a frame                      | needs                            |
+/// |-----------|----------------------------------------------|----------------------------------|
+/// | zero_copy | the NIC reads it from the umem               | driver support, XDP_PASS program |
+/// | copy      | copied into an skb, straight to the driver   | a driver with native XDP         |
+/// | generic   | the same, on a driver without XDP of its own | an Ethernet device               |
+/// | kernel    | no socket: the kernel path sends it          | nothing                          |
+///
+/// On the sending side copy and generic differ in name only: the name tells the operator whether
+/// zero-copy can ever come. Neither attaches a program, for attaching resets some NICs.
+///
+/// Every socket registers the umem's memory for itself (XDP_UMEM_REG) instead of sharing the first
+/// socket's registration (XDP_SHARED_UMEM). A shared registration hangs off the first socket: that
+/// one cannot be unbound while the others live, its interface cannot go away without taking the
+/// right to add sockets with it, and a rung that failed to bind leaves half-made rings behind. The
+/// frames are the same memory either way.
+///
+/// Set-up and tear-down: control thread. The queue() view belongs to the TX core while a port is
+/// made of it. A bound socket does not prove that frames leave the host: tx_core's `completed`
+/// counter does.
+#pragma once
+
+#include <cowire/xdp/device.hpp>
+#include <cowire/xdp/tx_queue.hpp>
+#include <cowire/xdp/umem.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace cowire {
+
+enum class send_mode : std::uint8_t { zero_copy, copy, generic, kernel };
+/// "zero-copy", "copy", "generic", "kernel".
+[[nodiscard]] std::string_view name(send_mode mode) noexcept;
+/// The inverse of name().
+[[nodiscard]] std::optional<send_mode> parse_send_mode(std::string_view text) noexcept;
+
+struct socket_options {
+  std::optional<send_mode> mode = std::nullopt;  ///< Only this rung; unset = the ladder.
+  std::uint32_t queue = 0;
+  std::uint32_t tx_ring_size = 2048;  ///< Descriptors; rounded up to a power of two.
+  /// Receive buffers given to a zero-copy queue, without which the kernel could not receive on it;
+  /// 0 = as many as the NIC's receive ring holds, twice.
+  std::uint32_t fill_frames = 0;
+  /// How long a queue may stay busy after its last owner closed it (tens of milliseconds are
+  /// usual).
+  std::chrono::milliseconds busy_deadline{1000};
+  /// How long to wait for the carrier to come back after a program was attached (igb resets itself:
+  /// 3 s).
+  std::chrono::milliseconds carrier_deadline{5000};
+};
+
+/// An open, bound socket. Closing it (the destructor) returns the fill frames to the umem.
+class xdp_socket {
+ public:
+  ~xdp_socket();
+  xdp_socket(const xdp_socket&) = delete;
+  xdp_socket& operator=(const xdp_socket&) = delete;
+
+  [[nodiscard]] send_mode mode() const noexcept;
+  [[nodiscard]] std::uint32_t interface_index() const noexcept;
+  /// For tx_core::add_port. Valid while the socket lives.
+  [[nodiscard]] tx_queue queue() const noexcept;
+  [[nodiscard]] int fd() const noexcept;
+
+ private:
+  friend class socket_ladder;
+  struct state;
+  explicit xdp_socket(std::unique_ptr<state> opened);
+  std::unique_ptr<state> state_;
+};
+
+/// A rung that was not taken, and why: "zero-copy", "driver veth does not offer AF_XDP zero-copy".
+struct rejected_mode {
+  send_mode mode;
+  std::string reason;
+};
+
+struct opened_egress {
+  send_mode mode = send_mode::kernel;
+  std::unique_ptr<xdp_socket> socket;   ///< Null where mode is kernel.
+  std::vector<rejected_mode> rejected;  ///< In the order they were tried.
+
+  /// One line for people: the rung, and why none above it.
+  [[nodiscard]] std::string explain() const;
+};
+
+/// Climbs down until a rung holds. Does not throw for anything the system refuses: the kernel rung
+/// always holds, and `rejected` tells the rest. With options.mode set only that rung is tried; if
+/// it fails, the mode is kernel. May block for the deadlines in `options`.
+[[nodiscard]] opened_egress open_egress(umem& memory, const device_facts& device,
+                                        const socket_options& options = {});
+
+}  // namespace cowire
