@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An input is a play for the monitor: scenes of one byte what, one byte how, two bytes length (little
-// endian) and as many bytes of netlink. Each netlink message is also decoded on its own.
+// An input is a play for the monitor: scenes of one byte what, one byte how, two bytes length
+// (little endian) and as many bytes of netlink. Each netlink message is also decoded on its own.
 #include "tests/fuzz/fuzz_target.hpp"
 
 #include "tests/netlink/random_message.hpp"

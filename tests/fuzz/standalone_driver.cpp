@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a fuzz target without libFuzzer: ITERATIONS inputs, each a valid one, mutated, all from SEED.
+// Runs a fuzz target without libFuzzer: ITERATIONS inputs, each a valid one, mutated, all from
+// SEED.
 #include "tests/fuzz/fuzz_target.hpp"
 
 #include <algorithm>

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Turns the mirror into forwarding tables: one LPM trie per flow class, path lists, hops.
+///
+/// For every prefix that matters to anybody (routes of all tables that rules can reach, `to`
+/// selectors, neighbours, path MTUs, special ranges) the compiler asks: what would the kernel
+/// decide for a destination inside this prefix and inside no longer one? The answers make one trie
+/// per flow class, so the fast path does one look-up whatever the number of tables. A change of one
+/// route redoes that prefix and those inside it whose answer can depend on it; a change of a
+/// neighbour, a MAC address or an egress socket redoes hops and path lists only, whatever the
+/// number of prefixes.
+///
+/// Ownership: the compiler owns every byte that a published forwarding_table leads to, and frees it
+/// through the epoch domain. Mirror, epoch domain and publisher outlive it. Destroy it only after
+/// all readers left the epoch domain.
+///
+/// One thread at a time (the control thread); readers use the published table only.
+#pragma once
+
+#include <cowire/route/epoch.hpp>
+#include <cowire/route/flow.hpp>
+#include <cowire/route/forwarding_table.hpp>
+#include <cowire/route/mirror.hpp>
+#include <cowire/route/publisher.hpp>
+#include <cowire/route/resolve.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+namespace cowire {
+
+struct compiler_options {
+  /// False: every publication rebuilds everything, asking the reference resolver's own linear
+  /// look-up.
+  bool performance_mode = true;
+  /// Most hops alive at a time, the old versions' included. Address space, not memory, is reserved
+  /// for all of them.
+  std::uint32_t hop_capacity = 1u << 20;
+};
+
+/// What a publish() did.
+struct publication {
+  std::uint64_t version = 0;
+  std::size_t changes = 0;              ///< Noted changes that went into this version.
+  std::size_t prefixes_evaluated = 0;   ///< Decisions taken, all classes together.
+  std::chrono::nanoseconds duration{};  ///< Compilation and publication.
+};
+
+struct compiler_statistics {
+  std::size_t prefixes_v4 = 0, prefixes_v6 = 0;            ///< Regions a class_table distinguishes.
+  std::size_t class_tables = 0, path_lists = 0, hops = 0;  ///< In use, divert entries included.
+};
+
+/// What the fast path would do with a flow, and why.
+struct explanation {
+  resolution decision;
+  hop template_hop{};  ///< A divert hop names its reason.
+  std::optional<mac_address> destination_mac;  ///< Where the hop is a real one.
+};
+
+class compiler {
+ public:
+  compiler(const mirror& state, epoch_domain& epoch, publisher& publish_to,
+           compiler_options options = {});
+  ~compiler();
+  compiler(const compiler&) = delete;
+  compiler& operator=(const compiler&) = delete;
+
+  /// Registers a flow class; an equal one gets the same id. Takes effect with the next publish():
+  /// until then no request of this class may be sent, because the current version has no
+  /// class_index entry for it.
+  flow_class_id add_class(const flow_class& cls);
+  [[nodiscard]] const flow_class& class_of(flow_class_id id) const;
+
+  /// Frames for `interface_index` go to the AF_XDP socket `slot` of the TX core from the next
+  /// publish() on.
+  void set_egress(std::uint32_t interface_index, egress_slot slot);
+  /// They go to the kernel path again. Before the socket is closed: publish, then
+  /// epoch_domain::synchronize().
+  void clear_egress(std::uint32_t interface_index);
+
+  /// Destinations inside `where` are left to the kernel (audit_quarantine) until lifted.
+  void quarantine(const ip_prefix& where);
+  void lift_quarantine(const ip_prefix& where);
+
+  /// Notes what apply() changed in the mirror. Cheap; note many, publish once.
+  void note(mirror_changes&& changes);
+  /// Whether anything was noted since the last publish().
+  [[nodiscard]] bool pending() const noexcept;
+
+  /// Compiles what was noted, publishes a new version with one atomic store, retires the parts that
+  /// it replaced. Frees what earlier versions held once no reader can see it. Without anything
+  /// noted it still publishes nothing and returns the current version.
+  publication publish();
+
+  /// Resolves `question` on the mirror as it is now and shows the hop that the next publish() would
+  /// have for it. The class need not be registered.
+  [[nodiscard]] explanation explain(const flow& question) const;
+
+  [[nodiscard]] compiler_statistics statistics() const noexcept;
+
+ private:
+  class implementation;
+  std::unique_ptr<implementation> impl_;
+};
+
+}  // namespace cowire

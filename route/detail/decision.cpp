@@ -1,0 +1,722 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/route/detail/decision.hpp>
+#include <cowire/route/detail/source_v6.hpp>
+#include <cowire/route/rules.hpp>
+
+#include <linux/if.h>
+#include <linux/if_addr.h>
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace cowire::detail {
+namespace {
+
+constexpr std::uint8_t rule_to_table = 1, rule_goto = 2, rule_nop = 3, rule_unreachable = 7,
+                       rule_prohibit = 8;
+constexpr std::uint16_t valid_states =
+    NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE | NUD_PROBE | NUD_STALE | NUD_DELAY;
+constexpr std::uint8_t ipv4_tos_mask = 0x1c;
+
+bool is_reject(std::uint8_t type) noexcept {
+  return type == RTN_BLACKHOLE || type == RTN_UNREACHABLE || type == RTN_PROHIBIT ||
+         type == RTN_THROW;
+}
+
+const ip_address broadcast_v4 = ip_address::v4(0xffffffff);
+
+/// 224.0.0.0/24: link-local multicast.
+bool is_local_multicast_v4(const ip_prefix& region) noexcept {
+  return region.length() >= 24 && region.address().v4_host() >> 8 == 0xe00000;
+}
+
+std::uint32_t loopback_device(const mirror& state) {
+  for (const auto& [index, device] : state.devices())
+    if ((device.link.flags & IFF_LOOPBACK) != 0) return index;
+  return 1;
+}
+
+bool touches_vrf(const mirror& state, std::uint32_t index) {
+  const mirror::device* device = state.find_device(index);
+  if (device == nullptr) return false;
+  if (device->link.kind == "vrf") return true;
+  const mirror::device* master =
+      device->link.master == 0 ? nullptr : state.find_device(device->link.master);
+  return master != nullptr && master->link.kind == "vrf";
+}
+
+}  // namespace
+
+void decision::reset() noexcept {
+  error = 0;
+  divert.reset();
+  type = 0;
+  table = 0;
+  matched = {};
+  entry = nullptr;
+  interface_index = 0;
+  members.clear();
+  shares.clear();
+  choice_known = true;
+  source.reset();
+  consulted.clear();
+}
+
+bool neighbour_aspect(const mirror& state, const neighbour_key& key,
+                      consulted_neighbour::aspect what) {
+  const netlink::neighbour* known = state.find_neighbour(key.index, key.destination);
+  switch (what) {
+    case consulted_neighbour::aspect::failed:
+      return known != nullptr && (known->state & NUD_FAILED) != 0;
+    case consulted_neighbour::aspect::good:
+      return known == nullptr || (known->state & valid_states) != 0;
+    case consulted_neighbour::aspect::alive_default:
+      return known == nullptr || (known->state & NUD_REACHABLE) != 0;
+  }
+  return false;
+}
+
+const decision& decider::decide(const decision_question& question) {
+  question_ = question;
+  result_.reset();
+  found_member_ = 0;
+  source_ = question.cls->source(question.family());
+  if (source_ && source_->is_unspecified()) source_.reset();
+  const std::uint32_t oif = question.cls->output_interface;
+  if (oif != 0 && touches_vrf(state_, oif)) {
+    static_cast<void>(divert(divert_reason::unsupported_rule));
+    return result_;
+  }
+  if (question.family() == ip_family::v4)
+    decide_v4();
+  else
+    decide_v6();
+  return result_;
+}
+
+decider::outcome decider::fail(int error) {
+  result_.error = error;
+  return outcome::error;
+}
+
+decider::outcome decider::divert(divert_reason reason) {
+  if (!result_.divert) result_.divert = reason;
+  return outcome::divert;
+}
+
+decider::outcome decider::reject(std::uint8_t type) {
+  switch (type) {
+    case RTN_UNREACHABLE:
+      return fail(EHOSTUNREACH);
+    case RTN_PROHIBIT:
+      return fail(EACCES);
+    case RTN_THROW:
+      return outcome::leave;
+    default:
+      return fail(EINVAL);
+  }
+}
+
+// ----------------------------------------------------------------------------------------------
+// rules
+
+decider::outcome decider::walk_rules() {
+  const auto& rules = state_.rules(question_.family());
+  const rule_question asked{question_.cls, source_, question_.region, question_.destination_port};
+  if (question_.family() == ip_family::v6 && !state_.rules_configured(ip_family::v6) &&
+      rules.size() < 2)
+    return divert(divert_reason::kernel_history);  // The built-in rules may still be in force.
+  for (std::size_t i = 0; i < rules.size();) {
+    const netlink::rule& rule = rules[i];
+    const rule_match match = match_rule(state_, rule, asked);
+    if (match == rule_match::undecidable) return divert(divert_reason::unsupported_rule);
+    if (match == rule_match::no || rule.kind == rule_nop) {
+      ++i;
+      continue;
+    }
+    if (rule.kind == rule_goto) {
+      i = goto_target(rules, i).value_or(i + 1);
+      continue;
+    }
+    const outcome out = apply_rule(rule);
+    if (out != outcome::again && out != outcome::leave) return out;
+    ++i;
+  }
+  return fail(ENETUNREACH);
+}
+
+decider::outcome decider::apply_rule(const netlink::rule& rule) {
+  switch (rule.kind) {
+    case rule_to_table:
+      break;
+    case rule_unreachable:
+      return fail(ENETUNREACH);
+    case rule_prohibit:
+      return fail(EACCES);
+    default:
+      return fail(EINVAL);
+  }
+  const outcome out = look_up(rule.table);
+  if (out != outcome::found) return out;
+  // While no rule was ever configured, IPv4 searches the tables local and main as one.
+  if (question_.family() == ip_family::v4 && rule.table == RT_TABLE_LOCAL &&
+      !state_.rules_configured(ip_family::v4) && main_is_longer_v4(result_.matched.length()))
+    return divert(divert_reason::kernel_history);
+  return suppressed(rule) ? (result_.divert ? outcome::divert : outcome::again) : outcome::found;
+}
+
+bool decider::suppressed(const netlink::rule& rule) {
+  if (rule.suppress_prefix_length && result_.matched.length() <= *rule.suppress_prefix_length)
+    return true;
+  if (!rule.suppress_group) return false;
+  const auto in_group = [&](const path_member& member) {
+    const mirror::device* device = state_.find_device(member.interface_index);
+    return device != nullptr && device->link.group == *rule.suppress_group;
+  };
+  if (result_.members.empty()) return false;
+  const bool first = in_group(result_.members.front());
+  // IPv4 looks at the first next hop, IPv6 at the one that was chosen.
+  if (question_.family() == ip_family::v6 &&
+      std::ranges::any_of(result_.members,
+                          [&](const auto& member) { return in_group(member) != first; })) {
+    static_cast<void>(divert(divert_reason::kernel_history));
+    return true;
+  }
+  return first;
+}
+
+decider::outcome decider::look_up(std::uint32_t id) {
+  const route_table* table = state_.find_table(question_.family(), id);
+  if (table == nullptr) return outcome::again;
+  const outcome out = question_.family() == ip_family::v4 ? look_up_v4(*table) : look_up_v6(*table);
+  if (out == outcome::found) result_.table = id;
+  return out;
+}
+
+// ----------------------------------------------------------------------------------------------
+// next hops
+
+bool decider::list_members(const route_entry& entry, std::vector<path_member>& out,
+                           bool& blackhole) const {
+  out.clear();
+  blackhole = false;
+  const netlink::route& route = entry.route;
+  if (route.nexthop_id == 0) {
+    for (const netlink::next_hop& hop : route.next_hops) {
+      if (hop.encapsulated) return false;
+      const bool used = hop.gateway && entry.gateway != route_entry::gateway_use::on_link;
+      out.push_back({hop.index, used ? hop.gateway : std::nullopt, hop.weight, hop.flags, {}});
+    }
+    return true;
+  }
+  const netlink::nexthop_object* object = state_.find_nexthop(route.nexthop_id);
+  if (object == nullptr || object->fdb || !object->unknown.empty()) return false;
+  const auto add = [&](const netlink::nexthop_object& leaf, std::uint32_t weight) {
+    if (leaf.encapsulated || leaf.fdb || !leaf.unknown.empty()) return false;
+    blackhole |= leaf.blackhole;
+    out.push_back({leaf.index, leaf.gateway, weight, leaf.flags, {}});
+    return true;
+  };
+  if (object->group.empty()) return add(*object, 1);
+  if (object->group_type != 0)
+    return false;  // Resilient: the kernel's buckets move with its timers.
+  for (const auto& member : object->group) {
+    const netlink::nexthop_object* leaf = state_.find_nexthop(member.id);
+    if (leaf == nullptr || !add(*leaf, member.weight)) return false;
+  }
+  return true;
+}
+
+bool decider::hop_is_alive(const path_member& member) const {
+  if ((member.flags & RTNH_F_DEAD) != 0) return false;
+  const mirror::device* device = state_.find_device(member.interface_index);
+  if (device == nullptr) return true;
+  return has_carrier(device->link) ||
+         !state_.ignores_linkdown(question_.family(), member.interface_index);
+}
+
+bool decider::consult(const path_member& member, consulted_neighbour::aspect what) {
+  const neighbour_key key{member.interface_index, *member.gateway};
+  const bool seen = neighbour_aspect(state_, key, what);
+  result_.consulted.push_back({key, what, seen});
+  return seen;
+}
+
+/// Hash-threshold shares over the members that are alive: who is not good leaves its share to the
+/// next good one, what is left beyond the last good one goes to `fallback`.
+void decider::share_by_bounds(const std::vector<bool>& good, std::uint32_t fallback) {
+  result_.shares.clear();
+  std::uint64_t total = 0, sum = 0;
+  for (const path_member& member : result_.members)
+    if (hop_is_alive(member)) total += member.weight;
+  for (std::uint32_t i = 0; i < result_.members.size() && total != 0; ++i) {
+    const path_member& member = result_.members[i];
+    if (!hop_is_alive(member)) continue;
+    sum += member.weight;
+    const auto bound = static_cast<std::uint32_t>(((sum << 31) + total / 2) / total - 1);
+    if (good[i]) result_.shares.push_back({bound, i});
+  }
+  if (result_.shares.empty() || result_.shares.back().bound < 0x7fffffff)
+    result_.shares.push_back({0x7fffffff, fallback});
+}
+
+// ----------------------------------------------------------------------------------------------
+// IPv4
+
+bool decider::source_is_usable_v4() {
+  if (!source_) return true;
+  if (source_->is_multicast() || *source_ == broadcast_v4) {
+    static_cast<void>(fail(EINVAL));
+    return false;
+  }
+  if (state_.is_local_address(*source_)) return true;
+  static_cast<void>(fail(ENETUNREACH));
+  return false;
+}
+
+/// Where the device alone answers; also fills in the source that the rules shall see.
+bool decider::answered_by_interface_v4() {
+  const std::uint32_t oif = question_.cls->output_interface;
+  if (oif == 0) {
+    if (!source_ || !(question_.is_multicast() || question_.is_limited_broadcast())) return false;
+    result_.type = question_.is_multicast() ? RTN_MULTICAST : RTN_BROADCAST;
+    for (const auto& [index, device] : state_.devices())
+      for (const netlink::address& own : device.v4)
+        if (own.local == *source_) result_.interface_index = index;
+    result_.source = source_;
+    static_cast<void>(divert(question_.is_multicast() ? divert_reason::multicast_destination
+                                                      : divert_reason::broadcast_destination));
+    return true;
+  }
+  const mirror::device* device = state_.find_device(oif);
+  if (device == nullptr || !device->up()) {
+    static_cast<void>(fail(device == nullptr ? ENODEV : ENETUNREACH));
+    return true;
+  }
+  if (is_local_multicast_v4(question_.region) || question_.is_limited_broadcast()) {
+    answer_on_link_v4(RT_SCOPE_LINK);
+    return true;
+  }
+  if (!source_ && question_.is_multicast())
+    source_ = device_source_v4(oif, std::nullopt, RT_SCOPE_UNIVERSE);
+  if (!source_ && question_.is_unspecified())
+    source_ = device_source_v4(oif, std::nullopt, RT_SCOPE_HOST);
+  return false;
+}
+
+void decider::decide_v4() {
+  if (!source_is_usable_v4() || answered_by_interface_v4()) return;
+  if (question_.is_unspecified()) {
+    if (!source_) source_ = ip_address::v4(0x7f000001);
+    answer_local(RTN_LOCAL);
+    return;
+  }
+  switch (walk_rules()) {
+    case outcome::found:
+      finish_v4();
+      return;
+    case outcome::divert:
+      return;
+    default:
+      break;
+  }
+  if (question_.cls->output_interface == 0) return;
+  // With a device, any error becomes "on-link there".
+  const auto consulted = std::move(result_.consulted);
+  result_.reset();
+  result_.consulted = consulted;
+  answer_on_link_v4(RT_SCOPE_LINK);
+}
+
+void decider::answer_on_link_v4(std::uint8_t scope) {
+  const std::uint32_t oif = question_.cls->output_interface;
+  result_.interface_index = oif;
+  result_.type = RTN_UNICAST;
+  result_.source = source_ ? source_ : device_source_v4(oif, std::nullopt, scope);
+  result_.members.assign(1, {oif, std::nullopt, 1, 0, result_.source});
+  result_.shares.assign(1, {});
+  if (question_.is_limited_broadcast()) {
+    result_.type = RTN_BROADCAST;
+    static_cast<void>(divert(divert_reason::broadcast_destination));
+  } else if (question_.is_multicast()) {
+    result_.type = RTN_MULTICAST;
+    static_cast<void>(divert(divert_reason::multicast_destination));
+  }
+}
+
+void decider::answer_local(std::uint8_t type) {
+  result_.type = type;
+  result_.interface_index = loopback_device(state_);
+  const auto preferred = result_.entry ? result_.entry->route.preferred_source : std::nullopt;
+  result_.source = source_     ? source_
+                   : preferred ? preferred
+                               : std::optional(question_.destination());
+  result_.members.assign(1, {result_.interface_index, std::nullopt, 1, 0, result_.source});
+  result_.shares.assign(1, {});
+  static_cast<void>(divert(divert_reason::local_destination));
+}
+
+decider::outcome decider::look_up_v4(const route_table& table) {
+  search_(table, question_.region, covers_);
+  const ip_address* hidden = nullptr;  // A leaf of which a nexthop object hides the rest.
+  for (const cover item : covers_) {
+    if (hidden != nullptr && item->first.address() == *hidden) continue;
+    for (const route_entry& entry : item->second) {
+      if (entry.route.tos != 0 && entry.route.tos != (question_.cls->tos & ipv4_tos_mask)) continue;
+      bool usable = false;
+      const outcome out = take_entry_v4(item->first, entry, usable);
+      if (usable) return out;
+      if (entry.route.nexthop_id != 0) {
+        hidden = &item->first.address();
+        break;
+      }
+    }
+  }
+  return outcome::again;
+}
+
+/// One alias: sets `usable` where the search ends with it.
+decider::outcome decider::take_entry_v4(const ip_prefix& prefix, const route_entry& entry,
+                                        bool& usable) {
+  const netlink::route& route = entry.route;
+  if (is_reject(route.type)) {
+    usable = true;
+    return reject(route.type);
+  }
+  bool blackhole = false;
+  if (!route.unknown.empty() || !list_members(entry, candidates_, blackhole)) {
+    usable = true;
+    return divert(divert_reason::unsupported_route);
+  }
+  if (blackhole) {
+    usable = true;
+    return fail(EINVAL);
+  }
+  const std::uint32_t oif = question_.cls->output_interface;
+  for (std::uint32_t i = 0; i < candidates_.size(); ++i) {
+    if (!hop_is_alive(candidates_[i]) || (oif != 0 && candidates_[i].interface_index != oif))
+      continue;
+    usable = true;
+    found_member_ = i;
+    result_.entry = &entry;
+    result_.matched = prefix;
+    result_.members.swap(candidates_);
+    return outcome::found;
+  }
+  return outcome::again;
+}
+
+bool decider::main_is_longer_v4(unsigned length) {
+  const route_table* table = state_.find_table(ip_family::v4, RT_TABLE_MAIN);
+  if (table == nullptr) return false;
+  const cover longest = longest_cover(*table, question_.region);
+  return longest != nullptr && longest->first.length() > length;
+}
+
+void decider::finish_v4() {
+  const netlink::route& route = result_.entry->route;
+  if (route.type == RTN_LOCAL) {
+    answer_local(RTN_LOCAL);
+    return;
+  }
+  result_.type = question_.is_limited_broadcast() ? std::uint8_t{RTN_BROADCAST}
+                 : question_.is_multicast()       ? std::uint8_t{RTN_MULTICAST}
+                                                  : route.type;
+  if (result_.entry->gateway == route_entry::gateway_use::unknown)
+    static_cast<void>(divert(divert_reason::kernel_history));
+  if (route.nexthop_id != 0 && state_.nexthop_is_ambiguous(ip_family::v4, route.nexthop_id))
+    static_cast<void>(divert(divert_reason::kernel_history));
+  for (path_member& member : result_.members)
+    member.source = source_ ? source_
+                    : route.preferred_source
+                        ? route.preferred_source
+                        : device_source_v4(member.interface_index, member.gateway, route.scope);
+  share_v4();
+  const path_member& first = result_.members[result_.shares.front().member];
+  result_.interface_index = first.interface_index;
+  result_.source = first.source;
+  if (result_.source && result_.source->is_loopback() &&
+      result_.interface_index != loopback_device(state_)) {
+    static_cast<void>(fail(EINVAL));
+    return;
+  }
+  if (result_.type == RTN_BROADCAST) {
+    for (path_member& member : result_.members) member.gateway.reset();
+    static_cast<void>(divert(divert_reason::broadcast_destination));
+  } else if (result_.type == RTN_MULTICAST) {
+    // A default route lends its device, not its gateway.
+    if (result_.matched.length() < 4)
+      for (path_member& member : result_.members) member.gateway.reset();
+    static_cast<void>(divert(divert_reason::multicast_destination));
+  } else if (result_.type != RTN_UNICAST) {
+    static_cast<void>(divert(divert_reason::unsupported_route));
+  }
+}
+
+void decider::share_v4() {
+  result_.shares.assign(1, {0x7fffffff, found_member_});
+  const netlink::route& route = result_.entry->route;
+  if (question_.cls->output_interface != 0) return;
+  if (result_.members.size() == 1) {
+    if (result_.matched.length() == 0 && route.type == RTN_UNICAST) select_default_v4();
+    return;
+  }
+  const bool object = route.nexthop_id != 0;
+  std::vector<bool> good(result_.members.size(), true);
+  std::uint32_t fallback = found_member_;
+  bool any_good = false;
+  for (std::uint32_t i = 0; i < good.size(); ++i) {
+    const path_member& member = result_.members[i];
+    const mirror::device* device = state_.find_device(member.interface_index);
+    if (device != nullptr && device->stale_shares)
+      static_cast<void>(divert(divert_reason::kernel_history));
+    if (!hop_is_alive(member)) {
+      good[i] = false;
+    } else if (member.gateway && (object || state_.settings().multipath_use_neighbours)) {
+      good[i] = consult(member, consulted_neighbour::aspect::good);
+    }
+    if (good[i] && !any_good) fallback = i;
+    any_good |= good[i];
+  }
+  if (object && !any_good) fallback = 0;
+  share_by_bounds(good, fallback);
+  if (object || !source_ || state_.settings().kernel_version < 6016) return;
+  // Since 6.16 a next hop whose (cached) source is the requested one is preferred.
+  std::vector<bool> preferred(good.size());
+  std::optional<std::uint32_t> first;
+  for (std::uint32_t i = 0; i < good.size(); ++i) {
+    const path_member& member = result_.members[i];
+    const mirror::device* device = state_.find_device(member.interface_index);
+    preferred[i] =
+        good[i] && device_source_v4(member.interface_index, member.gateway, route.scope) == source_;
+    if (!preferred[i]) continue;
+    if (!first) first = i;
+    if ((device != nullptr && device->renumbered) || state_.settings().kernel_version < 6018)
+      static_cast<void>(divert(divert_reason::kernel_history));
+  }
+  if (first) share_by_bounds(preferred, *first);
+}
+
+/// Several default routes of one metric: the kernel walks them by neighbour state and remembers
+/// where it was. Only where the first one is beyond doubt alive the answer does not depend on that
+/// memory.
+void decider::select_default_v4() {
+  const route_table* table = state_.find_table(ip_family::v4, result_.entry->route.table);
+  const auto found = table->find(result_.matched);
+  const netlink::route& match = result_.entry->route;
+  if (found == table->end() || !result_.members.front().gateway) return;
+  std::size_t rivals = 0;
+  const route_entry* first = nullptr;
+  for (const route_entry& entry : found->second) {
+    const netlink::route& route = entry.route;
+    if (route.type != RTN_UNICAST || route.priority != match.priority || route.scope != match.scope)
+      continue;
+    if (route.tos != 0 && route.tos != (question_.cls->tos & ipv4_tos_mask)) continue;
+    if (route.next_hops.empty() || !route.next_hops.front().gateway) continue;
+    if (first == nullptr) first = &entry;
+    ++rivals;
+  }
+  if (rivals < 2) return;
+  if (first != result_.entry ||
+      !consult(result_.members.front(), consulted_neighbour::aspect::alive_default))
+    static_cast<void>(divert(divert_reason::kernel_history));
+}
+
+/// inet_select_addr(): the first address in list order whose subnet holds the gateway, else the
+/// first eligible one, else one of another device.
+std::optional<ip_address> decider::device_source_v4(std::uint32_t index,
+                                                    const std::optional<ip_address>& gateway,
+                                                    std::uint8_t scope) {
+  std::optional<ip_address> first;
+  if (const mirror::device* device = state_.find_device(index)) {
+    for (const netlink::address& own : device->v4) {
+      if ((own.flags & IFA_F_SECONDARY) != 0 || own.scope > scope) continue;
+      if (!gateway || gateway->is_v6()) return own.local;
+      if (ip_prefix(own.peer, own.prefix_length).contains(*gateway)) return own.local;
+      if (!first) first = own.local;
+    }
+  }
+  if (first) return first;
+  // Devices in order of registration, which is known for the loopback (first) and for those that
+  // came while we watched (last).
+  const auto eligible = [&](const mirror::device& device) -> const netlink::address* {
+    for (const netlink::address& own : device.v4)
+      if ((own.flags & IFA_F_SECONDARY) == 0 && own.scope != RT_SCOPE_LINK && own.scope <= scope)
+        return &own;
+    return nullptr;
+  };
+  const mirror::device* best = nullptr;
+  bool certain = true;
+  for (const auto& [i, device] : state_.devices()) {
+    if (eligible(device) == nullptr) continue;
+    if ((device.link.flags & IFF_LOOPBACK) != 0) return eligible(device)->local;
+    if (best == nullptr || device.registered < best->registered) {
+      best = &device;
+      certain = true;
+    } else if (device.registered == best->registered) {
+      certain = false;
+    }
+  }
+  if (best == nullptr) return std::nullopt;
+  if (!certain) static_cast<void>(divert(divert_reason::kernel_history));
+  return eligible(*best)->local;
+}
+
+// ----------------------------------------------------------------------------------------------
+// IPv6
+
+void decider::decide_v6() {
+  const std::uint32_t oif = question_.cls->output_interface;
+  const ip_address& to = question_.destination();
+  strict_ =
+      oif != 0 && (!source_ || question_.as == route_question::send || question_.is_multicast() ||
+                   (question_.region.length() >= 10 && to.is_link_local_v6()) ||
+                   (question_.region.is_host() && to.is_loopback()));
+  outcome out = walk_rules();
+  if (out == outcome::error && question_.as == route_question::send && !source_) {
+    // The socket tries once more, with a source that it chooses without a route.
+    const int error = result_.error;
+    source_ = selected_source_v6(0);
+    if (!source_ || result_.divert) return;
+    result_.error = 0;
+    out = walk_rules();
+    if (out == outcome::error && result_.error == 0) result_.error = error;
+  }
+  if (out == outcome::found) finish_v6();
+}
+
+decider::outcome decider::look_up_v6(const route_table& table) {
+  search_(table, question_.region, covers_);
+  // First with gateways known to be dead left out (hosts only, not routers), then the whole walk
+  // again with them.
+  for (int pass = state_.forwarding(ip_family::v6) ? 1 : 0; pass < 2; ++pass) {
+    for (const cover item : covers_) {
+      const outcome out = select_in_node_v6(item->first, item->second, pass == 0);
+      if (out != outcome::again) return out;
+    }
+  }
+  return outcome::again;
+}
+
+/// The score of rt6_score_route(), or -1 where the next hop cannot be used.
+int decider::score_v6(const route_entry& entry, const path_member& member, bool reachable) {
+  const std::uint32_t oif = question_.cls->output_interface;
+  const bool on_device = oif == 0 || member.interface_index == oif;
+  if (!hop_is_alive(member) || (strict_ && !on_device)) return -1;
+  if (reachable && member.gateway && consult(member, consulted_neighbour::aspect::failed))
+    return -1;
+  constexpr int medium = 2, high = 3, low = 1;
+  const int preference = entry.route.preference == 1   ? high
+                         : entry.route.preference == 3 ? low
+                                                       : medium;
+  return (on_device ? 2 : 0) | preference << 2;
+}
+
+decider::outcome decider::select_in_node_v6(const ip_prefix& prefix,
+                                            const std::vector<route_entry>& entries,
+                                            bool reachable) {
+  int best = -1;
+  const route_entry* chosen = nullptr;
+  std::uint32_t chosen_member = 0;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const route_entry& entry = entries[i];
+    // The first metric stands alone; if it has nothing usable, all others compete together.
+    if (chosen != nullptr && entry.route.priority != entries.front().route.priority &&
+        chosen->route.priority == entries.front().route.priority)
+      break;
+    if (entry.route.source.length() != 0) return divert(divert_reason::unsupported_route);
+    bool blackhole = false;
+    if (!entry.route.unknown.empty() || !list_members(entry, candidates_, blackhole))
+      return divert(divert_reason::unsupported_route);
+    if (blackhole) return fail(EINVAL);
+    if (is_reject(entry.route.type) && candidates_.empty())
+      candidates_.push_back({loopback_device(state_), std::nullopt, 1, 0, {}});
+    for (std::uint32_t m = 0; m < candidates_.size(); ++m) {
+      const int score = score_v6(entry, candidates_[m], reachable);
+      if (score > best) {
+        best = score;
+        chosen = &entry;
+        chosen_member = m;
+      }
+      if (score >= 0 && entry.route.nexthop_id != 0)
+        break;  // An object counts with its first usable member.
+    }
+  }
+  if (chosen == nullptr) return outcome::again;
+  if (is_reject(chosen->route.type)) return reject(chosen->route.type);
+  bool blackhole = false;
+  static_cast<void>(list_members(*chosen, result_.members, blackhole));
+  result_.entry = chosen;
+  result_.matched = prefix;
+  found_member_ = chosen_member;
+  return outcome::found;
+}
+
+void decider::finish_v6() {
+  const netlink::route& route = result_.entry->route;
+  result_.type = route.type;
+  if (route.type == RTN_LOCAL || route.type == RTN_ANYCAST) {
+    answer_local(route.type);
+    return;
+  }
+  if (result_.entry->mixed_siblings) static_cast<void>(divert(divert_reason::kernel_history));
+  if (route.nexthop_id != 0 && state_.nexthop_is_ambiguous(ip_family::v6, route.nexthop_id))
+    static_cast<void>(divert(divert_reason::kernel_history));
+  share_v6();
+  for (path_member& member : result_.members) {
+    // A group's source is chosen for its first member, whoever carries the datagram.
+    const std::uint32_t device =
+        route.nexthop_id != 0 ? result_.members.front().interface_index : member.interface_index;
+    member.source = source_                  ? source_
+                    : route.preferred_source ? route.preferred_source
+                                             : selected_source_v6(device);
+  }
+  if (question_.is_unspecified())  // A socket sends to ::1 instead.
+    static_cast<void>(divert(divert_reason::local_destination));
+  const path_member& first = result_.members[result_.shares.front().member];
+  result_.interface_index = first.interface_index;
+  result_.source = first.source;
+  if (question_.is_multicast() || route.type == RTN_MULTICAST)
+    static_cast<void>(divert(divert_reason::multicast_destination));
+  else if (route.type != RTN_UNICAST)
+    static_cast<void>(divert(divert_reason::unsupported_route));
+  else if (!result_.source)
+    static_cast<void>(divert(divert_reason::no_source_address));
+}
+
+void decider::share_v6() {
+  result_.shares.assign(1, {0x7fffffff, found_member_});
+  if (result_.members.size() == 1) return;
+  const bool object = result_.entry->route.nexthop_id != 0;
+  const bool reachable = !state_.forwarding(ip_family::v6);
+  std::vector<bool> good(result_.members.size());
+  std::vector<std::uint32_t> target(result_.members.size());
+  std::optional<std::uint32_t> first_good;
+  for (std::uint32_t i = 0; i < good.size(); ++i) {
+    const path_member& member = result_.members[i];
+    if (object)
+      good[i] = hop_is_alive(member) &&
+                (!member.gateway || consult(member, consulted_neighbour::aspect::good));
+    else
+      good[i] = score_v6(*result_.entry, member, reachable) >= 0;
+    if (good[i] && !first_good) first_good = i;
+  }
+  if (object) {
+    share_by_bounds(good, first_good.value_or(0));
+    return;
+  }
+  // A sibling that cannot be used leaves its whole share to the one that the selection found.
+  share_by_bounds(std::vector<bool>(good.size(), true), found_member_);
+  for (path_share& share : result_.shares)
+    if (!good[share.member]) share.member = found_member_;
+}
+
+std::optional<ip_address> decider::selected_source_v6(std::uint32_t index) {
+  const source_choice choice = select_source_v6(state_, index, question_.destination());
+  if (!choice.certain) static_cast<void>(divert(divert_reason::kernel_history));
+  return choice.address;
+}
+
+}  // namespace cowire::detail

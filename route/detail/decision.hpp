@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The kernel's output route decision, for one destination or for a whole region of them.
+///
+/// resolve() and the compiler share this code; they differ in how a table is searched (cover.hpp)
+/// and in that the compiler asks for a region: a prefix without the longer prefixes that matter to
+/// anybody, so that one answer holds for all of it.
+///
+/// The order of the steps follows net/ipv4/route.c and net/ipv6/route.c; where the kernel looks at
+/// something that cannot be known, the decision gets a divert reason.
+#pragma once
+
+#include <cowire/route/detail/cover.hpp>
+#include <cowire/route/resolve.hpp>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace cowire::detail {
+
+struct decision_question {
+  const flow_class* cls = nullptr;
+  ip_prefix region;  ///< A host prefix for one destination.
+  std::optional<std::uint16_t> destination_port;
+  route_question as = route_question::send;
+
+  [[nodiscard]] ip_family family() const noexcept { return region.family(); }
+  /// Any address of the region stands for all.
+  [[nodiscard]] const ip_address& destination() const noexcept { return region.address(); }
+  [[nodiscard]] bool is_multicast() const noexcept {
+    return region.length() >= (family() == ip_family::v4 ? 4u : 8u) && destination().is_multicast();
+  }
+  /// 255.255.255.255.
+  [[nodiscard]] bool is_limited_broadcast() const noexcept {
+    return region.is_host() && destination() == ip_address::v4(0xffffffff);
+  }
+  [[nodiscard]] bool is_unspecified() const noexcept {
+    return region.is_host() && destination().is_unspecified();
+  }
+};
+
+/// A neighbour whose state influenced a decision, and what was seen.
+struct consulted_neighbour {
+  neighbour_key key;
+  enum class aspect : std::uint8_t { failed, good, alive_default } what = aspect::failed;
+  bool seen = false;
+};
+
+struct decision {
+  int error = 0;
+  std::optional<divert_reason> divert;
+  std::uint8_t type = 0;
+  std::uint32_t table = 0;
+  ip_prefix matched;
+  const route_entry* entry = nullptr;  ///< Points into the mirror.
+  std::uint32_t interface_index = 0;
+  std::vector<path_member> members;
+  std::vector<path_share> shares;
+  bool choice_known = true;
+  std::optional<ip_address> source;
+  std::vector<consulted_neighbour> consulted;
+
+  /// Keeps the vectors' memory.
+  void reset() noexcept;
+};
+
+/// What a neighbour's state means to the decision that looked at it.
+[[nodiscard]] bool neighbour_aspect(const mirror& state, const neighbour_key& key,
+                                    consulted_neighbour::aspect what);
+
+/// Re-usable working memory of decide().
+class decider {
+ public:
+  decider(const mirror& state, cover_search search) noexcept : state_(state), search_(search) {}
+
+  /// Valid until the next call or a change of the mirror.
+  const decision& decide(const decision_question& question);
+
+ private:
+  /// again: go on with what comes next; leave: go on with the next rule, whatever else the table
+  /// holds.
+  enum class outcome : std::uint8_t { found, again, leave, error, divert };
+
+  void decide_v4();
+  void decide_v6();
+  void finish_v4();
+  void finish_v6();
+  [[nodiscard]] bool source_is_usable_v4();
+  [[nodiscard]] bool answered_by_interface_v4();
+  void answer_on_link_v4(std::uint8_t scope);
+  void answer_local(std::uint8_t type);
+
+  [[nodiscard]] outcome walk_rules();
+  [[nodiscard]] outcome apply_rule(const netlink::rule& rule);
+  [[nodiscard]] bool suppressed(const netlink::rule& rule);
+  [[nodiscard]] outcome look_up(std::uint32_t table);
+  [[nodiscard]] outcome look_up_v4(const route_table& table);
+  [[nodiscard]] outcome take_entry_v4(const ip_prefix& prefix, const route_entry& entry,
+                                      bool& usable);
+  [[nodiscard]] bool main_is_longer_v4(unsigned length);
+  [[nodiscard]] outcome look_up_v6(const route_table& table);
+  [[nodiscard]] outcome select_in_node_v6(const ip_prefix& prefix,
+                                          const std::vector<route_entry>& entries, bool reachable);
+  [[nodiscard]] int score_v6(const route_entry& entry, const path_member& member, bool reachable);
+
+  [[nodiscard]] outcome reject(std::uint8_t type);
+  [[nodiscard]] outcome fail(int error);
+  outcome divert(divert_reason reason);
+  /// Next hops of an entry, nexthop objects expanded; false = something unknown to us.
+  [[nodiscard]] bool list_members(const route_entry& entry, std::vector<path_member>& out,
+                                  bool& blackhole) const;
+  [[nodiscard]] bool hop_is_alive(const path_member& member) const;
+  [[nodiscard]] bool consult(const path_member& member, consulted_neighbour::aspect what);
+  void share_v4();
+  void share_v6();
+  void share_by_bounds(const std::vector<bool>& good, std::uint32_t fallback);
+  void select_default_v4();
+  [[nodiscard]] std::optional<ip_address> device_source_v4(std::uint32_t index,
+                                                           const std::optional<ip_address>& gateway,
+                                                           std::uint8_t scope);
+  [[nodiscard]] std::optional<ip_address> selected_source_v6(std::uint32_t index);
+
+  const mirror& state_;
+  cover_search search_;
+  decision_question question_;
+  std::optional<ip_address> source_;  ///< As the rules see it.
+  bool strict_ = false;               ///< IPv6: only routes over the asked device.
+  std::uint32_t found_member_ = 0;    ///< The one that made the entry usable.
+  decision result_;
+  std::vector<cover> covers_;
+  std::vector<path_member> candidates_;
+};
+
+}  // namespace cowire::detail

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+/// From "datagrams over this device to this neighbour" to the bytes in front of a payload.
+///
+/// The one place that knows frame layouts and which devices the fast path can imitate.
+///
+/// The IPv6 flow label is 0: the kernel's automatic label is a keyed hash that nobody outside can
+/// compute, and its value carries no meaning for the receiver. IPv4 datagrams have DF set and
+/// identification 0 (RFC 6864).
+#pragma once
+
+#include <cowire/base/reason.hpp>
+#include <cowire/route/forwarding_table.hpp>
+#include <cowire/route/mirror.hpp>
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <optional>
+
+namespace cowire::detail {
+
+/// What identifies a hop whatever its MAC address, device state or socket: its bytes may change,
+/// this does not.
+struct hop_key {
+  std::uint32_t interface_index = 0;  ///< The route's output device.
+  ip_family family = ip_family::v4;   ///< Of the datagram; the next hop's may differ.
+  std::optional<ip_address>
+      next_hop;  ///< Gateway or destination; unset: any of many on-link destinations.
+  ip_address source;
+  std::uint8_t tos = 0, hop_limit = 0;
+  std::uint32_t route_mtu = 0;  ///< 0 = the device's.
+  bool needs_identification = false;
+  friend auto operator<=>(const hop_key&, const hop_key&) = default;
+};
+
+/// Where frames for a device really leave.
+struct egress_choice {
+  std::optional<divert_reason> divert;
+  std::uint32_t interface_index = 0;  ///< The device whose AF_XDP socket sends.
+  std::optional<netlink::vlan_info> tag;
+};
+
+/// Ethernet devices serve themselves, VLAN devices are a tag on the device below. Everything else
+/// is diverted.
+[[nodiscard]] egress_choice egress_of(const mirror& state, std::uint32_t interface_index);
+
+using egress_slots = std::map<std::uint32_t, egress_slot>;
+
+/// The hop as the mirror and the sockets are now, a divert hop where the fast path cannot serve it.
+[[nodiscard]] hop build_hop(const mirror& state, const egress_slots& slots, const hop_key& key);
+[[nodiscard]] hop divert_hop(divert_reason reason) noexcept;
+
+}  // namespace cowire::detail

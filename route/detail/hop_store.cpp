@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/base/assert.hpp>
+#include <cowire/route/detail/hop_store.hpp>
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <new>
+#include <system_error>
+
+namespace cowire::detail {
+namespace {
+
+void append(std::vector<std::uint32_t>& to, const std::vector<std::uint32_t>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+bool same_bytes(const hop& a, const hop& b) noexcept {
+  return std::memcmp(&a, &b, sizeof(hop)) == 0;
+}
+
+}  // namespace
+
+hop_store::garbage::~garbage() {
+  if (!store) return;
+  append(store->free_hops_, hops);
+  append(store->free_paths_, paths);
+  append(store->free_groups_, groups);
+}
+
+hop_store::hop_store(std::uint32_t hop_capacity)
+    : hop_capacity_(hop_capacity), garbage_(std::make_unique<garbage>()) {
+  void* memory = ::mmap(nullptr, sizeof(hop) * hop_capacity, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED)
+    throw std::system_error(errno, std::system_category(),
+                            "reserving address space for the hop table");
+  hops_ = static_cast<hop*>(memory);
+  // The divert hops and path lists, and the explicit "no route".
+  for (std::size_t reason = 0; reason < divert_reason_count; ++reason)
+    new (&hops_[reason]) hop(divert_hop(static_cast<divert_reason>(reason)));
+  next_hop_ = divert_reason_count;
+  paths_.resize(explicit_no_route + 1);
+  for (path_id id = 0; id <= explicit_no_route; ++id)
+    writable(id) = {
+        id == explicit_no_route ? static_cast<std::uint32_t>(divert_reason::no_route) : id, 1};
+}
+
+hop_store::~hop_store() { ::munmap(hops_, sizeof(hop) * hop_capacity_); }
+
+// ------------------------------------------------------------------------------------------------
+// hops
+
+std::uint32_t hop_store::place(const hop& made) {
+  if (made.egress == divert_slot) return static_cast<std::uint32_t>(made.reason);
+  std::uint32_t id;
+  if (!free_hops_.empty()) {
+    id = free_hops_.back();
+    free_hops_.pop_back();
+  } else if (next_hop_ < hop_capacity_) {
+    id = next_hop_++;
+  } else {
+    return static_cast<std::uint32_t>(divert_reason::no_table);  // Correct, slower, and counted.
+  }
+  new (&hops_[id]) hop(made);
+  return id;
+}
+
+void hop_store::release_hop(std::uint32_t id) {
+  if (id >= divert_reason_count) garbage_->hops.push_back(id);
+}
+
+void hop_store::rebuild(adjacency_id id) {
+  adjacency& at = adjacencies_[id];
+  const hop made = builder_(at.key);
+  if (made.egress == divert_slot ? at.hop == static_cast<std::uint32_t>(made.reason)
+                                 : same_bytes(made, hops_[at.hop]))
+    return;
+  release_hop(at.hop);
+  at.hop = place(made);
+  for (const path_id user : at.paths) mark_dirty(user);
+}
+
+void hop_store::rebuild_neighbour(const neighbour_key& key) {
+  const auto found = neighbours_.find({key.index, key.destination});
+  if (found == neighbours_.end()) return;
+  for (const adjacency_id id : found->second) rebuild(id);
+}
+
+// ------------------------------------------------------------------------------------------------
+// adjacencies
+
+adjacency_id hop_store::intern(const hop_key& key) {
+  const auto [found, fresh] = adjacency_of_.try_emplace(key, 0);
+  if (!fresh) return found->second;
+  adjacency_id id;
+  if (!free_adjacencies_.empty()) {
+    id = free_adjacencies_.back();
+    free_adjacencies_.pop_back();
+  } else {
+    id = static_cast<adjacency_id>(adjacencies_.size());
+    adjacencies_.emplace_back();
+  }
+  found->second = id;
+  adjacencies_[id] = {key, place(builder_(key)), 0, {}, true};
+  if (key.next_hop) neighbours_[{key.interface_index, *key.next_hop}].push_back(id);
+  idle_adjacencies_.push_back(id);
+  return id;
+}
+
+void hop_store::release_adjacency(adjacency_id id) {
+  adjacency& at = adjacencies_[id];
+  release_hop(at.hop);
+  if (at.key.next_hop) {
+    const auto found = neighbours_.find({at.key.interface_index, *at.key.next_hop});
+    std::erase(found->second, id);
+    if (found->second.empty()) neighbours_.erase(found);
+  }
+  adjacency_of_.erase(at.key);
+  at = {};
+  free_adjacencies_.push_back(id);
+}
+
+// ------------------------------------------------------------------------------------------------
+// paths
+
+path_id hop_store::intern(const path_key& key) {
+  const auto [found, fresh] = path_of_.try_emplace(key, 0);
+  if (!fresh) return found->second;
+  path_id id;
+  if (!free_paths_.empty()) {
+    id = free_paths_.back();
+    free_paths_.pop_back();
+  } else {
+    id = static_cast<path_id>(paths_.size());
+    paths_.emplace_back();
+  }
+  found->second = id;
+  paths_[id] = {};
+  paths_[id].key = key;
+  for (const path_share_key& share : key) {
+    adjacency& at = adjacencies_[share.adjacency];
+    ++at.references;
+    if (std::ranges::find(at.paths, id) == at.paths.end()) at.paths.push_back(id);
+  }
+  mark_dirty(id);
+  paths_[id].idle = true;
+  idle_paths_.push_back(id);
+  return id;
+}
+
+void hop_store::add_reference(path_id id) noexcept {
+  if (id > explicit_no_route) ++paths_[id].references;
+}
+
+void hop_store::drop_reference(path_id id) {
+  if (id <= explicit_no_route) return;
+  path& at = paths_[id];
+  COWIRE_ASSERT(at.references > 0);
+  if (--at.references > 0 || at.idle) return;
+  at.idle = true;
+  idle_paths_.push_back(id);
+}
+
+void hop_store::release_path(path_id id) {
+  path& at = paths_[id];
+  release_group(at);
+  for (const path_share_key& share : at.key) {
+    adjacency& via = adjacencies_[share.adjacency];
+    std::erase(via.paths, id);
+    if (--via.references == 0) idle_adjacencies_.push_back(share.adjacency);
+  }
+  path_of_.erase(at.key);
+  at = {};
+  garbage_->paths.push_back(id);
+}
+
+void hop_store::release_group(path& of) {
+  if (of.group == no_group) return;
+  garbage_->groups.push_back(of.group);
+  garbage_->members.push_back(std::move(groups_[of.group]));
+  of.group = no_group;
+}
+
+void hop_store::mark_dirty(path_id id) {
+  if (paths_[id].dirty) return;
+  paths_[id].dirty = true;
+  dirty_paths_.push_back(id);
+}
+
+path_list& hop_store::writable(path_id id) {
+  const std::size_t chunk = id / forwarding_table::path_list_chunk;
+  while (chunks_.size() <= chunk) {
+    chunks_.push_back(std::make_unique<path_list[]>(forwarding_table::path_list_chunk));
+    chunk_is_fresh_.push_back(true);
+  }
+  if (!chunk_is_fresh_[chunk]) {
+    auto copy = std::make_unique<path_list[]>(forwarding_table::path_list_chunk);
+    std::copy_n(chunks_[chunk].get(), forwarding_table::path_list_chunk, copy.get());
+    garbage_->chunks.push_back(std::exchange(chunks_[chunk], std::move(copy)));
+    chunk_is_fresh_[chunk] = true;
+  }
+  return chunks_[chunk][id % forwarding_table::path_list_chunk];
+}
+
+void hop_store::write_path(path_id id) {
+  path& at = paths_[id];
+  at.dirty = false;
+  release_group(at);
+  const auto count = static_cast<std::uint32_t>(at.key.size());
+  if (count == 1) {
+    writable(id) = {adjacencies_[at.key.front().adjacency].hop, 1};
+    return;
+  }
+  if (!free_groups_.empty()) {
+    at.group = free_groups_.back();
+    free_groups_.pop_back();
+  } else {
+    at.group = static_cast<std::uint32_t>(groups_.size());
+    groups_.emplace_back();
+  }
+  auto members = std::make_unique<hop_group_member[]>(count);
+  for (std::uint32_t i = 0; i < count; ++i)
+    members[i] = {at.key[i].bound, adjacencies_[at.key[i].adjacency].hop};
+  groups_[at.group] = std::move(members);
+  writable(id) = {at.group, count};
+}
+
+// ------------------------------------------------------------------------------------------------
+// versions
+
+hop_store::directory hop_store::commit() {
+  for (const path_id id : std::exchange(idle_paths_, {})) {
+    paths_[id].idle = false;
+    if (paths_[id].references == 0) release_path(id);
+  }
+  for (const adjacency_id id : std::exchange(idle_adjacencies_, {}))
+    if (adjacencies_[id].live && adjacencies_[id].references == 0) release_adjacency(id);
+  for (const path_id id : std::exchange(dirty_paths_, {}))
+    if (paths_[id].dirty) write_path(id);
+
+  directory shown;
+  shown.hops = hops_;
+  shown.chunks.reserve(chunks_.size());
+  for (const auto& chunk : chunks_) shown.chunks.push_back(chunk.get());
+  for (const auto& group : groups_) shown.groups.push_back(group.get());
+  chunk_is_fresh_.assign(chunks_.size(), false);
+  return shown;
+}
+
+std::unique_ptr<hop_store::garbage> hop_store::take_garbage(std::shared_ptr<hop_store> self) {
+  COWIRE_ASSERT(self.get() == this);
+  garbage_->store = std::move(self);
+  return std::exchange(garbage_, std::make_unique<garbage>());
+}
+
+}  // namespace cowire::detail

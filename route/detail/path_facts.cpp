@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/route/detail/path_facts.hpp>
+
+#include <linux/rtnetlink.h>
+
+#include <algorithm>
+
+namespace cowire::detail {
+
+path_facts path_facts_of(const mirror& state, const decision& decided,
+                         std::uint32_t interface_index, const ip_prefix& region,
+                         const flow_class& cls) {
+  const mirror_settings& settings = state.settings();
+  const bool v4 = region.family() == ip_family::v4;
+  const netlink::route_metrics metrics =
+      decided.entry != nullptr ? decided.entry->route.metrics : netlink::route_metrics{};
+  path_facts facts;
+  const mirror::device* device = state.find_device(interface_index);
+  const std::uint32_t device_mtu = device != nullptr ? device->link.mtu : 0;
+  facts.route_mtu = metrics.mtu;
+  if (region.is_host())
+    if (const std::uint32_t learned = state.path_mtu(region.address()))
+      facts.route_mtu = metrics.mtu != 0 ? std::min(metrics.mtu, learned) : learned;
+  facts.mtu = std::min<std::uint32_t>(facts.route_mtu != 0 ? facts.route_mtu : device_mtu, 0xffff);
+
+  if (cls.ttl != 0) {
+    facts.hop_limit = cls.ttl;
+  } else if (metrics.hop_limit != 0) {
+    facts.hop_limit = static_cast<std::uint8_t>(metrics.hop_limit);
+  } else if (v4) {
+    facts.hop_limit = settings.ipv4_default_ttl;
+  } else {
+    const auto own = settings.device_hop_limits.find(interface_index);
+    facts.hop_limit =
+        own != settings.device_hop_limits.end() ? own->second : settings.ipv6_hop_limit;
+  }
+  const bool locked = (metrics.lock & 1u << RTAX_MTU) != 0;
+  facts.needs_identification = v4 && (locked || settings.no_path_mtu_discovery);
+  return facts;
+}
+
+std::optional<hop_key> hop_key_of(const mirror& state, const decision& decided,
+                                  const path_member& member, const flow_class& cls,
+                                  const ip_prefix& region) {
+  if (!member.source) return std::nullopt;
+  const path_facts facts = path_facts_of(state, decided, member.interface_index, region, cls);
+  hop_key key;
+  key.interface_index = member.interface_index;
+  key.family = region.family();
+  if (member.gateway)
+    key.next_hop = member.gateway;
+  else if (region.is_host())
+    key.next_hop = region.address();
+  key.source = *member.source;
+  key.tos = cls.tos;
+  key.hop_limit = facts.hop_limit;
+  key.route_mtu = facts.route_mtu;
+  key.needs_identification = facts.needs_identification;
+  return key;
+}
+
+}  // namespace cowire::detail

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/base/assert.hpp>
+#include <cowire/route/detail/cover.hpp>
+#include <cowire/route/detail/source_v6.hpp>
+
+#include <linux/if_addr.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+namespace cowire::detail {
+namespace {
+
+struct label_entry {
+  ip_prefix prefix;
+  std::uint32_t label;
+};
+
+ip_prefix parsed(const char* text) {
+  const auto prefix = ip_prefix::parse(text);
+  COWIRE_ASSERT(prefix);
+  return *prefix;
+}
+
+/// The kernel's default labels; longest prefix first.
+const std::vector<label_entry>& labels() {
+  static const std::vector<label_entry> table = {
+      {parsed("::1/128"), 0},   {parsed("::/96"), 3},        {parsed("::ffff:0:0/96"), 4},
+      {parsed("2001::/32"), 6}, {parsed("2001:10::/28"), 7}, {parsed("3ffe::/16"), 12},
+      {parsed("2002::/16"), 2}, {parsed("fec0::/10"), 11},   {parsed("fc00::/7"), 5},
+      {parsed("::/0"), 1}};
+  return table;
+}
+
+std::uint32_t label_of(const ip_address& address) {
+  for (const label_entry& entry : labels())
+    if (entry.prefix.contains(address)) return entry.label;
+  return 0;
+}
+
+constexpr int link_local = 2, site_local = 5, global = 14;
+
+/// RFC 4291 scope values as __ipv6_addr_src_scope() gives them.
+int scope_of(const ip_address& address) {
+  if (address.is_unspecified()) return 0;
+  if (address.is_multicast()) return address.bytes()[1] & 0x0f;
+  if (address.is_loopback() || address.is_link_local_v6()) return link_local;
+  if (address.bytes()[0] == 0xfe && (address.bytes()[1] & 0xc0) == 0xc0) return site_local;
+  return global;
+}
+
+bool is_orchid(const ip_address& address) {
+  static const ip_prefix orchid = parsed("2001:10::/28");
+  return orchid.contains(address);
+}
+
+using score = std::array<int, 8>;
+
+/// In the order of the rules; larger is better.
+score score_of(const netlink::address& own, std::uint32_t output, const ip_address& to,
+               std::uint32_t label, int scope) {
+  const int own_scope = scope_of(own.local);
+  const bool old = (own.flags & (IFA_F_DEPRECATED | IFA_F_OPTIMISTIC)) != 0;
+  return {own.local == to,
+          own_scope >= scope ? -own_scope : own_scope - 128,
+          !old,
+          output == 0 || own.index == output,
+          label_of(own.local) == label,
+          is_orchid(own.local) == is_orchid(to),
+          static_cast<int>(std::min<unsigned>(common_length(own.local, to), own.prefix_length)),
+          (own.flags & IFA_F_OPTIMISTIC) == 0};
+}
+
+bool is_candidate(const netlink::address& own) {
+  return (own.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)) == 0 && !own.local.is_multicast() &&
+         !own.local.is_unspecified();
+}
+
+}  // namespace
+
+source_choice select_source_v6(const mirror& state, std::uint32_t index,
+                               const ip_address& destination) {
+  const std::uint32_t label = label_of(destination);
+  const int scope = scope_of(destination);
+  const bool only_output = index != 0 && (destination.is_multicast() || scope <= link_local);
+  std::vector<const mirror::device*> devices;
+  for (const auto& [i, device] : state.devices())
+    if (!only_output || i == index) devices.push_back(&device);
+  std::ranges::sort(devices, {}, [](const mirror::device* device) {
+    return std::pair(device->registered, device->link.index);
+  });
+
+  source_choice best;
+  score best_score{};
+  const mirror::device* best_device = nullptr;
+  for (const mirror::device* device : devices) {
+    for (const netlink::address& own : device->v6) {
+      if (!is_candidate(own)) continue;
+      const score now = score_of(own, index, destination, label, scope);
+      if (best.address && now <= best_score) {
+        // A tie between devices goes to the one registered first; privacy preferences are not
+        // announced.
+        const bool unordered =
+            device != best_device && device->registered == best_device->registered;
+        if (now == best_score && unordered) best.certain = false;
+        continue;
+      }
+      best = {own.local, true};
+      best_score = now;
+      best_device = device;
+    }
+  }
+  const bool temporary = std::ranges::any_of(devices, [](const mirror::device* device) {
+    return std::ranges::any_of(device->v6, [](const auto& own) {
+      return is_candidate(own) && (own.flags & IFA_F_TEMPORARY) != 0;
+    });
+  });
+  if (temporary) best.certain = false;
+  return best;
+}
+
+std::span<const ip_prefix> source_policy_prefixes() {
+  static const std::vector<ip_prefix> prefixes = [] {
+    std::vector<ip_prefix> all;
+    for (const label_entry& entry : labels()) all.push_back(entry.prefix);
+    all.push_back(parsed("fe80::/10"));
+    return all;
+  }();
+  return prefixes;
+}
+
+}  // namespace cowire::detail

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+/// IPv6 source address selection (RFC 6724 as net/ipv6/addrconf.c does it, with the default policy
+/// table).
+#pragma once
+
+#include <cowire/route/mirror.hpp>
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+namespace cowire::detail {
+
+struct source_choice {
+  std::optional<ip_address> address;
+  bool certain = true;  ///< False: a tie that the kernel decides by something not announced.
+};
+
+/// `index` is the output device, or 0 for none.
+[[nodiscard]] source_choice select_source_v6(const mirror& state, std::uint32_t index,
+                                             const ip_address& destination);
+
+/// Prefixes at which labels or scopes of destinations change.
+[[nodiscard]] std::span<const ip_prefix> source_policy_prefixes();
+
+}  // namespace cowire::detail

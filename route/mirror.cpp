@@ -1,0 +1,1033 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/base/assert.hpp>
+#include <cowire/route/detail/cover.hpp>
+#include <cowire/route/mirror.hpp>
+
+#include <linux/if.h>
+#include <linux/if_addr.h>
+#include <linux/neighbour.h>
+#include <linux/netconf.h>
+#include <linux/rtnetlink.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace cowire {
+namespace {
+
+constexpr std::size_t slot(ip_family family) noexcept { return static_cast<std::size_t>(family); }
+constexpr std::size_t slot(object_kind kind) noexcept { return static_cast<std::size_t>(kind); }
+
+constexpr std::uint32_t lower_up = 0x10000;  // IFF_LOWER_UP, missing in linux/if.h beside net/if.h.
+
+bool is_reject(std::uint8_t type) noexcept {
+  return type == RTN_BLACKHOLE || type == RTN_UNREACHABLE || type == RTN_PROHIBIT ||
+         type == RTN_THROW;
+}
+
+bool same_hops(const netlink::route& a, const netlink::route& b) noexcept {
+  return std::equal(a.next_hops.begin(), a.next_hops.end(), b.next_hops.begin(), b.next_hops.end(),
+                    [](const netlink::next_hop& x, const netlink::next_hop& y) {
+                      return x.index == y.index && x.gateway == y.gateway && x.weight == y.weight;
+                    });
+}
+
+/// The same alias: everything that the kernel compares when it looks for one, flags and metrics
+/// aside. With a nexthop object the hops are the object's.
+bool same_route(const netlink::route& a, const netlink::route& b) noexcept {
+  return a.tos == b.tos && a.priority == b.priority && a.type == b.type && a.scope == b.scope &&
+         a.protocol == b.protocol && a.source == b.source &&
+         a.preferred_source == b.preferred_source && a.nexthop_id == b.nexthop_id &&
+         (a.nexthop_id != 0 || same_hops(a, b));
+}
+
+/// May be a sibling of an IPv6 multipath route (rt6_qualify_for_ecmp).
+bool multipath_capable(const netlink::route& route) noexcept {
+  return route.nexthop_id == 0 && route.type == RTN_UNICAST && route.protocol != RTPROT_RA &&
+         !route.next_hops.empty() && std::ranges::all_of(route.next_hops, [](const auto& hop) {
+           return hop.gateway.has_value();
+         });
+}
+
+bool same_attributes(const netlink::route& a, const netlink::route& b) noexcept {
+  return a.preferred_source == b.preferred_source && a.metrics == b.metrics &&
+         a.preference == b.preference;
+}
+
+/// What the kernel would cache on a nexthop object for this route (per CPU, shared by all routes
+/// over it).
+std::string cached_attributes(const netlink::route& route) {
+  const auto& m = route.metrics;
+  std::string key = std::to_string(slot(route.destination.family()));
+  for (const std::uint32_t v : {m.mtu, m.hop_limit, m.advmss, m.features, m.lock})
+    key += '/' + std::to_string(v);
+  if (route.destination.family() == ip_family::v4)
+    key += "/scope " + std::to_string(route.scope);
+  else if (route.preferred_source)
+    key += "/source " + route.preferred_source->to_string();
+  return key;
+}
+
+bool same_link(const netlink::link& a, const netlink::link& b) {
+  return a.flags == b.flags && a.name == b.name && a.mtu == b.mtu && a.address == b.address &&
+         a.master == b.master && a.lower == b.lower && a.group == b.group && a.kind == b.kind &&
+         a.info == b.info && a.bond_slave == b.bond_slave && a.carrier == b.carrier &&
+         a.lower_in_other_namespace == b.lower_in_other_namespace;
+}
+
+/// RFC 4007 order of scopes is hidden in RT_SCOPE_*: a larger number is a narrower scope.
+bool goes_before_v6(const netlink::address& fresh, const netlink::address& listed) noexcept {
+  return fresh.scope <= listed.scope;
+}
+
+template <class Map>
+std::vector<typename Map::key_type> keys_of_generation_other_than(const Map& map,
+                                                                  std::uint32_t generation) {
+  std::vector<typename Map::key_type> keys;
+  for (const auto& [key, value] : map)
+    if (value.generation != generation) keys.push_back(key);
+  return keys;
+}
+
+}  // namespace
+
+void mirror_changes::merge(mirror_changes&& other) {
+  const auto append = [](auto& to, auto& from) { to.insert(to.end(), from.begin(), from.end()); };
+  append(routes, other.routes);
+  append(links, other.links);
+  append(neighbours, other.neighbours);
+  append(path_mtus, other.path_mtus);
+  decisions_v4 |= other.decisions_v4;
+  decisions_v6 |= other.decisions_v6;
+  refresh_advised |= other.refresh_advised;
+  other = {};
+}
+
+// ----------------------------------------------------------------------------------------------
+// look-ups
+
+const mirror::device* mirror::find_device(std::uint32_t index) const noexcept {
+  const auto found = devices_.find(index);
+  return found == devices_.end() ? nullptr : &found->second;
+}
+
+const mirror::device* mirror::find_device(std::string_view name) const noexcept {
+  for (const auto& [index, known_device] : devices_)
+    if (known_device.link.name == name) return &known_device;
+  return nullptr;
+}
+
+const route_table* mirror::find_table(ip_family family, std::uint32_t id) const noexcept {
+  const auto found = tables_[slot(family)].find(id);
+  return found == tables_[slot(family)].end() ? nullptr : &found->second;
+}
+
+const netlink::nexthop_object* mirror::find_nexthop(std::uint32_t id) const noexcept {
+  const auto found = nexthops_.find(id);
+  return found == nexthops_.end() ? nullptr : &found->second.object;
+}
+
+const netlink::neighbour* mirror::find_neighbour(std::uint32_t index,
+                                                 const ip_address& destination) const noexcept {
+  const auto found = neighbours_.find({index, destination});
+  return found == neighbours_.end() ? nullptr : &found->second.neighbour;
+}
+
+bool mirror::forwarding(ip_family family) const noexcept {
+  const auto all = netconf_[slot(family)].find(NETCONFA_IFINDEX_ALL);
+  return all != netconf_[slot(family)].end() && all->second.forwarding.value_or(false);
+}
+
+bool mirror::ignores_linkdown(ip_family family, std::uint32_t index) const noexcept {
+  const auto& settings = netconf_[slot(family)];
+  const auto ignores = [&](std::int32_t key) {
+    const auto found = settings.find(key);
+    return found != settings.end() && found->second.ignore_linkdown.value_or(false);
+  };
+  // IPv4 looks at both; IPv6 copies "all" to every device when it is written.
+  return ignores(static_cast<std::int32_t>(index)) ||
+         (family == ip_family::v4 && ignores(NETCONFA_IFINDEX_ALL));
+}
+
+std::uint32_t mirror::path_mtu(const ip_address& destination) const noexcept {
+  const auto found = path_mtus_.find(destination);
+  return found == path_mtus_.end() ? 0 : found->second.mtu;
+}
+
+std::vector<ip_address> mirror::path_mtu_destinations() const {
+  std::vector<ip_address> all;
+  for (const auto& [destination, entry] : path_mtus_) all.push_back(destination);
+  return all;
+}
+
+bool mirror::is_local_address(const ip_address& address) const noexcept {
+  if (const route_table* local = find_table(address.family(), RT_TABLE_LOCAL)) {
+    const auto* longest = detail::longest_cover(*local, ip_prefix(address, address.bits()));
+    if (longest != nullptr && longest->second.front().route.type == RTN_LOCAL) return true;
+  }
+  for (const auto& [index, known_device] : devices_)
+    for (const netlink::address& own : known_device.addresses(address.family()))
+      if (own.local == address) return true;
+  return false;
+}
+
+std::size_t mirror::route_count() const noexcept {
+  std::size_t count = 0;
+  for (const auto& family : tables_)
+    for (const auto& [id, table] : family)
+      for (const auto& [prefix, entries] : table) count += entries.size();
+  return count;
+}
+
+std::optional<bool> mirror::rules_configured(ip_family family) const noexcept {
+  const rule_list& rules = rules_[slot(family)];
+  if (rules.changed_live) return true;
+  const auto initial = [](const netlink::rule& rule) {
+    netlink::rule plain;
+    plain.family = rule.family;
+    plain.kind = 1;  // FR_ACT_TO_TBL
+    plain.priority = rule.priority;
+    plain.table = rule.priority == 0       ? RT_TABLE_LOCAL
+                  : rule.priority == 32766 ? RT_TABLE_MAIN
+                                           : RT_TABLE_DEFAULT;
+    plain.protocol = rule.protocol;
+    return rule == plain &&
+           (rule.priority == 0 || rule.priority == 32766 || rule.priority == 32767);
+  };
+  if (!std::ranges::all_of(rules.list, initial)) return true;
+  return std::nullopt;
+}
+
+bool mirror::nexthop_is_ambiguous(ip_family family, std::uint32_t id) const {
+  const netlink::nexthop_object* object = find_nexthop(id);
+  if (object == nullptr) return false;
+  std::vector<std::uint32_t> leaves;
+  for (const auto& member : object->group) leaves.push_back(member.id);
+  if (leaves.empty()) leaves.push_back(id);
+  const auto uses = [&](std::uint32_t user, std::uint32_t leaf) {
+    const netlink::nexthop_object* candidate = find_nexthop(user);
+    return user == leaf ||
+           (candidate != nullptr && std::ranges::any_of(candidate->group, [&](const auto& member) {
+              return member.id == leaf;
+            }));
+  };
+  const char tag = static_cast<char>('0' + slot(family));
+  for (const std::uint32_t leaf : leaves) {
+    const std::string* first = nullptr;
+    for (const auto& [user, attributes] : nexthop_users_) {
+      if (!uses(user, leaf)) continue;
+      for (const auto& [key, count] : attributes) {
+        if (key.front() != tag) continue;
+        if (first != nullptr && *first != key) return true;
+        first = &key;
+      }
+    }
+  }
+  return false;
+}
+
+// ----------------------------------------------------------------------------------------------
+// links
+
+void mirror::apply(const netlink::message& message, mirror_changes& changes,
+                   message_origin origin) {
+  origin_ = origin;
+  std::visit([&](const auto& one) { apply_one(one, changes); }, message);
+}
+
+bool mirror::named_by_rule(std::string_view name) const noexcept {
+  for (const rule_list& rules : rules_)
+    for (const netlink::rule& rule : rules.list)
+      if (rule.input_interface == name || rule.output_interface == name) return true;
+  return false;
+}
+
+void mirror::apply_one(const netlink::link& message, mirror_changes& changes) {
+  if (message.action == netlink::action::remove) {
+    remove_device(message.index, changes);
+    return;
+  }
+  auto [found, fresh] = devices_.try_emplace(message.index);
+  device& now = found->second;
+  now.generation = generations_[slot(object_kind::link)];
+  if (fresh) {
+    now.link = message;
+    if (origin_ == message_origin::notification) now.registered = ++registrations_;
+    if (named_by_rule(message.name)) changes.decisions_v4 = changes.decisions_v6 = true;
+    changes.links.push_back(message.index);
+    return;
+  }
+  if (same_link(now.link, message)) return;
+  const netlink::link before = std::exchange(now.link, message);
+  link_state_changed(now, before, changes);
+}
+
+void mirror::link_state_changed(device& now, const netlink::link& before, mirror_changes& changes) {
+  const std::uint32_t index = now.link.index;
+  const std::uint32_t changed = before.flags ^ now.link.flags;
+  changes.links.push_back(index);
+  if (before.name != now.link.name && (named_by_rule(before.name) || named_by_rule(now.link.name)))
+    changes.decisions_v4 = changes.decisions_v6 = true;
+  if (before.group != now.link.group || before.kind != now.link.kind)
+    changes.decisions_v4 = changes.decisions_v6 = true;
+  if ((changed & IFF_UP) != 0) {
+    if (now.up()) {
+      revive(index, ip_family::v4, changes);
+      revive(index, ip_family::v6, changes);
+    } else {
+      purge_routes_v4(index, loss::admin_down, changes);
+      purge_routes_v6(index, loss::admin_down, changes);
+      remove_nexthops_on(index, changes);
+    }
+    changes.decisions_v4 = changes.decisions_v6 = true;
+    changes.refresh_advised = true;
+  } else if ((changed & (lower_up | IFF_RUNNING)) != 0 || before.carrier != now.link.carrier) {
+    // Nexthop objects die with the carrier and do not come back; routes of their own only turn
+    // LINKDOWN.
+    if (!detail::has_carrier(now.link)) remove_nexthops_on(index, changes);
+    now.stale_shares = false;
+    if (ignores_linkdown(ip_family::v4, index)) changes.decisions_v4 = true;
+    if (ignores_linkdown(ip_family::v6, index)) changes.decisions_v6 = true;
+    changes.refresh_advised = true;
+  }
+  if (before.master != now.link.master) {
+    purge_routes_v4(index, loss::addresses_gone, changes);
+    changes.decisions_v4 = changes.decisions_v6 = true;
+    changes.refresh_advised = true;
+  }
+}
+
+void mirror::remove_device(std::uint32_t index, mirror_changes& changes) {
+  const auto found = devices_.find(index);
+  if (found == devices_.end()) return;
+  if (!found->second.v4.empty()) changes.decisions_v4 = true;
+  if (!found->second.v6.empty()) changes.decisions_v6 = true;
+  if (named_by_rule(found->second.link.name)) changes.decisions_v4 = changes.decisions_v6 = true;
+  devices_.erase(found);
+  changes.links.push_back(index);
+  purge_routes_v4(index, loss::unregistered, changes);
+  purge_routes_v6(index, loss::unregistered, changes);
+  remove_nexthops_on(index, changes);
+  std::erase_if(neighbours_, [&](const auto& item) {
+    if (item.first.index != index) return false;
+    changes.neighbours.push_back(item.first);
+    return true;
+  });
+  for (auto& settings : netconf_) settings.erase(static_cast<std::int32_t>(index));
+  changes.refresh_advised = true;
+}
+
+template <class Predicate>
+void mirror::remove_routes_if(ip_family family, Predicate&& gone, mirror_changes& changes) {
+  for (auto& [id, table] : tables_[slot(family)]) {
+    for (auto at = table.begin(); at != table.end();) {
+      std::erase_if(at->second, [&](route_entry& entry) {
+        if (!gone(entry)) return false;
+        note_route(entry.route, changes);
+        count_nexthop_user(entry.route, -1);
+        return true;
+      });
+      at = at->second.empty() ? table.erase(at) : std::next(at);
+    }
+  }
+}
+
+void mirror::purge_routes_v4(std::uint32_t index, loss how, mirror_changes& changes) {
+  const auto gone = [&](route_entry& entry) {
+    netlink::route& route = entry.route;
+    if (route.nexthop_id != 0 || route.next_hops.empty())
+      return false;  // Nexthop objects go their own way.
+    if (route.next_hops.size() == 1) {
+      if (route.next_hops.front().index != index) return false;
+      // Local routes (scope host) outlive an interface that is only down.
+      return how != loss::admin_down || route.scope != RT_SCOPE_HOST;
+    }
+    bool touched = false, all_dead = true;
+    for (netlink::next_hop& hop : route.next_hops) {
+      if (hop.index == index) {
+        if (how == loss::unregistered) return true;
+        touched |= (hop.flags & RTNH_F_DEAD) == 0;
+        hop.flags |= RTNH_F_DEAD | RTNH_F_LINKDOWN;
+      }
+      all_dead &= (hop.flags & RTNH_F_DEAD) != 0;
+    }
+    if (all_dead) return true;
+    if (touched) note_route(route, changes);
+    return false;
+  };
+  remove_routes_if(ip_family::v4, gone, changes);
+}
+
+void mirror::purge_routes_v6(std::uint32_t index, loss how, mirror_changes& changes) {
+  const auto gone = [&](route_entry& entry) {
+    netlink::route& route = entry.route;
+    if (route.nexthop_id != 0 || route.next_hops.empty()) return false;
+    if (route.next_hops.size() == 1) return route.next_hops.front().index == index;
+    bool touched = false;
+    if (how == loss::unregistered) {
+      touched =
+          std::erase_if(route.next_hops, [&](const auto& hop) { return hop.index == index; }) > 0;
+    } else {
+      for (netlink::next_hop& hop : route.next_hops) {
+        if (hop.index != index) continue;
+        touched |= (hop.flags & RTNH_F_DEAD) == 0;
+        hop.flags |= RTNH_F_DEAD | RTNH_F_LINKDOWN;
+      }
+    }
+    if (std::ranges::all_of(route.next_hops,
+                            [](const auto& hop) { return (hop.flags & RTNH_F_DEAD) != 0; }))
+      return true;
+    if (touched) note_route(route, changes);
+    return false;
+  };
+  remove_routes_if(ip_family::v6, gone, changes);
+}
+
+void mirror::revive(std::uint32_t index, ip_family family, mirror_changes& changes) {
+  for (auto& [id, table] : tables_[slot(family)])
+    for (auto& [prefix, entries] : table)
+      for (route_entry& entry : entries)
+        for (netlink::next_hop& hop : entry.route.next_hops)
+          if (hop.index == index && (hop.flags & RTNH_F_DEAD) != 0) {
+            hop.flags &= ~static_cast<std::uint32_t>(RTNH_F_DEAD);
+            note_route(entry.route, changes);
+          }
+}
+
+// ----------------------------------------------------------------------------------------------
+// addresses
+
+void mirror::insert_address(device& on, const netlink::address& message) {
+  auto& list = message.local.is_v4() ? on.v4 : on.v6;
+  auto at = list.end();
+  if (origin_ == message_origin::dump) {
+    // A dump is in list order.
+  } else if (message.local.is_v6()) {
+    at = std::ranges::find_if(list,
+                              [&](const auto& listed) { return goes_before_v6(message, listed); });
+  } else if ((message.flags & IFA_F_SECONDARY) == 0) {
+    // After the last primary whose scope number is not smaller.
+    at = list.begin();
+    for (auto i = list.begin(); i != list.end(); ++i)
+      if ((i->flags & IFA_F_SECONDARY) == 0 && i->scope >= message.scope) at = i + 1;
+  }
+  list.insert(at, message);
+}
+
+void mirror::apply_one(const netlink::address& message, mirror_changes& changes) {
+  if (message.action == netlink::action::add && refreshing_addresses_)
+    named_addresses_.emplace_back(message.index, message.local);
+  const auto found = devices_.find(message.index);
+  if (found == devices_.end()) return;
+  device& on = found->second;
+  const ip_family family = message.local.family();
+  auto& list = family == ip_family::v4 ? on.v4 : on.v6;
+  const auto same = std::ranges::find_if(list, [&](const netlink::address& listed) {
+    return listed.local == message.local && listed.prefix_length == message.prefix_length &&
+           (family == ip_family::v6 || listed.peer == message.peer);
+  });
+  bool& decisions = family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6;
+  if (message.action == netlink::action::remove) {
+    if (same == list.end()) return;
+    list.erase(same);
+    decisions = true;
+    if (family == ip_family::v6) {
+      // The kernel strips the address from routes that prefer it, without a word.
+      for (auto& [id, table] : tables_[slot(family)])
+        for (auto& [prefix, entries] : table)
+          for (route_entry& entry : entries)
+            if (entry.route.preferred_source == message.local && on.up())
+              entry.route.preferred_source.reset();
+      return;
+    }
+    on.renumbered = true;
+    if (list.empty()) {
+      purge_routes_v4(message.index, loss::addresses_gone, changes);
+      changes.refresh_advised = true;
+    }
+    return;
+  }
+  if (same != list.end()) {
+    const bool moved =
+        family == ip_family::v4 && ((same->flags ^ message.flags) & IFA_F_SECONDARY) != 0;
+    if (same->flags != message.flags || same->scope != message.scope) decisions = true;
+    if (moved) {
+      list.erase(same);
+      insert_address(on, message);
+    } else {
+      *same = message;
+    }
+    return;
+  }
+  insert_address(on, message);
+  decisions = true;
+  if (origin_ == message_origin::notification && on.up() && family == ip_family::v4)
+    revive(message.index, family, changes);
+}
+
+// ----------------------------------------------------------------------------------------------
+// routes
+
+void mirror::note_route(const netlink::route& route, mirror_changes& changes) const {
+  changes.routes.push_back({route.table, route.destination});
+}
+
+void mirror::count_nexthop_user(const netlink::route& route, int step) {
+  if (route.nexthop_id == 0) return;
+  auto& users = nexthop_users_[route.nexthop_id];
+  const auto at = users.try_emplace(cached_attributes(route), 0).first;
+  at->second += static_cast<std::size_t>(step);
+  if (at->second == 0) users.erase(at);
+  if (users.empty()) nexthop_users_.erase(route.nexthop_id);
+}
+
+std::vector<netlink::next_hop> mirror::current_flags(const netlink::route& route) const {
+  std::vector<netlink::next_hop> hops = route.next_hops;
+  for (netlink::next_hop& hop : hops) {
+    const device* on = find_device(hop.index);
+    // A dump shows DEAD also for "carrier lost and ignored", which follows from the link and may
+    // end without a word.
+    if (on != nullptr && on->up() && !detail::has_carrier(on->link) &&
+        ignores_linkdown(route.destination.family(), hop.index))
+      hop.flags &= ~static_cast<std::uint32_t>(RTNH_F_DEAD);
+  }
+  return hops;
+}
+
+route_entry mirror::make_entry(const netlink::route& route) const {
+  route_entry entry;
+  entry.route = route;
+  entry.route.placement = {};
+  entry.route.next_hops = current_flags(route);
+  entry.generation = generations_[slot(object_kind::route)];
+  if (route.expires_s)
+    entry.expires = std::chrono::steady_clock::now() + std::chrono::seconds(*route.expires_s);
+  if (route.destination.family() == ip_family::v6 || route.nexthop_id != 0) return entry;
+  for (const netlink::next_hop& hop : route.next_hops) {
+    if (!hop.gateway || hop.gateway->is_v6() || (hop.flags & RTNH_F_ONLINK) != 0) continue;
+    if (!is_local_address(*hop.gateway)) continue;
+    const bool told = origin_ == message_origin::notification && route.next_hops.size() == 1;
+    entry.gateway = told ? route_entry::gateway_use::on_link : route_entry::gateway_use::unknown;
+  }
+  return entry;
+}
+
+/// The kernel said again what we have; true if something that matters differs.
+bool mirror::refresh_entry(route_entry& entry, const netlink::route& route) {
+  entry.generation = generations_[slot(object_kind::route)];
+  if (route.expires_s)
+    entry.expires = std::chrono::steady_clock::now() + std::chrono::seconds(*route.expires_s);
+  netlink::route next = route;
+  next.placement = {};
+  next.next_hops = current_flags(route);
+  netlink::route before = entry.route;
+  before.expires_s = next.expires_s;
+  if (before == next) return false;
+  count_nexthop_user(entry.route, -1);
+  entry.route = std::move(next);
+  count_nexthop_user(entry.route, 1);
+  return true;
+}
+
+void mirror::apply_one(const netlink::route& message, mirror_changes& changes) {
+  if ((message.flags & RTM_F_CLONED) != 0) return;  // A cached answer, not a route.
+  if (message.action == netlink::action::remove)
+    remove_route(message, changes);
+  else if (message.destination.family() == ip_family::v4)
+    add_route_v4(message, changes);
+  else
+    add_route_v6(message, changes);
+}
+
+void mirror::add_route_v4(const netlink::route& route, mirror_changes& changes) {
+  auto& entries = tables_[slot(ip_family::v4)][route.table][route.destination];
+  const auto before = [](const route_entry& entry, const netlink::route& other) {
+    return entry.route.tos != other.tos ? entry.route.tos > other.tos
+                                        : entry.route.priority < other.priority;
+  };
+  const auto first = std::lower_bound(entries.begin(), entries.end(), route, before);
+  auto last = first;
+  while (last != entries.end() && last->route.tos == route.tos &&
+         last->route.priority == route.priority)
+    ++last;
+
+  const auto known =
+      std::find_if(first, last, [&](const auto& entry) { return same_route(entry.route, route); });
+  if (known != last) {
+    if (refresh_entry(*known, route)) note_route(route, changes);
+    return;
+  }
+  route_entry entry = make_entry(route);
+  count_nexthop_user(route, 1);
+  if (route.placement.replace && first != last) {
+    count_nexthop_user(first->route, -1);
+    *first = std::move(entry);
+  } else {
+    const bool prepend =
+        route.placement.create && !route.placement.exclusive && !route.placement.append;
+    entries.insert(prepend ? first : last, std::move(entry));
+  }
+  note_route(route, changes);
+}
+
+void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) {
+  if (route.expires_s == 0u) return;  // Expired and not collected yet: no longer used.
+  auto& entries = tables_[slot(ip_family::v6)][route.table][route.destination];
+  const auto first = std::ranges::lower_bound(
+      entries, route.priority, {}, [](const route_entry& entry) { return entry.route.priority; });
+  auto last = first;
+  while (last != entries.end() && last->route.priority == route.priority) ++last;
+
+  const auto known =
+      std::find_if(first, last, [&](const auto& entry) { return same_route(entry.route, route); });
+  if (known != last) {
+    if (refresh_entry(*known, route)) note_route(route, changes);
+    return;
+  }
+  const bool capable = multipath_capable(route);
+  const auto sibling = std::find_if(first, last, [&](const route_entry& entry) {
+    return entry.route.source == route.source && multipath_capable(entry.route) == capable;
+  });
+  note_route(route, changes);
+  if (capable && sibling != last && !route.placement.replace) {
+    // The set has grown (or, in a re-dump, is seen anew). A notification may list the newcomer
+    // first; the kernel's own list has it last.
+    netlink::route next = sibling->route;
+    if (!same_attributes(next, route)) sibling->mixed_siblings = true;
+    const auto listed = [](const std::vector<netlink::next_hop>& hops,
+                           const netlink::next_hop& hop) {
+      return std::ranges::any_of(hops, [&](const auto& other) {
+        return other.index == hop.index && other.gateway == hop.gateway;
+      });
+    };
+    if (origin_ == message_origin::dump) {
+      next.next_hops = current_flags(route);
+    } else {
+      for (const netlink::next_hop& hop : route.next_hops)
+        if (!listed(next.next_hops, hop)) next.next_hops.push_back(hop);
+    }
+    sibling->route = std::move(next);
+    sibling->generation = generations_[slot(object_kind::route)];
+    return;
+  }
+  route_entry entry = make_entry(route);
+  count_nexthop_user(route, 1);
+  if (route.placement.replace && first != last) {
+    route_entry& victim = sibling != last ? *sibling : *first;
+    count_nexthop_user(victim.route, -1);
+    victim = std::move(entry);
+  } else {
+    entries.insert(last, std::move(entry));
+  }
+}
+
+void mirror::remove_route(const netlink::route& route, mirror_changes& changes) {
+  const ip_family family = route.destination.family();
+  const auto table = tables_[slot(family)].find(route.table);
+  if (table == tables_[slot(family)].end()) return;
+  const auto at = table->second.find(route.destination);
+  if (at == table->second.end()) return;
+  auto& entries = at->second;
+  const auto exact = std::ranges::find_if(
+      entries, [&](const auto& entry) { return same_route(entry.route, route); });
+  if (exact != entries.end()) {
+    count_nexthop_user(exact->route, -1);
+    entries.erase(exact);
+    note_route(route, changes);
+  } else if (family == ip_family::v6 && route.nexthop_id == 0) {
+    for (route_entry& entry : entries) {
+      if (entry.route.priority != route.priority || entry.route.source != route.source) continue;
+      const auto removed = std::erase_if(entry.route.next_hops, [&](const netlink::next_hop& hop) {
+        return std::ranges::any_of(route.next_hops, [&](const auto& other) {
+          return other.index == hop.index && other.gateway == hop.gateway;
+        });
+      });
+      if (removed > 0) {
+        note_route(route, changes);
+        break;
+      }
+    }
+    std::erase_if(entries, [](const auto& entry) {
+      return entry.route.next_hops.empty() && entry.route.nexthop_id == 0 &&
+             !is_reject(entry.route.type);
+    });
+  }
+  if (entries.empty()) table->second.erase(at);
+}
+
+// ----------------------------------------------------------------------------------------------
+// nexthop objects
+
+void mirror::reevaluate_nexthop_users(std::uint32_t id, mirror_changes& changes) {
+  std::vector<std::uint32_t> users{id};
+  for (const auto& [other, entry] : nexthops_)
+    if (std::ranges::any_of(entry.object.group,
+                            [&](const auto& member) { return member.id == id; }))
+      users.push_back(other);
+  for (const auto& family : tables_)
+    for (const auto& [table, routes] : family)
+      for (const auto& [prefix, entries] : routes)
+        for (const route_entry& entry : entries)
+          if (entry.route.nexthop_id != 0 && std::ranges::count(users, entry.route.nexthop_id) > 0)
+            note_route(entry.route, changes);
+}
+
+void mirror::apply_one(const netlink::nexthop_object& message, mirror_changes& changes) {
+  if (message.action == netlink::action::remove) {
+    remove_nexthop(message.id, changes);
+    return;
+  }
+  nexthop_entry& entry = nexthops_[message.id];
+  entry.generation = generations_[slot(object_kind::nexthop)];
+  netlink::nexthop_object next = message;
+  next.replace = false;
+  if (entry.object == next) return;
+  entry.object = std::move(next);
+  reevaluate_nexthop_users(message.id, changes);
+}
+
+void mirror::remove_nexthop(std::uint32_t id, mirror_changes& changes) {
+  if (nexthops_.erase(id) == 0) return;
+  std::vector<std::uint32_t> empty_groups;
+  for (auto& [other, entry] : nexthops_) {
+    if (std::erase_if(entry.object.group, [&](const auto& member) { return member.id == id; }) == 0)
+      continue;
+    reevaluate_nexthop_users(other, changes);
+    if (entry.object.group.empty()) empty_groups.push_back(other);
+  }
+  if (nexthop_users_.contains(id)) {
+    const auto gone = [&](const route_entry& entry) { return entry.route.nexthop_id == id; };
+    remove_routes_if(ip_family::v4, gone, changes);
+    remove_routes_if(ip_family::v6, gone, changes);
+  }
+  for (const std::uint32_t group : empty_groups) remove_nexthop(group, changes);
+  changes.refresh_advised = true;
+}
+
+void mirror::remove_nexthops_on(std::uint32_t index, mirror_changes& changes) {
+  std::vector<std::uint32_t> ids;
+  for (const auto& [id, entry] : nexthops_)
+    if (entry.object.index == index && entry.object.group.empty() && !entry.object.blackhole)
+      ids.push_back(id);
+  for (const std::uint32_t id : ids) remove_nexthop(id, changes);
+}
+
+// ----------------------------------------------------------------------------------------------
+// rules, neighbours
+
+void mirror::apply_one(const netlink::rule& message, mirror_changes& changes) {
+  rule_list& rules = rules_[slot(message.family)];
+  const std::uint32_t generation = generations_[slot(object_kind::rule)];
+  const auto same = [&](const netlink::rule& listed) {
+    netlink::rule other = message;
+    other.action = listed.action;
+    other.input_detached = listed.input_detached;
+    other.output_detached = listed.output_detached;
+    return listed == other;
+  };
+  const auto known = std::ranges::find_if(rules.list, same);
+  const auto position = known - rules.list.begin();
+  bool& decisions = message.family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6;
+  if (message.action == netlink::action::remove) {
+    // IPv6 remembers only additions.
+    if (origin_ == message_origin::notification && message.family == ip_family::v4)
+      rules.changed_live = true;
+    if (known == rules.list.end()) return;
+    rules.list.erase(known);
+    rules.generations.erase(rules.generations.begin() + position);
+    decisions = true;
+    return;
+  }
+  if (origin_ == message_origin::notification) rules.changed_live = true;
+  if (known != rules.list.end()) {
+    rules.generations[static_cast<std::size_t>(position)] = generation;
+    return;
+  }
+  const auto at =
+      std::ranges::upper_bound(rules.list, message.priority, {}, &netlink::rule::priority);
+  rules.generations.insert(rules.generations.begin() + (at - rules.list.begin()), generation);
+  rules.list.insert(at, message)->action = netlink::action::add;
+  decisions = true;
+}
+
+void mirror::apply_one(const netlink::neighbour& message, mirror_changes& changes) {
+  if ((message.flags & NTF_PROXY) != 0) return;  // Answers others; never resolves our own traffic.
+  const neighbour_key key{message.index, message.destination};
+  if (message.action == netlink::action::remove) {
+    if (neighbours_.erase(key) > 0) changes.neighbours.push_back(key);
+    return;
+  }
+  const auto [found, fresh] = neighbours_.try_emplace(key);
+  netlink::neighbour& known = found->second.neighbour;
+  found->second.generation = generations_[slot(object_kind::neighbour)];
+  if (!fresh && known.state == message.state && known.link_address == message.link_address) {
+    known = message;
+    return;
+  }
+  known = message;
+  changes.neighbours.push_back(key);
+}
+
+void mirror::apply_one(const netlink::netconf& message, mirror_changes& changes) {
+  device_settings& settings = netconf_[slot(message.family)][message.index];
+  bool& decisions = message.family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6;
+  if (message.forwarding && settings.forwarding != message.forwarding) {
+    settings.forwarding = message.forwarding;
+    decisions |= message.index == NETCONFA_IFINDEX_ALL;
+  }
+  if (message.ignore_routes_with_linkdown &&
+      settings.ignore_linkdown != message.ignore_routes_with_linkdown) {
+    const bool first = !settings.ignore_linkdown.has_value();
+    settings.ignore_linkdown = message.ignore_routes_with_linkdown;
+    decisions = true;
+    if (first && origin_ == message_origin::dump) return;
+    // Shares are recomputed at the next carrier event, not now.
+    for (auto& [index, known_device] : devices_)
+      if (!detail::has_carrier(known_device.link) &&
+          (message.index < 0 || static_cast<std::uint32_t>(message.index) == index))
+        known_device.stale_shares = true;
+  }
+}
+
+void mirror::set_settings(const mirror_settings& settings, mirror_changes& changes) {
+  if (settings == settings_) return;
+  settings_ = settings;
+  changes.decisions_v4 = changes.decisions_v6 = true;
+}
+
+void mirror::set_path_mtu(const ip_address& destination, std::uint32_t mtu,
+                          std::chrono::steady_clock::time_point expires, mirror_changes& changes) {
+  if (mtu == 0) {
+    if (path_mtus_.erase(destination) > 0) changes.path_mtus.push_back(destination);
+    return;
+  }
+  path_mtu_entry& entry = path_mtus_[destination];
+  if (entry.mtu != mtu) changes.path_mtus.push_back(destination);
+  entry = {mtu, expires};
+}
+
+void mirror::expire(std::chrono::steady_clock::time_point now, mirror_changes& changes) {
+  std::erase_if(path_mtus_, [&](const auto& item) {
+    if (item.second.expires > now) return false;
+    changes.path_mtus.push_back(item.first);
+    return true;
+  });
+  remove_routes_if(
+      ip_family::v6,
+      [&](const route_entry& entry) { return entry.expires && *entry.expires <= now; }, changes);
+}
+
+// ----------------------------------------------------------------------------------------------
+// refresh, re-sync
+
+void mirror::begin_refresh(object_kind kind) {
+  ++generations_[slot(kind)];
+  if (kind == object_kind::address) refreshing_addresses_ = true;
+}
+
+void mirror::end_refresh(object_kind kind, mirror_changes& changes) {
+  const std::uint32_t now = generations_[slot(kind)];
+  switch (kind) {
+    case object_kind::link:
+      for (const std::uint32_t index : keys_of_generation_other_than(devices_, now))
+        remove_device(index, changes);
+      break;
+    case object_kind::route: {
+      const auto gone = [&](const route_entry& entry) { return entry.generation != now; };
+      remove_routes_if(ip_family::v4, gone, changes);
+      remove_routes_if(ip_family::v6, gone, changes);
+      break;
+    }
+    case object_kind::nexthop:
+      for (const std::uint32_t id : keys_of_generation_other_than(nexthops_, now))
+        remove_nexthop(id, changes);
+      break;
+    case object_kind::neighbour:
+      for (const neighbour_key& key : keys_of_generation_other_than(neighbours_, now)) {
+        neighbours_.erase(key);
+        changes.neighbours.push_back(key);
+      }
+      break;
+    case object_kind::rule:
+      for (rule_list& rules : rules_) {
+        for (std::size_t i = rules.list.size(); i-- > 0;) {
+          if (rules.generations[i] == now) continue;
+          (rules.list[i].family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6) =
+              true;
+          rules.list.erase(rules.list.begin() + static_cast<std::ptrdiff_t>(i));
+          rules.generations.erase(rules.generations.begin() + static_cast<std::ptrdiff_t>(i));
+        }
+      }
+      break;
+    case object_kind::address: {
+      std::vector<netlink::address> gone;
+      for (const auto& [index, known_device] : devices_)
+        for (const auto* list : {&known_device.v4, &known_device.v6})
+          for (const netlink::address& listed : *list)
+            if (std::ranges::find(named_addresses_, std::pair{listed.index, listed.local}) ==
+                named_addresses_.end())
+              gone.push_back(listed);
+      named_addresses_.clear();
+      refreshing_addresses_ = false;
+      for (netlink::address& address : gone) {
+        address.action = netlink::action::remove;
+        apply_one(address, changes);
+      }
+      break;
+    }
+    case object_kind::netconf:
+      break;  // Devices take theirs with them.
+  }
+}
+
+void mirror::replace_with(mirror&& shadow, mirror_changes& changes) {
+  shadow.settings_ = settings_;
+  shadow.path_mtus_ = std::move(path_mtus_);
+  shadow.registrations_ = registrations_;
+  for (std::size_t family = 0; family < 2; ++family)
+    shadow.rules_[family].changed_live |= rules_[family].changed_live;
+  for (auto& [index, fresh] : shadow.devices_) {
+    const mirror::device* known = find_device(index);
+    if (known == nullptr) {
+      if (!devices_.empty()) fresh.registered = ++shadow.registrations_;
+      continue;
+    }
+    fresh.registered = known->registered;
+    fresh.stale_shares = known->stale_shares;
+    fresh.renumbered = known->renumbered;
+  }
+  note_differences(shadow, changes);
+  *this = std::move(shadow);
+}
+
+namespace {
+
+/// What a decision can depend on; the rest of an entry is bookkeeping.
+bool same_entries(const std::vector<route_entry>& a, const std::vector<route_entry>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const route_entry& x, const route_entry& y) {
+                      netlink::route other = y.route;
+                      other.expires_s = x.route.expires_s;
+                      other.flags = x.route.flags;  // The hops have flags of their own.
+                      return x.route == other;
+                    });
+}
+
+bool same_object(const netlink::neighbour& a, const netlink::neighbour& b) {
+  return a.state == b.state && a.link_address == b.link_address;
+}
+
+bool same_address(const netlink::address& a, const netlink::address& b) {
+  return a.local == b.local && a.peer == b.peer && a.prefix_length == b.prefix_length &&
+         a.flags == b.flags && a.scope == b.scope;
+}
+
+/// Calls differs(key) for each key whose values are not equal, or that only one map has.
+template <class Map, class Same, class Differs>
+void compare_maps(const Map& a, const Map& b, Same&& same, Differs&& differs) {
+  for (const auto& [key, value] : a) {
+    const auto other = b.find(key);
+    if (other == b.end() || !same(value, other->second)) differs(key);
+  }
+  for (const auto& [key, value] : b)
+    if (!a.contains(key)) differs(key);
+}
+
+}  // namespace
+
+template <class Report>
+void mirror::compare(const mirror& other, Report&& report) const {
+  compare_maps(
+      devices_, other.devices_,
+      [](const device& a, const device& b) { return same_link(a.link, b.link); },
+      [&](std::uint32_t index) { report.link(index); });
+  compare_maps(
+      devices_, other.devices_,
+      [](const device& a, const device& b) {
+        return std::ranges::equal(a.v4, b.v4, same_address) &&
+               std::ranges::equal(a.v6, b.v6, same_address);
+      },
+      [&](std::uint32_t index) { report.addresses(index); });
+  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    const auto& left = rules_[slot(family)].list;
+    const auto& right = other.rules_[slot(family)].list;
+    if (left != right) report.rules(family);
+    static const route_table none;
+    compare_maps(
+        tables_[slot(family)], other.tables_[slot(family)],
+        [](const route_table&, const route_table&) { return false; },
+        [&](std::uint32_t id) {
+          const route_table* a = find_table(family, id);
+          const route_table* b = other.find_table(family, id);
+          compare_maps(a ? *a : none, b ? *b : none, same_entries,
+                       [&](const ip_prefix& prefix) { report.route(id, prefix); });
+        });
+    compare_maps(
+        netconf_[slot(family)], other.netconf_[slot(family)],
+        [](const device_settings& a, const device_settings& b) {
+          return a.forwarding == b.forwarding && a.ignore_linkdown == b.ignore_linkdown;
+        },
+        [&](std::int32_t index) { report.netconf(family, index); });
+  }
+  compare_maps(
+      nexthops_, other.nexthops_,
+      [](const nexthop_entry& a, const nexthop_entry& b) { return a.object == b.object; },
+      [&](std::uint32_t id) { report.nexthop(id); });
+  compare_maps(
+      neighbours_, other.neighbours_,
+      [](const neighbour_entry& a, const neighbour_entry& b) {
+        return same_object(a.neighbour, b.neighbour);
+      },
+      [&](const neighbour_key& key) { report.neighbour(key); });
+}
+
+void mirror::note_differences(const mirror& next, mirror_changes& changes) const {
+  struct noting {
+    mirror_changes& changes;
+    void link(std::uint32_t index) {
+      changes.links.push_back(index);
+      changes.decisions_v4 = changes.decisions_v6 = true;
+    }
+    void addresses(std::uint32_t) { changes.decisions_v4 = changes.decisions_v6 = true; }
+    void decisions(ip_family family) {
+      (family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6) = true;
+    }
+    void rules(ip_family family) { decisions(family); }
+    void route(std::uint32_t table, const ip_prefix& prefix) {
+      changes.routes.push_back({table, prefix});
+    }
+    void netconf(ip_family family, std::int32_t) { decisions(family); }
+    void nexthop(std::uint32_t) { changes.decisions_v4 = changes.decisions_v6 = true; }
+    void neighbour(const neighbour_key& key) { changes.neighbours.push_back(key); }
+  };
+  compare(next, noting{changes});
+}
+
+std::vector<std::string> difference(const mirror& left, const mirror& right) {
+  struct describing {
+    std::vector<std::string>& lines;
+    void link(std::uint32_t index) { lines.push_back("link " + std::to_string(index)); }
+    void addresses(std::uint32_t index) {
+      lines.push_back("addresses of link " + std::to_string(index));
+    }
+    void rules(ip_family family) {
+      lines.push_back(family == ip_family::v4 ? "IPv4 rules" : "IPv6 rules");
+    }
+    void route(std::uint32_t table, const ip_prefix& prefix) {
+      lines.push_back("route " + prefix.to_string() + " table " + std::to_string(table));
+    }
+    void netconf(ip_family, std::int32_t index) {
+      lines.push_back("netconf " + std::to_string(index));
+    }
+    void nexthop(std::uint32_t id) { lines.push_back("nexthop " + std::to_string(id)); }
+    void neighbour(const neighbour_key& key) {
+      lines.push_back("neighbour " + key.destination.to_string() + " on link " +
+                      std::to_string(key.index));
+    }
+  };
+  std::vector<std::string> lines;
+  left.compare(right, describing{lines});
+  return lines;
+}
+
+}  // namespace cowire

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The kernel's routing state as plain data: links, addresses, rules, routes, nexthop objects,
+/// neighbours.
+///
+/// Fed with netlink messages in the order in which the kernel sent them (dump objects and
+/// notifications alike), it keeps every list in the kernel's own order, because order decides:
+/// which of two equal routes wins, which address becomes the source. What the kernel changes
+/// without a message (routes that vanish with their link, nexthop objects that vanish with a
+/// carrier, ...) is derived here from the message that does arrive. What no message can tell is
+/// marked, so that the resolver can divert instead of guessing.
+///
+/// A mirror decides nothing: resolve.hpp does. It is a value: copy it, build a second one from a
+/// new dump beside it (a shadow) and let replace_with() take it over, compare two with
+/// difference().
+///
+/// One thread at a time. Allocates. Never blocks, does no I/O.
+#pragma once
+
+#include <cowire/base/address.hpp>
+#include <cowire/netlink/message.hpp>
+#include <cowire/netlink/request.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace cowire {
+
+/// Sysctls and other facts that netlink does not announce; the owner of the mirror reads and feeds
+/// them.
+struct mirror_settings {
+  std::uint8_t ipv4_default_ttl = 64;  ///< net.ipv4.ip_default_ttl
+  std::uint8_t ipv6_hop_limit = 64;    ///< net.ipv6.conf.default.hop_limit
+  std::map<std::uint32_t, std::uint8_t>
+      device_hop_limits;                        ///< net.ipv6.conf.DEV.hop_limit by ifindex
+  std::uint8_t ipv4_multipath_hash_policy = 0;  ///< net.ipv4.fib_multipath_hash_policy
+  std::uint8_t ipv6_multipath_hash_policy = 0;  ///< net.ipv6.fib_multipath_hash_policy
+  std::uint32_t multipath_hash_seed =
+      0;  ///< net.ipv4.fib_multipath_hash_seed; 0 = nobody can know it
+  bool multipath_use_neighbours = false;  ///< net.ipv4.fib_multipath_use_neigh
+  bool no_path_mtu_discovery = false;     ///< net.ipv4.ip_no_pmtu_disc is not 0
+  std::uint32_t kernel_version = 6018;    ///< major * 1000 + minor: a few choices differ by version
+  friend bool operator==(const mirror_settings&, const mirror_settings&) = default;
+};
+
+/// One route of a table: an alias in IPv4, an entry or a whole set of siblings in IPv6.
+struct route_entry {
+  /// As the kernel described it; flags of its next hops are kept current by derivation.
+  netlink::route route;
+  /// A gateway that was this host's own address when the route was made is not used (the route
+  /// behaves as on-link) and stays so; a dump does not tell which it was.
+  enum class gateway_use : std::uint8_t {
+    forward,
+    on_link,
+    unknown
+  } gateway = gateway_use::forward;
+  /// IPv6 siblings whose source, metrics or preference no message attributes to a member.
+  bool mixed_siblings = false;
+  std::optional<std::chrono::steady_clock::time_point> expires;
+  std::uint32_t generation = 0;  ///< Of the last message that named it: mark and sweep.
+};
+
+/// What a table holds: prefix -> entries in kernel order (IPv4: TOS descending, metric, insertion;
+/// IPv6: metric, insertion).
+using route_table = std::map<ip_prefix, std::vector<route_entry>>;
+
+struct neighbour_key {
+  std::uint32_t index = 0;  ///< ifindex.
+  ip_address destination;
+  friend bool operator==(const neighbour_key&, const neighbour_key&) noexcept = default;
+};
+
+/// What one or many apply() calls changed; what the compiler needs to know to redo no more than
+/// necessary.
+struct mirror_changes {
+  struct prefix {
+    std::uint32_t table = 0;
+    ip_prefix destination;
+  };
+  std::vector<prefix> routes;
+  std::vector<std::uint32_t> links;       ///< MAC, MTU or state of these devices changed.
+  std::vector<neighbour_key> neighbours;  ///< State or MAC changed, or it came or went.
+  std::vector<ip_address> path_mtus;      ///< Learned or expired.
+  bool decisions_v4 = false;  ///< Any IPv4 decision may differ: rules, addresses, settings.
+  bool decisions_v6 = false;
+  /// The kernel may have changed more than it said; re-dump routes and nexthop objects (mark and
+  /// sweep).
+  bool refresh_advised = false;
+
+  [[nodiscard]] bool empty() const noexcept {
+    return routes.empty() && links.empty() && neighbours.empty() && path_mtus.empty() &&
+           !decisions_v4 && !decisions_v6;
+  }
+  /// Number of noted changes, for reports.
+  [[nodiscard]] std::size_t count() const noexcept {
+    return routes.size() + links.size() + neighbours.size() + path_mtus.size() + decisions_v4 +
+           decisions_v6;
+  }
+  void merge(mirror_changes&& other);
+};
+
+/// The kinds of object that can be re-dumped on their own.
+using object_kind = netlink::object_kind;
+
+/// Where a message came from; a dump lists things in order, a notification names one.
+enum class message_origin : std::uint8_t { dump, notification };
+
+class mirror {
+ public:
+  struct device {
+    netlink::link link;
+    std::vector<netlink::address> v4, v6;  ///< In the kernel's list order.
+    /// Position in the kernel's device list, where known: devices of a dump have 0 (their order is
+    /// hidden), later ones count up.
+    std::uint32_t registered = 0;
+    /// Multipath shares were computed under another ignore_routes_with_linkdown; until the next
+    /// carrier event.
+    bool stale_shares = false;
+    /// An IPv4 address left while we watched: cached per-hop sources may be stale.
+    bool renumbered = false;
+    std::uint32_t generation = 0;
+
+    [[nodiscard]] bool up() const noexcept { return (link.flags & 1u) != 0; }  // IFF_UP
+    [[nodiscard]] const std::vector<netlink::address>& addresses(ip_family family) const noexcept {
+      return family == ip_family::v4 ? v4 : v6;
+    }
+  };
+
+  struct nexthop_entry {
+    netlink::nexthop_object object;
+    std::uint32_t generation = 0;
+  };
+
+  /// Takes one message in and adds to `changes` what it changed, directly or silently. A message
+  /// that says nothing new adds nothing. Removal of something unknown is ignored: a silent change
+  /// was derived before it was announced. Objects of a dump come in the kernel's order;
+  /// notifications are placed by the kernel's rules.
+  void apply(const netlink::message& message, mirror_changes& changes,
+             message_origin origin = message_origin::notification);
+
+  /// Mark and sweep of one kind: everything of `kind` that no apply() between the two calls named
+  /// is removed. Calls nest per kind, not within one kind.
+  void begin_refresh(object_kind kind);
+  void end_refresh(object_kind kind, mirror_changes& changes);
+
+  /// Takes over a mirror that was built from a complete new dump. What a dump cannot tell (device
+  /// order, learned path MTUs, settings, whether rules were ever configured) is kept. Everything
+  /// that differs is added to `changes`.
+  void replace_with(mirror&& shadow, mirror_changes& changes);
+
+  void set_settings(const mirror_settings& settings, mirror_changes& changes);
+  /// A path MTU smaller than the route's for one destination, until `expires`. 0 forgets it.
+  void set_path_mtu(const ip_address& destination, std::uint32_t mtu,
+                    std::chrono::steady_clock::time_point expires, mirror_changes& changes);
+  /// Forgets what expired before `now`: path MTUs and routes with a lifetime.
+  void expire(std::chrono::steady_clock::time_point now, mirror_changes& changes);
+
+  [[nodiscard]] const mirror_settings& settings() const noexcept { return settings_; }
+  [[nodiscard]] const std::map<std::uint32_t, device>& devices() const noexcept { return devices_; }
+  [[nodiscard]] const device* find_device(std::uint32_t index) const noexcept;
+  [[nodiscard]] const device* find_device(std::string_view name) const noexcept;
+  /// In evaluation order.
+  [[nodiscard]] const std::vector<netlink::rule>& rules(ip_family family) const noexcept {
+    return rules_[static_cast<std::size_t>(family)].list;
+  }
+  /// Whether rules were configured in this namespace beyond the initial ones, ever: until then the
+  /// kernel does not consult them. Unset = cannot be known.
+  [[nodiscard]] std::optional<bool> rules_configured(ip_family family) const noexcept;
+  [[nodiscard]] const std::map<std::uint32_t, route_table>& tables(
+      ip_family family) const noexcept {
+    return tables_[static_cast<std::size_t>(family)];
+  }
+  [[nodiscard]] const route_table* find_table(ip_family family, std::uint32_t id) const noexcept;
+  [[nodiscard]] const netlink::nexthop_object* find_nexthop(std::uint32_t id) const noexcept;
+  /// Routes over this object differ in what the kernel caches per object, so its answers depend on
+  /// history.
+  [[nodiscard]] bool nexthop_is_ambiguous(ip_family family, std::uint32_t id) const;
+  [[nodiscard]] const netlink::neighbour* find_neighbour(
+      std::uint32_t index, const ip_address& destination) const noexcept;
+  /// Calls f(const netlink::neighbour&) for each.
+  template <class F>
+  void for_each_neighbour(F&& f) const {
+    for (const auto& [key, entry] : neighbours_) f(entry.neighbour);
+  }
+  [[nodiscard]] bool forwarding(ip_family family) const noexcept;
+  [[nodiscard]] bool ignores_linkdown(ip_family family, std::uint32_t index) const noexcept;
+  /// 0 = none learned.
+  [[nodiscard]] std::uint32_t path_mtu(const ip_address& destination) const noexcept;
+  [[nodiscard]] std::vector<ip_address> path_mtu_destinations() const;
+  /// Whether an address is this host's own: configured on any device, or a local route of table
+  /// 255.
+  [[nodiscard]] bool is_local_address(const ip_address& address) const noexcept;
+  [[nodiscard]] std::size_t route_count() const noexcept;
+
+ private:
+  struct key_hash {
+    std::size_t operator()(const neighbour_key& key) const noexcept {
+      return std::hash<ip_address>{}(key.destination) * 31 + key.index;
+    }
+  };
+  struct neighbour_entry {
+    netlink::neighbour neighbour;
+    std::uint32_t generation = 0;
+  };
+  struct rule_list {
+    std::vector<netlink::rule> list;
+    std::vector<std::uint32_t> generations;
+    bool changed_live = false;  ///< A rule was added or removed while we watched.
+  };
+  struct path_mtu_entry {
+    std::uint32_t mtu = 0;
+    std::chrono::steady_clock::time_point expires;
+  };
+  struct device_settings {
+    std::optional<bool> forwarding, ignore_linkdown;
+  };
+
+  void apply_one(const netlink::link& message, mirror_changes& changes);
+  void apply_one(const netlink::address& message, mirror_changes& changes);
+  void apply_one(const netlink::route& message, mirror_changes& changes);
+  void apply_one(const netlink::rule& message, mirror_changes& changes);
+  void apply_one(const netlink::neighbour& message, mirror_changes& changes);
+  void apply_one(const netlink::nexthop_object& message, mirror_changes& changes);
+  void apply_one(const netlink::netconf& message, mirror_changes& changes);
+
+  void link_state_changed(device& now, const netlink::link& before, mirror_changes& changes);
+  [[nodiscard]] bool named_by_rule(std::string_view name) const noexcept;
+  void remove_device(std::uint32_t index, mirror_changes& changes);
+  enum class loss : std::uint8_t { admin_down, addresses_gone, unregistered };
+  void purge_routes_v4(std::uint32_t index, loss how, mirror_changes& changes);
+  void purge_routes_v6(std::uint32_t index, loss how, mirror_changes& changes);
+  void revive(std::uint32_t index, ip_family family, mirror_changes& changes);
+  void remove_nexthop(std::uint32_t id, mirror_changes& changes);
+  void remove_nexthops_on(std::uint32_t index, mirror_changes& changes);
+  void reevaluate_nexthop_users(std::uint32_t id, mirror_changes& changes);
+  void insert_address(device& on, const netlink::address& message);
+  void add_route_v4(const netlink::route& route, mirror_changes& changes);
+  void add_route_v6(const netlink::route& route, mirror_changes& changes);
+  [[nodiscard]] std::vector<netlink::next_hop> current_flags(const netlink::route& route) const;
+  bool refresh_entry(route_entry& entry, const netlink::route& route);
+  void remove_route(const netlink::route& route, mirror_changes& changes);
+  void note_route(const netlink::route& route, mirror_changes& changes) const;
+  void count_nexthop_user(const netlink::route& route, int step);
+  [[nodiscard]] route_entry make_entry(const netlink::route& route) const;
+  /// Tells `report` each object that the two do not agree on.
+  template <class Report>
+  void compare(const mirror& other, Report&& report) const;
+  void note_differences(const mirror& next, mirror_changes& changes) const;
+  /// Removes the entries for which `gone(entry)` is true, in all tables of a family.
+  template <class Predicate>
+  void remove_routes_if(ip_family family, Predicate&& gone, mirror_changes& changes);
+
+  mirror_settings settings_;
+  std::map<std::uint32_t, device> devices_;
+  rule_list rules_[2];
+  std::map<std::uint32_t, route_table> tables_[2];
+  std::unordered_map<std::uint32_t, nexthop_entry> nexthops_;
+  std::unordered_map<neighbour_key, neighbour_entry, key_hash> neighbours_;
+  std::map<std::int32_t, device_settings> netconf_[2];
+  std::unordered_map<ip_address, path_mtu_entry> path_mtus_;
+  /// Per nexthop object: what the kernel would cache for each kind of route over it -> number of
+  /// such routes.
+  std::unordered_map<std::uint32_t, std::map<std::string, std::size_t>> nexthop_users_;
+  std::uint32_t generations_[7] = {};
+  std::uint32_t registrations_ = 0;
+  message_origin origin_ = message_origin::notification;  ///< Of the message being applied.
+
+  bool refreshing_addresses_ = false;
+  std::vector<std::pair<std::uint32_t, ip_address>>
+      named_addresses_;  ///< Seen since begin_refresh(address).
+
+  friend std::vector<std::string> difference(const mirror&, const mirror&);
+};
+
+/// What two mirrors do not agree on, one line each, for people and logs; empty = equal. Learned
+/// facts that a dump cannot tell do not count.
+[[nodiscard]] std::vector<std::string> difference(const mirror& left, const mirror& right);
+
+}  // namespace cowire

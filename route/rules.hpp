@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Whether a policy rule applies to a flow, as fib_rules_lookup() and its IPv4 and IPv6 parts
+/// decide it.
+///
+/// Pure functions; any thread.
+#pragma once
+
+#include <cowire/netlink/message.hpp>
+#include <cowire/route/flow.hpp>
+#include <cowire/route/mirror.hpp>
+
+#include <cstdint>
+#include <optional>
+
+namespace cowire {
+
+/// A flow, or all flows of a class to a set of destinations that no rule tells apart.
+struct rule_question {
+  const flow_class* cls = nullptr;
+  std::optional<ip_address>
+      source;             ///< As asked; unset = none, the kernel chooses after the rules.
+  ip_prefix destination;  ///< A host prefix for one flow.
+  std::optional<std::uint16_t>
+      destination_port;  ///< Unset = any: rules that look at it are undecidable.
+};
+
+enum class rule_match : std::uint8_t { no, yes, undecidable };
+
+/// Undecidable: the rule looks at something this question or this code does not know (a destination
+/// port of a class, an unknown attribute, a VRF, a provisional source).
+[[nodiscard]] rule_match match_rule(const mirror& state, const netlink::rule& rule,
+                                    const rule_question& question);
+
+/// The rule that a `goto` leads to, as an index into the list, or unset where the target is missing
+/// (then the rule is skipped).
+[[nodiscard]] std::optional<std::size_t> goto_target(const std::vector<netlink::rule>& rules,
+                                                     std::size_t from);
+
+}  // namespace cowire

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "world.hpp"
+
+#include <cowire/route/compiler.hpp>
+#include <cowire/route/detail/decision.hpp>
+#include <cowire/route/detail/header_template.hpp>
+#include <cowire/route/detail/path_facts.hpp>
+
+#include <gtest/gtest.h>
+#include <linux/neighbour.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <thread>
+
+namespace cowire {
+namespace {
+
+using namespace cowire::testing;
+
+const detail::egress_slots all_slots = {{2, 1}, {3, 2}, {4, 3}};
+
+/// A mirror, a compiler on it, and what a reader would see.
+struct bench {
+  explicit bench(const mirror& state, compiler_options options = {})
+      : made(state, epoch, published, options) {
+    for (const auto& [index, slot] : all_slots) made.set_egress(index, slot);
+  }
+  [[nodiscard]] const hop& look_up(flow_class_id id, const ip_address& to,
+                                   std::uint32_t hash = 0) const {
+    const forwarding_table* table = published.current();
+    const auto& tries = table->table_of(id);
+    const std::uint32_t path =
+        to.is_v4() ? tries.v4.lookup(to_key4(to)) : tries.v6.lookup(to_key6(to));
+    const path_list& list = table->path_list_of(path);
+    return table
+        ->hops[list.count == 1 ? list.index
+                               : select_member(table->groups[list.index], list.count, hash)];
+  }
+
+  epoch_domain epoch;
+  publisher published;
+  compiler made;
+};
+
+/// The hop that the plain resolver gives for one flow and hash.
+hop reference_hop(const mirror& state, const flow& question, std::uint32_t hash) {
+  detail::decider decider(state, detail::covers_by_walk);
+  detail::decision_question asked;
+  asked.cls = &question.cls;
+  asked.region = ip_prefix(question.destination, question.destination.bits());
+  const detail::decision& decided = decider.decide(asked);
+  if (decided.error != 0)
+    return detail::divert_hop(decided.error == ENETUNREACH ? divert_reason::no_route
+                                                           : divert_reason::rejected);
+  if (decided.divert) return detail::divert_hop(*decided.divert);
+  std::size_t i = 0;
+  while (i + 1 < decided.shares.size() && decided.shares[i].bound < hash) ++i;
+  const auto key = detail::hop_key_of(state, decided, decided.members[decided.shares[i].member],
+                                      question.cls, asked.region);
+  return key ? detail::build_hop(state, all_slots, *key)
+             : detail::divert_hop(divert_reason::no_source_address);
+}
+
+bool same_hop(const hop& a, const hop& b) {
+  return std::memcmp(a.header, b.header, header_capacity) == 0 && a.egress == b.egress &&
+         a.reason == b.reason && a.ip_sum == b.ip_sum && a.udp_sum == b.udp_sum &&
+         a.max_payload == b.max_payload && a.header_length == b.header_length;
+}
+
+std::string describe_hop(const hop& h) {
+  if (h.egress == divert_slot) return "divert " + std::string(name(h.reason));
+  static constexpr char digits[] = "0123456789abcdef";
+  std::string text =
+      "slot " + std::to_string(h.egress) + " max " + std::to_string(h.max_payload) + " ";
+  for (std::size_t i = header_capacity - h.header_length; i < header_capacity; ++i) {
+    const auto byte = std::to_integer<unsigned>(h.header[i]);
+    text += digits[byte >> 4];
+    text += digits[byte & 15];
+  }
+  return text;
+}
+
+std::string tail(const std::vector<std::string>& log) {
+  std::string text;
+  for (std::size_t i = log.size() > 40 ? log.size() - 40 : 0; i < log.size(); ++i)
+    text += log[i] + "; ";
+  return text;
+}
+
+TEST(Compiler, FirstRouteBecomesHopWithCompleteTemplate) {
+  mirror state = small_world();
+  mirror_changes changes;
+  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes);
+  state.apply(neighbour(2, ip("10.2.0.2")), changes);
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  const publication done = b.made.publish();
+  EXPECT_EQ(done.version, 1u);
+  const hop& via = b.look_up(id, ip("20.1.2.3"));
+  ASSERT_EQ(via.egress, 1);
+  EXPECT_EQ(via.header_length, 42);
+  EXPECT_EQ(via.max_payload, 1500 - 28);
+  const auto* frame =
+      reinterpret_cast<const std::uint8_t*>(via.header) + header_capacity - via.header_length;
+  const std::uint8_t expected[] = {2, 1, 0, 0, 2, 2,    2, 0,  0,  0, 0, 2,  0x08, 0, 0x45,
+                                   0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 2,    0, 1};
+  EXPECT_EQ(std::memcmp(frame, expected, sizeof expected), 0) << describe_hop(via);
+}
+
+TEST(Compiler, DivertReasonsComeOutNamed) {
+  mirror state = small_world();
+  mirror_changes changes;
+  netlink::route blackhole = route_on(net("30.0.0.0/8"), 0);
+  blackhole.type = 6;
+  blackhole.next_hops.clear();
+  state.apply(blackhole, changes);
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(id, ip("99.0.0.1")).reason, divert_reason::no_route);
+  EXPECT_EQ(b.look_up(id, ip("30.0.0.1")).reason, divert_reason::rejected);
+  EXPECT_EQ(b.look_up(id, ip("10.2.0.1")).reason, divert_reason::local_destination);
+  EXPECT_EQ(b.look_up(id, ip("10.2.0.255")).reason, divert_reason::broadcast_destination);
+  EXPECT_EQ(b.look_up(id, ip("10.2.0.77")).reason, divert_reason::neighbour_unresolved);
+  EXPECT_EQ(b.look_up(id, ip("fd00:2::1")).reason, divert_reason::local_destination);
+}
+
+TEST(Compiler, NeighbourChangeTouchesNoTrieNode) {
+  mirror state = small_world();
+  mirror_changes changes;
+  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes);
+  state.apply(neighbour(2, ip("10.2.0.2")), changes);
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  static_cast<void>(b.made.publish());
+  const auto before = b.published.current()->table_of(id).v4;
+  netlink::neighbour moved = neighbour(2, ip("10.2.0.2"));
+  moved.link_address[5] = 99;
+  changes = {};
+  state.apply(moved, changes);
+  b.made.note(std::move(changes));
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.published.current()->table_of(id).v4, before);
+  EXPECT_EQ(b.look_up(id, ip("20.0.0.1")).header[header_capacity - 42 + 5], std::byte{99});
+}
+
+TEST(Compiler, ClassesThatNoRuleTellsApartShareATable) {
+  mirror state = small_world();
+  bench b(state);
+  flow_class marked;
+  marked.mark = 7;
+  const flow_class_id plain = b.made.add_class({}), other = b.made.add_class(marked);
+  EXPECT_NE(plain, other);
+  EXPECT_EQ(b.made.add_class(marked), other);
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.made.statistics().class_tables, 1u);
+  mirror_changes changes;
+  netlink::rule rule = rule_to_table(ip_family::v4, 50, 100);
+  rule.mark = 7;
+  rule.mark_mask = 0xffffffff;
+  state.apply(rule, changes);
+  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2, 100), changes);
+  state.apply(neighbour(2, ip("10.2.0.2")), changes);
+  b.made.note(std::move(changes));
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.made.statistics().class_tables, 2u);
+  EXPECT_EQ(b.look_up(plain, ip("20.0.0.1")).reason, divert_reason::no_route);
+  EXPECT_EQ(b.look_up(other, ip("20.0.0.1")).egress, 1);
+}
+
+TEST(Compiler, WithoutChangesNothingIsPublished) {
+  mirror state = small_world();
+  bench b(state);
+  b.made.add_class({});
+  EXPECT_EQ(b.made.publish().version, 1u);
+  const auto* table = b.published.current();
+  EXPECT_FALSE(b.made.pending());
+  EXPECT_EQ(b.made.publish().version, 1u);
+  EXPECT_EQ(b.published.current(), table);
+}
+
+TEST(Compiler, QuarantineDivertsUntilLifted) {
+  mirror state = small_world();
+  mirror_changes changes;
+  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes);
+  state.apply(neighbour(2, ip("10.2.0.2")), changes);
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  b.made.quarantine(net("20.1.0.0/16"));
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(id, ip("20.1.2.3")).reason, divert_reason::audit_quarantine);
+  EXPECT_EQ(b.look_up(id, ip("20.2.2.3")).egress, 1);
+  b.made.lift_quarantine(net("20.1.0.0/16"));
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(id, ip("20.1.2.3")).egress, 1);
+}
+
+TEST(Compiler, OneRouteChangeDoesNotRecompileTheRest) {
+  mirror state = small_world();
+  mirror_changes changes;
+  for (std::uint32_t i = 0; i < 5000; ++i)
+    state.apply(route_via(ip_prefix(ip_address::v4(0x14000000 + i * 256), 24), "10.2.0.2", 2),
+                changes);
+  bench b(state);
+  b.made.add_class({});
+  static_cast<void>(b.made.publish());
+  changes = {};
+  state.apply(replacing(route_via(net("20.0.7.0/24"), "10.3.0.2", 3)), changes);
+  state.apply(route_via(net("20.0.0.0/8"), "10.3.0.2", 3), changes);
+  b.made.note(std::move(changes));
+  EXPECT_LT(b.made.publish().prefixes_evaluated, 10u);
+}
+
+/// Random worlds, step by step: what readers see is what the plain resolver says, and what a
+/// compiler that starts from scratch would publish.
+void compare_random_worlds(std::uint64_t seed, int steps, bool performance_mode) {
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  random_world world(seed);
+  bench incremental(world.state(), {.performance_mode = performance_mode});
+  std::vector<std::pair<flow_class_id, flow_class>> classes;
+  for (int i = 0; i < 4; ++i) {
+    const flow_class cls = i == 0 ? flow_class{} : world.random_class();
+    classes.emplace_back(incremental.made.add_class(cls), cls);
+  }
+  for (int step = 0; step < steps; ++step) {
+    for (int n = static_cast<int>(world.random()() % 3); n >= 0; --n)
+      incremental.made.note(world.step());
+    static_cast<void>(incremental.made.publish());
+    bench scratch(world.state());
+    if (step % 8 == 0) {
+      for (const auto& [id, cls] : classes) scratch.made.add_class(cls);
+      static_cast<void>(scratch.made.publish());
+    }
+    for (int i = 0; i < 24; ++i) {
+      const auto& [id, cls] = classes[world.random()() % classes.size()];
+      const flow question{cls, world.random_destination(), 0};
+      const auto hash = static_cast<std::uint32_t>(world.random()() >> 33);
+      const hop& seen = incremental.look_up(id, question.destination, hash);
+      const hop expected = reference_hop(world.state(), question, hash);
+      ASSERT_TRUE(same_hop(seen, expected))
+          << "step " << step << " class " << id << " to " << question.destination.to_string()
+          << "\n  compiled " << describe_hop(seen) << "\n  resolver " << describe_hop(expected)
+          << "\n  " << tail(world.log());
+      if (step % 8 == 0) {
+        const hop& fresh = scratch.look_up(id, question.destination, hash);
+        ASSERT_TRUE(same_hop(seen, fresh))
+            << "step " << step << " to " << question.destination.to_string();
+      }
+    }
+  }
+}
+
+TEST(Compiler, RandomWorldsAgreeWithTheResolver) {
+  for (std::uint64_t seed = 1; seed <= 14; ++seed) {
+    compare_random_worlds(seed, 120, true);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(Compiler, RandomWorldsAgreeWithTheResolverInReferenceMode) {
+  for (std::uint64_t seed = 100; seed <= 101; ++seed) {
+    compare_random_worlds(seed, 40, false);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(Compiler, IdsAreReusedAfterTheGracePeriod) {
+  mirror state = small_world();
+  bench b(state);
+  b.made.add_class({});
+  mirror_changes changes;
+  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes);
+  b.made.note(std::move(changes));
+  std::size_t most = 0;
+  for (int i = 0; i < 1000; ++i) {
+    netlink::neighbour moved = neighbour(2, ip("10.2.0.2"));
+    moved.link_address[4] = static_cast<std::uint8_t>(i);
+    moved.link_address[3] = static_cast<std::uint8_t>(i >> 8);
+    changes = {};
+    state.apply(moved, changes);
+    state.apply(replacing(route_via(net("20.0.0.0/8"), i % 2 == 0 ? "10.2.0.2" : "10.3.0.2",
+                                    i % 2 == 0 ? 2 : 3)),
+                changes);
+    b.made.note(std::move(changes));
+    static_cast<void>(b.made.publish());
+    most = std::max(most, b.made.statistics().hops + b.made.statistics().path_lists);
+  }
+  EXPECT_LT(most, 2 * divert_reason_count + 20);
+  EXPECT_LT(b.epoch.statistics().waiting, 20u);
+}
+
+TEST(Compiler, ReadersSeeWholeVersionsWhileEverythingChanges) {
+  mirror state = small_world();
+  mirror_changes changes;
+  for (const std::uint32_t index : {2u, 3u})
+    state.apply(neighbour(index, ip(index == 2 ? "10.2.0.2" : "10.3.0.2")), changes);
+  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes);
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  static_cast<void>(b.made.publish());
+  std::atomic<bool> stop{false};
+  std::atomic<std::uint64_t> reads{0}, wrong{0};
+  std::vector<std::thread> readers;
+  for (int t = 0; t < 2; ++t) {
+    readers.emplace_back([&] {
+      auto reader = b.epoch.register_reader();
+      while (!stop.load(std::memory_order_relaxed)) {
+        reader.enter();
+        for (int i = 0; i < 64; ++i) {
+          const hop& seen =
+              b.look_up(id, ip_address::v4(0x14000000u + static_cast<std::uint32_t>(i)));
+          // The source MAC belongs to the device of the slot, always: no hop is a mixture.
+          const auto mac = std::to_integer<unsigned>(seen.header[header_capacity - 42 + 11]);
+          if (seen.egress == divert_slot || mac != seen.egress + 1u) wrong.fetch_add(1);
+        }
+        reads.fetch_add(1, std::memory_order_relaxed);
+      }
+      reader.leave();
+    });
+  }
+  for (int i = 0; i < 2000 || reads.load() < 1000; ++i) {
+    changes = {};
+    const bool odd = i % 2 != 0;
+    state.apply(replacing(route_via(net("20.0.0.0/8"), odd ? "10.3.0.2" : "10.2.0.2", odd ? 3 : 2)),
+                changes);
+    netlink::neighbour moved = neighbour(2, ip("10.2.0.2"));
+    moved.link_address[3] = static_cast<std::uint8_t>(i);
+    state.apply(moved, changes);
+    b.made.note(std::move(changes));
+    static_cast<void>(b.made.publish());
+  }
+  stop = true;
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(wrong.load(), 0u);
+}
+
+}  // namespace
+}  // namespace cowire

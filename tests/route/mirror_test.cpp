@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What the mirror derives from messages: the kernel's silent changes, the order of its lists,
+/// re-synchronisation.
+#include "world.hpp"
+
+#include <gtest/gtest.h>
+#include <linux/if.h>
+#include <linux/if_addr.h>
+#include <linux/netconf.h>
+#include <linux/rtnetlink.h>
+
+#include <algorithm>
+
+namespace cowire {
+namespace {
+
+using namespace cowire::testing;
+
+class Mirror : public ::testing::Test {
+ protected:
+  void apply(const netlink::message& message) { state.apply(message, changes); }
+  [[nodiscard]] bool has(const char* prefix, std::uint32_t table = RT_TABLE_MAIN) const {
+    const ip_prefix key = net(prefix);
+    const route_table* routes = state.find_table(key.family(), table);
+    return routes != nullptr && routes->contains(key);
+  }
+  [[nodiscard]] const std::vector<route_entry>& entries(const char* prefix) const {
+    const ip_prefix key = net(prefix);
+    return state.find_table(key.family(), RT_TABLE_MAIN)->at(key);
+  }
+  [[nodiscard]] bool dead(const char* prefix, std::size_t hop) const {
+    return (entries(prefix).front().route.next_hops.at(hop).flags & RTNH_F_DEAD) != 0;
+  }
+  void set_link(std::uint32_t index, bool up, bool carrier) {
+    netlink::link link = state.find_device(index)->link;
+    link.flags = up ? link.flags | IFF_UP : link.flags & ~static_cast<unsigned>(IFF_UP);
+    link.carrier = carrier;
+    apply(link);
+  }
+  void add_multipath(const char* prefix, std::vector<std::uint32_t> devices) {
+    const bool v4 = net(prefix).family() == ip_family::v4;
+    netlink::route made = route_on(net(prefix), devices.front());
+    made.next_hops.clear();
+    for (const std::uint32_t index : devices) {
+      const std::string n = std::to_string(index);
+      made.next_hops.push_back(
+          {index, ip((v4 ? "10." + n + ".0.2" : "fd00:" + n + "::2").c_str()), 1, 0, false});
+    }
+    apply(added(made));
+  }
+  void add_nexthop(std::uint32_t id, std::uint32_t index) {
+    netlink::nexthop_object object;
+    object.id = id;
+    object.index = index;
+    object.gateway = ip(("10." + std::to_string(index) + ".0.2").c_str());
+    apply(object);
+  }
+  void add_group(std::uint32_t id, std::vector<std::uint32_t> members) {
+    netlink::nexthop_object object;
+    object.id = id;
+    object.family_unspecified = true;
+    for (const std::uint32_t member : members) object.group.push_back({member, 1});
+    apply(object);
+  }
+  void add_object_route(const char* prefix, std::uint32_t id) {
+    netlink::route made = route_on(net(prefix), 0);
+    made.next_hops.clear();
+    made.nexthop_id = id;
+    apply(added(made));
+  }
+
+  mirror state = small_world();
+  mirror_changes changes;
+};
+
+TEST_F(Mirror, AdminDownTakesSinglePathRoutesOfEveryTable) {
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
+  apply(added(route_via(net("21.0.0.0/8"), "10.2.0.2", 2, 100)));
+  apply(added(route_via(net("22.0.0.0/8"), "10.3.0.2", 3)));
+  set_link(2, false, false);
+  EXPECT_FALSE(has("20.0.0.0/8"));
+  EXPECT_FALSE(has("21.0.0.0/8", 100));
+  EXPECT_FALSE(has("10.2.0.0/24"));
+  EXPECT_TRUE(has("22.0.0.0/8"));
+  EXPECT_TRUE(has("10.2.0.1/32", RT_TABLE_LOCAL));  // The address stays local.
+  EXPECT_TRUE(changes.refresh_advised);
+}
+
+TEST_F(Mirror, AdminDownMarksMultipathMembersDeadAndUpRevivesThem) {
+  add_multipath("20.0.0.0/8", {2, 3});
+  set_link(2, false, false);
+  EXPECT_TRUE(dead("20.0.0.0/8", 0));
+  EXPECT_FALSE(dead("20.0.0.0/8", 1));
+  set_link(2, true, true);
+  EXPECT_FALSE(dead("20.0.0.0/8", 0));
+}
+
+TEST_F(Mirror, MultipathRouteGoesWithItsLastLiveMember) {
+  for (const char* prefix : {"20.0.0.0/8", "2001:db8::/32"}) {
+    add_multipath(prefix, {2, 3});
+    set_link(2, false, false);
+    EXPECT_TRUE(has(prefix));
+    set_link(3, false, false);
+    EXPECT_FALSE(has(prefix));
+    set_link(2, true, true);
+    set_link(3, true, true);
+  }
+}
+
+TEST_F(Mirror, CarrierLossKeepsRoutesButTakesNexthopObjects) {
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
+  add_nexthop(1, 2);
+  add_nexthop(2, 3);
+  add_group(10, {1, 2});
+  add_object_route("21.0.0.0/8", 1);
+  add_object_route("22.0.0.0/8", 10);
+  set_link(2, true, false);
+  EXPECT_TRUE(has("20.0.0.0/8"));
+  EXPECT_EQ(state.find_nexthop(1), nullptr);
+  EXPECT_FALSE(has("21.0.0.0/8"));
+  ASSERT_NE(state.find_nexthop(10), nullptr);
+  EXPECT_EQ(state.find_nexthop(10)->group.size(), 1u);
+  EXPECT_TRUE(has("22.0.0.0/8"));
+  set_link(3, true, false);
+  EXPECT_EQ(state.find_nexthop(10), nullptr);
+  EXPECT_FALSE(has("22.0.0.0/8"));
+}
+
+TEST_F(Mirror, NexthopDeletionTakesItsRoutes) {
+  add_nexthop(1, 2);
+  add_object_route("21.0.0.0/8", 1);
+  netlink::nexthop_object gone;
+  gone.id = 1;
+  gone.action = netlink::action::remove;
+  apply(gone);
+  EXPECT_FALSE(has("21.0.0.0/8"));
+}
+
+TEST_F(Mirror, LastAddressTakesTheRoutesOfItsDevice) {
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
+  add_multipath("21.0.0.0/8", {2, 3});
+  apply(removal(address(2, "10.2.0.1", 24)));
+  EXPECT_FALSE(has("20.0.0.0/8"));
+  EXPECT_TRUE(dead("21.0.0.0/8", 0));
+  apply(address(2, "10.2.0.9", 24));
+  EXPECT_FALSE(dead("21.0.0.0/8", 0));
+}
+
+TEST_F(Mirror, DeletedDeviceTakesEverythingOnIt) {
+  add_multipath("20.0.0.0/8", {2, 3});
+  add_multipath("2001:db8::/32", {2, 3});
+  add_nexthop(1, 2);
+  apply(neighbour(2, ip("10.2.0.2")));
+  apply(removal(ethernet(2, "u2")));
+  EXPECT_FALSE(has("20.0.0.0/8"));  // IPv4: entirely.
+  EXPECT_EQ(entries("2001:db8::/32").front().route.next_hops.size(), 1u);
+  EXPECT_EQ(state.find_nexthop(1), nullptr);
+  EXPECT_EQ(state.find_neighbour(2, ip("10.2.0.2")), nullptr);
+  EXPECT_EQ(state.find_device(2), nullptr);
+}
+
+TEST_F(Mirror, RemovedIpv6AddressIsStrippedFromRoutesThatPreferIt) {
+  netlink::route made = route_via(net("2001:db8::/32"), "fd00:3::2", 3);
+  made.preferred_source = ip("fd00:2::1");
+  apply(added(made));
+  apply(removal(address(2, "fd00:2::1", 64)));
+  EXPECT_FALSE(entries("2001:db8::/32").front().route.preferred_source.has_value());
+}
+
+TEST_F(Mirror, LateAnnouncementOfDerivedRemovalChangesNothing) {
+  const netlink::route made = route_via(net("20.0.0.0/8"), "10.2.0.2", 2);
+  apply(added(made));
+  set_link(2, false, false);
+  set_link(2, true, true);
+  apply(added(route_via(net("20.0.0.0/8"), "10.3.0.2", 3)));
+  apply(removal(made));
+  EXPECT_TRUE(has("20.0.0.0/8"));
+}
+
+TEST_F(Mirror, Ipv4AliasesStandInKernelOrder) {
+  const auto make = [](const char* gateway, std::uint8_t tos, std::uint32_t metric) {
+    netlink::route made = route_via(net("20.0.0.0/8"), gateway, 2);
+    made.tos = tos;
+    made.priority = metric;
+    return made;
+  };
+  apply(added(make("10.2.0.2", 0, 5)));
+  apply(added(make("10.2.0.3", 0, 1)));
+  apply(added(make("10.2.0.4", 0x10, 9)));
+  apply(appended(make("10.2.0.5", 0, 1)));
+  netlink::route first = make("10.2.0.6", 0, 1);
+  first.placement.create = true;  // prepend
+  apply(first);
+  std::vector<std::string> order;
+  for (const route_entry& entry : entries("20.0.0.0/8"))
+    order.push_back(entry.route.next_hops.front().gateway->to_string());
+  EXPECT_EQ(order,
+            (std::vector<std::string>{"10.2.0.4", "10.2.0.6", "10.2.0.3", "10.2.0.5", "10.2.0.2"}));
+}
+
+TEST_F(Mirror, ReplaceTakesThePlaceOfTheFirstOfItsGroupOnly) {
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
+  apply(appended(route_via(net("20.0.0.0/8"), "10.2.0.3", 2)));
+  apply(replacing(route_via(net("20.0.0.0/8"), "10.3.0.4", 3)));
+  ASSERT_EQ(entries("20.0.0.0/8").size(), 2u);
+  EXPECT_EQ(entries("20.0.0.0/8")[0].route.next_hops.front().gateway, ip("10.3.0.4"));
+  EXPECT_EQ(entries("20.0.0.0/8")[1].route.next_hops.front().gateway, ip("10.2.0.3"));
+}
+
+TEST_F(Mirror, Ipv6SiblingAppendedFirstInItsMessageStandsLast) {
+  apply(added(route_via(net("2001:db8::/32"), "fd00:2::2", 2)));
+  netlink::route grown = route_via(net("2001:db8::/32"), "fd00:3::2", 3);
+  grown.next_hops.push_back({2, ip("fd00:2::2"), 1, 0, false});
+  apply(appended(grown));
+  ASSERT_EQ(entries("2001:db8::/32").size(), 1u);
+  const auto& hops = entries("2001:db8::/32").front().route.next_hops;
+  ASSERT_EQ(hops.size(), 2u);
+  EXPECT_EQ(hops[0].index, 2u);
+  EXPECT_EQ(hops[1].index, 3u);
+  EXPECT_FALSE(entries("2001:db8::/32").front().mixed_siblings);
+}
+
+TEST_F(Mirror, Ipv6SiblingWithOtherAttributesIsMarked) {
+  apply(added(route_via(net("2001:db8::/32"), "fd00:2::2", 2)));
+  netlink::route grown = route_via(net("2001:db8::/32"), "fd00:3::2", 3);
+  grown.metrics.mtu = 1300;
+  grown.next_hops.push_back({2, ip("fd00:2::2"), 1, 0, false});
+  apply(appended(grown));
+  EXPECT_TRUE(entries("2001:db8::/32").front().mixed_siblings);
+}
+
+TEST_F(Mirror, AddressesStandInKernelOrder) {
+  netlink::address narrow = address(2, "10.2.9.1", 24);
+  narrow.scope = RT_SCOPE_LINK;
+  apply(narrow);
+  netlink::address secondary = address(2, "10.2.0.7", 24);
+  secondary.flags |= IFA_F_SECONDARY;
+  apply(secondary);
+  apply(address(2, "10.2.8.1", 24));
+  std::vector<std::string> v4, v6;
+  for (const auto& own : state.find_device(2)->v4) v4.push_back(own.local.to_string());
+  EXPECT_EQ(v4, (std::vector<std::string>{"10.2.9.1", "10.2.0.1", "10.2.8.1", "10.2.0.7"}));
+  apply(address(2, "fd00:2::9", 64));
+  for (const auto& own : state.find_device(2)->v6) v6.push_back(own.local.to_string());
+  EXPECT_EQ(v6, (std::vector<std::string>{"fd00:2::9", "fd00:2::1"}));  // Newest first.
+}
+
+TEST_F(Mirror, RulesOfEqualPriorityStandInOrderOfInsertion) {
+  apply(rule_to_table(ip_family::v4, 50, 101));
+  apply(rule_to_table(ip_family::v4, 50, 100));
+  apply(rule_to_table(ip_family::v4, 40, 102));
+  std::vector<std::uint32_t> tables;
+  for (const auto& rule : state.rules(ip_family::v4)) tables.push_back(rule.table);
+  EXPECT_EQ(tables, (std::vector<std::uint32_t>{255, 102, 101, 100, 254, 253}));
+}
+
+TEST_F(Mirror, RulesConfiguredIsUnknownUntilSeen) {
+  EXPECT_FALSE(state.rules_configured(ip_family::v4).has_value());
+  const netlink::rule rule = rule_to_table(ip_family::v4, 50, 101);
+  apply(rule);
+  apply(removal(rule));
+  EXPECT_EQ(state.rules_configured(ip_family::v4), true);
+}
+
+TEST_F(Mirror, OwnAddressAsGatewayIsRememberedFromTheMomentOfInsertion) {
+  apply(added(route_via(net("44.0.0.0/24"), "10.2.0.1", 2)));
+  EXPECT_EQ(entries("44.0.0.0/24").front().gateway, route_entry::gateway_use::on_link);
+  state.apply(route_via(net("45.0.0.0/24"), "10.2.0.1", 2), changes, message_origin::dump);
+  EXPECT_EQ(entries("45.0.0.0/24").front().gateway, route_entry::gateway_use::unknown);
+}
+
+TEST_F(Mirror, ClonedRoutesAreNotRoutes) {
+  netlink::route cached = route_via(net("20.0.0.1/32"), "10.2.0.2", 2);
+  cached.flags |= RTM_F_CLONED;
+  apply(cached);
+  EXPECT_FALSE(has("20.0.0.1/32"));
+}
+
+TEST_F(Mirror, MessageThatSaysNothingNewChangesNothing) {
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
+  apply(neighbour(2, ip("10.2.0.2")));
+  changes = {};
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
+  apply(neighbour(2, ip("10.2.0.2")));
+  apply(ethernet(2, "u2"));
+  apply(address(2, "10.2.0.1", 24));
+  apply(rule_to_table(ip_family::v4, 0, RT_TABLE_LOCAL));
+  EXPECT_TRUE(changes.empty());
+}
+
+TEST_F(Mirror, RefreshSweepsWhatTheDumpNoLongerNames) {
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
+  apply(added(route_via(net("21.0.0.0/8"), "10.2.0.2", 2)));
+  std::vector<netlink::route> dump;
+  for (const ip_family family : {ip_family::v4, ip_family::v6})
+    for (const auto& [id, table] : state.tables(family))
+      for (const auto& [prefix, entries_here] : table)
+        for (const route_entry& entry : entries_here)
+          if (prefix != net("20.0.0.0/8")) dump.push_back(entry.route);
+  changes = {};
+  state.begin_refresh(object_kind::route);
+  for (const auto& route : dump) state.apply(route, changes, message_origin::dump);
+  state.end_refresh(object_kind::route, changes);
+  EXPECT_FALSE(has("20.0.0.0/8"));
+  EXPECT_TRUE(has("21.0.0.0/8"));
+  ASSERT_EQ(changes.routes.size(), 1u);
+  EXPECT_EQ(changes.routes.front().destination, net("20.0.0.0/8"));
+}
+
+TEST_F(Mirror, RefreshOfAddressesSweepsToo) {
+  state.begin_refresh(object_kind::address);
+  for (const std::uint32_t index : {1u, 3u, 4u})
+    for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+      const auto listed = state.find_device(index)->addresses(family);
+      for (const auto& own : listed) state.apply(own, changes, message_origin::dump);
+    }
+  state.end_refresh(object_kind::address, changes);
+  EXPECT_TRUE(state.find_device(2)->v4.empty());
+  EXPECT_TRUE(state.find_device(2)->v6.empty());
+  EXPECT_EQ(state.find_device(3)->v4.size(), 1u);
+}
+
+TEST_F(Mirror, ShadowReplacesTheOldStateAndKeepsWhatADumpCannotTell) {
+  state.set_path_mtu(ip("20.0.0.1"), 1400, std::chrono::steady_clock::time_point::max(), changes);
+  apply(rule_to_table(ip_family::v4, 50, 101));
+  apply(removal(rule_to_table(ip_family::v4, 50, 101)));
+  mirror shadow = small_world();
+  mirror_changes ignored;
+  shadow.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), ignored, message_origin::dump);
+  EXPECT_EQ(difference(state, shadow).size(), 1u);
+  changes = {};
+  state.replace_with(std::move(shadow), changes);
+  EXPECT_TRUE(has("20.0.0.0/8"));
+  EXPECT_EQ(state.path_mtu(ip("20.0.0.1")), 1400u);
+  EXPECT_EQ(state.rules_configured(ip_family::v4), true);
+  ASSERT_EQ(changes.routes.size(), 1u);
+  EXPECT_FALSE(changes.decisions_v4);
+}
+
+TEST_F(Mirror, RoutesWithALifetimeExpire) {
+  netlink::route made = route_via(net("2001:db8::/32"), "fd00:2::2", 2);
+  made.expires_s = 2;
+  apply(added(made));
+  state.expire(std::chrono::steady_clock::now(), changes);
+  EXPECT_TRUE(has("2001:db8::/32"));
+  state.expire(std::chrono::steady_clock::now() + std::chrono::seconds(3), changes);
+  EXPECT_FALSE(has("2001:db8::/32"));
+}
+
+TEST_F(Mirror, SharesStayStaleWhenTheLinkdownSettingChanges) {
+  set_link(2, true, false);
+  netlink::netconf setting;
+  setting.index = 2;
+  setting.ignore_routes_with_linkdown = true;
+  apply(setting);
+  EXPECT_TRUE(state.find_device(2)->stale_shares);
+  set_link(2, true, true);
+  EXPECT_FALSE(state.find_device(2)->stale_shares);
+}
+
+TEST_F(Mirror, NexthopObjectSharedByRoutesThatDifferIsAmbiguous) {
+  add_nexthop(1, 2);
+  add_object_route("21.0.0.0/8", 1);
+  EXPECT_FALSE(state.nexthop_is_ambiguous(ip_family::v4, 1));
+  netlink::route other = route_on(net("22.0.0.0/8"), 0);
+  other.next_hops.clear();
+  other.nexthop_id = 1;
+  other.metrics.mtu = 1300;
+  apply(added(other));
+  EXPECT_TRUE(state.nexthop_is_ambiguous(ip_family::v4, 1));
+  apply(removal(other));
+  EXPECT_FALSE(state.nexthop_is_ambiguous(ip_family::v4, 1));
+}
+
+TEST_F(Mirror, PathMtuExpires) {
+  const auto now = std::chrono::steady_clock::now();
+  state.set_path_mtu(ip("20.0.0.1"), 1400, now + std::chrono::seconds(600), changes);
+  changes = {};
+  state.expire(now + std::chrono::seconds(601), changes);
+  EXPECT_EQ(state.path_mtu(ip("20.0.0.1")), 0u);
+  EXPECT_EQ(changes.path_mtus.size(), 1u);
+}
+
+}  // namespace
+}  // namespace cowire

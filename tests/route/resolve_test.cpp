@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The kernel's surprises, each as a small world of its own. The kernel itself is asked in
+/// kernel_differential_test.
+#include "world.hpp"
+
+#include <cowire/route/resolve.hpp>
+
+#include <gtest/gtest.h>
+#include <linux/if_addr.h>
+#include <linux/neighbour.h>
+#include <linux/netconf.h>
+#include <linux/rtnetlink.h>
+
+#include <cerrno>
+
+namespace cowire {
+namespace {
+
+using namespace cowire::testing;
+
+class Resolve : public ::testing::Test {
+ protected:
+  void apply(const netlink::message& message) { state.apply(message, changes); }
+  [[nodiscard]] resolution ask(const char* to, const flow_class& cls = {},
+                               route_question as = route_question::get_route) const {
+    return resolve(state, {cls, ip(to), 53}, as);
+  }
+  void reject_route(const char* prefix, std::uint8_t type, std::uint32_t table = RT_TABLE_MAIN) {
+    netlink::route made = route_on(net(prefix), 0, table);
+    made.type = type;
+    made.next_hops.clear();
+    apply(added(made));
+  }
+  void add_nexthop(std::uint32_t id, std::uint32_t index, const char* gateway) {
+    netlink::nexthop_object object;
+    object.id = id;
+    object.index = index;
+    object.gateway = ip(gateway);
+    object.family = object.gateway->family();
+    apply(object);
+  }
+  void add_object_route(const char* prefix, std::uint32_t id) {
+    netlink::route made = route_on(net(prefix), 0);
+    made.next_hops.clear();
+    made.nexthop_id = id;
+    apply(added(made));
+  }
+  [[nodiscard]] static flow_class over(std::uint32_t index) {
+    flow_class cls;
+    cls.output_interface = index;
+    return cls;
+  }
+
+  mirror state = small_world();
+  mirror_changes changes;
+};
+
+TEST_F(Resolve, LongestPrefixWinsAndGatewayGivesTheSource) {
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
+  apply(added(route_via(net("20.1.0.0/16"), "10.3.0.2", 3)));
+  const resolution answer = ask("20.1.2.3");
+  EXPECT_EQ(answer.error, 0);
+  EXPECT_EQ(answer.interface_index, 3u);
+  EXPECT_EQ(answer.members.front().gateway, ip("10.3.0.2"));
+  EXPECT_EQ(answer.source, ip("10.3.0.1"));
+  EXPECT_EQ(answer.mtu, 1500u);
+  EXPECT_EQ(answer.hop_limit, 64);
+}
+
+TEST_F(Resolve, MissOfANexthopObjectHidesTheRestOfTheLeaf) {
+  add_nexthop(1, 2, "10.2.0.9");
+  add_object_route("20.0.0.0/24", 1);
+  apply(added(route_via(net("20.0.0.0/16"), "10.3.0.9", 3)));
+  const resolution answer = ask("20.0.0.5", over(3));
+  EXPECT_EQ(answer.interface_index, 3u);
+  EXPECT_FALSE(answer.members.front().gateway.has_value());  // On-link, not via 10.3.0.9.
+}
+
+TEST_F(Resolve, OwnAddressAsGatewayMeansOnLink) {
+  apply(added(route_via(net("44.0.0.0/24"), "10.2.0.1", 2)));
+  EXPECT_FALSE(ask("44.0.0.1").members.front().gateway.has_value());
+}
+
+TEST_F(Resolve, OutputInterfaceBeatsEveryErrorButAnUnknownSource) {
+  reject_route("62.0.0.0/8", RTN_BLACKHOLE);
+  EXPECT_EQ(ask("62.0.0.1").error, EINVAL);
+  EXPECT_EQ(ask("62.0.0.1", over(2)).error, 0);
+  EXPECT_EQ(ask("62.0.0.1", over(2)).table, 0u);
+  flow_class cls = over(2);
+  cls.source_v4 = ip("9.9.9.9");
+  EXPECT_EQ(ask("62.0.0.1", cls).error, ENETUNREACH);
+}
+
+TEST_F(Resolve, LocalAddressAskedOverAnotherDeviceIsNotLocal) {
+  EXPECT_EQ(ask("10.3.0.1").type, RTN_LOCAL);
+  const resolution answer = ask("10.3.0.1", over(2));
+  EXPECT_EQ(answer.type, RTN_UNICAST);
+  EXPECT_EQ(answer.interface_index, 2u);
+}
+
+TEST_F(Resolve, RouteMoreSpecificThanALocalOneDependsOnHistoryUntilRulesWereConfigured) {
+  apply(added(route_via(net("127.5.5.5/32"), "10.3.0.9", 3)));
+  EXPECT_EQ(ask("127.5.5.5").divert, divert_reason::kernel_history);
+  const netlink::rule rule = rule_to_table(ip_family::v4, 9, 77);
+  apply(rule);
+  apply(removal(rule));
+  EXPECT_EQ(ask("127.5.5.5").type, RTN_LOCAL);
+}
+
+TEST_F(Resolve, TosRouteIsTriedBeforeABetterMetricAndUpperBitsNeverMatch) {
+  apply(added(route_via(net("50.0.0.0/24"), "10.2.0.2", 2)));
+  netlink::route marked = route_via(net("50.0.0.0/24"), "10.3.0.2", 3);
+  marked.tos = 0x10;
+  marked.priority = 50;
+  apply(added(marked));
+  marked.tos = 0xb8;
+  apply(added(marked));
+  flow_class cls;
+  cls.tos = 0x50;  // Matches 0x10: only three bits count.
+  EXPECT_EQ(ask("50.0.0.1", cls).interface_index, 3u);
+  cls.tos = 0xb8;
+  EXPECT_EQ(ask("50.0.0.1", cls).interface_index, 2u);
+}
+
+TEST_F(Resolve, UnreachableRuleAndUnreachableRouteDiffer) {
+  reject_route("63.0.0.0/8", RTN_UNREACHABLE);
+  EXPECT_EQ(ask("63.0.0.1").error, EHOSTUNREACH);
+  netlink::rule rule = rule_to_table(ip_family::v4, 50, 0);
+  rule.kind = 7;
+  rule.to = net("64.0.0.0/8");
+  apply(rule);
+  EXPECT_EQ(ask("64.0.0.1").error, ENETUNREACH);
+}
+
+TEST_F(Resolve, ThrowEndsTheTableNotTheSearch) {
+  apply(rule_to_table(ip_family::v4, 50, 100));
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2, 100)));
+  reject_route("20.1.0.0/16", RTN_THROW, 100);
+  EXPECT_EQ(ask("20.1.0.1").error, ENETUNREACH);
+  apply(added(route_via(net("20.0.0.0/8"), "10.3.0.2", 3)));
+  EXPECT_EQ(ask("20.1.0.1").interface_index, 3u);
+  EXPECT_EQ(ask("20.2.0.1").interface_index, 2u);
+}
+
+TEST_F(Resolve, FirstMatchingAddressInListOrderIsTheSource) {
+  apply(removal(address(2, "10.2.0.1", 24)));
+  apply(address(2, "10.2.8.1", 16));
+  apply(address(2, "10.2.0.1", 24));
+  apply(added(route_via(net("15.0.0.0/8"), "10.2.0.2", 2)));
+  EXPECT_EQ(ask("15.0.0.1").source, ip("10.2.8.1"));
+}
+
+TEST_F(Resolve, LinkScopeAddressServesOnlyOnLinkAnswers) {
+  apply(ethernet(7, "u7"));
+  netlink::address narrow = address(7, "10.7.0.1", 24);
+  narrow.scope = RT_SCOPE_LINK;
+  apply(narrow);
+  EXPECT_EQ(ask("15.0.0.1", over(7)).source, ip("10.7.0.1"));
+  netlink::route made = route_on(net("14.0.0.0/8"), 7);
+  made.scope = RT_SCOPE_UNIVERSE;
+  apply(added(made));
+  EXPECT_NE(ask("14.0.0.1").source, ip("10.7.0.1"));
+}
+
+TEST_F(Resolve, DefaultRouteLendsItsDeviceToMulticastNotItsGateway) {
+  apply(added(route_via(ip_prefix::all(ip_family::v4), "10.2.0.2", 2)));
+  resolution answer = ask("239.1.1.1");
+  EXPECT_EQ(answer.type, RTN_MULTICAST);
+  EXPECT_EQ(answer.divert, divert_reason::multicast_destination);
+  EXPECT_FALSE(answer.members.front().gateway.has_value());
+  apply(added(route_via(net("239.0.0.0/8"), "10.3.0.9", 3)));
+  EXPECT_EQ(ask("239.1.1.1").members.front().gateway, ip("10.3.0.9"));
+}
+
+TEST_F(Resolve, SuppressedPrefixLengthFallsThroughButErrorsDoNot) {
+  netlink::rule rule = rule_to_table(ip_family::v4, 50, 100);
+  rule.suppress_prefix_length = 16;
+  apply(rule);
+  apply(added(route_via(net("20.1.0.0/16"), "10.2.0.2", 2, 100)));
+  apply(added(route_via(net("20.0.0.0/8"), "10.3.0.2", 3)));
+  EXPECT_EQ(ask("20.1.0.1").interface_index, 3u);
+  reject_route("20.1.0.0/15", RTN_BLACKHOLE, 100);
+  EXPECT_EQ(ask("20.0.0.1").error, EINVAL);
+}
+
+TEST_F(Resolve, GotoSkipsAndMissingTargetsAreIgnored) {
+  netlink::rule jump = rule_to_table(ip_family::v4, 50, 0);
+  jump.kind = 2;
+  jump.goto_target = 60;
+  apply(jump);
+  apply(rule_to_table(ip_family::v4, 55, 100));
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2, 100)));
+  EXPECT_EQ(ask("20.0.0.1").interface_index, 2u);  // No rule 60: the goto is nothing.
+  apply(rule_to_table(ip_family::v4, 60, RT_TABLE_MAIN));
+  EXPECT_EQ(ask("20.0.0.1").error, ENETUNREACH);
+}
+
+TEST_F(Resolve, UnknownAttributesDivert) {
+  netlink::route strange = route_via(net("20.0.0.0/8"), "10.2.0.2", 2);
+  strange.unknown.push_back(77);
+  apply(added(strange));
+  EXPECT_EQ(ask("20.0.0.1").divert, divert_reason::unsupported_route);
+  netlink::rule rule = rule_to_table(ip_family::v4, 1, 100);
+  rule.unknown.push_back(99);
+  apply(rule);
+  EXPECT_EQ(ask("20.0.0.1").divert, divert_reason::unsupported_rule);
+}
+
+TEST_F(Resolve, SeveralDefaultRoutesDependOnHistoryUnlessTheFirstIsAlive) {
+  apply(added(route_via(ip_prefix::all(ip_family::v4), "10.2.0.2", 2)));
+  apply(appended(route_via(ip_prefix::all(ip_family::v4), "10.3.0.2", 3)));
+  EXPECT_EQ(ask("80.0.0.1").interface_index, 2u);
+  EXPECT_FALSE(ask("80.0.0.1").divert);
+  apply(neighbour(2, ip("10.2.0.2"), NUD_STALE));
+  EXPECT_EQ(ask("80.0.0.1").divert, divert_reason::kernel_history);
+  apply(neighbour(2, ip("10.2.0.2"), NUD_REACHABLE));
+  EXPECT_FALSE(ask("80.0.0.1").divert);
+}
+
+TEST_F(Resolve, GroupAvoidsFailedNeighboursLegacyMultipathDoesNot) {
+  add_nexthop(1, 2, "10.2.0.9");
+  add_nexthop(2, 3, "10.3.0.9");
+  netlink::nexthop_object group;
+  group.id = 100;
+  group.family_unspecified = true;
+  group.group = {{1, 1}, {2, 1}};
+  apply(group);
+  add_object_route("32.0.0.0/24", 100);
+  netlink::route legacy = route_via(net("33.0.0.0/24"), "10.2.0.9", 2);
+  legacy.next_hops.push_back({3, ip("10.3.0.9"), 1, 0, false});
+  apply(added(legacy));
+  apply(neighbour(2, ip("10.2.0.9"), NUD_FAILED));
+  const auto shares_of = [&](const char* to) {
+    std::vector<std::uint32_t> members;
+    for (const path_share& share : ask(to).shares) members.push_back(share.member);
+    return members;
+  };
+  EXPECT_EQ(shares_of("32.0.0.1"), (std::vector<std::uint32_t>{1}));
+  EXPECT_EQ(shares_of("33.0.0.1"), (std::vector<std::uint32_t>{0, 1}));
+}
+
+TEST_F(Resolve, RequestedSourceSteersLegacyMultipath) {
+  netlink::route legacy = route_via(net("40.0.0.0/24"), "10.2.0.9", 2);
+  legacy.next_hops.push_back({3, ip("10.3.0.9"), 1, 0, false});
+  apply(added(legacy));
+  flow_class cls;
+  cls.source_v4 = ip("10.3.0.1");
+  for (int host = 1; host < 50; ++host)
+    EXPECT_EQ(ask(("40.0.0." + std::to_string(host)).c_str(), cls).interface_index, 3u);
+}
+
+TEST_F(Resolve, BoundsFollowTheWeights) {
+  netlink::route legacy = route_via(net("40.0.0.0/24"), "10.2.0.9", 2);
+  legacy.next_hops.push_back({3, ip("10.3.0.9"), 3, 0, false});
+  apply(added(legacy));
+  const resolution answer = ask("40.0.0.1");
+  ASSERT_EQ(answer.shares.size(), 2u);
+  EXPECT_EQ(answer.shares[0].bound, 0x1fffffffu);
+  EXPECT_EQ(answer.shares[1].bound, 0x7fffffffu);
+  EXPECT_FALSE(answer.choice_known);  // Without a seed the kernel's hash is secret.
+}
+
+// ------------------------------------------------------------------------------------------------
+// IPv6
+
+TEST_F(Resolve, FailedGatewayShortensThePrefixOnHostsOnly) {
+  apply(added(route_via(ip_prefix::all(ip_family::v6), "fd00:2::2", 2)));
+  apply(added(route_via(net("2001:1::/32"), "fd00:3::9", 3)));
+  apply(neighbour(3, ip("fd00:3::9"), NUD_FAILED));
+  EXPECT_EQ(ask("2001:1::1").interface_index, 2u);
+  netlink::netconf router;
+  router.family = ip_family::v6;
+  router.index = NETCONFA_IFINDEX_ALL;
+  router.forwarding = true;
+  apply(router);
+  EXPECT_EQ(ask("2001:1::1").interface_index, 3u);
+}
+
+TEST_F(Resolve, LaterMetricsCompeteTogether) {
+  const auto add = [&](const char* gateway, std::uint32_t index, std::uint32_t metric,
+                       std::uint8_t preference) {
+    netlink::route made = route_via(net("2001:3::/32"), gateway, index);
+    made.priority = metric;
+    made.preference = preference;
+    apply(added(made));
+  };
+  add("fd00:2::2", 2, 10, 0);
+  add("fd00:3::2", 3, 20, 3);
+  add("fd00:3::3", 3, 30, 1);
+  const resolution answer = ask("2001:3::1", over(3));
+  EXPECT_EQ(answer.members.front().gateway, ip("fd00:3::3"));
+}
+
+TEST_F(Resolve, DeviceIsStrictWithoutSourceAndAPreferenceWithOne) {
+  netlink::route first = route_via(net("2001:d::/32"), "fd00:2::2", 2);
+  first.priority = 10;
+  apply(added(first));
+  netlink::route second = route_via(net("2001:d::/32"), "fd00:3::2", 3);
+  second.priority = 20;
+  apply(added(second));
+  EXPECT_EQ(ask("2001:d::1", over(3)).interface_index, 3u);
+  flow_class cls = over(3);
+  cls.source_v6 = ip("fd00:3::1");
+  EXPECT_EQ(ask("2001:d::1", cls).interface_index, 2u);
+  EXPECT_EQ(ask("2001:d::1", cls, route_question::send).interface_index,
+            3u);  // A bound socket is strict.
+}
+
+TEST_F(Resolve, SocketLooksTwiceWhereNoRouteWasFound) {
+  apply(rule_to_table(ip_family::v6, 50, 100));
+  netlink::rule from = rule_to_table(ip_family::v6, 40, 101);
+  from.from = net("fd00:4::/64");
+  apply(from);
+  apply(added(route_via(net("2001:9::/32"), "fd00:4::2", 4, 101)));
+  EXPECT_EQ(ask("2001:9::1").error, ENETUNREACH);
+  apply(removal(address(2, "fd00:2::1", 64)));
+  apply(removal(address(3, "fd00:3::1", 64)));
+  const resolution sent = ask("2001:9::1", {}, route_question::send);
+  EXPECT_EQ(sent.error, 0);
+  EXPECT_EQ(sent.source, ip("fd00:4::1"));
+}
+
+TEST_F(Resolve, NewestOfEqualAddressesIsTheSource) {
+  apply(address(2, "2001:db8:2::1", 64));
+  apply(address(2, "2001:db8:2::2", 64));
+  apply(added(route_via(net("2001:db8:9::/48"), "fd00:2::2", 2)));
+  EXPECT_EQ(ask("2001:db8:9::1").source, ip("2001:db8:2::2"));
+}
+
+TEST_F(Resolve, AddressOfTheOutputDeviceBeatsABetterLabel) {
+  apply(removal(address(3, "fd00:3::1", 64)));
+  apply(address(3, "2400:1::1", 64));
+  apply(added(route_via(net("2600::/16"), "fd00:2::2", 2)));
+  EXPECT_EQ(ask("2600::1").source, ip("fd00:2::1"));
+}
+
+TEST_F(Resolve, RejectedRouteIsSkippedByAStrictDevice) {
+  netlink::route blackhole = route_on(net("2001:36::/32"), 1);
+  blackhole.type = RTN_BLACKHOLE;
+  apply(added(blackhole));
+  apply(added(route_via(ip_prefix::all(ip_family::v6), "fd00:2::2", 2)));
+  EXPECT_EQ(ask("2001:36::1").error, EINVAL);
+  EXPECT_EQ(ask("2001:36::1", over(2)).interface_index, 2u);
+}
+
+TEST_F(Resolve, NotRuleInvertsTheWholeConjunction) {
+  netlink::rule rule = rule_to_table(ip_family::v6, 5, 0);
+  rule.kind = 7;
+  rule.invert = true;
+  rule.from = net("fd00:3::/64");
+  rule.to = net("2621::/16");
+  apply(rule);
+  apply(added(route_via(ip_prefix::all(ip_family::v6), "fd00:2::2", 2)));
+  EXPECT_EQ(ask("2700::1").error, ENETUNREACH);
+}
+
+TEST_F(Resolve, NoSourceAddressIsNamed) {
+  for (std::uint32_t index = 2; index <= 4; ++index)
+    apply(removal(address(index, ("fd00:" + std::to_string(index) + "::1").c_str(), 64)));
+  apply(removal(address(1, "::1", 128)));
+  apply(added(route_on(net("2001:db8::/32"), 2)));
+  EXPECT_EQ(ask("2001:db8::1").divert, divert_reason::no_source_address);
+}
+
+TEST_F(Resolve, PathMtuAndMetricsDecideTheSize) {
+  netlink::route made = route_via(net("20.0.0.0/8"), "10.2.0.2", 2);
+  made.metrics.mtu = 1400;
+  made.metrics.hop_limit = 7;
+  apply(added(made));
+  EXPECT_EQ(ask("20.0.0.1").mtu, 1400u);
+  EXPECT_EQ(ask("20.0.0.1").hop_limit, 7);
+  state.set_path_mtu(ip("20.0.0.1"), 1300, std::chrono::steady_clock::time_point::max(), changes);
+  EXPECT_EQ(ask("20.0.0.1").mtu, 1300u);
+  EXPECT_EQ(ask("20.0.0.2").mtu, 1400u);
+}
+
+}  // namespace
+}  // namespace cowire
