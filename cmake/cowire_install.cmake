@@ -1,1 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
+# The installed package: find_package(cowire CONFIG) with one target a room (cowire::base … cowire::async) and
+# cowire::cowire for all of them, the pkg-config file cowire.pc, and the `cowire` command.
+# A detail/ header that a public one includes must be in its module's HEADERS, or it would be missing here
+# (tests/package compiles every installed header).
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+get_property(cowire_modules GLOBAL PROPERTY COWIRE_MODULES)
+add_library(cowire_all INTERFACE)
+add_library(cowire::cowire ALIAS cowire_all)
+set_target_properties(cowire_all PROPERTIES EXPORT_NAME cowire)
+target_link_libraries(cowire_all INTERFACE ${cowire_modules})
+
+install(TARGETS ${cowire_modules} EXPORT cowire_targets
+  ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+  FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+install(TARGETS cowire_asio cowire_all EXPORT cowire_targets)
+install(TARGETS cowire_cli RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+
+set(cowire_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/cowire")
+install(EXPORT cowire_targets NAMESPACE cowire:: DESTINATION "${cowire_package_dir}")
+configure_package_config_file("${CMAKE_CURRENT_LIST_DIR}/cowire-config.cmake.in"
+  "${PROJECT_BINARY_DIR}/cowire-config.cmake" INSTALL_DESTINATION "${cowire_package_dir}")
+# Before 1.0 a minor version may break its users.
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/cowire-config-version.cmake" COMPATIBILITY SameMinorVersion)
+install(FILES "${PROJECT_BINARY_DIR}/cowire-config.cmake" "${PROJECT_BINARY_DIR}/cowire-config-version.cmake"
+  DESTINATION "${cowire_package_dir}")
+
+# cowire.pc says in its own words what the exported targets say; all of it is taken from them.
+set(cowire_pc_libs "")
+foreach(module IN LISTS cowire_modules)
+  get_target_property(type ${module} TYPE)
+  if(type STREQUAL "STATIC_LIBRARY")
+    string(PREPEND cowire_pc_libs "-l${module} ")  # Users before what they use.
+  endif()
+endforeach()
+get_target_property(cowire_pc_definitions cowire_asio INTERFACE_COMPILE_DEFINITIONS)
+list(FILTER cowire_pc_definitions EXCLUDE REGEX "^\\$<")
+list(TRANSFORM cowire_pc_definitions PREPEND "-D")
+list(JOIN cowire_pc_definitions " " cowire_pc_definitions)
+list(JOIN COWIRE_PKG_CONFIG_REQUIREMENTS ", " cowire_pc_requirements)
+string(REPLACE ">=" " >= " cowire_pc_requirements "${cowire_pc_requirements}")
+cmake_path(RELATIVE_PATH CMAKE_INSTALL_PREFIX BASE_DIRECTORY "${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig"
+  OUTPUT_VARIABLE cowire_pc_prefix)
+configure_file("${CMAKE_CURRENT_LIST_DIR}/cowire.pc.in" "${PROJECT_BINARY_DIR}/cowire.pc" @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/cowire.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")

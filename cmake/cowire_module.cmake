@@ -33,10 +33,12 @@ endif()
 
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
-pkg_check_modules(liburing REQUIRED IMPORTED_TARGET liburing>=2.3)
-pkg_check_modules(libbpf REQUIRED IMPORTED_TARGET libbpf>=1.1)
-pkg_check_modules(libxdp REQUIRED IMPORTED_TARGET libxdp>=1.3)
-pkg_check_modules(libmnl REQUIRED IMPORTED_TARGET libmnl>=1.0.4)
+# Each becomes the target PkgConfig::<name>; the installed package repeats the list (cowire_install.cmake).
+set(COWIRE_PKG_CONFIG_REQUIREMENTS liburing>=2.3 libbpf>=1.1 libxdp>=1.3 libmnl>=1.0.4)
+foreach(requirement IN LISTS COWIRE_PKG_CONFIG_REQUIREMENTS)
+  string(REGEX MATCH "^[^>]+" name "${requirement}")
+  pkg_check_modules(${name} REQUIRED IMPORTED_TARGET ${requirement})
+endforeach()
 
 # Standalone Asio, header only. Its configuration macros change the layout of its classes, so they are part of
 # our public interface and set in this one place (docs/decisions.md).
@@ -44,6 +46,7 @@ add_library(cowire_asio INTERFACE)
 target_compile_definitions(cowire_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED
   $<$<CXX_COMPILER_ID:Clang>:ASIO_HAS_CO_AWAIT=1>)
 target_link_libraries(cowire_asio INTERFACE Threads::Threads)
+set_target_properties(cowire_asio PROPERTIES EXPORT_NAME asio)
 
 function(cowire_module name)
   cmake_parse_arguments(arg "" "" "HEADERS;SOURCES;DEPENDS;PRIVATE" ${ARGN})

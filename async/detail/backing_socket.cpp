@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/backing_socket.hpp>
+#include <cowire/base/assert.hpp>
+#include <cowire/base/error.hpp>
+
+#include <fcntl.h>
+#include <linux/errqueue.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+
+namespace cowire::detail {
+namespace {
+
+constexpr int picked_port_attempts = 16;
+
+std::error_code last_error() noexcept { return errno_code(errno); }
+
+int native(ip_family family) noexcept { return family == ip_family::v4 ? AF_INET : AF_INET6; }
+
+std::error_code set_int(int fd, int level, int name, int value) noexcept {
+  return ::setsockopt(fd, level, name, &value, sizeof value) == 0 ? std::error_code{}
+                                                                  : last_error();
+}
+
+int get_int(int fd, int level, int name, int fallback) noexcept {
+  int value = fallback;
+  socklen_t size = sizeof value;
+  return ::getsockopt(fd, level, name, &value, &size) == 0 ? value : fallback;
+}
+
+std::error_code enable_error_queue(int fd, ip_family family) noexcept {
+  return family == ip_family::v4 ? set_int(fd, IPPROTO_IP, IP_RECVERR, 1)
+                                 : set_int(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
+}
+
+int default_hop_limit(ip_family family) {
+  std::ifstream file(family == ip_family::v4 ? "/proc/sys/net/ipv4/ip_default_ttl"
+                                             : "/proc/sys/net/ipv6/conf/all/hop_limit");
+  int value = 64;
+  file >> value;
+  return value;
+}
+
+}  // namespace
+
+void send_control::add(int level, int type, const void* value, std::size_t length) noexcept {
+  COWIRE_ASSERT(size + CMSG_SPACE(length) <= bytes.size());
+  cmsghdr header{};
+  header.cmsg_level = level;
+  header.cmsg_type = type;
+  header.cmsg_len = CMSG_LEN(length);
+  std::memcpy(bytes.data() + size, &header, sizeof header);
+  std::memcpy(bytes.data() + size + CMSG_LEN(0), value, length);
+  size += CMSG_SPACE(length);
+}
+
+send_control send_control::from(ip_family family, std::uint32_t mark, std::uint8_t tos,
+                                std::uint8_t ttl) noexcept {
+  send_control control;
+  const bool v4 = family == ip_family::v4;
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  if (mark != 0) control.add(SOL_SOCKET, SO_MARK, &mark, sizeof mark);
+  if (const int value = tos; value != 0)
+    control.add(level, v4 ? IP_TOS : IPV6_TCLASS, &value, sizeof value);
+  if (const int value = ttl; value != 0)
+    control.add(level, v4 ? IP_TTL : IPV6_HOPLIMIT, &value, sizeof value);
+  return control;
+}
+
+socket_address socket_address::from(const endpoint& to, std::uint32_t scope) noexcept {
+  socket_address out;
+  if (to.address.is_v4()) {
+    sockaddr_in in{};
+    in.sin_family = AF_INET;
+    in.sin_port = be16::from_host(to.port).raw;
+    std::memcpy(&in.sin_addr, to.address.bytes().data(), 4);
+    std::memcpy(&out.storage, &in, sizeof in);
+    out.size = sizeof in;
+  } else {
+    sockaddr_in6 in{};
+    in.sin6_family = AF_INET6;
+    in.sin6_port = be16::from_host(to.port).raw;
+    std::memcpy(&in.sin6_addr, to.address.bytes().data(), 16);
+    if (to.address.is_link_local_v6() || to.address.is_multicast()) in.sin6_scope_id = scope;
+    std::memcpy(&out.storage, &in, sizeof in);
+    out.size = sizeof in;
+  }
+  return out;
+}
+
+std::optional<endpoint> socket_address::parse(const sockaddr_storage& storage) noexcept {
+  if (storage.ss_family == AF_INET) {
+    sockaddr_in in;
+    std::memcpy(&in, &storage, sizeof in);
+    return endpoint{ip_address::from_bytes(ip_family::v4, &in.sin_addr), be16{in.sin_port}.host()};
+  }
+  if (storage.ss_family == AF_INET6) {
+    sockaddr_in6 in;
+    std::memcpy(&in, &storage, sizeof in);
+    return endpoint{ip_address::from_bytes(ip_family::v6, &in.sin6_addr),
+                    be16{in.sin6_port}.host()};
+  }
+  return std::nullopt;
+}
+
+std::error_code backing_socket::bind_family(ip_family family, const source_key& key,
+                                            std::uint16_t port) {
+  unique_fd fd(::socket(native(family), SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return last_error();
+  if (family == ip_family::v6)
+    if (const auto ec = set_int(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1)) return ec;
+  if (const auto ec = enable_error_queue(fd.get(), family)) return ec;
+  if (!key.device.empty() && ::setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, key.device.data(),
+                                          static_cast<socklen_t>(key.device.size())) != 0)
+    return last_error();
+  const auto& source = family == ip_family::v4 ? key.v4 : key.v6;
+  const auto address = socket_address::from({source.value_or(ip_address::any(family)), port},
+                                            ::if_nametoindex(key.device.c_str()));
+  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0)
+    return errno == EADDRINUSE ? make_error_code(error::port_in_use) : last_error();
+  const auto index = static_cast<std::size_t>(family);
+  sources_[index] = source;
+  fds_[index] = std::move(fd);
+  return {};
+}
+
+std::error_code backing_socket::finish() {
+  const int fd = fds_[0] ? fds_[0].get() : fds_[1].get();
+  sockaddr_storage name{};
+  socklen_t size = sizeof name;
+  struct stat status {};
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) return last_error();
+  if (::fstat(fd, &status) != 0) return last_error();
+  const auto bound = socket_address::parse(name);
+  if (!bound || bound->port == 0) return make_error_code(error::invalid_argument);
+  port_ = bound->port;
+  uid_ = status.st_uid;
+  interface_index_ = static_cast<std::uint32_t>(get_int(fd, SOL_SOCKET, SO_BINDTOIFINDEX, 0));
+  return {};
+}
+
+std::shared_ptr<backing_socket> backing_socket::open(const source_key& key, std::error_code& ec) {
+  // A port that the kernel picked for IPv4 may be taken in IPv6: then another one is picked.
+  for (int attempt = 0; attempt < picked_port_attempts; ++attempt) {
+    std::shared_ptr<backing_socket> out(new backing_socket);
+    if ((ec = out->bind_family(ip_family::v4, key, key.port))) return nullptr;
+    if ((ec = out->finish())) return nullptr;
+    ec = out->bind_family(ip_family::v6, key, out->port_);
+    const bool no_ipv6 = ec == std::errc::address_family_not_supported ||
+                         (ec == std::errc::address_not_available && !key.v6);
+    if (no_ipv6) ec.clear();
+    if (!ec) return out;
+    if (key.port != 0 || ec != make_error_code(error::port_in_use)) return nullptr;
+  }
+  return nullptr;
+}
+
+std::error_code backing_socket::read_adopted(ip_family family) {
+  const int fd = this->fd(family);
+  sockaddr_storage name{};
+  socklen_t size = sizeof name;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) return last_error();
+  const auto bound = socket_address::parse(name);
+  if (bound && !bound->address.is_unspecified())
+    sources_[static_cast<std::size_t>(family)] = bound->address;
+  const bool v4 = family == ip_family::v4;
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  const int discovery = get_int(fd, level, v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, 0);
+  const int want = v4 ? IP_PMTUDISC_WANT : IPV6_PMTUDISC_WANT;
+  const int always = v4 ? IP_PMTUDISC_DO : IPV6_PMTUDISC_DO;
+  if (discovery != want && discovery != always) return make_error_code(error::unsupported);
+  mark_ = static_cast<std::uint32_t>(get_int(fd, SOL_SOCKET, SO_MARK, 0));
+  tos_ = static_cast<std::uint8_t>(get_int(fd, level, v4 ? IP_TOS : IPV6_TCLASS, 0));
+  const int hops = get_int(fd, level, v4 ? IP_TTL : IPV6_UNICAST_HOPS, -1);
+  // A socket without a TTL of its own reports the system's default, as if it had been set.
+  if (hops > 0 && hops != default_hop_limit(family)) ttl_ = static_cast<std::uint8_t>(hops);
+  return {};
+}
+
+std::shared_ptr<backing_socket> backing_socket::adopt(int fd, std::error_code& ec) {
+  const int domain = get_int(fd, SOL_SOCKET, SO_DOMAIN, -1);
+  if ((domain != AF_INET && domain != AF_INET6) ||
+      get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) != IPPROTO_UDP) {
+    ec = error::invalid_argument;
+    return nullptr;
+  }
+  const auto family = domain == AF_INET ? ip_family::v4 : ip_family::v6;
+  std::shared_ptr<backing_socket> out(new backing_socket);
+  auto& slot = out->fds_[static_cast<std::size_t>(family)];
+  slot.reset(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!slot) {
+    ec = last_error();
+    return nullptr;
+  }
+  if ((ec = out->finish()) || (ec = out->read_adopted(family)) ||
+      (ec = enable_error_queue(slot.get(), family)))
+    return nullptr;
+  return out;
+}
+
+bool backing_socket::next_error(ip_family family, queued_error& error) noexcept {
+  const int fd = this->fd(family);
+  if (fd < 0) return false;
+  sockaddr_storage name{};
+  alignas(cmsghdr) std::array<std::byte, 512> control;
+  msghdr message{};
+  message.msg_name = &name;
+  message.msg_namelen = sizeof name;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  if (::recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) return false;
+  error = {};
+  if (const auto to = socket_address::parse(name)) error.destination = *to;
+  for (cmsghdr* c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
+    const bool ours = (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR) ||
+                      (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR);
+    if (!ours || c->cmsg_len < CMSG_LEN(sizeof(sock_extended_err))) continue;
+    sock_extended_err what;
+    std::memcpy(&what, CMSG_DATA(c), sizeof what);
+    error.number = static_cast<int>(what.ee_errno);
+    error.from_network =
+        what.ee_origin == SO_EE_ORIGIN_ICMP || what.ee_origin == SO_EE_ORIGIN_ICMP6;
+    if (error.number == EMSGSIZE) error.mtu = what.ee_info;
+  }
+  return true;
+}
+
+}  // namespace cowire::detail

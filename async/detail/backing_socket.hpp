@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The kernel's own UDP sockets behind one source port: they reserve it, carry what the fast path
+/// does not, and receive the ICMP errors of everything that was sent from it, AF_XDP included.
+///
+/// One socket per address family. What senders of the same port may differ in (mark, TOS, TTL)
+/// travels with each datagram as control messages, so that they can share the port.
+///
+/// Made on any thread; sends and error queues belong to the control thread.
+#pragma once
+
+#include <cowire/base/address.hpp>
+#include <cowire/base/unique_fd.hpp>
+
+#include <sys/socket.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <system_error>
+
+namespace cowire::detail {
+
+/// What distinguishes backing sockets; senders that agree in it share one.
+struct source_key {
+  std::uint16_t port = 0;  ///< Host order; 0 = the kernel picks.
+  std::optional<ip_address> v4, v6;
+  std::string device;
+  friend auto operator<=>(const source_key&, const source_key&) = default;
+};
+
+/// What travels with each datagram: built once per sender and family.
+struct send_control {
+  alignas(cmsghdr) std::array<std::byte, 96> bytes{};
+  std::size_t size = 0;
+
+  void add(int level, int type, const void* value, std::size_t length) noexcept;
+  /// Only what differs from the socket's own defaults: 0 = leave out.
+  [[nodiscard]] static send_control from(ip_family family, std::uint32_t mark, std::uint8_t tos,
+                                         std::uint8_t ttl) noexcept;
+};
+
+/// One entry of an error queue.
+struct queued_error {
+  int number = 0;  ///< errno.
+  bool from_network = false;
+  std::uint32_t mtu = 0;  ///< With EMSGSIZE.
+  endpoint destination;   ///< Of the datagram that it is about.
+};
+
+class backing_socket {
+ public:
+  /// Opens and binds both families (IPv6 only where the host has it). Errors: port_in_use, and what
+  /// socket(), bind() or setsockopt() answered.
+  [[nodiscard]] static std::shared_ptr<backing_socket> open(const source_key& key,
+                                                            std::error_code& ec);
+  /// Duplicates a bound UDP socket and switches its error queue on. Errors: invalid_argument (not
+  /// UDP, or not bound), unsupported (its datagrams go without DF, which only the kernel can do).
+  [[nodiscard]] static std::shared_ptr<backing_socket> adopt(int fd, std::error_code& ec);
+
+  /// -1 where there is none for this family.
+  [[nodiscard]] int fd(ip_family family) const noexcept {
+    return fds_[static_cast<std::size_t>(family)].get();
+  }
+  [[nodiscard]] std::uint16_t port() const noexcept { return port_; }
+  [[nodiscard]] const std::optional<ip_address>& source(ip_family family) const noexcept {
+    return sources_[static_cast<std::size_t>(family)];
+  }
+  /// Owner of the sockets, as policy rules see it.
+  [[nodiscard]] std::uint32_t uid() const noexcept { return uid_; }
+  /// Bound device, 0 = none.
+  [[nodiscard]] std::uint32_t interface_index() const noexcept { return interface_index_; }
+  /// Set on an adopted socket; our own have none.
+  [[nodiscard]] std::uint32_t mark() const noexcept { return mark_; }
+  [[nodiscard]] std::uint8_t tos() const noexcept { return tos_; }
+  [[nodiscard]] std::uint8_t ttl() const noexcept { return ttl_; }
+
+  /// Takes one entry off an error queue; false when it is empty. Never blocks.
+  [[nodiscard]] bool next_error(ip_family family, queued_error& error) noexcept;
+
+ private:
+  backing_socket() = default;
+  [[nodiscard]] std::error_code bind_family(ip_family family, const source_key& key,
+                                            std::uint16_t port);
+  [[nodiscard]] std::error_code read_adopted(ip_family family);
+  [[nodiscard]] std::error_code finish();
+
+  std::array<unique_fd, 2> fds_;
+  std::array<std::optional<ip_address>, 2> sources_;
+  std::uint16_t port_ = 0;
+  std::uint32_t uid_ = 0, interface_index_ = 0, mark_ = 0;
+  std::uint8_t tos_ = 0, ttl_ = 0;
+};
+
+/// An address as the socket calls want it.
+struct socket_address {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+  /// `scope` is the interface of a link-local IPv6 address; 0 otherwise.
+  [[nodiscard]] static socket_address from(const endpoint& to, std::uint32_t scope) noexcept;
+  [[nodiscard]] static std::optional<endpoint> parse(const sockaddr_storage& storage) noexcept;
+};
+
+}  // namespace cowire::detail

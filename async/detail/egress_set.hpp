@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The AF_XDP sockets of one transmitter: one for each interface that is to have one and can, kept
+/// in step with the interfaces as they come, go, and come back under another ifindex.
+///
+/// Order of opening: socket, port of the TX core, egress of the compiler, publication. Order of
+/// closing: the reverse, each step after no reader can be using the one before.
+///
+/// Control thread; stats() from any thread.
+#pragma once
+
+#include <cowire/async/detail/route_service.hpp>
+#include <cowire/async/transmitter.hpp>
+#include <cowire/xdp/socket.hpp>
+#include <cowire/xdp/tx_core.hpp>
+#include <cowire/xdp/umem.hpp>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace cowire::detail {
+
+class egress_set {
+ public:
+  egress_set(const transmitter_config& config, umem& memory, tx_core& core, route_service& routes,
+             epoch_domain& epochs);
+  ~egress_set();
+  egress_set(const egress_set&) = delete;
+  egress_set& operator=(const egress_set&) = delete;
+
+  /// Opens and closes what the mirror's devices call for.
+  void reconcile();
+  /// Finishes closings, and steps down from a rung that has proved not to send. Cheap.
+  void poll();
+  /// Closes everything, waiting.
+  void close_all();
+
+  /// Whether frames left through an interface between the last two calls of note_activity().
+  [[nodiscard]] bool active(std::uint32_t interface_index) const;
+  void note_activity();
+
+  /// Any thread. One element for each interface that is or was served, in order of name.
+  [[nodiscard]] std::vector<interface_stats> stats(const tx_snapshot& counters) const;
+
+ private:
+  struct interface {
+    std::uint32_t index = 0;
+    egress_slot slot = divert_slot;  ///< divert_slot = no socket.
+    bool closing = false;
+    bool tried = false;  ///< The ladder was climbed for this device; there may have been no rung.
+    opened_egress egress;
+    std::optional<send_mode> at_most;  ///< Better rungs have proved not to send.
+    std::string reason;
+    /// What its slots counted before this use of the present one.
+    std::uint64_t transmitted_before = 0, lost_before = 0;
+    /// What the present slot had counted for others.
+    tx_snapshot::slot slot_before;
+    std::uint64_t seen = 0;  ///< Completed at the last note_activity().
+    bool active = false;
+  };
+
+  [[nodiscard]] bool wanted(const mirror::device& device) const;
+  void open(const std::string& name, interface& on);
+  void begin_close(interface& on);
+  [[nodiscard]] bool finish_close(interface& on);
+  [[nodiscard]] egress_slot free_slot() const;
+
+  const transmitter_config& config_;
+  umem& memory_;
+  tx_core& core_;
+  route_service& routes_;
+  epoch_domain& epochs_;
+  mutable std::mutex mutex_;  ///< Guards interfaces_ against stats(); the control thread writes.
+  std::map<std::string, interface> interfaces_;
+  bool final_ = false;  ///< close_all() was called.
+};
+
+}  // namespace cowire::detail

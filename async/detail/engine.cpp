@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/engine.hpp>
+#include <cowire/async/detail/signals_blocked.hpp>
+#include <cowire/base/assert.hpp>
+
+#include <net/if.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <array>
+#include <future>
+#include <utility>
+
+namespace cowire::detail {
+namespace {
+
+using namespace std::chrono_literals;
+using clock = std::chrono::steady_clock;
+
+/// How long the first dump may take; a million routes take half a second.
+constexpr auto start_timeout = 30s;
+/// Diverted requests served between two looks at everything else on the ring.
+constexpr std::size_t diverted_turn = 256;
+
+transmitter_config checked(transmitter_config config) {
+  const auto refuse = [](const std::string& what) { throw_error(error::invalid_argument, what); };
+  if (config.cpus.size() > 1) refuse("cpus: one TX core for now, give at most one CPU");
+  if (config.max_producers == 0 || config.max_producers > 1024)
+    refuse("max_producers must be 1 to 1024, not " + std::to_string(config.max_producers));
+  if (config.frames_per_producer == 0 || config.frames_per_producer > 1u << 20)
+    refuse("frames_per_producer must be 1 to 1048576, not " +
+           std::to_string(config.frames_per_producer));
+  config.frames_per_producer =
+      (config.frames_per_producer + slice_granularity - 1) / slice_granularity * slice_granularity;
+  return config;
+}
+
+/// Receive buffers of zero-copy queues come out of the same umem (socket_options::fill_frames).
+std::uint32_t fill_frames(const transmitter_config& config) {
+  if (config.mode && *config.mode != send_mode::zero_copy) return 0;
+  std::uint32_t sum = 0;
+  const auto add = [&](const std::string& name) {
+    std::error_code ec;
+    const auto facts = read_device(name, ec);
+    if (ec || !facts.features || !facts.features->zero_copy) return;
+    sum += 2 * std::max(facts.rings.rx, 512u) + slice_granularity;
+  };
+  if (!config.interfaces.empty()) {
+    for (const auto& name : config.interfaces) add(name);
+  } else if (struct if_nameindex* all = ::if_nameindex()) {
+    for (auto* one = all; one->if_index != 0; ++one) add(one->if_name);
+    ::if_freenameindex(all);
+  }
+  return sum;
+}
+
+umem_options memory_options(const transmitter_config& config) {
+  return {.frame_size = config.frame_size,
+          .frame_count = config.max_producers * config.frames_per_producer + fill_frames(config),
+          .huge_pages = config.huge_pages};
+}
+
+tx_core_options core_options(const transmitter_config& config) {
+  tx_core_options out;
+  if (!config.cpus.empty()) out.cpu = config.cpus.front();
+  out.idle = config.idle;
+  return out;
+}
+
+}  // namespace
+
+engine::engine(transmitter_config config)
+    : config_(checked(std::move(config))),
+      ring_(ring_context::options{.backend = config_.backend}),
+      umem_(memory_options(config_)),
+      routes_(ring_, epochs_, tables_,
+              {.update_interval = config_.update_interval,
+               .performance_mode = config_.performance_mode,
+               .log = config_.log}),
+      core_(umem_.memory(), tables_, epochs_, control_bell_, core_options(config_)),
+      egress_(config_, umem_, core_, routes_, epochs_),
+      kernel_(ring_, umem_.memory(), config_.frames_per_producer / 2,
+              [this](const ip_address& to, std::uint32_t mtu) { routes_.learn_path_mtu(to, mtu); }),
+      bell_ready_(ring_, control_bell_.fd()) {
+  for (const auto& name : config_.interfaces) static_cast<void>(read_device(name));
+  if (config_.log && !umem_.pages_reason().empty())
+    config_.log(log_severity::info, umem_.pages_reason());
+  if (config_.log && ring_.backend() != ring_backend::io_uring)
+    config_.log(log_severity::info, ring_.backend_reason());
+}
+
+engine::~engine() { COWIRE_ASSERT(!control_.joinable()); }
+
+// Running
+// -------------------------------------------------------------------------------------------
+
+template <class Work>
+void engine::on_control_thread(Work&& work) {
+  if (ring_.running_in_this_thread()) return work();
+  std::promise<void> done;
+  asio::post(ring_.get_executor(), [&] {
+    try {
+      work();
+      done.set_value();
+    } catch (...) {
+      done.set_exception(std::current_exception());
+    }
+  });
+  auto outcome = done.get_future();
+  // A call that loses the race with stop() would wait for a thread that is gone.
+  while (outcome.wait_for(100ms) != std::future_status::ready)
+    if (ended()) throw_error(error::closed, "transmitter");
+  outcome.get();
+}
+
+void engine::start() {
+  const signals_blocked during_creation;
+  const auto ready = std::make_shared<std::promise<void>>();
+  auto outcome = ready->get_future();
+  asio::post(ring_.get_executor(), [this, ready] {
+    routes_.on_links = [this] { egress_.reconcile(); };
+    routes_.on_tick = [this] {
+      egress_.poll();
+      egress_.note_activity();
+      settle_idle_producers();
+    };
+    routes_.interface_in_use = [this](std::uint32_t index) { return egress_.active(index); };
+    routes_.start([this, ready] {
+      // The first publication: sockets next, so that the constructor returns with them in use.
+      asio::post(ring_.get_executor(), [this, ready] {
+        egress_.reconcile();
+        ready->set_value();
+      });
+    });
+    kernel_.start();
+    co_spawn(ring_.get_executor(), serve_core(), [](std::exception_ptr error) {
+      if (error) std::rethrow_exception(error);
+    });
+  });
+  core_.start();
+  control_ = std::thread([this] { run_control(); });
+  ::pthread_setname_np(control_.native_handle(), "cowire-control");
+  if (outcome.wait_for(start_timeout) != std::future_status::ready)
+    throw_error(errno_code(ETIMEDOUT), "reading the kernel's routes");
+  outcome.get();
+  check_interfaces();
+}
+
+void engine::run_control() noexcept {
+  const auto work = asio::prefer(ring_.get_executor(), asio::execution::outstanding_work.tracked);
+  for (;;) {
+    try {
+      ring_.run();
+      return;
+    } catch (const std::exception& failed) {
+      // One handler's failure is not everybody's: what it was about is said, and the ring goes on.
+      if (config_.log) config_.log(log_severity::error, failed.what());
+    }
+  }
+}
+
+void engine::check_interfaces() {
+  if (!config_.mode || *config_.mode == send_mode::kernel) return;
+  for (const auto& one : egress_.stats(core_.snapshot())) {
+    const bool named = std::ranges::find(config_.interfaces, one.name) != config_.interfaces.end();
+    if (named && one.mode != *config_.mode)
+      throw_error(error::unsupported, one.name + ": mode " + std::string(name(*config_.mode)) +
+                                          " is not available (" + one.reason + "); use mode auto");
+  }
+}
+
+awaitable<void> engine::serve_core() {
+  while (!closing_) {
+    control_bell_.arm();
+    if (!core_has_news() && !closing_) co_await bell_ready_.async_wait(as_tuple(use_awaitable));
+    control_bell_.disarm();
+    take_diverted();
+    wake_producers(false);
+    egress_.poll();
+    // Whatever else is due on the ring has its turn between two of ours.
+    co_await asio::post(ring_.get_executor(), use_awaitable);
+  }
+}
+
+bool engine::core_has_news() noexcept {
+  if (core_.diverted().readable() != 0) return true;
+  return std::ranges::any_of(producers_, [](const auto& one) {
+    const producer_channel& channel = one->channel();
+    return channel.waiting.load(std::memory_order_relaxed) &&
+           channel.returned.size_approximate() != 0;
+  });
+}
+
+void engine::take_diverted() {
+  std::array<diverted_request, 64> some;
+  for (std::size_t taken = 0; taken < diverted_turn;) {
+    const auto count = core_.diverted().pop_some(some);
+    if (count == 0) return;
+    for (std::size_t i = 0; i < count; ++i) kernel_.send(some[i]);
+    taken += count;
+  }
+}
+
+void engine::wake_producers(bool all) {
+  for (const auto& one : producers_)
+    if (all || one->channel().returned.size_approximate() != 0) one->wake();
+}
+
+void engine::wait_until_drained() noexcept {
+  const auto deadline = clock::now() + config_.drain_timeout;
+  while (stats().on_the_way() != 0 && clock::now() < deadline) std::this_thread::sleep_for(500us);
+}
+
+void engine::close_everything() {
+  egress_.close_all();
+  core_.stop();
+  take_diverted();
+  kernel_.stop();
+  while (core_.diverted().readable() != 0) take_diverted();
+  routes_.stop();
+  closing_ = true;
+  bell_ready_.cancel();
+  kernel_.remove_all_senders();
+}
+
+void engine::stop() noexcept {
+  std::call_once(stop_once_, [this] {
+    stopping_.store(true, std::memory_order_release);
+    if (!control_.joinable()) return ended_.store(true, std::memory_order_release);
+    COWIRE_ASSERT(!ring_.running_in_this_thread());
+    on_control_thread([this] { wake_producers(true); });
+    wait_until_drained();
+    on_control_thread([this] { close_everything(); });
+    // Some turns more, so that cancelled operations end by themselves.
+    on_control_thread([] {});
+    ring_.stop();
+    control_.join();
+    ended_.store(true, std::memory_order_release);
+    wake_producers(true);
+  });
+}
+
+// Producers
+// -----------------------------------------------------------------------------------------
+
+std::shared_ptr<producer> engine::producer_of_this_thread() {
+  struct mine {
+    const engine* of;
+    std::weak_ptr<producer> which;
+  };
+  thread_local std::vector<mine> all;
+  std::erase_if(all, [](const mine& m) { return m.which.expired(); });
+  for (const mine& m : all)
+    if (m.of == this)
+      if (auto found = m.which.lock()) return found;
+  auto made = new_producer();
+  all.push_back({this, made});
+  return made;
+}
+
+std::shared_ptr<producer> engine::new_producer() {
+  if (stopping()) throw_error(error::closed, "transmitter");
+  producer* chosen = nullptr;
+  on_control_thread([&] {
+    const std::lock_guard lock(producers_mutex_);
+    if (!idle_producers_.empty()) {
+      chosen = idle_producers_.back();
+      idle_producers_.pop_back();
+      return;
+    }
+    const auto slice = producers_.size() < config_.max_producers
+                           ? umem_.allocate_slice(config_.frames_per_producer)
+                           : std::nullopt;
+    if (!slice)
+      throw_error(error::would_block, "all " + std::to_string(config_.max_producers) +
+                                          " producers are in use; raise max_producers");
+    producers_.push_back(std::make_unique<producer>(static_cast<std::uint32_t>(producers_.size()),
+                                                    umem_.memory(), *slice));
+    chosen = producers_.back().get();
+    core_.attach(chosen->channel());
+  });
+  std::shared_ptr<producer> handle(
+      chosen, [self = shared_from_this()](producer* idle) { self->recycle(idle); });
+  chosen->lend(shared_from_this(), handle);
+  return handle;
+}
+
+void engine::recycle(producer* idle) noexcept {
+  idle->take_back();
+  const std::lock_guard lock(producers_mutex_);
+  idle_producers_.push_back(idle);
+}
+
+void engine::settle_idle_producers() {
+  const std::lock_guard lock(producers_mutex_);
+  for (producer* idle : idle_producers_) idle->settle();
+}
+
+// Senders
+// -------------------------------------------------------------------------------------------
+
+std::shared_ptr<backing_socket> engine::socket_for(const sender_options& options,
+                                                   std::error_code& ec) {
+  if (options.adopt_socket >= 0) return backing_socket::adopt(options.adopt_socket, ec);
+  const source_key key{options.source_port, options.source_v4, options.source_v6,
+                       options.bound_device};
+  const std::lock_guard lock(sockets_mutex_);
+  auto& known = sockets_[key];
+  if (auto socket = known.lock()) return socket;
+  auto socket = backing_socket::open(key, ec);
+  known = socket;
+  std::erase_if(sockets_, [](const auto& entry) { return entry.second.expired(); });
+  return socket;
+}
+
+std::shared_ptr<sender_state> engine::make_sender(const sender_options& options, producer& via,
+                                                  std::error_code& ec) {
+  if (stopping()) {
+    ec = error::closed;
+    return nullptr;
+  }
+  if ((options.source_v4 && !options.source_v4->is_v4()) ||
+      (options.source_v6 && !options.source_v6->is_v6())) {
+    ec = error::family_mismatch;
+    return nullptr;
+  }
+  auto state = std::make_shared<sender_state>();
+  state->socket = socket_for(options, ec);
+  if (!state->socket) return nullptr;
+  const backing_socket& socket = *state->socket;
+  const bool adopted = options.adopt_socket >= 0;
+  flow_class cls;
+  cls.source_v4 = socket.source(ip_family::v4);
+  cls.source_v6 = socket.source(ip_family::v6);
+  cls.mark = adopted ? socket.mark() : options.mark;
+  cls.tos = adopted ? socket.tos() : options.tos;
+  cls.ttl = adopted ? socket.ttl() : options.ttl;
+  cls.output_interface = socket.interface_index();
+  cls.source_port = socket.port();
+  cls.uid = socket.uid();
+  state->source_port = be16::from_host(socket.port());
+  state->scope = socket.interface_index();
+  state->errors =
+      std::make_shared<event_queue<send_error>>(control_executor(), options.error_queue_limit);
+  for (const auto family : {ip_family::v4, ip_family::v6}) {
+    const auto index = static_cast<std::size_t>(family);
+    state->family_served[index] = socket.fd(family) >= 0;
+    // An adopted socket has its options set already.
+    if (!adopted) state->control[index] = send_control::from(family, cls.mark, cls.tos, cls.ttl);
+  }
+  state->via = &via;
+  on_control_thread([&] {
+    state->id = ++last_sender_id_;
+    state->flow_class = routes_.compiler().add_class(cls);
+    routes_.publish();  // No request of a class may be sent before a table knows it.
+    kernel_.add_sender(state);
+  });
+  return state;
+}
+
+void engine::retire(const sender_state& sender) {
+  sender.errors->close();
+  sender.via->when_drained([weak = weak_from_this(), id = sender.id] {
+    const auto self = weak.lock();
+    if (!self || self->ended()) return;
+    asio::post(self->control_executor(), [self, id] { self->kernel_.remove_sender(id); });
+  });
+}
+
+// Statistics
+// ----------------------------------------------------------------------------------------
+
+transmitter_stats engine::stats() const {
+  transmitter_stats out;
+  const auto counters = core_.snapshot();
+  out.interfaces = egress_.stats(counters);
+  for (const auto& one : out.interfaces) {
+    if (one.transmitted != 0) out.transmitted[one.name] += one.transmitted;
+    out.lost_in_device += one.lost_in_device;
+  }
+  for (std::size_t i = 0; i < divert_reason_count; ++i) {
+    auto reason = static_cast<divert_reason>(i);
+    if (reason == divert_reason::no_egress_socket && config_.mode == send_mode::kernel)
+      reason = divert_reason::forced_kernel;
+    if (counters.diverted[i] != 0) out.diverted[std::string(name(reason))] += counters.diverted[i];
+  }
+  out.kernel_path = kernel_.sent();
+  for (int number = 1; number < static_cast<int>(kernel_path::errno_limit); ++number)
+    if (const auto count = kernel_.refused(number); count != 0)
+      out.refused[errno_name(number)] += count;
+  out.errors_from_network = kernel_.errors_from_network();
+  out.routes = routes_.stats();
+  const std::lock_guard lock(producers_mutex_);
+  for (const auto& one : producers_) out.submitted += one->submitted();
+  return out;
+}
+
+}  // namespace cowire::detail

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What is behind a transmitter, held together as long as any handle made by it lives.
+///
+///     application threads: producers --requests--> TX core thread --> AF_XDP sockets
+///     control thread: ring { route_service, egress_set, kernel_path, the core's doorbell }
+///
+/// The transmitter owns the running; handles own the memory: after stop() both threads are gone and
+/// every socket is closed, but frames and producers stay until the last payload is dropped.
+#pragma once
+
+#include <cowire/async/detail/egress_set.hpp>
+#include <cowire/async/detail/kernel_path.hpp>
+#include <cowire/async/detail/producer.hpp>
+#include <cowire/async/detail/route_service.hpp>
+#include <cowire/async/readable_fd.hpp>
+#include <cowire/async/ring_context.hpp>
+#include <cowire/async/transmitter.hpp>
+#include <cowire/base/doorbell.hpp>
+#include <cowire/route/epoch.hpp>
+#include <cowire/route/publisher.hpp>
+#include <cowire/xdp/tx_core.hpp>
+#include <cowire/xdp/umem.hpp>
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace cowire::detail {
+
+class engine : public std::enable_shared_from_this<engine> {
+ public:
+  /// Maps, opens and binds; throws std::system_error. Nothing runs yet.
+  explicit engine(transmitter_config config);
+  ~engine();
+  engine(const engine&) = delete;
+  engine& operator=(const engine&) = delete;
+
+  /// Starts both threads; returns when routes are published and sockets bound, or throws.
+  void start();
+  void stop() noexcept;
+
+  // Any thread. -----------------------------------------------------------------------------------
+
+  [[nodiscard]] std::shared_ptr<producer> producer_of_this_thread();
+  [[nodiscard]] std::shared_ptr<producer> new_producer();
+  [[nodiscard]] std::shared_ptr<sender_state> make_sender(const sender_options& options,
+                                                          producer& via, std::error_code& ec);
+  /// The sender's handle is gone: forget it once its last frame has come back. Producer's thread.
+  void retire(const sender_state& sender);
+  [[nodiscard]] transmitter_stats stats() const;
+  [[nodiscard]] std::shared_ptr<event_queue<route_change>> subscribe(std::size_t limit) {
+    return routes_.subscribe(limit);
+  }
+  [[nodiscard]] bool stopping() const noexcept { return stopping_.load(std::memory_order_acquire); }
+  [[nodiscard]] bool ended() const noexcept { return ended_.load(std::memory_order_acquire); }
+  [[nodiscard]] doorbell& work_bell() noexcept { return core_.work_bell(); }
+  [[nodiscard]] ring_context::executor_type control_executor() noexcept {
+    return ring_.get_executor();
+  }
+  [[nodiscard]] const transmitter_config& config() const noexcept { return config_; }
+  [[nodiscard]] const frame_memory& memory() const noexcept { return umem_.memory(); }
+
+ private:
+  /// Runs `work` on the control thread and waits for it; what it throws comes out here.
+  template <class Work>
+  void on_control_thread(Work&& work);
+  void run_control() noexcept;
+  [[nodiscard]] awaitable<void> serve_core();
+  [[nodiscard]] bool core_has_news() noexcept;
+  void take_diverted();
+  void wake_producers(bool all);
+  void wait_until_drained() noexcept;
+  void close_everything();
+  void check_interfaces();
+  void recycle(producer* idle) noexcept;
+  void settle_idle_producers();
+  [[nodiscard]] std::shared_ptr<backing_socket> socket_for(const sender_options& options,
+                                                           std::error_code& ec);
+
+  const transmitter_config config_;
+  ring_context ring_;
+  umem umem_;
+  epoch_domain epochs_;
+  publisher tables_;
+  doorbell control_bell_;
+  route_service routes_;
+  tx_core core_;
+  egress_set egress_;
+  kernel_path kernel_;
+  readable_fd bell_ready_;
+
+  std::thread control_;
+  std::atomic<bool> stopping_{false}, ended_{false};
+  bool closing_ = false;  ///< Control thread: serve_core() is to end.
+  std::once_flag stop_once_;
+
+  /// Guards the two below, of which producers_ only the control thread changes.
+  mutable std::mutex producers_mutex_;
+  std::vector<std::unique_ptr<producer>> producers_;
+  std::vector<producer*> idle_producers_;
+  std::mutex sockets_mutex_;
+  std::map<source_key, std::weak_ptr<backing_socket>> sockets_;
+  std::uint32_t last_sender_id_ = 0;  ///< Control thread.
+};
+
+}  // namespace cowire::detail

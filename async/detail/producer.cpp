@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/engine.hpp>
+#include <cowire/async/detail/producer.hpp>
+#include <cowire/base/assert.hpp>
+#include <cowire/base/checksum.hpp>
+
+#include <algorithm>
+#include <utility>
+
+namespace cowire {
+
+void payload::resize(std::size_t size) noexcept {
+  COWIRE_ASSERT(size <= capacity_);
+  size_ = static_cast<std::uint32_t>(size);
+}
+
+void payload::reset() noexcept {
+  if (!owner_) return;
+  owner_->release(frame_);
+  owner_.reset();
+  data_ = nullptr;
+  size_ = capacity_ = 0;
+}
+
+namespace detail {
+namespace {
+
+constexpr std::size_t batch = tx_batch;
+
+}  // namespace
+
+struct producer::deliveries {
+  std::list<waiter> frames;
+  std::list<drain_waiter> drains;
+
+  void run() {
+    for (waiter& w : frames) {
+      if (w.acquire.armed())
+        w.acquire.complete(w.result, std::move(w.got));
+      else
+        w.send.done.complete(w.result, w.send.sent);
+    }
+    for (drain_waiter& w : drains) w.done.complete(w.result);
+  }
+};
+
+producer::producer(std::uint32_t id, const frame_memory& memory, const frame_slice& slice)
+    : channel_(id, slice.first, slice.count), pool_(memory, slice), generation_of_(slice.count) {}
+
+producer::~producer() = default;
+
+// Leasing and sending
+// -------------------------------------------------------------------------------
+
+bool producer::take(frame_index& frame) noexcept {
+  return pool_.try_acquire(frame) || (collect() && pool_.try_acquire(frame));
+}
+
+payload producer::lease(frame_index frame, std::size_t size) noexcept {
+  payload out(self(), frame, pool_.payload(frame).data(), pool_.payload_capacity());
+  out.resize(size);
+  return out;
+}
+
+frame_index producer::detach(payload&& what) noexcept {
+  COWIRE_ASSERT(what.owner_.get() == this);
+  what.owner_.reset();
+  return what.frame_;
+}
+
+payload producer::try_acquire() noexcept {
+  frame_index frame;
+  if (stopped() || !waiters_.empty() || !take(frame)) return {};
+  return lease(frame, 0);
+}
+
+void producer::release(frame_index frame) noexcept {
+  pool_.release(frame);
+  // Whoever waits for frames is served as if the frame had come back from the wire.
+  if (!waiters_.empty()) wake();
+}
+
+tx_request producer::make_request(const sender_state& from, frame_index frame, std::size_t length,
+                                  std::uint16_t sum, const endpoint& to) noexcept {
+  const auto destination = request_destination::from(to);
+  tx_request request;
+  request.destination = destination.bytes;
+  request.frame = frame;
+  request.length = static_cast<std::uint16_t>(length);
+  request.flow_class = from.flow_class;
+  request.source_port = from.source_port;
+  request.destination_port = destination.port;
+  request.payload_sum = sum;
+  request.destination_sum = destination.sum;
+  request.sender = from.id;
+  request.family = destination.family;
+  return request;
+}
+
+void producer::submit(std::span<tx_request> requests) noexcept {
+  for (const tx_request& request : requests)
+    generation_of_[request.frame - channel_.first_frame] = newest_generation();
+  outstanding_.back() += static_cast<std::uint32_t>(requests.size());
+  submitted_.add(requests.size());
+  const auto pushed = channel_.requests.push_some(requests);
+  COWIRE_ASSERT(pushed == requests.size());  // The ring holds every frame of the slice.
+  owner_->work_bell().ring();
+}
+
+std::error_code producer::try_send(const sender_state& from, std::span<const std::byte> bytes,
+                                   const endpoint& to) noexcept {
+  if (stopped()) return error::closed;
+  if (bytes.size() > pool_.payload_capacity()) return error::too_long;
+  if (!from.family_served[static_cast<std::size_t>(to.address.family())])
+    return error::family_mismatch;
+  frame_index frame;
+  if (!waiters_.empty() || !take(frame)) return error::would_block;
+  const auto sum = fold_sum(copy_and_sum(pool_.payload(frame).data(), bytes));
+  tx_request request = make_request(from, frame, bytes.size(), sum, to);
+  submit({&request, 1});
+  return {};
+}
+
+std::error_code producer::send(const sender_state& from, payload&& what,
+                               const endpoint& to) noexcept {
+  if (stopped()) return error::closed;
+  COWIRE_ASSERT(what.owner_.get() == this);
+  if (!from.family_served[static_cast<std::size_t>(to.address.family())])
+    return error::family_mismatch;
+  const auto sum = fold_sum(sum_bytes(what.content()));
+  tx_request request = make_request(from, what.frame_, what.size(), sum, to);
+  what.owner_.reset();  // The frame is the TX core's now.
+  submit({&request, 1});
+  return {};
+}
+
+std::error_code producer::check(const send_operation& op) const noexcept {
+  if (stopped()) return error::closed;
+  if (op.destinations().empty()) return error::no_destination;
+  if (op.bytes.size() > pool_.payload_capacity()) return error::too_long;
+  for (const endpoint& to : op.destinations())
+    if (!op.from->family_served[static_cast<std::size_t>(to.address.family())])
+      return error::family_mismatch;
+  return {};
+}
+
+bool producer::advance(send_operation& op) noexcept {
+  COWIRE_ASSERT(!op.own || op.own.owner_.get() == this);
+  const auto to = op.destinations();
+  const auto content = op.own ? op.own.content() : op.bytes;
+  const auto sum = fold_sum(sum_bytes(content));
+  std::array<tx_request, batch> requests;
+  while (op.sent < to.size()) {
+    std::size_t count = 0;
+    for (; count < batch && op.sent + count < to.size(); ++count) {
+      const endpoint& destination = to[op.sent + count];
+      frame_index frame;
+      // The payload's own frame goes last: until then it is what the copies are made from.
+      if (op.own && op.sent + count + 1 == to.size()) {
+        frame = op.own.frame_;
+        op.own.owner_.reset();
+      } else if (take(frame)) {
+        std::ranges::copy(content, pool_.payload(frame).begin());
+      } else {
+        break;
+      }
+      requests[count] = make_request(*op.from, frame, content.size(), sum, destination);
+    }
+    if (count == 0) return false;
+    submit({requests.data(), count});
+    op.sent += count;
+  }
+  return true;
+}
+
+// Waiting
+// -------------------------------------------------------------------------------------------
+
+void producer::acquire(direct_completion<std::error_code, payload> done) {
+  if (stopped()) return done.complete(error::closed, payload{});
+  if (payload now = try_acquire()) return done.complete({}, std::move(now));
+  done.on_cancel(self(), ++ticket_);
+  waiters_.push_back({ticket_, std::move(done), {}, {}, {}, self()});
+  if (ask_for_wake()) serve();
+}
+
+void producer::send_all(send_operation op) {
+  if (const auto ec = check(op)) return op.done.complete(ec, std::size_t{0});
+  if (waiters_.empty() && advance(op)) return op.done.complete({}, std::size_t{op.sent});
+  op.done.on_cancel(self(), ++ticket_);
+  waiters_.push_back({ticket_, {}, std::move(op), {}, {}, self()});
+  if (ask_for_wake()) serve();
+}
+
+void producer::flush(direct_completion<std::error_code> done) {
+  collect();
+  const std::uint64_t generation = close_generation();
+  if (generation < oldest_generation_) return done.complete({});
+  done.on_cancel(self(), ++ticket_);
+  drains_.push_back({ticket_, generation, std::move(done), {}, self()});
+  if (ask_for_wake()) serve();
+}
+
+void producer::when_drained(std::function<void()> then) {
+  collect();
+  const std::uint64_t generation = close_generation();
+  if (generation < oldest_generation_) return then();
+  retirements_.push_back({generation, std::move(then)});
+}
+
+void producer::cancel(std::uint64_t ticket) {
+  const auto same = [ticket](const auto& w) { return w.ticket == ticket; };
+  deliveries out;
+  if (const auto w = std::ranges::find_if(waiters_, same); w != waiters_.end()) {
+    w->result = operation_aborted();
+    out.frames.splice(out.frames.end(), waiters_, w);
+  } else if (const auto d = std::ranges::find_if(drains_, same); d != drains_.end()) {
+    d->result = operation_aborted();
+    out.drains.splice(out.drains.end(), drains_, d);
+  }
+  if (ask_for_wake()) serve();  // The next in line may have another executor.
+  out.run();
+}
+
+std::uint64_t producer::close_generation() {
+  if (outstanding_.back() == 0 && outstanding_.size() == 1) return oldest_generation_ - 1;
+  if (outstanding_.back() == 0) return newest_generation() - 1;
+  outstanding_.push_back(0);
+  return newest_generation() - 1;
+}
+
+void producer::came_back(frame_index frame) noexcept {
+  const auto generation = generation_of_[frame - channel_.first_frame];
+  --outstanding_[generation - oldest_generation_];
+  pool_.release(frame);
+}
+
+bool producer::collect() noexcept {
+  std::array<frame_index, batch> frames;
+  bool any = false;
+  for (auto* ring : {&channel_.returned, &channel_.returned_by_kernel}) {
+    while (const auto count = ring->pop_some(frames)) {
+      any = true;
+      for (std::size_t i = 0; i < count; ++i) came_back(frames[i]);
+    }
+  }
+  while (outstanding_.size() > 1 && outstanding_.front() == 0) {
+    outstanding_.pop_front();
+    ++oldest_generation_;
+  }
+  while (!retirements_.empty() && retirements_.front().generation < oldest_generation_) {
+    retirements_.front().then();
+    retirements_.pop_front();
+  }
+  return any;
+}
+
+bool producer::ask_for_wake() {
+  if (waiters_.empty() && drains_.empty()) {
+    nobody_waits();
+    return false;
+  }
+  {
+    const std::lock_guard lock(wake_mutex_);
+    if (waiters_.empty())
+      wake_executor_ = drains_.front().done.executor();
+    else if (const waiter& first = waiters_.front(); first.acquire.armed())
+      wake_executor_ = first.acquire.executor();
+    else
+      wake_executor_ = first.send.done.executor();
+  }
+  channel_.waiting.store(true, std::memory_order_release);  // Pairs with the exchange in wake().
+  // Pairs with the fence of whoever returned frames: either it sees `waiting`, or we see the
+  // frames.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return channel_.returned.readable() != 0 || channel_.returned_by_kernel.readable() != 0 ||
+         (stopped() && !waiters_.empty());
+}
+
+void producer::nobody_waits() noexcept {
+  channel_.waiting.store(false, std::memory_order_relaxed);
+  const std::lock_guard lock(wake_mutex_);
+  wake_executor_ = nullptr;
+}
+
+void producer::wake() {
+  if (!channel_.waiting.exchange(false, std::memory_order_acq_rel)) return;
+  std::shared_ptr<producer> alive;  // Released after the lock, which its deleter takes.
+  // Under the lock, so that the executor's context may go away once nobody waits.
+  const std::lock_guard lock(wake_mutex_);
+  alive = self_.lock();
+  if (alive && wake_executor_)
+    asio::post(wake_executor_, [alive = std::move(alive)] { alive->serve(); });
+}
+
+void producer::serve() {
+  deliveries out;
+  do {
+    collect();
+    serve_frames(out);
+    serve_drains(out);
+  } while (ask_for_wake());
+  out.run();  // Last: a handler may use this producer on another thread at once.
+}
+
+void producer::serve_frames(deliveries& out) {
+  while (!waiters_.empty()) {
+    waiter& first = waiters_.front();
+    if (stopped()) {
+      first.result = error::closed;
+    } else if (first.acquire.armed()) {
+      frame_index frame;
+      if (!pool_.try_acquire(frame)) return;
+      first.got = lease(frame, 0);
+    } else if (!advance(first.send)) {
+      return;
+    }
+    out.frames.splice(out.frames.end(), waiters_, waiters_.begin());
+  }
+}
+
+void producer::serve_drains(deliveries& out) {
+  while (!drains_.empty()) {
+    const bool drained = drains_.front().generation < oldest_generation_;
+    if (!drained && !owner_->ended()) return;
+    if (!drained) drains_.front().result = error::closed;
+    out.drains.splice(out.drains.end(), drains_, drains_.begin());
+  }
+}
+
+void producer::retire(const sender_state& sender) { owner_->retire(sender); }
+
+// Lending
+// -------------------------------------------------------------------------------------------
+
+bool producer::stopped() const noexcept { return owner_->stopping(); }
+
+producer::executor_type producer::fallback() const { return owner_->control_executor(); }
+
+void producer::lend(std::shared_ptr<engine> owner, const std::shared_ptr<producer>& handle) {
+  owner_ = std::move(owner);
+  const std::lock_guard lock(wake_mutex_);
+  self_ = handle;
+}
+
+void producer::take_back() {
+  COWIRE_ASSERT(waiters_.empty() && drains_.empty());  // Each of them holds a handle.
+  nobody_waits();
+  {
+    const std::lock_guard lock(wake_mutex_);
+    self_.reset();
+  }
+  owner_.reset();  // Last: it may be what keeps the engine, and so this object.
+}
+
+}  // namespace detail
+}  // namespace cowire

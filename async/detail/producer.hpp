@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What is behind producer, sender and payload: a slice of the frames, the rings to the TX core,
+/// and those who wait for frames.
+///
+/// Serialised use ("the producer's thread"), but for wake() and counters. The rings hold the whole
+/// slice, so a push cannot fail, and an operation waits for nothing but a frame.
+///
+/// How a waiter is woken: the producer stores `waiting` in its channel, fences, and looks at the
+/// return rings once more (pairs with the fence of whoever returns frames). The control thread
+/// finds `waiting` set, clears it, and posts serve() to the executor of the first waiter, which
+/// runs where the producer is used.
+#pragma once
+
+#include <cowire/async/asio.hpp>
+#include <cowire/async/detail/backing_socket.hpp>
+#include <cowire/async/detail/direct_completion.hpp>
+#include <cowire/async/detail/event_queue.hpp>
+#include <cowire/async/payload.hpp>
+#include <cowire/async/ring_context.hpp>
+#include <cowire/base/error.hpp>
+#include <cowire/xdp/frame_pool.hpp>
+#include <cowire/xdp/producer_channel.hpp>
+#include <cowire/xdp/tx_counters.hpp>
+#include <cowire/xdp/tx_request.hpp>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace cowire {
+
+/// Something the kernel or the network said about a datagram that was submitted earlier.
+struct send_error {
+  enum class origin : std::uint8_t {
+    local,    ///< This host refused it: no route, not permitted, too big ...
+    network,  ///< An ICMP message came back.
+  };
+  endpoint destination{};
+  std::error_code code{};  ///< In std::system_category(): ENETUNREACH, ECONNREFUSED, EMSGSIZE ...
+  std::uint32_t mtu = 0;   ///< With EMSGSIZE: the path MTU to the destination, where it is known.
+  origin from = origin::local;
+};
+
+namespace detail {
+
+class engine;
+class producer;
+
+/// One sender as the producer (hot fields) and the kernel path (the rest) see it.
+struct sender_state {
+  std::uint32_t id = 0;
+  flow_class_id flow_class = 0;
+  be16 source_port;
+  std::array<bool, 2> family_served{};  ///< By ip_family: whether a backing socket exists.
+  producer* via = nullptr;              ///< Lives as long as the engine, lent out or idle.
+  std::shared_ptr<backing_socket> socket;
+  std::array<send_control, 2> control;  ///< By ip_family.
+  std::uint32_t scope = 0;              ///< Interface of link-local destinations, 0 = none.
+  std::shared_ptr<event_queue<send_error>> errors;
+};
+
+class producer final : public cancellable {
+ public:
+  using executor_type = ring_context::executor_type;
+
+  producer(std::uint32_t id, const frame_memory& memory, const frame_slice& slice);
+  producer(const producer&) = delete;
+  producer& operator=(const producer&) = delete;
+  ~producer();
+
+  // The producer's thread.
+  // -------------------------------------------------------------------------
+
+  [[nodiscard]] payload try_acquire() noexcept;
+  [[nodiscard]] std::error_code try_send(const sender_state& from, std::span<const std::byte> bytes,
+                                         const endpoint& to) noexcept;
+  [[nodiscard]] std::error_code send(const sender_state& from, payload&& what,
+                                     const endpoint& to) noexcept;
+  /// Gives a leased frame back.
+  void release(frame_index frame) noexcept;
+  [[nodiscard]] std::size_t payload_capacity() const noexcept { return pool_.payload_capacity(); }
+  [[nodiscard]] const frame_slice& slice() const noexcept { return pool_.slice(); }
+  /// Frames without a payload around them, for the intake, whose frames the kernel fills: taken
+  /// from the pool, made a payload, made a bare frame again.
+  [[nodiscard]] bool take(frame_index& frame) noexcept;
+  [[nodiscard]] payload lease(frame_index frame, std::size_t size) noexcept;
+  [[nodiscard]] frame_index detach(payload&& what) noexcept;
+
+  template <class Handler>
+  static void start_acquire(const std::shared_ptr<producer>& self, Handler handler) {
+    direct_completion<std::error_code, payload> done(std::move(handler), self->fallback());
+    self->acquire(std::move(done));
+  }
+  /// Source: payload, or span of bytes. To: span of endpoints, or one endpoint.
+  template <class Source, class To, class Handler>
+  static void start_send(const std::shared_ptr<producer>& self,
+                         const std::shared_ptr<sender_state>& from, Source source, const To& to,
+                         Handler handler) {
+    send_operation op{from, {}, {}, {}, {}, 0, {}};
+    if constexpr (std::is_same_v<Source, payload>)
+      op.own = std::move(source);
+    else
+      op.bytes = source;
+    if constexpr (std::is_same_v<To, endpoint>)
+      op.one = to;
+    else
+      op.many = to;
+    op.done = direct_completion<std::error_code, std::size_t>(std::move(handler), self->fallback());
+    self->send_all(std::move(op));
+  }
+  template <class Handler>
+  static void start_flush(const std::shared_ptr<producer>& self, Handler handler) {
+    direct_completion<std::error_code> done(std::move(handler), self->fallback());
+    self->flush(std::move(done));
+  }
+
+  /// Calls `then`, now or in a later call of the producer's thread, when everything submitted so
+  /// far has come back.
+  void when_drained(std::function<void()> then);
+
+  /// A sender's handle is gone.
+  void retire(const sender_state& sender);
+
+  // The engine. -----------------------------------------------------------------------------------
+
+  /// Hands the producer out: to a new owner, whose handles end in a call of `recycle`.
+  void lend(std::shared_ptr<engine> owner, const std::shared_ptr<producer>& self);
+  /// Nobody uses it any more; frames on the way come back to the next owner.
+  void take_back();
+  /// While nobody has it: takes home what came back, and lets retired senders go.
+  void settle() { static_cast<void>(collect()); }
+
+  /// Control thread, when frames came back or the engine stops: has the waiters served.
+  void wake();
+  [[nodiscard]] producer_channel& channel() noexcept { return channel_; }
+  /// Datagrams submitted. Any thread.
+  [[nodiscard]] std::uint64_t submitted() const noexcept { return submitted_.get(); }
+
+ private:
+  struct send_operation {
+    std::shared_ptr<sender_state> from;
+    payload own;                       ///< What to send ...
+    std::span<const std::byte> bytes;  ///< ... or what to copy, where `own` is empty.
+    std::span<const endpoint> many;    ///< To whom ...
+    std::optional<endpoint> one;       ///< ... or to whom alone.
+    std::size_t sent = 0;
+    direct_completion<std::error_code, std::size_t> done;
+
+    [[nodiscard]] std::span<const endpoint> destinations() const noexcept {
+      return one ? std::span<const endpoint>(&*one, 1) : many;
+    }
+  };
+  struct waiter {
+    std::uint64_t ticket = 0;
+    direct_completion<std::error_code, payload> acquire;  ///< Either this is armed ...
+    send_operation send;                                  ///< ... or this one's `done`.
+    payload got;
+    std::error_code result;
+    std::shared_ptr<producer> keep;  ///< A handle: who waits still uses the producer.
+  };
+  struct drain_waiter {
+    std::uint64_t ticket = 0;
+    std::uint64_t generation = 0;  ///< Done when all of this and older generations came back.
+    direct_completion<std::error_code> done;
+    std::error_code result;
+    std::shared_ptr<producer> keep;
+  };
+  struct retirement {
+    std::uint64_t generation = 0;
+    std::function<void()> then;
+  };
+  /// What is due to complete; delivered after the state is consistent, as the last thing.
+  struct deliveries;
+
+  [[nodiscard]] executor_type fallback() const;
+  [[nodiscard]] bool stopped() const noexcept;
+  void acquire(direct_completion<std::error_code, payload> done);
+  void send_all(send_operation op);
+  void flush(direct_completion<std::error_code> done);
+  void cancel(std::uint64_t ticket) override;
+
+  [[nodiscard]] std::error_code check(const send_operation& op) const noexcept;
+  /// Submits as much as there are frames for; true when the operation is over.
+  [[nodiscard]] bool advance(send_operation& op) noexcept;
+  void submit(std::span<tx_request> requests) noexcept;
+  [[nodiscard]] static tx_request make_request(const sender_state& from, frame_index frame,
+                                               std::size_t length, std::uint16_t sum,
+                                               const endpoint& to) noexcept;
+  /// Takes home what came back; true if anything did.
+  bool collect() noexcept;
+  void came_back(frame_index frame) noexcept;
+  [[nodiscard]] std::uint64_t newest_generation() const noexcept {
+    return oldest_generation_ + outstanding_.size() - 1;
+  }
+  [[nodiscard]] std::uint64_t close_generation();
+  void serve();
+  void serve_frames(deliveries& out);
+  void serve_drains(deliveries& out);
+  void nobody_waits() noexcept;
+  /// Asks to be woken if there is somebody to wake; true when frames came back meanwhile.
+  [[nodiscard]] bool ask_for_wake();
+  [[nodiscard]] std::shared_ptr<producer> self() const noexcept { return self_.lock(); }
+
+  producer_channel channel_;
+  frame_pool pool_;
+  single_writer_counter submitted_;
+  std::shared_ptr<engine> owner_;
+
+  std::list<waiter> waiters_;
+  std::list<drain_waiter> drains_;
+  std::deque<retirement> retirements_;
+  std::uint64_t ticket_ = 0;
+
+  /// Frames on the way are counted by generation; a flush closes one.
+  std::vector<std::uint64_t> generation_of_;
+  std::deque<std::uint32_t> outstanding_{0};
+  std::uint64_t oldest_generation_ = 1;  ///< From 1: "all before it" is then a generation too.
+
+  /// Guards the two below against the control thread, which reads them in wake().
+  std::mutex wake_mutex_;
+  asio::any_io_executor wake_executor_;
+  std::weak_ptr<producer> self_;
+};
+
+}  // namespace detail
+}  // namespace cowire

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/route_service.hpp>
+#include <cowire/base/assert.hpp>
+#include <cowire/netlink/request_socket.hpp>
+
+#include <linux/neighbour.h>
+#include <linux/netlink.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace cowire::detail {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto tick_period = 250ms;
+constexpr auto poke_period = 1s;
+/// Pokes a period at most: an idle subnet full of STALE entries must not become an ARP storm.
+constexpr int pokes_max = 32;
+/// As net.ipv4.route.mtu_expires and net.ipv6.route.mtu_expires have it by default.
+constexpr auto path_mtu_lifetime = 600s;
+constexpr int event_buffer_bytes = 64 << 20;
+constexpr int reply_buffer_bytes = 4 << 20;
+constexpr std::size_t differences_logged_max = 8;
+
+unique_fd checked(unique_fd fd, std::error_code ec, const char* what) {
+  if (ec) throw_error(ec, what);
+  return fd;
+}
+
+unique_fd open_events() {
+  std::error_code ec;
+  auto fd = netlink::open_event_socket(
+      {.non_blocking = true, .receive_buffer_bytes = event_buffer_bytes}, ec);
+  return checked(std::move(fd), ec, "netlink event socket");
+}
+
+unique_fd open_requests() {
+  std::error_code ec;
+  auto fd = netlink::open_request_socket(
+      {.non_blocking = true, .receive_buffer_bytes = reply_buffer_bytes}, ec);
+  return checked(std::move(fd), ec, "netlink request socket");
+}
+
+constexpr datagram_source::options buffers(std::size_t count) {
+  datagram_source::options out;
+  out.buffer_count = count;
+  out.payload_capacity = netlink::datagram_size_max;
+  out.name_capacity = 16;  // sockaddr_nl has 12 bytes.
+  return out;
+}
+
+bool from_kernel(const datagram& d) noexcept {
+  sockaddr_nl from{};
+  if (d.source().size() < sizeof from) return false;
+  std::memcpy(&from, d.source().data(), sizeof from);
+  return from.nl_pid == 0;
+}
+
+std::int64_t unix_time_ns(route_service::clock::time_point t) noexcept {
+  const auto ago = route_service::clock::now() - t;
+  const auto then = std::chrono::system_clock::now() - ago;
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(then.time_since_epoch()).count();
+}
+
+}  // namespace
+
+route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher& tables,
+                             route_service_options options)
+    : ring_(ring),
+      epochs_(epochs),
+      options_(std::move(options)),
+      event_fd_(open_events()),
+      request_fd_(open_requests()),
+      poke_fd_(open_requests()),
+      events_(ring, event_fd_.get(), buffers(64)),
+      replies_(ring, request_fd_.get(), buffers(16)),
+      timer_(ring),
+      compiler_(mirror_, epochs, tables, {.performance_mode = options_.performance_mode}) {}
+
+route_service::~route_service() = default;
+
+void route_service::start(std::function<void()> ready) {
+  ready_ = std::move(ready);
+  read_settings();
+  const auto now = clock::now();
+  next_tick_ = now + tick_period;
+  next_poke_ = now + poke_period;
+  next_audit_ =
+      options_.update_interval > 0ms ? now + options_.update_interval : clock::time_point::max();
+  const auto rethrow = [](std::exception_ptr error) {
+    if (error) std::rethrow_exception(error);
+  };
+  co_spawn(ring_.get_executor(), follow_events(), rethrow);
+  co_spawn(ring_.get_executor(), follow_replies(), rethrow);
+  monitor_.start();
+  send_requests();
+  co_spawn(ring_.get_executor(), keep_time(), rethrow);
+}
+
+void route_service::stop() {
+  if (std::exchange(stopped_, true)) return;
+  events_.cancel();
+  replies_.cancel();
+  timer_.cancel();
+  const std::lock_guard lock(mutex_);
+  for (const auto& weak : subscribers_)
+    if (const auto queue = weak.lock()) queue->close();
+}
+
+awaitable<void> route_service::follow_events() {
+  while (!stopped_) {
+    auto [ec, batch] = co_await events_.async_receive_some(as_tuple(use_awaitable));
+    if (stopped_) co_return;
+    const auto now = clock::now();
+    if (ec) monitor_.on_overrun(now);
+    for (const datagram& d : batch) {
+      if (d.truncated())
+        monitor_.on_overrun(now);
+      else if (from_kernel(d))
+        monitor_.on_event_datagram(d.payload(), now);
+    }
+    advance();
+  }
+}
+
+awaitable<void> route_service::follow_replies() {
+  while (!stopped_) {
+    auto [ec, batch] = co_await replies_.async_receive_some(as_tuple(use_awaitable));
+    if (stopped_) co_return;
+    const auto now = clock::now();
+    if (ec) monitor_.on_reply_loss();
+    for (const datagram& d : batch) {
+      if (d.truncated())
+        monitor_.on_reply_loss();
+      else if (from_kernel(d))
+        monitor_.on_reply_datagram(d.payload(), now);
+    }
+    advance();
+  }
+}
+
+awaitable<void> route_service::keep_time() {
+  while (!stopped_) {
+    const auto deadline = std::min(next_tick_, monitor_.deadline().value_or(next_tick_));
+    timer_.expires_at(deadline);
+    co_await timer_.async_wait(as_tuple(use_awaitable));
+    if (stopped_) co_return;
+    const auto now = clock::now();
+    monitor_.on_timer(now);
+    if (now >= next_tick_) upkeep(now);
+    advance();
+  }
+}
+
+void route_service::advance() {
+  while (auto event = monitor_.next_event()) handle(*event);
+  if (!in_refresh_) publish();
+  if (std::exchange(links_changed_, false) && on_links) on_links();
+  send_requests();
+  if (const auto deadline = monitor_.deadline(); deadline && *deadline < timer_.expiry())
+    timer_.cancel();  // keep_time() looks again.
+}
+
+void route_service::send_requests() {
+  while (const auto request = monitor_.next_request(clock::now())) {
+    // A failure shows as silence, which the monitor's deadline deals with.
+    if (::send(request_fd_.get(), request->data(), request->size(), MSG_DONTWAIT) < 0)
+      log(log_severity::warning, "netlink dump request: " + errno_name(errno));
+  }
+}
+
+// Events
+// --------------------------------------------------------------------------------------------
+
+void route_service::handle(netlink::monitor_event& event) {
+  std::visit([this](auto& e) { on(e); }, event);
+}
+
+void route_service::on(netlink::events::sync_started&) {
+  shadow_.emplace();
+  shadow_pending_.clear();
+}
+
+void route_service::on(netlink::events::object& e) {
+  if (in_refresh_) {
+    mirror_changes changes;
+    mirror_.apply(e.value, changes,
+                  e.from_event ? message_origin::notification : message_origin::dump);
+    note(std::move(changes));
+    return;
+  }
+  if (!shadow_) return;
+  const bool same_dump = !e.from_event && !shadow_pending_.empty() &&
+                         netlink::kind_of(shadow_pending_.back()) == netlink::kind_of(e.value);
+  if (!same_dump) flush_shadow();
+  if (!e.from_event) {
+    shadow_pending_.push_back(std::move(e.value));
+    return;
+  }
+  mirror_changes ignored;  // A shadow decides nothing.
+  shadow_->apply(e.value, ignored, message_origin::notification);
+}
+
+void route_service::on(netlink::events::dump_restarted& e) {
+  std::erase_if(shadow_pending_, [&](const netlink::message& m) {
+    return netlink::kind_of(m) == e.scope.kind && netlink::matches(e.scope.filter, m);
+  });
+}
+
+void route_service::flush_shadow() {
+  mirror_changes ignored;
+  for (const auto& message : shadow_pending_)
+    shadow_->apply(message, ignored, message_origin::dump);
+  shadow_pending_.clear();
+}
+
+void route_service::on(netlink::events::sync_complete&) {
+  flush_shadow();
+  const bool audit = std::exchange(auditing_, false);
+  std::vector<std::string> differences;
+  if (audit) differences = difference(mirror_, *shadow_);
+  mirror_changes changes;
+  mirror_.replace_with(std::move(*shadow_), changes);
+  shadow_.reset();
+  read_settings();
+  links_changed_ = true;
+  note(std::move(changes));
+  {
+    const std::lock_guard lock(mutex_);
+    ++(audit ? stats_.audits : stats_.resyncs);
+    stats_.audit_differences += differences.size();
+  }
+  for (std::size_t i = 0; i < std::min(differences.size(), differences_logged_max); ++i)
+    log(log_severity::warning, "audit: no notification told of: " + differences[i]);
+  if (!audit || !differences.empty()) {
+    route_change change;
+    change.what = route_change::kind::resynced;
+    report(std::move(change), clock::now());
+  }
+}
+
+void route_service::on(netlink::events::sync_abandoned& e) {
+  shadow_.reset();
+  shadow_pending_.clear();
+  auditing_ = false;
+  log(log_severity::warning, "re-synchronising with the kernel: " + e.reason.message());
+}
+
+void route_service::on(netlink::events::change& e) {
+  mirror_changes changes;
+  route_change told = describe(e.value, mirror_);  // Before: a removed device has a name still.
+  mirror_.apply(e.value, changes);
+  if (std::holds_alternative<netlink::link>(e.value)) links_changed_ = true;
+  if (changes.refresh_advised) {
+    monitor_.request_refresh({netlink::object_kind::nexthop, {}});
+    monitor_.request_refresh({netlink::object_kind::route, {}});
+  }
+  if (changes.empty()) return;
+  note(std::move(changes));
+  report(std::move(told), e.received_at);
+}
+
+void route_service::on(netlink::events::refresh_started& e) {
+  in_refresh_ = true;
+  mirror_.begin_refresh(e.scope.kind);
+}
+
+void route_service::on(netlink::events::refresh_complete& e) {
+  in_refresh_ = false;
+  mirror_changes changes;
+  mirror_.end_refresh(e.scope.kind, changes);
+  note(std::move(changes));
+}
+
+void route_service::note(mirror_changes&& changes) {
+  // Devices of whose settings nothing is known yet: created since they were read.
+  const auto is_new = [this](std::uint32_t index) {
+    return mirror_.find_device(index) != nullptr && !known_devices_.contains(index);
+  };
+  const bool new_devices = std::ranges::any_of(changes.links, is_new);
+  compiler_.note(std::move(changes));
+  if (new_devices) read_settings();
+}
+
+void route_service::read_settings() {
+  known_devices_.clear();
+  for (const auto& [index, device] : mirror_.devices()) known_devices_.insert(index);
+  mirror_changes changes;
+  mirror_.set_settings(read_mirror_settings(mirror_), changes);
+  compiler_.note(std::move(changes));
+}
+
+void route_service::learn_path_mtu(const ip_address& destination, std::uint32_t mtu) {
+  mirror_changes changes;
+  mirror_.set_path_mtu(destination, mtu, clock::now() + path_mtu_lifetime, changes);
+  compiler_.note(std::move(changes));
+  publish();
+}
+
+// Publication
+// ---------------------------------------------------------------------------------------
+
+void route_service::report(route_change change, clock::time_point received_at) {
+  if (unpublished_.empty()) oldest_unpublished_ = received_at;
+  unpublished_.emplace_back(std::move(change), received_at);
+}
+
+void route_service::publish() {
+  if (!compiler_.pending() && unpublished_.empty()) return;
+  if (ready_ && !monitor_.in_sync()) return;  // Nothing before the first whole state.
+  const auto published = compiler_.publish();
+  const auto now = clock::now();
+  {
+    const std::lock_guard lock(mutex_);
+    ++stats_.publications;
+    stats_.version = published.version;
+    if (!unpublished_.empty()) {
+      stats_.last_delay_ns = (now - oldest_unpublished_).count();
+      stats_.worst_delay_ns = std::max(stats_.worst_delay_ns, stats_.last_delay_ns);
+    }
+    std::erase_if(subscribers_, [](const auto& weak) { return weak.expired(); });
+    for (auto& [change, received_at] : unpublished_) {
+      change.version = published.version;
+      change.event_time_ns = unix_time_ns(received_at);
+      change.publish_time_ns = unix_time_ns(now);
+      for (const auto& weak : subscribers_) {
+        const auto queue = weak.lock();
+        if (!queue || queue->push(change) || queue->closed()) continue;
+        route_change marker = change;
+        marker = {};
+        marker.what = route_change::kind::resynced;
+        marker.version = change.version;
+        marker.event_time_ns = change.event_time_ns;
+        marker.publish_time_ns = change.publish_time_ns;
+        queue->replace_all(std::move(marker));
+      }
+    }
+  }
+  unpublished_.clear();
+  update_stats();
+  if (monitor_.in_sync() && ready_) std::exchange(ready_, nullptr)();
+}
+
+void route_service::update_stats() {
+  const auto& counters = monitor_.counters();
+  const auto compiled = compiler_.statistics();
+  std::size_t neighbours = 0;
+  mirror_.for_each_neighbour([&](const auto&) { ++neighbours; });
+  const std::lock_guard lock(mutex_);
+  stats_.messages = counters.events + counters.dumped_objects;
+  stats_.malformed = counters.malformed;
+  stats_.overruns = counters.overruns;
+  stats_.interrupted_dumps = counters.interrupted_dumps;
+  stats_.routes = mirror_.route_count();
+  stats_.rules = mirror_.rules(ip_family::v4).size() + mirror_.rules(ip_family::v6).size();
+  stats_.links = mirror_.devices().size();
+  stats_.neighbours = neighbours;
+  stats_.hops = compiled.hops;
+  stats_.path_lists = compiled.path_lists;
+  stats_.class_tables = compiled.class_tables;
+}
+
+std::shared_ptr<event_queue<route_change>> route_service::subscribe(std::size_t limit) {
+  auto queue = std::make_shared<event_queue<route_change>>(ring_.get_executor(), limit);
+  const std::lock_guard lock(mutex_);
+  subscribers_.push_back(queue);
+  return queue;
+}
+
+route_stats route_service::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+// Upkeep
+// --------------------------------------------------------------------------------------------
+
+void route_service::upkeep(clock::time_point now) {
+  next_tick_ = now + tick_period;
+  mirror_changes changes;
+  mirror_.expire(now, changes);
+  compiler_.note(std::move(changes));
+  epochs_.reclaim();
+  if (now >= next_poke_) poke_neighbours(now);
+  if (now >= next_audit_) {
+    next_audit_ = now + options_.update_interval;
+    if (!shadow_ && monitor_.in_sync()) {
+      auditing_ = true;
+      monitor_.request_sync();
+    }
+  }
+  if (on_tick) on_tick();
+}
+
+void route_service::poke_neighbours(clock::time_point now) {
+  next_poke_ = now + poke_period;
+  if (!interface_in_use) return;
+  int pokes = 0;
+  mirror_.for_each_neighbour([&](const netlink::neighbour& n) {
+    // STALE alone: the poke would strip a PERMANENT, NOARP or managed entry of that state.
+    const bool stale = n.state == NUD_STALE && n.extended_flags == 0 &&
+                       (n.flags & (NTF_EXT_LEARNED | NTF_PROXY)) == 0;
+    if (!stale || pokes == pokes_max || !interface_in_use(n.index)) return;
+    const auto request = netlink::neighbour_poke(n.index, n.destination, 0);
+    if (::send(poke_fd_.get(), request.data(), request.size(), MSG_DONTWAIT) >= 0) ++pokes;
+  });
+  char answer[4096];  // Only refusals are answered: the entry is gone, or we lack the privilege.
+  while (::recv(poke_fd_.get(), answer, sizeof answer, MSG_DONTWAIT) > 0) continue;
+  const std::lock_guard lock(mutex_);
+  stats_.neighbour_pokes += static_cast<std::uint64_t>(pokes);
+}
+
+void route_service::log(log_severity severity, const std::string& text) const {
+  if (options_.log) options_.log(severity, text);
+}
+
+}  // namespace cowire::detail

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Drives monitor -> mirror -> compiler -> publisher on a ring: the kernel's routing state goes in,
+/// published forwarding tables come out, and whoever watches hears of it.
+///
+/// Two netlink sockets: one receives events all the time, one asks (dumps, neighbour upkeep). What
+/// a batch of notifications changed is published once, as soon as the batch is applied. A re-sync
+/// or an audit builds a shadow mirror meanwhile and takes it over in a single publication.
+///
+/// All calls on the ring thread, but where said otherwise. Created and destroyed while the ring
+/// does not run, or on the ring thread. Network namespace: the creating thread's.
+#pragma once
+
+#include <cowire/async/datagram_source.hpp>
+#include <cowire/async/detail/event_queue.hpp>
+#include <cowire/async/ring_context.hpp>
+#include <cowire/async/ring_timer.hpp>
+#include <cowire/async/route_events.hpp>
+#include <cowire/base/unique_fd.hpp>
+#include <cowire/netlink/monitor.hpp>
+#include <cowire/route/compiler.hpp>
+#include <cowire/route/epoch.hpp>
+#include <cowire/route/mirror.hpp>
+#include <cowire/route/publisher.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace cowire::detail {
+
+struct route_service_options {
+  std::chrono::milliseconds update_interval{30'000};
+  bool performance_mode = true;
+  log_callback log{};
+};
+
+class route_service {
+ public:
+  using clock = std::chrono::steady_clock;
+
+  /// Opens and subscribes the sockets; throws std::system_error.
+  route_service(ring_context& ring, epoch_domain& epochs, publisher& tables,
+                route_service_options options);
+  ~route_service();
+  route_service(const route_service&) = delete;
+  route_service& operator=(const route_service&) = delete;
+
+  /// Begins. `ready` is called once, after the first complete state was published.
+  void start(std::function<void()> ready);
+  /// Ends all waiting; subscribers hear error::closed.
+  void stop();
+
+  [[nodiscard]] cowire::compiler& compiler() noexcept { return compiler_; }
+  [[nodiscard]] const mirror& state() const noexcept { return mirror_; }
+  /// Publishes what is pending and tells the subscribers.
+  void publish();
+  /// What the network said about one destination.
+  void learn_path_mtu(const ip_address& destination, std::uint32_t mtu);
+
+  /// Called after a publication that links had a part in.
+  std::function<void()> on_links;
+  /// Called every upkeep period.
+  std::function<void()> on_tick;
+  /// Whether datagrams leave through an interface now: only then its neighbours are kept fresh.
+  std::function<bool(std::uint32_t interface_index)> interface_in_use;
+
+  /// Any thread.
+  [[nodiscard]] std::shared_ptr<event_queue<route_change>> subscribe(std::size_t limit);
+  [[nodiscard]] route_stats stats() const;
+
+ private:
+  [[nodiscard]] awaitable<void> follow_events();
+  [[nodiscard]] awaitable<void> follow_replies();
+  [[nodiscard]] awaitable<void> keep_time();
+
+  void advance();
+  void handle(netlink::monitor_event& event);
+  void on(netlink::events::sync_started&);
+  void on(netlink::events::object& e);
+  void on(netlink::events::dump_restarted& e);
+  void on(netlink::events::sync_complete&);
+  void on(netlink::events::sync_abandoned& e);
+  void on(netlink::events::change& e);
+  void on(netlink::events::refresh_started& e);
+  void on(netlink::events::refresh_complete& e);
+  void flush_shadow();
+  void note(mirror_changes&& changes);
+  void report(route_change change, clock::time_point received_at);
+  void read_settings();
+  void upkeep(clock::time_point now);
+  void poke_neighbours(clock::time_point now);
+  void send_requests();
+  void update_stats();
+  void log(log_severity severity, const std::string& text) const;
+
+  ring_context& ring_;
+  epoch_domain& epochs_;
+  const route_service_options options_;
+  const unique_fd event_fd_, request_fd_, poke_fd_;
+  datagram_source events_, replies_;
+  ring_timer timer_;
+  netlink::monitor monitor_;
+  mirror mirror_;
+  cowire::compiler compiler_;
+
+  std::optional<mirror> shadow_;
+  /// Objects of the dump that runs: they reach the shadow when it is known to be whole.
+  std::vector<netlink::message> shadow_pending_;
+  bool auditing_ = false;  ///< The running sync was asked for by the audit, not by a loss.
+  bool in_refresh_ = false;
+  bool links_changed_ = false;
+  bool stopped_ = false;
+  std::function<void()> ready_;
+  clock::time_point next_tick_, next_audit_, next_poke_;
+  std::set<std::uint32_t> known_devices_;
+  std::vector<std::pair<route_change, clock::time_point>> unpublished_;
+  clock::time_point oldest_unpublished_;
+
+  mutable std::mutex mutex_;  ///< Guards the two below.
+  route_stats stats_;
+  std::vector<std::weak_ptr<event_queue<route_change>>> subscribers_;
+};
+
+/// What a message says, as route_change has it.
+[[nodiscard]] route_change describe(const netlink::message& message, const mirror& state);
+
+/// The sysctls that mirror_settings holds, of the calling thread's network namespace.
+[[nodiscard]] mirror_settings read_mirror_settings(const mirror& state);
+
+}  // namespace cowire::detail

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Datagrams of other processes: a Unix datagram socket whose messages become UDP datagrams.
+///
+/// The kernel receives each message straight into a frame (io_uring multishot recvmsg; the provided
+/// buffers are frames of the intake's own producer), so that the payload lands where it is sent
+/// from and is not copied again.
+///
+/// Wire format, one message a datagram on the Unix socket, numbers little-endian unless they are
+/// called be:
+///
+///     intake_header (32 bytes) | payload (payload_length bytes) |
+///     intake_destination[destination_count]
+///
+/// - type `send`: the payload goes to every destination, from UDP port `source_port` (0 = one the
+///   server picks). One message holds at most intake_message_capacity() bytes after the header.
+/// - type `flush`: no payload, no destinations. When everything that this client sent before has
+///   left the host or was counted, the server answers an intake_reply with the same `token` to the
+///   client's address; a client that has no address (did not bind) gets none.
+/// - Anything else is refused: counted, never answered, and the socket stays usable.
+///
+/// Back-pressure: without a free frame the server stops reading, and a client's blocking send
+/// waits. Nothing is dropped for want of room.
+///
+/// Trust: whoever may write to the socket's path may send from this host as the server. The socket
+/// is created with mode 0660; choose the directory accordingly.
+#pragma once
+
+#include <cowire/async/transmitter.hpp>
+#include <cowire/base/unique_fd.hpp>
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace cowire {
+
+inline constexpr std::uint32_t intake_magic = 0x31775763;  ///< "cWw1" in memory.
+inline constexpr std::uint8_t intake_version = 1;
+enum class intake_type : std::uint8_t { send = 1, flush = 2, reply = 3 };
+
+struct intake_header {
+  std::uint32_t magic = intake_magic;
+  std::uint8_t version = intake_version;
+  intake_type type = intake_type::send;
+  std::uint16_t flags = 0;  ///< None defined: must be 0.
+  std::uint16_t destination_count = 0;
+  std::uint16_t source_port = 0;  ///< Host order; 0 = the server picks.
+  std::uint32_t payload_length = 0;
+  std::uint64_t token = 0;     ///< Echoed in the reply to a flush.
+  std::uint64_t reserved = 0;  ///< Must be 0.
+};
+static_assert(sizeof(intake_header) == 32);
+
+struct intake_destination {
+  std::uint16_t family = 0;  ///< 4 or 6.
+  be16 port;
+  std::array<std::uint8_t, 16> address{};  ///< Network order; IPv4 in the first four, then zeros.
+
+  [[nodiscard]] static intake_destination from(const endpoint& to) noexcept;
+};
+static_assert(sizeof(intake_destination) == 20);
+
+/// What one client did so far, as the server saw it.
+struct intake_totals {
+  std::uint64_t messages = 0;   ///< Send messages accepted.
+  std::uint64_t submitted = 0;  ///< UDP datagrams made of them.
+  std::uint64_t failed = 0;     ///< UDP datagrams that could not be submitted (port in use ...).
+  std::uint64_t refused = 0;    ///< Messages that broke the format.
+  friend bool operator==(const intake_totals&, const intake_totals&) = default;
+};
+
+struct intake_reply {
+  intake_header header;  ///< type reply, the flush's token.
+  intake_totals totals;
+};
+static_assert(sizeof(intake_reply) == 64);
+
+/// A checked `send` or `flush` message; spans point into the bytes that were parsed.
+struct intake_message {
+  intake_type type = intake_type::send;
+  std::uint16_t source_port = 0;
+  std::uint64_t token = 0;
+  std::span<const std::byte> payload;
+  std::vector<endpoint> destinations;
+};
+/// Checks a message and takes it apart. `header` is its first 32 bytes (fewer if it is shorter),
+/// `body` all the rest. `message` is reused: its vector keeps its room. Errors: truncated,
+/// malformed, no_destination. Any input is safe.
+void parse_intake(std::span<const std::byte> header, std::span<const std::byte> body,
+                  intake_message& message, std::error_code& ec);
+
+/// Bytes that one message holds after its header, for the default frame size.
+[[nodiscard]] constexpr std::size_t intake_message_capacity(
+    std::size_t frame_size = 2048) noexcept {
+  return frame_size - 128;
+}
+
+struct intake_stats {
+  intake_totals totals;            ///< Of all clients.
+  std::size_t clients = 0;         ///< Clients with an address that were seen.
+  std::uint64_t replies_lost = 0;  ///< Replies that the client's socket did not take.
+};
+
+struct intake_options {
+  sender_options sender{};  ///< For every datagram, but the source port that a message names.
+  std::size_t client_limit = 1024;  ///< Clients whose totals are kept; the oldest is forgotten.
+};
+
+/// The server side. Runs on a thread of its own with two producers of the transmitter (one for what
+/// is received, one for the copies of fan-outs); must be destroyed before the transmitter.
+class intake {
+ public:
+  /// Binds `path` (a stale socket file that nobody serves is replaced); throws std::system_error.
+  intake(transmitter& tx, std::string path, intake_options options = {});
+  intake(const intake&) = delete;
+  intake& operator=(const intake&) = delete;
+  /// Removes the path. Messages that were received are sent; those still in the socket are lost.
+  ~intake();
+
+  [[nodiscard]] intake_stats stats() const;
+  [[nodiscard]] const std::string& path() const noexcept;
+
+ private:
+  struct impl;
+  std::unique_ptr<impl> impl_;
+};
+
+/// The client side: small and blocking. One thread at a time.
+class intake_client {
+ public:
+  /// Connects; throws std::system_error naming the path and whether anybody serves it.
+  explicit intake_client(const std::string& path);
+
+  /// Sends one payload to every destination, in several messages where they do not fit in one;
+  /// waits while the server has no room. Errors: too_long, no_destination, or errno
+  /// (ECONNREFUSED when the server went away).
+  void send(std::span<const std::byte> payload, std::span<const endpoint> destinations,
+            std::uint16_t source_port, std::error_code& ec);
+
+  /// Waits until everything sent before has left the host; this client's totals. Errors: ETIMEDOUT
+  /// or errno.
+  intake_totals flush(std::chrono::milliseconds timeout, std::error_code& ec);
+
+ private:
+  unique_fd fd_;
+  std::vector<std::byte> buffer_;
+  std::uint64_t token_ = 0;
+};
+
+}  // namespace cowire

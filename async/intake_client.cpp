@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/intake.hpp>
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace cowire {
+namespace {
+
+using clock = std::chrono::steady_clock;
+
+std::string remedy(int number, const std::string& path) {
+  const std::string what = "intake socket " + path;
+  if (number == ENOENT) return what + ": no such path; is `cowire run --intake` running?";
+  if (number == ECONNREFUSED)
+    return what + ": nobody serves it any more; start `cowire run --intake`";
+  if (number == EACCES) return what + ": no permission to write to it";
+  return what;
+}
+
+void append(std::vector<std::byte>& to, const void* from, std::size_t size) {
+  const auto* bytes = static_cast<const std::byte*>(from);
+  to.insert(to.end(), bytes, bytes + size);
+}
+
+}  // namespace
+
+intake_client::intake_client(const std::string& path)
+    : fd_(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+  if (!fd_) throw_error(errno_code(errno), "intake client: socket");
+  sockaddr_un to{};
+  to.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof to.sun_path)
+    throw_error(error::invalid_argument, "intake socket path must have 1 to " +
+                                             std::to_string(sizeof to.sun_path - 1) +
+                                             " bytes: " + path);
+  std::memcpy(to.sun_path, path.data(), path.size());
+  // Binding to no name makes the kernel pick an abstract one: the address that flush is answered
+  // to.
+  const sockaddr_un none{.sun_family = AF_UNIX, .sun_path = {}};
+  if (::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&none), sizeof none.sun_family) != 0)
+    throw_error(errno_code(errno), "intake client: bind");
+  if (::connect(fd_.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0)
+    throw_error(errno_code(errno), remedy(errno, path));
+}
+
+void intake_client::send(std::span<const std::byte> payload, std::span<const endpoint> destinations,
+                         std::uint16_t source_port, std::error_code& ec) {
+  ec.clear();
+  if (destinations.empty()) {
+    ec = error::no_destination;
+    return;
+  }
+  const std::size_t capacity = intake_message_capacity();
+  if (payload.size() + sizeof(intake_destination) > capacity) {
+    ec = error::too_long;
+    return;
+  }
+  const std::size_t at_most = (capacity - payload.size()) / sizeof(intake_destination);
+  while (!destinations.empty()) {
+    const auto now = destinations.first(std::min(at_most, destinations.size()));
+    destinations = destinations.subspan(now.size());
+    intake_header header;
+    header.destination_count = static_cast<std::uint16_t>(now.size());
+    header.source_port = source_port;
+    header.payload_length = static_cast<std::uint32_t>(payload.size());
+    buffer_.clear();
+    append(buffer_, &header, sizeof header);
+    append(buffer_, payload.data(), payload.size());
+    for (const endpoint& to : now) {
+      const auto raw = intake_destination::from(to);
+      append(buffer_, &raw, sizeof raw);
+    }
+    while (::send(fd_.get(), buffer_.data(), buffer_.size(), MSG_NOSIGNAL) < 0) {
+      if (errno == EINTR) continue;
+      ec = errno_code(errno);
+      return;
+    }
+  }
+}
+
+intake_totals intake_client::flush(std::chrono::milliseconds timeout, std::error_code& ec) {
+  ec.clear();
+  intake_header header;
+  header.type = intake_type::flush;
+  header.token = ++token_;
+  if (::send(fd_.get(), &header, sizeof header, MSG_NOSIGNAL) < 0) {
+    ec = errno_code(errno);
+    return {};
+  }
+  const auto deadline = clock::now() + timeout;
+  for (;;) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - clock::now()).count();
+    pollfd readable{fd_.get(), POLLIN, 0};
+    const int ready = ::poll(&readable, 1, static_cast<int>(std::clamp<long>(left, 0, 1'000'000)));
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready <= 0) {
+      ec = errno_code(ready < 0 ? errno : ETIMEDOUT);
+      return {};
+    }
+    intake_reply reply;
+    const auto size = ::recv(fd_.get(), &reply, sizeof reply, 0);
+    if (size < 0 && errno != EINTR) {
+      ec = errno_code(errno);
+      return {};
+    }
+    // An answer to an earlier flush that timed out is passed over.
+    if (size == sizeof reply && reply.header.magic == intake_magic &&
+        reply.header.type == intake_type::reply && reply.header.token == token_)
+      return reply.totals;
+  }
+}
+
+}  // namespace cowire

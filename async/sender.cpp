@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/engine.hpp>
+#include <cowire/async/sender.hpp>
+
+#include <utility>
+
+namespace cowire {
+
+std::size_t producer::frame_count() const noexcept { return impl_ ? impl_->slice().count : 0; }
+
+sender& sender::operator=(sender&& other) noexcept {
+  if (this != &other) {
+    retire();
+    via_ = std::move(other.via_);
+    state_ = std::move(other.state_);
+  }
+  return *this;
+}
+
+sender::~sender() { retire(); }
+
+void sender::retire() noexcept {
+  if (const auto state = std::exchange(state_, nullptr)) via_->retire(*state);
+  via_.reset();
+}
+
+std::uint16_t sender::source_port() const noexcept { return shared_state()->source_port.host(); }
+
+endpoint sender::local_endpoint(ip_family family) const noexcept {
+  return {shared_state()->socket->source(family).value_or(ip_address::any(family)), source_port()};
+}
+
+std::size_t sender::payload_capacity() const noexcept {
+  return shared_producer()->payload_capacity();
+}
+
+sender::executor_type sender::get_executor() const noexcept {
+  return shared_state()->errors->get_executor();
+}
+
+payload sender::try_acquire() noexcept { return shared_producer()->try_acquire(); }
+
+bool sender::try_send(std::span<const std::byte> bytes, const endpoint& destination) noexcept {
+  return !shared_producer()->try_send(*shared_state(), bytes, destination);
+}
+
+void sender::try_send(std::span<const std::byte> bytes, const endpoint& destination,
+                      std::error_code& ec) noexcept {
+  ec = shared_producer()->try_send(*shared_state(), bytes, destination);
+}
+
+void sender::send(payload what, const endpoint& destination, std::error_code& ec) noexcept {
+  ec = shared_producer()->send(*shared_state(), std::move(what), destination);
+}
+
+std::uint64_t sender::errors_dropped() const noexcept { return shared_state()->errors->dropped(); }
+
+}  // namespace cowire

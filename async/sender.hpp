@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Sends UDP datagrams: a light handle on a producer.
+///
+///     sender (options, source port) --> producer (frames, rings) --> TX core
+///
+/// A *producer* owns a slice of the frames and the rings to the TX core. A *sender* adds what its
+/// datagrams have in common: source address and port, mark, TOS, TTL, bound device. A thousand
+/// senders on one thread share that thread's producer; the TX core polls one ring for all of them.
+/// Senders are made by transmitter::make_sender().
+///
+/// Threads. All calls on senders (and payloads) of one producer must be serialised: one thread, or
+/// one strand with a producer of its own (transmitter::make_producer()). By default every thread
+/// that makes a sender gets a producer, and the rule is "use a sender on the thread that made it".
+///
+/// Suspension. An operation waits for nothing but frames; waiters are served first come, first
+/// served, and try_send() fails while somebody waits. A waiter continues through its handler's
+/// associated executor, which must run where the producer is used (for a coroutine: the executor
+/// that it was spawned on). A waiter without an executor of its own (a bare callback, use_future)
+/// is served on the transmitter's control thread: until it has completed, make no other call on the
+/// producer.
+///
+/// Completion. Handlers never run inside the initiating call; they run on their associated
+/// executor, with their associated allocator. Per-operation cancellation: total, partial and
+/// terminal, emitted where the producer is used; a cancelled operation completes with
+/// operation_aborted and the number of datagrams submitted until then.
+///
+/// Errors. Success means "submitted". What the kernel or the network said later (no route, port
+/// unreachable, packet too big) comes through async_next_error() and is counted in
+/// transmitter::stats().
+///
+/// Not for TCP, not for receiving (use the backing socket, adopt_socket), and a plain socket is
+/// simpler below some ten thousand datagrams a second.
+#pragma once
+
+#include <cowire/async/asio.hpp>
+#include <cowire/async/detail/producer.hpp>
+#include <cowire/async/payload.hpp>
+#include <cowire/base/address.hpp>
+#include <cowire/base/assert.hpp>
+#include <cowire/base/error.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+namespace cowire {
+
+/// Handle on a producer made by transmitter::make_producer(). Copies share the producer; it goes
+/// back to its transmitter with the last handle, sender and payload.
+class producer {
+ public:
+  producer() noexcept = default;
+  /// How many frames it owns: what can be on the way at once.
+  [[nodiscard]] std::size_t frame_count() const noexcept;
+
+ private:
+  friend class transmitter;
+  friend class intake;
+  explicit producer(std::shared_ptr<detail::producer> impl) noexcept : impl_(std::move(impl)) {}
+  std::shared_ptr<detail::producer> impl_;
+};
+
+struct sender_options {
+  /// Host order. 0 = one that the kernel picks, shared by the transmitter's senders that do not
+  /// name one and have the same source addresses.
+  std::uint16_t source_port = 0;
+  /// Fixed source addresses, one per family; unset = as the routes say, per destination.
+  std::optional<ip_address> source_v4{}, source_v6{};
+  std::uint32_t mark = 0;  ///< As SO_MARK.
+  std::uint8_t tos = 0;    ///< As IP_TOS and IPV6_TCLASS: the whole byte.
+  std::uint8_t ttl = 0;  ///< As IP_TTL and IPV6_UNICAST_HOPS; 0 = the route's or system's default.
+  std::string bound_device{};  ///< As SO_BINDTODEVICE; "" = any. It must exist now.
+  /// A bound UDP socket of the application whose port, source address, mark, TOS, TTL and device
+  /// are used instead of the options above; -1 = none. It is duplicated: the application may close
+  /// its own descriptor. IP_RECVERR is switched on and its error queue is read by cowire.
+  int adopt_socket = -1;
+  /// Newer errors than this many unread ones are dropped and counted (errors_dropped()).
+  std::size_t error_queue_limit = 64;
+  /// The producer to send through; default = the calling thread's own.
+  producer via{};
+};
+
+class sender {
+ public:
+  using executor_type = ring_context::executor_type;
+  using acquire_signature = void(std::error_code, payload);
+  using send_signature = void(std::error_code, std::size_t);
+  using flush_signature = void(std::error_code);
+  using error_signature = void(std::error_code, send_error);
+
+  /// Without a producer: every call but assignment and destruction is an assertion.
+  sender() noexcept = default;
+  sender(sender&&) noexcept = default;
+  sender& operator=(sender&& other) noexcept;
+  /// Datagrams on the way are not affected; a waiting async_next_error completes with
+  /// error::closed.
+  ~sender();
+
+  /// Host order; never 0.
+  [[nodiscard]] std::uint16_t source_port() const noexcept;
+  /// Source address (unspecified if not fixed) and port for a family.
+  [[nodiscard]] endpoint local_endpoint(ip_family family) const noexcept;
+  /// The longest payload; longer ones are error::too_long.
+  [[nodiscard]] std::size_t payload_capacity() const noexcept;
+  /// What handlers without an executor of their own run on: the transmitter's control thread.
+  [[nodiscard]] executor_type get_executor() const noexcept;
+
+  /// A frame to write into, or an empty payload when there is none now (or others wait). Neither
+  /// blocks nor allocates.
+  [[nodiscard]] payload try_acquire() noexcept;
+  /// The same, waiting for a frame. Errors: closed, operation_aborted.
+  template <asio::completion_token_for<acquire_signature> Token>
+  auto async_acquire(Token&& token) {
+    return asio::async_initiate<Token, acquire_signature>(
+        [this](auto handler) {
+          detail::producer::start_acquire(shared_producer(), std::move(handler));
+        },
+        token);
+  }
+
+  /// Copies `bytes` into a frame and submits it. False when there is no frame now
+  /// (error::would_block in the twin), when it is too long, or after stop(). Neither blocks nor
+  /// allocates.
+  [[nodiscard]] bool try_send(std::span<const std::byte> bytes,
+                              const endpoint& destination) noexcept;
+  void try_send(std::span<const std::byte> bytes, const endpoint& destination,
+                std::error_code& ec) noexcept;
+  /// Submits a payload as it is. Needs no further frame: fails only after stop() (error::closed).
+  void send(payload what, const endpoint& destination, std::error_code& ec) noexcept;
+
+  /// Submits one payload to every destination, in order: the last uses the frame itself, the others
+  /// are copies in frames of their own. Completes with how many datagrams were submitted: all,
+  /// unless the error says otherwise. `destinations` must stay valid until completion. The payload
+  /// must come from this sender's producer. Errors: no_destination, closed, operation_aborted, and
+  /// family_mismatch (no backing socket of a destination's family: an adopted socket has one only).
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send(payload what, std::span<const endpoint> destinations, Token&& token) {
+    return asio::async_initiate<Token, send_signature>(
+        [this](auto handler, payload moved, std::span<const endpoint> to) {
+          detail::producer::start_send(shared_producer(), shared_state(), std::move(moved), to,
+                                       std::move(handler));
+        },
+        token, std::move(what), destinations);
+  }
+  /// One destination, which is copied.
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send(payload what, const endpoint& destination, Token&& token) {
+    return asio::async_initiate<Token, send_signature>(
+        [this](auto handler, payload moved, const endpoint& to) {
+          detail::producer::start_send(shared_producer(), shared_state(), std::move(moved), to,
+                                       std::move(handler));
+        },
+        token, std::move(what), destination);
+  }
+  /// Copies `bytes` into as many frames as there are destinations. Both spans must stay valid until
+  /// completion. Errors: as above, and too_long.
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send(std::span<const std::byte> bytes, std::span<const endpoint> destinations,
+                  Token&& token) {
+    return asio::async_initiate<Token, send_signature>(
+        [this](auto handler, std::span<const std::byte> from, std::span<const endpoint> to) {
+          detail::producer::start_send(shared_producer(), shared_state(), from, to,
+                                       std::move(handler));
+        },
+        token, bytes, destinations);
+  }
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send(std::span<const std::byte> bytes, const endpoint& destination, Token&& token) {
+    return asio::async_initiate<Token, send_signature>(
+        [this](auto handler, std::span<const std::byte> from, const endpoint& to) {
+          detail::producer::start_send(shared_producer(), shared_state(), from, to,
+                                       std::move(handler));
+        },
+        token, bytes, destination);
+  }
+
+  /// Completes when everything submitted on this sender's *producer* before the call has left the
+  /// host or is counted as refused or lost. Errors: operation_aborted.
+  template <asio::completion_token_for<flush_signature> Token>
+  auto async_flush(Token&& token) {
+    return asio::async_initiate<Token, flush_signature>(
+        [this](auto handler) {
+          detail::producer::start_flush(shared_producer(), std::move(handler));
+        },
+        token);
+  }
+
+  /// The next error report, oldest first. What this host refused is reported to the sender that
+  /// submitted it; what came back from the network, to every sender with that source port. One call
+  /// at a time. Errors: closed, operation_aborted.
+  template <asio::completion_token_for<error_signature> Token>
+  auto async_next_error(Token&& token) {
+    return asio::async_initiate<Token, error_signature>(
+        [this](auto handler) {
+          detail::event_queue<send_error>::start_next(shared_state()->errors, std::move(handler));
+        },
+        token);
+  }
+  /// Error reports dropped because nobody read them in time.
+  [[nodiscard]] std::uint64_t errors_dropped() const noexcept;
+
+ private:
+  friend class transmitter;
+  friend class intake;
+  sender(std::shared_ptr<detail::producer> via,
+         std::shared_ptr<detail::sender_state> state) noexcept
+      : via_(std::move(via)), state_(std::move(state)) {}
+  void retire() noexcept;
+  [[nodiscard]] const std::shared_ptr<detail::producer>& shared_producer() const noexcept {
+    COWIRE_ASSERT(state_ != nullptr);
+    return via_;
+  }
+  [[nodiscard]] const std::shared_ptr<detail::sender_state>& shared_state() const noexcept {
+    COWIRE_ASSERT(state_ != nullptr);
+    return state_;
+  }
+
+  std::shared_ptr<detail::producer> via_;
+  std::shared_ptr<detail::sender_state> state_;
+};
+
+}  // namespace cowire

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/engine.hpp>
+#include <cowire/async/transmitter.hpp>
+
+#include <numeric>
+#include <utility>
+
+namespace cowire {
+namespace {
+
+std::uint64_t sum(const std::map<std::string, std::uint64_t>& parts) noexcept {
+  return std::accumulate(parts.begin(), parts.end(), std::uint64_t{0},
+                         [](std::uint64_t so_far, const auto& p) { return so_far + p.second; });
+}
+
+std::string what_failed(const sender_options& options) {
+  if (options.adopt_socket >= 0)
+    return "adopting socket " + std::to_string(options.adopt_socket) +
+           " (it must be a bound UDP socket whose IP_MTU_DISCOVER is WANT or DO)";
+  return "UDP port " + std::to_string(options.source_port) +
+         (options.bound_device.empty() ? "" : " on " + options.bound_device);
+}
+
+}  // namespace
+
+std::uint64_t transmitter_stats::transmitted_total() const noexcept { return sum(transmitted); }
+std::uint64_t transmitter_stats::refused_total() const noexcept { return sum(refused); }
+std::uint64_t transmitter_stats::on_the_way() const noexcept {
+  const auto accounted = transmitted_total() + kernel_path + refused_total() + lost_in_device;
+  return submitted > accounted ? submitted - accounted : 0;
+}
+
+transmitter::transmitter(transmitter_config config)
+    : engine_(std::make_shared<detail::engine>(std::move(config))) {
+  try {
+    engine_->start();
+  } catch (...) {
+    engine_->stop();
+    throw;
+  }
+}
+
+transmitter::~transmitter() { stop(); }
+
+sender transmitter::make_sender(const sender_options& options) {
+  std::error_code ec;
+  auto made = make_sender(options, ec);
+  if (ec) throw_error(ec, what_failed(options));
+  return made;
+}
+
+sender transmitter::make_sender(const sender_options& options, std::error_code& ec) {
+  ec.clear();
+  try {
+    auto via = options.via.impl_ ? options.via.impl_ : engine_->producer_of_this_thread();
+    auto state = engine_->make_sender(options, *via, ec);
+    return ec ? sender() : sender(std::move(via), std::move(state));
+  } catch (const std::system_error& failed) {
+    ec = failed.code();
+    return {};
+  }
+}
+
+producer transmitter::make_producer() { return producer(engine_->new_producer()); }
+
+route_events transmitter::watch_routes(std::size_t queue_limit) {
+  return {engine_->subscribe(queue_limit), engine_};
+}
+
+transmitter_stats transmitter::stats() const { return engine_->stats(); }
+
+void transmitter::stop() noexcept { engine_->stop(); }
+
+}  // namespace cowire

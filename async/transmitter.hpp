@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Everything that sends, assembled from one config: frames, AF_XDP sockets, a TX core, and a
+/// control thread that follows the kernel's routes and serves diverted datagrams.
+///
+///     transmitter tx({.interfaces = {"eth0"}});
+///     sender s = tx.make_sender({.source_port = 8001});
+///     co_await s.async_send(bytes, destination, asio::use_awaitable);
+///
+/// Threads: two are made, `cowire-control` and `cowire-tx`. Any thread may call any member; the
+/// senders it makes have rules of their own (sender.hpp). Set-up calls (constructor, make_sender,
+/// make_producer) may block for some milliseconds.
+///
+/// Network namespace and credentials are those of the constructing thread.
+///
+/// Nothing about a NIC is fatal in automatic mode: an interface on which no AF_XDP socket works is
+/// served by the kernel path, and stats() says why. Interfaces may be created, renamed, deleted and
+/// created again meanwhile; their sockets follow.
+#pragma once
+
+#include <cowire/async/route_events.hpp>
+#include <cowire/async/sender.hpp>
+#include <cowire/base/reason.hpp>
+#include <cowire/xdp/socket.hpp>
+#include <cowire/xdp/tx_core.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace cowire {
+
+namespace detail {
+class engine;
+}
+
+struct transmitter_config {
+  /// Names of the interfaces that get an AF_XDP socket. Empty = every Ethernet device that is up
+  /// and not a loopback, those that come later included.
+  std::vector<std::string> interfaces{};
+  /// Unset = the best rung that works, interface by interface (xdp/socket.hpp has the ladder). One
+  /// that is set is the only one tried: the constructor throws when an interface named above lacks
+  /// it.
+  std::optional<send_mode> mode{};
+  /// CPU of each TX core. One core now: at most one element. Empty = not pinned.
+  std::vector<unsigned> cpus{};
+  std::uint32_t frames_per_producer = 4096;  ///< What one thread can have on the way at once.
+  std::uint32_t max_producers = 8;           ///< Threads and explicit producers, intakes included.
+  std::uint32_t frame_size = 2048;           ///< 2048 or 4096; payloads hold 128 bytes less.
+  bool huge_pages = true;                    ///< 2 MiB pages where there are any.
+  /// False: destinations are looked up by the plain reference resolver instead of the compiled
+  /// table. For comparison only; slow.
+  bool performance_mode = true;
+  /// Audit period: all kernel state is read again and compared. 0 = never. Not the update latency:
+  /// changes are followed by events, within a millisecond.
+  std::chrono::milliseconds update_interval{30'000};
+  idle_policy idle = idle_policy::adaptive;  ///< xdp/tx_core.hpp
+  /// How long stop() waits for datagrams on the way.
+  std::chrono::milliseconds drain_timeout{1'000};
+  /// What the control thread waits with (async/ring_context.hpp).
+  ring_context::backend_choice backend = ring_context::backend_choice::automatic;
+  log_callback log{};
+};
+
+struct interface_stats {
+  std::string name;
+  std::uint32_t index = 0;
+  send_mode mode = send_mode::kernel;  ///< The rung in use; kernel = no AF_XDP socket.
+  std::string reason;                  ///< Why not a better rung; "" on the best one.
+  std::uint64_t transmitted = 0;
+  std::uint64_t lost_in_device = 0;
+};
+
+/// A snapshot. Once drained: submitted == sum(transmitted) + kernel_path + sum(refused) +
+/// lost_in_device, exactly; meanwhile the difference is on the way.
+struct transmitter_stats {
+  std::uint64_t submitted = 0;
+  std::map<std::string, std::uint64_t> transmitted;  ///< By interface name, past ones included.
+  std::uint64_t kernel_path = 0;                     ///< Diverted, and the kernel took them.
+  std::map<std::string, std::uint64_t> refused;      ///< Diverted, and refused: by errno name.
+  std::map<std::string, std::uint64_t> diverted;     ///< By divert_reason name: the cause of both.
+  /// In the rings of an interface when it went away, so that nobody can tell.
+  std::uint64_t lost_in_device = 0;
+  std::uint64_t errors_from_network = 0;  ///< ICMP errors that came back.
+  std::vector<interface_stats> interfaces;
+  route_stats routes;
+
+  /// transmitted, summed.
+  [[nodiscard]] std::uint64_t transmitted_total() const noexcept;
+  /// refused, summed.
+  [[nodiscard]] std::uint64_t refused_total() const noexcept;
+  /// Submitted and not yet accounted for; 0 once drained.
+  [[nodiscard]] std::uint64_t on_the_way() const noexcept;
+};
+
+class transmitter {
+ public:
+  /// Returns when routes are published and sockets bound. Throws std::system_error naming what
+  /// failed and what to do about it: no privilege, unknown interface, a rung that was asked for and
+  /// is not there.
+  explicit transmitter(transmitter_config config = {});
+  transmitter(const transmitter&) = delete;
+  transmitter& operator=(const transmitter&) = delete;
+  /// As stop().
+  ~transmitter();
+
+  /// A sender on options.via, or on the calling thread's own producer (made on first use). Opens
+  /// the backing socket of its port. Throws std::system_error (port_in_use, no such device, no
+  /// producer left ...); the twin does not.
+  [[nodiscard]] sender make_sender(const sender_options& options = {});
+  [[nodiscard]] sender make_sender(const sender_options& options, std::error_code& ec);
+  /// A producer for one strand or one thread, apart from the thread's own.
+  [[nodiscard]] producer make_producer();
+
+  /// Routing changes from now on.
+  [[nodiscard]] route_events watch_routes(std::size_t queue_limit = 4096);
+
+  [[nodiscard]] transmitter_stats stats() const;
+
+  /// Refuses further datagrams, waits until those on the way are out or the drain timeout is over,
+  /// closes the sockets and ends both threads. Waiting operations complete with error::closed.
+  /// Idempotent.
+  void stop() noexcept;
+
+ private:
+  friend class intake;
+  std::shared_ptr<detail::engine> engine_;
+};
+
+}  // namespace cowire

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Each example does what its first lines say. EXAMPLES_DIR is set by the build.
+#include <tests/async/two_hosts.hpp>
+
+namespace cowire::test {
+namespace {
+
+const std::string directory = EXAMPLES_DIR "/";
+
+using examples = two_hosts;
+
+TEST_F(examples, async_sender) {
+  udp_sink sink(*b, to("10.77.1.2:9000"));
+  const auto out = run(directory + "async_sender 10.77.1.2:9000 20");
+  EXPECT_NE(std::string::npos, out.find("submitted 20")) << out;
+  for (int i = 0; i < 20; ++i) {
+    const auto got = sink.next();
+    ASSERT_TRUE(got) << i;
+    EXPECT_EQ("datagram " + std::to_string(i), got->bytes);
+  }
+}
+
+TEST_F(examples, fan_out) {
+  udp_sink four(*b, to("10.77.1.2:9000")), six(*b, to("[fd77:1::2]:9001"));
+  const auto out = run(directory + "fan_out 10.77.1.2:9000 [fd77:1::2]:9001");
+  EXPECT_EQ("sent to 2 destinations\n", out);
+  EXPECT_TRUE(four.next());
+  EXPECT_TRUE(six.next());
+}
+
+TEST_F(examples, route_watch) {
+  FILE* watch = ::popen((directory + "route_watch 1").c_str(), "r");
+  ASSERT_TRUE(watch);
+  char line[512] = {};
+  ASSERT_TRUE(std::fgets(line, sizeof line, watch));
+  EXPECT_EQ(0u, std::string(line).find("watching ")) << line;
+  (*a)("ip route add 10.78.0.0/16 via 10.77.1.2");
+  ASSERT_TRUE(std::fgets(line, sizeof line, watch));
+  EXPECT_NE(std::string::npos,
+            std::string(line).find("route 10.78.0.0/16 via 10.77.1.2 dev a0 table main"))
+      << line;
+  EXPECT_EQ(0, ::pclose(watch));
+}
+
+TEST_F(examples, asio_app) {
+  udp_sink echo(*b, to("10.77.1.2:9000"));
+  std::thread peer([&] {
+    for (int i = 0; i < 3; ++i) {
+      const auto got = echo.next();
+      ASSERT_TRUE(got);
+      const auto back = detail::socket_address::from(got->from, 0);
+      ::sendto(echo.fd(), "pong", 4, 0, reinterpret_cast<const sockaddr*>(&back.storage),
+               back.size);
+    }
+  });
+  const auto out = run(directory + "asio_app 10.77.1.2:9000 3");
+  peer.join();
+  EXPECT_EQ("0: answer\n1: answer\n2: answer\n", out);
+}
+
+}  // namespace
+}  // namespace cowire::test

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// The world changes while datagrams flow.
+#include <tests/async/two_hosts.hpp>
+
+#include <atomic>
+
+namespace cowire::test {
+namespace {
+
+/// A and B have two links; 10.78.0.0/16 is B's and can be reached over both.
+class route_changes : public two_hosts {
+ protected:
+  void SetUp() override {
+    two_hosts::SetUp();
+    if (IsSkipped()) return;
+    connect(*a, "a1", *b, "b1", 2);
+    (*b)("ip route add local 10.78.0.0/16 dev lo");
+    (*b)(
+        "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.b0.rp_filter=0 "
+        "net.ipv4.conf.b1.rp_filter=0");
+    (*a)("ip route add 10.78.0.0/16 via 10.77.1.2");
+    sink = std::make_unique<udp_sink>(*b, to("0.0.0.0:9000"));
+    resolve("10.77.1.2");
+    resolve("10.77.2.2");
+  }
+  void TearDown() override {
+    sink.reset();
+    two_hosts::TearDown();
+  }
+  /// Sends about one datagram in 200 us on a thread of its own until told to stop.
+  struct stream {
+    stream(transmitter& tx, const endpoint& destination)
+        : thread([this, &tx, destination] {
+            auto s = tx.make_sender();
+            while (!done) {
+              if (s.try_send(bytes_of("stream"), destination)) ++sent;
+              std::this_thread::sleep_for(200us);
+            }
+          }) {}
+    void stop() {
+      done = true;
+      thread.join();
+    }
+    std::atomic<bool> done{false};
+    std::atomic<std::size_t> sent{0};
+    std::thread thread;
+  };
+  std::unique_ptr<udp_sink> sink;
+};
+
+auto next_change(route_events& routes) {
+  outcome<std::error_code, route_change> next;
+  routes.async_next(next.handler());
+  return std::move(next.future);
+}
+
+std::uint64_t by(const transmitter& tx, const std::string& interface) {
+  const auto stats = tx.stats();
+  const auto found = stats.transmitted.find(interface);
+  return found == stats.transmitted.end() ? 0 : found->second;
+}
+
+TEST_F(route_changes, a_replaced_route_moves_the_traffic_and_loses_nothing) {
+  transmitter tx(small());
+  stream flow(tx, to("10.78.0.1:9000"));
+  for (int i = 0; i < 10; ++i) {
+    const std::string gateway = i % 2 == 0 ? "10.77.2.2" : "10.77.1.2";
+    const std::string interface = i % 2 == 0 ? "a1" : "a0";
+    const auto before = by(tx, interface);
+    (*a)("ip route replace 10.78.0.0/16 via " + gateway);
+    EXPECT_TRUE(eventually([&] { return by(tx, interface) > before + 5; }))
+        << i << " " << summary(tx.stats());
+  }
+  flow.stop();
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(flow.sent, sink->drain()) << summary(tx.stats());
+  EXPECT_EQ(0u, tx.stats().kernel_path + tx.stats().refused_total()) << summary(tx.stats());
+}
+
+TEST_F(route_changes, a_rule_to_another_table_moves_the_traffic) {
+  transmitter tx(small());
+  stream flow(tx, to("10.78.0.1:9000"));
+  EXPECT_TRUE(eventually([&] { return by(tx, "a0") > 5; }));
+  (*a)("ip route add 10.78.0.0/16 via 10.77.2.2 table 100");
+  (*a)("ip rule add to 10.78.0.0/16 lookup 100");
+  EXPECT_TRUE(eventually([&] { return by(tx, "a1") > 5; })) << summary(tx.stats());
+  const auto before = by(tx, "a0");
+  (*a)("ip rule del to 10.78.0.0/16 lookup 100");
+  EXPECT_TRUE(eventually([&] { return by(tx, "a0") > before + 5; })) << summary(tx.stats());
+  flow.stop();
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(flow.sent, sink->drain()) << summary(tx.stats());
+}
+
+TEST_F(route_changes, an_interface_that_goes_away_and_comes_back_gets_a_socket_again) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  for (int i = 0; i < 3; ++i) {
+    (*a)("ip link del a0");
+    EXPECT_TRUE(eventually([&] {
+      const auto stats = tx.stats();
+      return stats.interfaces[0].mode == send_mode::kernel;
+    })) << summary(tx.stats());
+    connect(*a, "a0", *b, "b0", 1);
+    (*a)("ip route replace 10.78.0.0/16 via 10.77.1.2");
+    resolve("10.77.1.2");
+    const auto before = by(tx, "a0");
+    EXPECT_TRUE(eventually([&] {
+      static_cast<void>(s.try_send(bytes_of("x"), to("10.78.0.1:9000")));
+      return by(tx, "a0") > before;
+    })) << i
+        << " " << summary(tx.stats());
+  }
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(2u, tx.stats().interfaces.size()) << summary(tx.stats());
+}
+
+TEST_F(route_changes, a_link_taken_down_leaves_only_what_was_already_handed_to_it_in_doubt) {
+  (*a)("ip route add 10.78.0.0/16 via 10.77.2.2 metric 100");
+  transmitter tx(small());
+  stream flow(tx, to("10.78.0.1:9000"));
+  EXPECT_TRUE(eventually([&] { return by(tx, "a0") > 5; }));
+  (*a)("ip link set a0 down");
+  const auto before = by(tx, "a1");
+  EXPECT_TRUE(eventually([&] { return by(tx, "a1") > before + 5; })) << summary(tx.stats());
+  flow.stop();
+  EXPECT_TRUE(drained(tx)) << summary(tx.stats());
+  const auto stats = tx.stats();
+  const auto arrived = sink->drain();
+  EXPECT_LE(flow.sent - arrived, 50u) << summary(stats);
+  EXPECT_EQ(flow.sent, stats.submitted);
+}
+
+TEST_F(route_changes, a_flushed_neighbour_diverts_and_loses_nothing) {
+  transmitter tx(small());
+  stream flow(tx, to("10.78.0.1:9000"));
+  for (int i = 0; i < 5; ++i) {
+    const auto before = by(tx, "a0");
+    EXPECT_TRUE(eventually([&] { return by(tx, "a0") > before + 5; })) << summary(tx.stats());
+    (*a)("ip neigh flush all");
+  }
+  flow.stop();
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(flow.sent, sink->drain()) << summary(tx.stats());
+  EXPECT_EQ(0u, tx.stats().refused_total()) << summary(tx.stats());
+}
+
+TEST_F(route_changes, are_told_in_order_with_their_times_and_versions) {
+  transmitter tx(small());
+  auto routes = tx.watch_routes();
+  (*a)("ip route replace 10.78.0.0/16 via 10.77.2.2");
+  route_change change;
+  do {
+    auto next = next_change(routes);
+    ASSERT_EQ(std::future_status::ready, next.wait_for(5s));
+    std::error_code ec;
+    std::tie(ec, change) = next.get();
+    ASSERT_FALSE(ec);
+  } while (change.what != route_change::kind::route);
+  EXPECT_EQ("10.78.0.0/16", change.destination);
+  EXPECT_EQ("10.77.2.2", change.gateway);
+  EXPECT_EQ("a1", change.device);
+  EXPECT_EQ("main", change.table);
+  EXPECT_FALSE(change.removed);
+  EXPECT_GT(change.version, 0u);
+  EXPECT_LE(change.event_time_ns, change.publish_time_ns);
+  auto last = next_change(routes);
+  tx.stop();
+  if (!std::get<0>(last.get())) return;  // A neighbour's change came in between.
+}
+
+TEST_F(route_changes, can_be_watched_without_a_transmitter) {
+  route_watcher watcher;
+  auto routes = watcher.watch(4);
+  for (int i = 0; i < 20; ++i)
+    (*a)("ip route replace 10.79." + std::to_string(i) + ".0/24 via 10.77.1.2");
+  EXPECT_TRUE(eventually([&] { return watcher.stats().publications > 5; }));
+  std::this_thread::sleep_for(50ms);
+  // The queue of four was too small: one item stands for what was dropped.
+  bool resynced = false;
+  for (int i = 0; i < 4 && !resynced; ++i) {
+    auto next = next_change(routes);
+    if (next.wait_for(1s) != std::future_status::ready) break;
+    resynced = std::get<1>(next.get()).resynced();
+  }
+  EXPECT_TRUE(resynced);
+}
+
+}  // namespace
+}  // namespace cowire::test

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <tests/async/two_hosts.hpp>
+
+#include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+namespace cowire::test {
+namespace {
+
+using namespace awaitable_operators;
+
+/// Host B answers for all of 10.78.0.0/16.
+class sender_operations : public two_hosts {
+ protected:
+  void SetUp() override {
+    two_hosts::SetUp();
+    if (IsSkipped()) return;
+    (*b)("ip route add local 10.78.0.0/16 dev lo");
+    (*a)("ip route add 10.78.0.0/16 via 10.77.1.2");
+    sink = std::make_unique<udp_sink>(*b, to("0.0.0.0:9000"));
+    resolve("10.77.1.2");
+  }
+  void TearDown() override {
+    sink.reset();
+    two_hosts::TearDown();
+  }
+  static endpoint host(unsigned n) { return {ip_address::v4(0x0a4e0000 + n), 9000}; }
+
+  asio::io_context app{1};
+  std::unique_ptr<udp_sink> sink;
+};
+
+awaitable<void> send_some(sender& s, std::vector<endpoint> destinations, int rounds,
+                          std::size_t& total) {
+  const auto text = std::string(200, 'x');
+  for (int i = 0; i < rounds; ++i) {
+    for (const endpoint& destination : destinations)
+      total += co_await s.async_send(bytes_of(text), destination, use_awaitable);
+  }
+}
+
+TEST_F(sender_operations, a_thousand_coroutines_reach_five_thousand_destinations) {
+  constexpr unsigned senders = 1000, destinations = 5000, rounds = 3;
+  transmitter tx(small());
+  std::vector<sender> all;
+  std::size_t total = 0;
+  for (unsigned i = 0; i < senders; ++i) all.push_back(tx.make_sender());
+  for (unsigned i = 0; i < senders; ++i) {
+    std::vector<endpoint> mine;
+    for (unsigned d = i; d < destinations; d += senders) mine.push_back(host(d + 1));
+    co_spawn(app, send_some(all[i], mine, rounds, total), [](std::exception_ptr error) {
+      if (error) std::rethrow_exception(error);
+    });
+  }
+  app.run();
+  EXPECT_TRUE(drained(tx));
+  const auto stats = tx.stats();
+  EXPECT_EQ(destinations * rounds, total);
+  EXPECT_EQ(total, stats.submitted);
+  EXPECT_EQ(total, stats.transmitted_total() + stats.kernel_path) << summary(stats);
+  EXPECT_EQ(total, sink->drain()) << summary(stats);
+}
+
+TEST_F(sender_operations, a_payload_goes_to_many_destinations_in_order) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  std::vector<endpoint> many;
+  for (unsigned i = 0; i < 3000; ++i) many.push_back(host(i + 1));
+  std::size_t sent = 0;
+  const auto send = [&]() -> awaitable<void> {
+    payload p = co_await s.async_acquire(use_awaitable);
+    std::ranges::copy(bytes_of("fan-out"), p.bytes().begin());
+    p.resize(7);
+    sent = co_await s.async_send(std::move(p), many, use_awaitable);
+    co_await s.async_flush(use_awaitable);
+    EXPECT_EQ(0u, tx.stats().on_the_way());
+  };
+  co_spawn(app, send(), detached);
+  app.run();
+  EXPECT_EQ(3000u, sent);
+  for (unsigned i = 0; i < 3000; ++i) {
+    const auto got = sink->next();
+    ASSERT_TRUE(got) << i;
+    ASSERT_EQ("fan-out", got->bytes);
+  }
+}
+
+TEST_F(sender_operations, acquiring_waits_for_a_frame_and_serves_in_order) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  std::vector<payload> held;
+  while (payload p = s.try_acquire()) held.push_back(std::move(p));
+  EXPECT_EQ(1024u, held.size());
+  std::error_code ec;
+  s.try_send(bytes_of("x"), host(1), ec);
+  EXPECT_EQ(make_error_code(error::would_block), ec);
+  std::vector<int> order;
+  const auto acquire = [&](int number) -> awaitable<void> {
+    const payload p = co_await s.async_acquire(use_awaitable);
+    order.push_back(number);
+  };
+  for (int i = 0; i < 3; ++i) co_spawn(app, acquire(i), detached);
+  const auto release = [&]() -> awaitable<void> {
+    asio::steady_timer timer(app, 20ms);
+    co_await timer.async_wait(use_awaitable);
+    EXPECT_TRUE(order.empty());
+    s.send(std::move(held.back()), host(1), ec);  // Comes back over the wire ...
+    EXPECT_FALSE(ec);
+    held.pop_back();
+    timer.expires_after(50ms);
+    co_await timer.async_wait(use_awaitable);
+    held.pop_back();  // ... or is dropped.
+  };
+  co_spawn(app, release(), detached);
+  app.run();
+  EXPECT_EQ((std::vector<int>{0, 1, 2}), order);
+}
+
+TEST_F(sender_operations, a_waiting_acquire_can_be_cancelled) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  std::vector<payload> held;
+  while (payload p = s.try_acquire()) held.push_back(std::move(p));
+  std::size_t winner = 9;
+  const auto wait = [&]() -> awaitable<void> {
+    asio::steady_timer timer(app, 20ms);
+    const auto result = co_await (s.async_acquire(as_tuple(use_awaitable)) ||
+                                  timer.async_wait(as_tuple(use_awaitable)));
+    winner = result.index();
+  };
+  co_spawn(app, wait(), detached);
+  app.run();
+  EXPECT_EQ(1u, winner);
+  held.clear();
+  EXPECT_TRUE(s.try_acquire());
+}
+
+TEST_F(sender_operations, a_fan_out_larger_than_the_pool_is_sent_as_frames_come_back) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  std::vector<endpoint> many(5000, host(1));
+  auto sent = s.async_send(bytes_of("many"), many, use_future);
+  EXPECT_EQ(5000u, sent.get());
+  EXPECT_EQ(5000u, sink->drain());
+}
+
+TEST_F(sender_operations, refuses_what_cannot_be_sent_with_a_clear_error) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  std::error_code ec;
+  const std::string long_text(s.payload_capacity() + 1, 'x');
+  s.try_send(bytes_of(long_text), host(1), ec);
+  EXPECT_EQ(make_error_code(error::too_long), ec);
+  outcome<std::error_code, std::size_t> none;
+  s.async_send(bytes_of("x"), std::span<const endpoint>(), none.handler());
+  EXPECT_EQ(make_error_code(error::no_destination), std::get<0>(none.future.get()));
+}
+
+TEST_F(sender_operations, stopping_completes_what_waits) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  std::vector<payload> held;
+  while (payload p = s.try_acquire()) held.push_back(std::move(p));
+  outcome<std::error_code, payload> acquired;
+  outcome<std::error_code, send_error> failed;
+  s.async_acquire(acquired.handler());
+  s.async_next_error(failed.handler());
+  tx.stop();
+  EXPECT_EQ(make_error_code(error::closed), std::get<0>(acquired.future.get()));
+  EXPECT_EQ(make_error_code(error::closed), std::get<0>(failed.future.get()));
+}
+
+TEST_F(sender_operations, explicit_producers_serve_several_threads) {
+  auto config = small();
+  config.max_producers = 3;
+  transmitter tx(config);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t)
+    threads.emplace_back([&] {
+      auto s = tx.make_sender({.via = tx.make_producer()});
+      for (int i = 0; i < 2000; ++i)
+        while (!s.try_send(bytes_of("x"), host(1))) std::this_thread::yield();
+    });
+  for (auto& t : threads) t.join();
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(6000u, tx.stats().submitted);
+  EXPECT_EQ(6000u, sink->drain()) << summary(tx.stats());
+  // The producers are back: three more threads find room, a fourth producer does not.
+  std::vector<producer> again;
+  for (int i = 0; i < 3; ++i) again.push_back(tx.make_producer());
+  EXPECT_THROW(static_cast<void>(tx.make_producer()), std::system_error);
+}
+
+}  // namespace
+}  // namespace cowire::test

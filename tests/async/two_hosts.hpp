@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Fixture: host A (where the test's thread is) and host B, joined by a veth pair a0 - b0.
+#pragma once
+
+#include <cowire/async/transmitter.hpp>
+
+#include <tests/support/netns.hpp>
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <functional>
+#include <future>
+#include <memory>
+#include <string>
+#include <thread>
+#include <tuple>
+
+namespace cowire::test {
+
+using namespace std::chrono_literals;
+
+inline endpoint to(const std::string& text) {
+  const auto parsed = endpoint::parse(text);
+  if (!parsed) throw std::runtime_error("bad endpoint " + text);
+  return *parsed;
+}
+
+inline std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+inline bool eventually(const std::function<bool()>& condition,
+                       std::chrono::milliseconds timeout = 5s) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(2ms);
+  }
+  return true;
+}
+
+inline std::string summary(const transmitter_stats& s) {
+  std::string out = "submitted " + std::to_string(s.submitted) + " kernel_path " +
+                    std::to_string(s.kernel_path) + " lost " + std::to_string(s.lost_in_device);
+  const auto add = [&](const char* what, const auto& counts) {
+    for (const auto& [name, count] : counts)
+      out += std::string(" ") + what + ":" + name + "=" + std::to_string(count);
+  };
+  add("transmitted", s.transmitted);
+  add("refused", s.refused);
+  add("diverted", s.diverted);
+  for (const auto& i : s.interfaces)
+    out += " [" + i.name + " " + std::string(name(i.mode)) + " " + i.reason + "]";
+  return out;
+}
+
+/// A handler whose results are waited for: as_tuple(use_future), which Asio 1.22 cannot.
+template <class... Results>
+struct outcome {
+  outcome() : future(promise->get_future()) {}
+  auto handler() {
+    return [promise = promise](Results... r) { promise->set_value({std::move(r)...}); };
+  }
+  std::shared_ptr<std::promise<std::tuple<Results...>>> promise =
+      std::make_shared<std::promise<std::tuple<Results...>>>();
+  std::future<std::tuple<Results...>> future;
+};
+
+class two_hosts : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    NETNS_OR_SKIP();
+    ::alarm(240);  // A lost wake-up shall be a failure, not a hang.
+    a = std::make_unique<netns>();
+    b = std::make_unique<netns>();
+    connect(*a, "a0", *b, "b0", 1);
+    inside = std::make_unique<netns::scope>(*a);
+  }
+  void TearDown() override {
+    inside.reset();
+    a.reset();
+    b.reset();
+    ::alarm(0);
+  }
+
+  /// Small: many tests run one after the other, on machines without much memory.
+  static transmitter_config small() {
+    transmitter_config config;
+    config.frames_per_producer = 1024;
+    config.max_producers = 4;
+    config.huge_pages = false;
+    return config;
+  }
+  /// Has the kernel resolve the way to an address, so that the fast path serves it at once: sends
+  /// to a closed port and waits for the answer that says so.
+  static void resolve(const std::string& address) {
+    const auto there = detail::socket_address::from({*ip_address::parse(address), 7}, 0);
+    const unique_fd fd(::socket(there.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(0,
+              ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&there.storage), there.size));
+    const bool answered = eventually([&] {
+      pollfd refused{fd.get(), POLLIN, 0};
+      return ::send(fd.get(), "?", 1, 0) < 0 || ::poll(&refused, 1, 200) > 0;
+    });
+    ASSERT_TRUE(answered) << address;
+  }
+  static bool drained(const transmitter& tx) {
+    return eventually([&] { return tx.stats().on_the_way() == 0; });
+  }
+
+  std::unique_ptr<netns> a, b;
+  std::unique_ptr<netns::scope> inside;
+};
+
+}  // namespace cowire::test
