@@ -248,8 +248,8 @@ struct nexthop_object {
 };
 
 /// RTM_NEWNETCONF, RTM_DELNETCONF: the per-device settings that change routing and do announce
-/// themselves. A notification carries only what changed: an empty optional leaves the value known so
-/// far as it is.
+/// themselves. A notification carries only what changed: an empty optional leaves the value known
+/// so far as it is.
 struct netconf {
   netlink::action action = action::add;
   ip_family family = ip_family::v4;

@@ -32,8 +32,8 @@ constexpr std::array dump_plan = {
     all_of(object_kind::route, ip_family::v6),
 };
 
-// Whether applying `value` can undo or be undone by a dump of `scope`. The interface does not count:
-// a route may be replaced by one over another interface.
+// Whether applying `value` can undo or be undone by a dump of `scope`. The interface does not
+// count: a route may be replaced by one over another interface.
 bool concerns(const dump_scope& scope, const message& value) {
   return kind_of(value) == scope.kind && matches({scope.filter.family, 0, 0}, value);
 }

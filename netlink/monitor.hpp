@@ -20,8 +20,8 @@
 /// delivered; what was not is gone. The whole refresh comes as one run of next_event(), so that a
 /// consumer that publishes only when the queue is empty never shows half of it.
 ///
-/// Why the copy is right at sync_complete and after refresh_complete: the subscription is older than
-/// the dumps, events that arrive meanwhile are held and come again after the dumps (marked
+/// Why the copy is right at sync_complete and after refresh_complete: the subscription is older
+/// than the dumps, events that arrive meanwhile are held and come again after the dumps (marked
 /// from_event), and applying an event twice changes nothing. An event that the kernel could not
 /// deliver (overrun), or that cannot be decoded, makes the live world doubtful: a new sync begins,
 /// at once the first time, then after a back-off that doubles, so that a storm costs bounded work.
@@ -72,8 +72,8 @@ struct dump_restarted {
 /// The shadow world is whole: it replaces the live one.
 struct sync_complete {};
 /// The shadow world, if one is open, is void; another attempt follows. error::overrun,
-/// error::interrupted_dump, error::malformed, error::truncated or the kernel's errno. The live world
-/// may be wrong from here to the next sync_complete.
+/// error::interrupted_dump, error::malformed, error::truncated or the kernel's errno. The live
+/// world may be wrong from here to the next sync_complete.
 struct sync_abandoned {
   std::error_code reason;
 };

@@ -31,8 +31,8 @@ struct dump_filter {
 /// so whoever reads a filtered dump checks again.
 [[nodiscard]] bool matches(const dump_filter& filter, const message& m) noexcept;
 
-/// False for what shares a message type with forwarding state and is none: cache entries cloned from
-/// a route (RTM_F_CLONED), neighbours that this host answers for (NTF_PROXY).
+/// False for what shares a message type with forwarding state and is none: cache entries cloned
+/// from a route (RTM_F_CLONED), neighbours that this host answers for (NTF_PROXY).
 [[nodiscard]] bool is_forwarding_state(const message& m) noexcept;
 
 /// Whether a dump that ends with this errno selected nothing the kernel has: no such interface or

@@ -56,7 +56,7 @@ struct compiler_statistics {
 /// What the fast path would do with a flow, and why.
 struct explanation {
   resolution decision;
-  hop template_hop{};  ///< A divert hop names its reason.
+  hop template_hop{};                          ///< A divert hop names its reason.
   std::optional<mac_address> destination_mac;  ///< Where the hop is a real one.
 };
 

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+/// rte_fib as a contender. DPDK runs without huge pages, devices or files.
+#include <rte_eal.h>
+#include <rte_fib.h>
+#include <sched.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "bench/lpm_bench.hpp"
+
+namespace cowire::bench {
+namespace {
+
+void start_dpdk_once() {
+  static const bool started = [] {
+    cpu_set_t before;
+    ::sched_getaffinity(0, sizeof before, &before);
+    const char* words[] = {"bench_lpm", "--no-huge",      "--no-pci",    "-m",
+                           "1024",      "--no-telemetry", "--no-shconf", "--log-level=1"};
+    const bool ok =
+        ::rte_eal_init(static_cast<int>(std::size(words)), const_cast<char**>(words)) >= 0;
+    ::sched_setaffinity(0, sizeof before, &before);  // It pins its caller.
+    return ok;
+  }();
+  if (!started) {
+    std::fputs("bench_lpm: DPDK did not start; rte_fib cannot be measured\n", stderr);
+    std::exit(1);
+  }
+}
+
+class rte_fib_table final : public lookup_table {
+ public:
+  explicit rte_fib_table(const std::vector<table_route>& table) {
+    start_dpdk_once();
+    rte_fib_conf config{};
+    config.type = RTE_FIB_DIR24_8;
+    config.max_routes = static_cast<int>(table.size() + 1024);
+    config.dir24_8.nh_sz = RTE_FIB_DIR24_8_4B;
+    config.dir24_8.num_tbl8 = num_tbl8;
+    static int serial = 0;
+    char name[16];
+    std::snprintf(name, sizeof name, "fib%d", serial++);
+    fib_ = ::rte_fib_create(name, 0, &config);
+    if (fib_ == nullptr) std::fputs("bench_lpm: rte_fib_create failed\n", stderr), std::exit(1);
+    for (const table_route& r : table) {
+      if (::rte_fib_add(fib_, r.prefix, static_cast<std::uint8_t>(r.length), r.value) != 0)
+        std::fputs("bench_lpm: rte_fib_add failed\n", stderr), std::exit(1);
+    }
+  }
+  ~rte_fib_table() override { ::rte_fib_free(fib_); }
+  rte_fib_table(const rte_fib_table&) = delete;
+  rte_fib_table& operator=(const rte_fib_table&) = delete;
+
+  void lookup_batch(const std::uint32_t* keys, std::uint32_t* values, std::size_t count) override {
+    std::uint64_t wide[64];
+    ::rte_fib_lookup_bulk(fib_, const_cast<std::uint32_t*>(keys), wide, static_cast<int>(count));
+    for (std::size_t i = 0; i < count; ++i) values[i] = static_cast<std::uint32_t>(wide[i]);
+  }
+  std::uint32_t lookup(std::uint32_t key) override {
+    std::uint32_t value;
+    lookup_batch(&key, &value, 1);
+    return value;
+  }
+  std::size_t bytes() override { return (std::size_t{1} << 26) + num_tbl8 * 256 * 4; }
+
+ private:
+  static constexpr std::uint32_t num_tbl8 = 1 << 15;
+  rte_fib* fib_ = nullptr;
+};
+
+}  // namespace
+
+std::unique_ptr<lookup_table> make_rte_fib(const std::vector<table_route>& table) {
+  return std::make_unique<rte_fib_table>(table);
+}
+
+}  // namespace cowire::bench

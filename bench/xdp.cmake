@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+cowire_bench(tx SOURCES tx_bench.cpp DEPENDS cowire::xdp)

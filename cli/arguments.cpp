@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/cli/arguments.hpp>
+
+#include <cowire/async/intake.hpp>
+#include <cowire/cli/log.hpp>
+#include <cowire/cli/parse.hpp>
+
+#include <unistd.h>
+
+#include <array>
+#include <limits>
+
+namespace cowire::cli {
+namespace {
+
+constexpr std::uint32_t small_frame = 2048, large_frame = 4096;
+constexpr std::size_t default_payload_size = 64;
+
+template <class T>
+T number_or_zero(const char* what, const std::string& text, std::uint64_t low) {
+  if (text.empty()) return 0;
+  return static_cast<T>(parse_number(what, text, low, std::numeric_limits<T>::max()));
+}
+
+// Empty = the best rung that works.
+std::optional<send_mode> parse_mode(const std::string& text) {
+  if (text.empty() || text == "auto") return std::nullopt;
+  if (const auto mode = parse_send_mode(text)) return mode;
+  throw usage_error("--mode '" + text +
+                    "': no such mode; use auto, zero-copy, copy, generic or kernel");
+}
+
+unsigned parse_cpu(const std::string& text) {
+  const auto last = static_cast<std::uint64_t>(::sysconf(_SC_NPROCESSORS_CONF)) - 1;
+  return static_cast<unsigned>(parse_number("--cpu", text, 0, last));
+}
+
+void add_source(sender_options& options, const std::string& text) {
+  const auto source = parse_local_address("--source", text);
+  auto& slot = source.is_v4() ? options.source_v4 : options.source_v6;
+  if (slot)
+    throw usage_error("--source '" + text +
+                      "': a second address of its family; give at most one IPv4 and one IPv6");
+  slot = source;
+}
+
+payload_plan make_payload(const send_arguments& arguments, std::size_t limit) {
+  const int given =
+      !arguments.size.empty() + !arguments.payload_file.empty() + arguments.from_stdin;
+  if (given > 1)
+    throw usage_error("--size, --payload-file and --stdin exclude each other; give one of them");
+  payload_plan plan;
+  if (!arguments.payload_file.empty() || arguments.from_stdin) {
+    plan.generated = false;
+    plan.bytes = arguments.from_stdin ? read_bytes("--stdin", "-", limit)
+                                      : read_bytes("--payload-file", arguments.payload_file, limit);
+    plan.size = plan.bytes.size();
+  } else {
+    plan.size = arguments.size.empty() ? default_payload_size
+                                       : parse_number("--size", arguments.size, 0, limit);
+  }
+  return plan;
+}
+
+// An intake's datagrams leave with the server's options; silently ignoring ours would surprise.
+void refuse_server_options(const send_arguments& arguments) {
+  const std::array<std::pair<const char*, bool>, 7> server{
+      {{"--source", !arguments.sources.empty()},
+       {"--interface", !arguments.interfaces.empty()},
+       {"--mark", !arguments.mark.empty()},
+       {"--tos", !arguments.tos.empty()},
+       {"--ttl", !arguments.ttl.empty()},
+       {"--mode", !arguments.mode.empty()},
+       {"--cpu", !arguments.cpu.empty()}}};
+  for (const auto& [name, given] : server)
+    if (given)
+      throw usage_error(
+          std::string(name) +
+          ": cannot go with --via; give it to the 'cowire run' that serves the intake");
+}
+
+void check_families(const send_plan& plan) {
+  const auto& sender = plan.transmit.sender;
+  if (!sender.source_v4 && !sender.source_v6) return;
+  for (const auto& to : plan.to)
+    if (!(to.address.is_v4() ? sender.source_v4 : sender.source_v6))
+      throw usage_error("--source: none of the family of " + to.to_string() +
+                        "; add a --source of that family, or give none");
+}
+
+}  // namespace
+
+transmit_plan make_plan(const transmit_arguments& arguments) {
+  transmit_plan plan;
+  for (const auto& text : arguments.sources) add_source(plan.sender, text);
+  for (const auto& text : arguments.interfaces) {
+    static_cast<void>(parse_interface("--interface", text));
+    plan.config.interfaces.push_back(text);
+  }
+  plan.sender.source_port =
+      number_or_zero<std::uint16_t>("--source-port", arguments.source_port, 0);
+  plan.sender.mark = number_or_zero<std::uint32_t>("--mark", arguments.mark, 0);
+  plan.sender.tos = number_or_zero<std::uint8_t>("--tos", arguments.tos, 0);
+  plan.sender.ttl = number_or_zero<std::uint8_t>("--ttl", arguments.ttl, 1);
+  plan.config.mode = parse_mode(arguments.mode);
+  if (!arguments.cpu.empty()) {
+    plan.config.cpus = {parse_cpu(arguments.cpu)};
+    plan.config.idle = idle_policy::spin;  // A CPU of its own is there to be polled on.
+  }
+  if (!arguments.duration.empty())
+    plan.duration_s = parse_positive("--duration", arguments.duration);
+  plan.config.log = make_log(arguments.verbosity);
+  return plan;
+}
+
+send_plan make_plan(const send_arguments& arguments) {
+  send_plan plan;
+  plan.transmit = make_plan(static_cast<const transmit_arguments&>(arguments));
+  plan.via = arguments.via;
+  if (!plan.via.empty()) refuse_server_options(arguments);
+
+  for (const auto& text : arguments.to) plan.to.push_back(parse_endpoint("--to", text));
+  if (!arguments.to_file.empty()) {
+    const auto more = read_endpoints(arguments.to_file);
+    plan.to.insert(plan.to.end(), more.begin(), more.end());
+  }
+  if (plan.to.empty()) throw usage_error("no destination; give --to ADDR:PORT or --to-file FILE");
+  check_families(plan);
+
+  auto& frame_size = plan.transmit.config.frame_size;
+  const std::size_t limit = plan.via.empty()
+                                ? large_frame - payload_offset
+                                : intake_message_capacity() - sizeof(intake_destination);
+  plan.payload = make_payload(arguments, limit);
+  frame_size = plan.payload.size > small_frame - payload_offset ? large_frame : small_frame;
+
+  if (!arguments.count.empty())
+    plan.count =
+        parse_number("--count", arguments.count, 1, std::numeric_limits<std::uint64_t>::max());
+  else if (!plan.payload.generated && !plan.transmit.duration_s)
+    plan.count = 1;
+  if (!arguments.rate.empty()) plan.rate_pps = parse_positive("--rate", arguments.rate);
+  return plan;
+}
+
+}  // namespace cowire::cli

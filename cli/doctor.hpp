@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+/// `cowire doctor`: will sending work here, how fast a rung of the mode ladder it gets, and what to
+/// change.
+///
+/// Looks by really doing where that leaves nothing behind (sets up an io_uring, opens an AF_XDP
+/// socket, loads a program without attaching it), by reading /proc and /sys elsewhere. Changes
+/// nothing.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace cowire::cli {
+
+enum class health { ok, warn, fail };  ///< fail: sending would fail.
+
+/// One line of the report.
+struct finding {
+  std::string name;  ///< "io_uring", or "eth0 driver".
+  health status = health::ok;
+  std::string value;  ///< What was found.
+  std::string meaning;
+  std::string remedy;  ///< Empty when there is nothing to mend.
+};
+
+/// What concerns the whole machine.
+[[nodiscard]] std::vector<finding> examine_host();
+
+/// What concerns one interface; the caller has checked that it exists.
+[[nodiscard]] std::vector<finding> examine_interface(const std::string& name);
+
+/// Prints all findings and returns the exit status: 1 if any of them is health::fail. With an empty
+/// `interface` every interface that is up, but loopback.
+int run_doctor(const std::string& interface, bool json);
+
+}  // namespace cowire::cli

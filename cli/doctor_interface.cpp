@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/cli/doctor.hpp>
+#include <cowire/xdp/device.hpp>
+
+namespace cowire::cli {
+namespace {
+
+std::string or_unknown(std::uint32_t number) { return number == 0 ? "?" : std::to_string(number); }
+
+finding link_state(const device_facts& device) {
+  if (!device.up)
+    return {"link", health::fail, "down", "nothing can be sent through it",
+            "ip link set " + device.name + " up"};
+  if (!device.carrier)
+    return {"link", health::fail, "no carrier", "nothing reaches the wire",
+            "check the cable, or the other end of the pair"};
+  return {"link", health::ok, "up", "the link is up and has a carrier", ""};
+}
+
+finding driver(const device_facts& device) {
+  finding f{"driver", health::ok, device.driver.empty() ? "?" : device.driver, "", ""};
+  if (!device.driver_version.empty()) f.value += " " + device.driver_version;
+  if (!device.bus.empty()) f.value += " at " + device.bus;
+  f.meaning = "frames start with an Ethernet header, as AF_XDP needs it";
+  if (!device.ethernet) {
+    f.status = health::warn;
+    f.meaning = "not an Ethernet device: the kernel path sends, correct but slower";
+    f.remedy = "send through an Ethernet device where speed matters";
+  }
+  return f;
+}
+
+finding xdp_support(const device_facts& device) {
+  if (!device.features)
+    return {"xdp", health::warn, "unknown",
+            "kernel or driver does not declare it (Linux 6.3 does); the mode ladder finds out", ""};
+  if (!device.features->native)
+    return {"xdp", health::warn, "generic only",
+            "AF_XDP works in generic mode: frames are copied, no zero-copy", ""};
+  return {"xdp", health::ok, "native", "the driver runs XDP programs itself", ""};
+}
+
+finding zero_copy_support(const device_facts& device) {
+  if (device.features && device.features->zero_copy)
+    return {"zero_copy", health::ok, "supported", "frames go to the NIC without a copy", ""};
+  const std::string value = device.features ? "not supported" : "unknown";
+  return {"zero_copy", health::warn, value,
+          "frames are copied once by the kernel: correct, slower than zero-copy",
+          device.features
+              ? "use a NIC whose driver has AF_XDP zero-copy (i40e, ice, ixgbe, igb, mlx5, ...)"
+              : ""};
+}
+
+finding attached_program(const device_facts& device) {
+  if (device.attached == xdp_attachment::none)
+    return {"xdp_program", health::ok, "none",
+            "cowire can attach its own where the driver needs one", ""};
+  return {"xdp_program", health::warn,
+          std::string(name(device.attached)) + ", id " + std::to_string(device.program_id),
+          "somebody else's program is never replaced; without ours some drivers get a lower rung",
+          "ip link set " + device.name + " xdp off, if it is not needed"};
+}
+
+finding mtu(const device_facts& device) {
+  return {"mtu", health::ok, std::to_string(device.mtu),
+          "longer datagrams are fragmented by the kernel, on its path", ""};
+}
+
+}  // namespace
+
+std::vector<finding> examine_interface(const std::string& name) {
+  std::error_code ec;
+  const auto device = read_device(name, ec);
+  if (ec)
+    return {{name + " facts", health::fail, ec.message(), "the interface cannot be examined",
+             "run as root"}};
+  std::vector<finding> out{link_state(device), driver(device)};
+  out.push_back(
+      {"queues", health::ok,
+       std::to_string(device.queues.rx) + " rx, " + std::to_string(device.queues.tx) + " tx",
+       "cowire sends on one of them", ""});
+  out.push_back({"rings", health::ok,
+                 "rx " + or_unknown(device.rings.rx) + " of " + or_unknown(device.rings.rx_max) +
+                     ", tx " + or_unknown(device.rings.tx) + " of " +
+                     or_unknown(device.rings.tx_max),
+                 "larger rings ride out longer pauses, smaller ones stay in the cache", ""});
+  out.push_back(xdp_support(device));
+  out.push_back(zero_copy_support(device));
+  out.push_back(attached_program(device));
+  out.push_back(mtu(device));
+  for (const auto& warning : device.warnings)
+    out.push_back({"offload", health::warn, "in use", warning, ""});
+  if (device.warnings.empty())
+    out.push_back(
+        {"offload", health::ok, "none that bites", "no setting in use that spoils AF_XDP", ""});
+  for (auto& f : out) f.name = name + " " + f.name;
+  return out;
+}
+
+}  // namespace cowire::cli

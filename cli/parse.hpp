@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Words of the command line as values. Every function either returns a value or throws a
+/// usage_error whose text names the option, the word, the limit and the remedy, in one line. No
+/// state; any thread.
+#pragma once
+
+#include <cowire/base/address.hpp>
+
+#include <cstdint>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace cowire::cli {
+
+/// What the user can mend: printed as one line after "cowire: ", exit status 2.
+class usage_error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A whole number from `low` to `high`. Base 0 takes "10" and "0x0a", base 16 also "0a".
+[[nodiscard]] std::uint64_t parse_number(std::string_view what, std::string_view text,
+                                         std::uint64_t low, std::uint64_t high, int base = 0);
+
+/// A number above zero, fractions and exponents allowed ("0.5", "1e6").
+[[nodiscard]] double parse_positive(std::string_view what, std::string_view text);
+
+[[nodiscard]] ip_address parse_address(std::string_view what, std::string_view text);
+
+/// An address that a UDP socket may bind to here and now: asks the kernel, with a socket of its
+/// own.
+[[nodiscard]] ip_address parse_local_address(std::string_view what, std::string_view text);
+
+/// "10.0.0.1:8001" or "[fd00::1]:8001".
+[[nodiscard]] endpoint parse_endpoint(std::string_view what, std::string_view text);
+
+/// The index of an existing network interface.
+[[nodiscard]] std::uint32_t parse_interface(std::string_view what, const std::string& text);
+
+/// A file of destinations, one ADDR:PORT a line; "#" starts a comment. Errors name the file and the
+/// line.
+[[nodiscard]] std::vector<endpoint> read_endpoints(const std::string& path);
+
+/// All bytes of a file, or of standard input for "-". Throws when there are more than `limit`.
+[[nodiscard]] std::vector<std::byte> read_bytes(std::string_view what, const std::string& path,
+                                                std::size_t limit);
+
+}  // namespace cowire::cli

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/cli/query.hpp>
+
+#include <cowire/cli/parse.hpp>
+
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include <limits>
+#include <sstream>
+
+namespace cowire::cli {
+namespace {
+
+template <class T>
+T number(const char* what, const std::string& text, int base = 0) {
+  return static_cast<T>(parse_number(what, text, 0, std::numeric_limits<T>::max(), base));
+}
+
+// The protocols for which the kernel answers RTM_GETROUTE.
+std::uint8_t protocol(const std::string& text) {
+  if (text == "udp" || text == "17") return IPPROTO_UDP;
+  if (text == "tcp" || text == "6") return IPPROTO_TCP;
+  if (text == "icmp" || text == "1") return IPPROTO_ICMP;
+  if (text == "ipv6-icmp" || text == "58") return IPPROTO_ICMPV6;
+  throw usage_error(
+      "ipproto '" + text +
+      "': routes can be asked for udp, tcp, icmp and ipv6-icmp only; use one of these");
+}
+
+void apply(flow& f, const std::string& key, const std::string& value) {
+  if (key == "from") {
+    const auto source = parse_address("from", value);
+    (source.is_v4() ? f.cls.source_v4 : f.cls.source_v6) = source;
+    if (source.family() != f.destination.family())
+      throw usage_error("from '" + value + "': not of the family of " + f.destination.to_string() +
+                        "; use a source of the same family");
+  } else if (key == "mark") {
+    f.cls.mark = number<std::uint32_t>("mark", value);
+  } else if (key == "oif" || key == "dev") {
+    f.cls.output_interface = parse_interface(key, value);
+  } else if (key == "tos" || key == "dsfield") {
+    f.cls.tos = number<std::uint8_t>("tos", value, 16);
+  } else if (key == "ipproto") {
+    f.cls.ip_protocol = protocol(value);
+  } else if (key == "sport") {
+    f.cls.source_port = number<std::uint16_t>("sport", value);
+  } else if (key == "dport") {
+    f.destination_port = number<std::uint16_t>("dport", value);
+  } else if (key == "uid") {
+    f.cls.uid = number<std::uint32_t>("uid", value);
+  } else {
+    throw usage_error(
+        "'" + key +
+        "': not a part of a route query; use from, mark, oif, tos, ipproto, sport, dport or uid");
+  }
+}
+
+}  // namespace
+
+flow parse_query(std::span<const std::string> words) {
+  if (!words.empty() && words.front() == "to") words = words.subspan(1);
+  if (words.empty())
+    throw usage_error("route get: no destination; write: cowire route get 192.0.2.1");
+  flow f;
+  f.destination = parse_address("destination", words.front());
+  f.cls.uid = ::getuid();
+  for (words = words.subspan(1); !words.empty(); words = words.subspan(2)) {
+    if (words.size() == 1)
+      throw usage_error("'" + words.front() + "': its value is missing; write it after the word");
+    apply(f, words[0], words[1]);
+  }
+  return f;
+}
+
+std::vector<std::string> split_query(std::string_view line) {
+  std::istringstream in{std::string(line.substr(0, line.find('#')))};
+  std::vector<std::string> words;
+  for (std::string word; in >> word;) words.push_back(word);
+  if (words.size() > 1 && words[0] == "route" && words[1] == "get")
+    words.erase(words.begin(), words.begin() + 2);
+  return words;
+}
+
+}  // namespace cowire::cli

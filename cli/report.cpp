@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/cli/report.hpp>
+
+#include <cowire/base/reason.hpp>
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+#include <sstream>
+
+namespace cowire::cli {
+namespace {
+
+std::string_view reason_text(std::string_view reason) {
+  for (std::size_t i = 0; i < divert_reason_count; ++i)
+    if (reason == name(static_cast<divert_reason>(i)))
+      return describe(static_cast<divert_reason>(i));
+  return "";
+}
+
+}  // namespace
+
+transmitter_stats stop_and_count(transmitter& tx) {
+  auto interfaces = tx.stats().interfaces;
+  tx.stop();
+  auto stats = tx.stats();
+  stats.interfaces = std::move(interfaces);
+  return stats;
+}
+
+json summary_json(const transmitter_stats& stats, double elapsed_s) {
+  json out;
+  out["submitted"] = stats.submitted;
+  out["transmitted"] = stats.transmitted;
+  out["kernel_path"] = stats.kernel_path;
+  out["refused"] = stats.refused;
+  out["diverted"] = stats.diverted;
+  out["lost_in_device"] = stats.lost_in_device;
+  out["mode"] = json::object();
+  for (const auto& interface : stats.interfaces)
+    out["mode"][interface.name] = {{"mode", name(interface.mode)}, {"reason", interface.reason}};
+  out["errors_from_network"] = stats.errors_from_network;
+  out["elapsed_s"] = elapsed_s;
+  return out;
+}
+
+std::string summary_text(const transmitter_stats& stats, double elapsed_s) {
+  std::ostringstream out;
+  out.precision(3);
+  out << std::fixed;
+  const double rate = elapsed_s > 0 ? static_cast<double>(stats.submitted) / elapsed_s : 0;
+  out << "submitted      " << stats.submitted << " in " << elapsed_s << " s ("
+      << static_cast<std::uint64_t>(rate) << "/s)\n";
+  for (const auto& [interface, count] : stats.transmitted)
+    out << "transmitted    " << count << " by " << interface << '\n';
+  out << "kernel path    " << stats.kernel_path << '\n';
+  for (const auto& [reason, count] : stats.refused)
+    out << "refused        " << count << " with " << reason << '\n';
+  for (const auto& [reason, count] : stats.diverted)
+    out << "diverted       " << count << " " << reason << ": " << reason_text(reason) << '\n';
+  if (stats.lost_in_device != 0)
+    out << "lost           " << stats.lost_in_device
+        << " in the rings of an interface that went away\n";
+  if (stats.errors_from_network != 0) out << "network errors " << stats.errors_from_network << '\n';
+  for (const auto& interface : stats.interfaces) {
+    out << "mode           " << interface.name << ": " << name(interface.mode);
+    if (!interface.reason.empty()) out << " (" << interface.reason << ')';
+    out << '\n';
+  }
+  return out.str();
+}
+
+bool totals_add_up(const transmitter_stats& stats) {
+  const auto accounted =
+      stats.transmitted_total() + stats.kernel_path + stats.refused_total() + stats.lost_in_device;
+  if (accounted == stats.submitted) return true;
+  std::cerr << "cowire: totals do not add up: " << stats.submitted << " submitted, " << accounted
+            << " accounted for; the rest was still on its way when the drain deadline passed\n";
+  return false;
+}
+
+progress_line::progress_line() : terminal_(::isatty(STDERR_FILENO) == 1) {}
+
+progress_line::~progress_line() {
+  if (shown_) std::fputs("\r\033[K", stderr);
+}
+
+void progress_line::show(const transmitter_stats& stats, double elapsed_s) {
+  if (!terminal_) return;
+  const double interval_s = elapsed_s - last_elapsed_s_;
+  const double rate =
+      interval_s > 0 ? static_cast<double>(stats.submitted - last_submitted_) / interval_s : 0;
+  std::ostringstream out;
+  out << "\r" << static_cast<std::uint64_t>(elapsed_s) << " s  submitted " << stats.submitted
+      << " (" << static_cast<std::uint64_t>(rate) << "/s)";
+  for (const auto& [interface, count] : stats.transmitted) out << "  " << interface << " " << count;
+  out << "  kernel " << stats.kernel_path << "  refused " << stats.refused_total() << "\033[K";
+  std::fputs(out.str().c_str(), stderr);
+  shown_ = true;
+  last_submitted_ = stats.submitted;
+  last_elapsed_s_ = elapsed_s;
+}
+
+}  // namespace cowire::cli

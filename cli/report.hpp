@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What `cowire send` and `cowire run` say about their work: the summary at the end, as text or as
+/// one JSON object, and the progress line meanwhile. The JSON keys are a contract with scripts.
+#pragma once
+
+#include <cowire/async/transmitter.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <string>
+
+namespace cowire::cli {
+
+/// Keeps keys in the order in which they were set.
+using json = nlohmann::ordered_json;
+
+/// Drains and stops. The counters are final; the modes are those in use until then.
+[[nodiscard]] transmitter_stats stop_and_count(transmitter& tx);
+
+/// submitted, transmitted {interface: n}, kernel_path, refused {reason: n}, diverted {reason: n},
+/// lost_in_device, mode {interface: {mode, reason}}, errors_from_network, elapsed_s.
+[[nodiscard]] json summary_json(const transmitter_stats& stats, double elapsed_s);
+
+/// The same for people, several lines.
+[[nodiscard]] std::string summary_text(const transmitter_stats& stats, double elapsed_s);
+
+/// Whether submitted == transmitted + kernel_path + refused + lost_in_device; says so on standard
+/// error if not.
+[[nodiscard]] bool totals_add_up(const transmitter_stats& stats);
+
+/// Rewrites one line on standard error if that is a terminal, otherwise does nothing.
+class progress_line {
+ public:
+  progress_line();
+  /// Leaves the terminal at the start of an empty line.
+  ~progress_line();
+  progress_line(const progress_line&) = delete;
+  progress_line& operator=(const progress_line&) = delete;
+
+  [[nodiscard]] bool wanted() const noexcept { return terminal_; }
+  void show(const transmitter_stats& stats, double elapsed_s);
+
+ private:
+  bool terminal_;
+  bool shown_ = false;
+  std::uint64_t last_submitted_ = 0;
+  double last_elapsed_s_ = 0;
+};
+
+}  // namespace cowire::cli

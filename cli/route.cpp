@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/cli/kernel_state.hpp>
+#include <cowire/cli/names.hpp>
+#include <cowire/cli/parse.hpp>
+#include <cowire/cli/query.hpp>
+#include <cowire/cli/route.hpp>
+#include <cowire/cli/route_view.hpp>
+
+#include <linux/rtnetlink.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+
+namespace cowire::cli {
+namespace {
+
+void print_answer(const kernel_state& kernel, const flow& question, bool as_json) {
+  const auto answer = answer_json(question, kernel.explain(question));
+  std::cout << (as_json ? json::array({answer}).dump() : route_text(answer)) << '\n';
+}
+
+int answer_batch(const route_get_arguments& arguments) {
+  std::ifstream file;
+  if (arguments.batch_file != "-") {
+    file.open(arguments.batch_file);
+    if (!file)
+      throw usage_error("-b '" + arguments.batch_file + "': " + std::strerror(errno) +
+                        "; name a file that you can read");
+  }
+  std::istream& in = arguments.batch_file == "-" ? std::cin : file;
+  const kernel_state kernel;
+  int status = 0;
+  std::string line;
+  for (std::size_t number = 1; std::getline(in, line); ++number) {
+    const auto words = split_query(line);
+    if (words.empty()) continue;
+    try {
+      print_answer(kernel, parse_query(words), arguments.json);
+    } catch (const usage_error& error) {
+      // An array all the same: answers are matched to queries by their order.
+      if (arguments.json) std::cout << "[]\n";
+      std::cerr << "cowire: " << arguments.batch_file << ':' << number << ": " << error.what()
+                << '\n';
+      status = 2;
+    }
+  }
+  return status;
+}
+
+divert_reason reason_of_type(std::uint8_t type) {
+  switch (type) {
+    case RTN_LOCAL:
+      return divert_reason::local_destination;
+    case RTN_BROADCAST:
+      return divert_reason::broadcast_destination;
+    case RTN_MULTICAST:
+      return divert_reason::multicast_destination;
+    case RTN_UNREACHABLE:
+    case RTN_PROHIBIT:
+    case RTN_BLACKHOLE:
+    case RTN_THROW:
+      return divert_reason::rejected;
+    default:
+      return divert_reason::unsupported_route;
+  }
+}
+
+// The hop that frames over this member of a route take: that of the gateway itself, asked on its
+// device. Without a gateway every destination has its own neighbour; then an unresolved one says
+// nothing against the route.
+divert_reason member_service(const kernel_state& kernel, const netlink::route& route,
+                             const netlink::next_hop& member, bool& fast) {
+  flow question;
+  question.destination = member.gateway ? *member.gateway : route.destination.address();
+  question.cls.output_interface = member.index;
+  question.cls.uid = ::getuid();
+  const hop h = kernel.explain(question).template_hop;
+  fast = h.egress != divert_slot ||
+         (!member.gateway && h.reason == divert_reason::neighbour_unresolved);
+  return h.reason;
+}
+
+// What happens to a datagram that takes this route.
+json service_of(const kernel_state& kernel, const netlink::route& route) {
+  const auto diverted = [](divert_reason reason) {
+    return json{{"fast", false}, {"divert", name(reason)}, {"text", describe(reason)}};
+  };
+  if (route.type != RTN_UNICAST) return diverted(reason_of_type(route.type));
+  auto egress = json::array();
+  for (const auto& member : route.next_hops) {
+    bool fast = false;
+    const auto reason = member_service(kernel, route, member, fast);
+    if (!fast) return diverted(reason);
+    egress.push_back(interface_name(member.index));
+  }
+  if (egress.empty()) return diverted(divert_reason::unsupported_route);
+  return {{"fast", true}, {"egress", egress}};
+}
+
+}  // namespace
+
+int run_route_get(const route_get_arguments& arguments) {
+  if (!arguments.batch_file.empty()) {
+    if (!arguments.query.empty())
+      throw usage_error("route get: '" + arguments.query.front() +
+                        "' beside -b; give a destination or a file, not both");
+    return answer_batch(arguments);
+  }
+  const auto question = parse_query(arguments.query);
+  print_answer(kernel_state(), question, arguments.json);
+  return 0;
+}
+
+int run_route_show(const std::string& table, bool as_json) {
+  const bool all = table == "all";
+  const auto wanted = all || table.empty() ? std::uint32_t{RT_TABLE_MAIN} : parse_table(table);
+  const kernel_state kernel;
+  auto out = json::array();
+  for (const auto family : {ip_family::v4, ip_family::v6})
+    for (const auto& [id, prefixes] : kernel.state().tables(family)) {
+      if (!all && id != wanted) continue;
+      for (const auto& [prefix, entries] : prefixes)
+        for (const auto& entry : entries) {
+          auto shown = route_json(entry.route, all);
+          shown["cowire"] = service_of(kernel, entry.route);
+          out.push_back(std::move(shown));
+        }
+    }
+  if (as_json) {
+    std::cout << out.dump() << '\n';
+  } else {
+    for (const auto& route : out) std::cout << route_text(route) << '\n';
+  }
+  return 0;
+}
+
+}  // namespace cowire::cli

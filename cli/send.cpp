@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/cli/pacer.hpp>
+#include <cowire/cli/payload_source.hpp>
+#include <cowire/cli/privilege.hpp>
+#include <cowire/cli/report.hpp>
+#include <cowire/cli/send.hpp>
+#include <cowire/cli/send_via.hpp>
+
+#include <asio/io_context.hpp>
+#include <asio/signal_set.hpp>
+#include <asio/steady_timer.hpp>
+
+#include <algorithm>
+#include <csignal>
+#include <exception>
+#include <iostream>
+
+namespace cowire::cli {
+namespace {
+
+using clock = pacer::clock;
+
+double seconds_since(clock::time_point start) {
+  return std::chrono::duration<double>(clock::now() - start).count();
+}
+
+// Everything of one `cowire send`. All of it runs on the thread that calls run(): the io_context
+// has no other.
+class send_job {
+ public:
+  explicit send_job(const send_plan& plan)
+      : plan_(plan),
+        source_(plan.payload),
+        transmitter_(plan.transmit.config),
+        sender_(transmitter_.make_sender(plan.transmit.sender)),
+        log_(plan.transmit.config.log) {}
+
+  int run(bool as_json) {
+    signals_.async_wait([this](std::error_code ec, int) {
+      if (ec) return;
+      signals_.clear();  // A second signal ends the process.
+      stop();
+    });
+    if (plan_.transmit.duration_s) {
+      deadline_.expires_after(std::chrono::duration_cast<clock::duration>(
+          std::chrono::duration<double>(*plan_.transmit.duration_s)));
+      deadline_.async_wait([this](std::error_code ec) {
+        if (!ec) stop();
+      });
+    }
+    if (progress_.wanted()) asio::co_spawn(context_, show_progress(), asio::detached);
+    asio::co_spawn(context_, log_errors(), asio::detached);
+    asio::co_spawn(context_, send_all(),
+                   [this](std::exception_ptr error) { finish(std::move(error)); });
+    start_ = clock::now();
+    context_.run();
+    if (failure_) std::rethrow_exception(failure_);
+    return summarise(as_json);
+  }
+
+ private:
+  // How many payloads may be sent without looking at timers and signals.
+  static constexpr std::uint64_t burst_limit = 64;
+
+  void stop() {
+    stopping_ = true;
+    pace_.cancel();
+  }
+
+  // Ends every other operation, so that run() returns.
+  void finish(std::exception_ptr error) {
+    failure_ = std::move(error);
+    elapsed_s_ = seconds_since(start_);
+    finished_ = true;
+    signals_.cancel();
+    deadline_.cancel();
+    tick_.cancel();
+    sender_ = sender();
+  }
+
+  [[nodiscard]] bool done() const noexcept {
+    return stopping_ || (plan_.count && source_.produced() == *plan_.count);
+  }
+
+  asio::awaitable<void> send_all() {
+    std::optional<pacer> pace;
+    if (plan_.rate_pps) pace.emplace(*plan_.rate_pps, clock::now());
+    while (!done()) {
+      std::uint64_t datagrams = burst_limit * plan_.to.size();
+      if (pace) datagrams = std::min(datagrams, pace->due(clock::now()));
+      if (datagrams == 0) {
+        pace_.expires_at(pace->next(clock::now()));
+        co_await pace_.async_wait(as_tuple(asio::use_awaitable));  // Cancelled by stop().
+        continue;
+      }
+      std::uint64_t sent = 0;
+      for (; sent < datagrams && !done(); sent += plan_.to.size()) co_await send_one();
+      if (pace) pace->sent(sent);
+      co_await asio::post(context_, asio::use_awaitable);
+    }
+    co_await sender_.async_flush(asio::use_awaitable);
+  }
+
+  asio::awaitable<void> send_one() {
+    auto frame = sender_.try_acquire();
+    if (!frame) frame = co_await sender_.async_acquire(asio::use_awaitable);
+    const auto bytes = source_.next();
+    std::copy(bytes.begin(), bytes.end(), frame.bytes().begin());
+    frame.resize(bytes.size());
+    if (plan_.to.size() > 1) {
+      co_await sender_.async_send(std::move(frame), std::span<const endpoint>(plan_.to),
+                                  asio::use_awaitable);
+      co_return;
+    }
+    std::error_code ec;
+    sender_.send(std::move(frame), plan_.to.front(), ec);
+    if (ec) throw_error(ec, "send to " + plan_.to.front().to_string());
+  }
+
+  asio::awaitable<void> show_progress() {
+    while (!finished_) {
+      tick_.expires_after(std::chrono::milliseconds(500));
+      const auto [ec] = co_await tick_.async_wait(as_tuple(asio::use_awaitable));
+      if (!ec) progress_.show(transmitter_.stats(), seconds_since(start_));
+    }
+  }
+
+  asio::awaitable<void> log_errors() {
+    for (;;) {
+      const auto [ec, error] = co_await sender_.async_next_error(as_tuple(asio::use_awaitable));
+      if (ec) co_return;
+      log_(log_severity::info,
+           error.destination.to_string() + ": " + error.code.message() +
+               (error.mtu != 0 ? ", path MTU " + std::to_string(error.mtu) : ""));
+    }
+  }
+
+  int summarise(bool as_json) {
+    const auto stats = stop_and_count(transmitter_);
+    if (as_json)
+      std::cout << summary_json(stats, elapsed_s_).dump() << std::endl;
+    else
+      std::cout << summary_text(stats, elapsed_s_) << std::flush;
+    return totals_add_up(stats) ? 0 : 1;
+  }
+
+  const send_plan& plan_;
+  payload_source source_;
+  asio::io_context context_{1};
+  asio::signal_set signals_{context_, SIGINT, SIGTERM};
+  asio::steady_timer pace_{context_}, deadline_{context_}, tick_{context_};
+  progress_line progress_;
+  transmitter transmitter_;
+  sender sender_;
+  log_callback log_;
+  clock::time_point start_;
+  double elapsed_s_ = 0;
+  bool stopping_ = false, finished_ = false;
+  std::exception_ptr failure_;
+};
+
+}  // namespace
+
+int run_send(const send_arguments& arguments) {
+  const auto plan = make_plan(arguments);
+  if (!plan.via.empty()) return send_via(plan, arguments.json);
+  require_privilege(plan.transmit);
+  return send_job(plan).run(arguments.json);
+}
+
+}  // namespace cowire::cli

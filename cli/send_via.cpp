@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/intake.hpp>
+#include <cowire/cli/pacer.hpp>
+#include <cowire/cli/payload_source.hpp>
+#include <cowire/cli/report.hpp>
+#include <cowire/cli/send_via.hpp>
+
+#include <algorithm>
+#include <csignal>
+#include <iostream>
+#include <thread>
+
+namespace cowire::cli {
+namespace {
+
+using clock = pacer::clock;
+
+constexpr std::chrono::seconds flush_timeout{10};
+
+volatile std::sig_atomic_t interrupted = 0;
+
+// Without SA_RESTART: a send that waits for the server must end.
+void catch_signals() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { interrupted = 1; };
+  action.sa_flags = static_cast<int>(SA_RESETHAND);  // The second signal ends the process.
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+}
+
+// Sleeps in slices: a signal may be delivered just before a sleep begins.
+void sleep_until(clock::time_point moment) {
+  constexpr std::chrono::milliseconds slice{50};
+  for (auto now = clock::now(); now < moment && !interrupted; now = clock::now())
+    std::this_thread::sleep_for(std::min<clock::duration>(moment - now, slice));
+}
+
+void send_all(intake_client& client, const send_plan& plan, payload_source& source) {
+  const auto start = clock::now();
+  std::optional<pacer> pace;
+  if (plan.rate_pps) pace.emplace(*plan.rate_pps, start);
+  const auto& duration_s = plan.transmit.duration_s;
+  while (!interrupted && !(plan.count && source.produced() == *plan.count)) {
+    const auto now = clock::now();
+    if (duration_s && std::chrono::duration<double>(now - start).count() >= *duration_s) return;
+    if (pace && pace->due(now) == 0) {
+      sleep_until(pace->next(now));
+      continue;
+    }
+    std::error_code ec;
+    client.send(source.next(), plan.to, plan.transmit.sender.source_port, ec);
+    if (ec == std::errc::interrupted) return;
+    if (ec) throw_error(ec, "--via " + plan.via);
+    if (pace) pace->sent(plan.to.size());
+  }
+}
+
+}  // namespace
+
+int send_via(const send_plan& plan, bool as_json) {
+  payload_source source(plan.payload);
+  intake_client client(plan.via);
+  catch_signals();
+  const auto start = clock::now();
+  send_all(client, plan, source);
+  std::error_code ec;
+  const auto totals = client.flush(flush_timeout, ec);
+  if (ec) throw_error(ec, "--via " + plan.via + ": flush");
+  const double elapsed_s = std::chrono::duration<double>(clock::now() - start).count();
+  if (as_json) {
+    const json out{
+        {"via", plan.via},         {"messages", totals.messages}, {"submitted", totals.submitted},
+        {"failed", totals.failed}, {"refused", totals.refused},   {"elapsed_s", elapsed_s}};
+    std::cout << out.dump() << std::endl;
+  } else {
+    std::cout << "submitted      " << totals.submitted << " through " << plan.via << " in "
+              << elapsed_s << " s\n"
+              << "failed         " << totals.failed << "\nrefused        " << totals.refused
+              << " messages\n"
+              << std::flush;
+  }
+  return totals.failed == 0 && totals.refused == 0 ? 0 : 1;
+}
+
+}  // namespace cowire::cli

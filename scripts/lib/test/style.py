@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The house style, as far as a program can see it."""
+import re
+import subprocess
+
+from results import Case
+
+LICENSE = "SPDX-License-Identifier: Apache-2.0"
+COLUMNS = 100
+SOURCES = {".cpp", ".hpp"}
+
+
+def source_files(root):
+    """Everything that belongs to the project and is text we wrote."""
+    for path in sorted(root.rglob("*")):
+        inside = path.relative_to(root)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if path.is_file() and not hidden and inside.parts[0] != "build":
+            if path.suffix in SOURCES | {".py", ".cmake"} or path.name == "CMakeLists.txt":
+                yield path
+
+
+def findings(root, path):
+    lines = path.read_text().splitlines()
+    name = path.relative_to(root)
+    if not any(LICENSE in line for line in lines[:2]):
+        yield f"{name}: the first line must say '{LICENSE}'"
+    if path.suffix == ".hpp" and "#pragma once" not in lines:
+        yield f"{name}: '#pragma once' is missing"
+    if path.suffix not in SOURCES:
+        return
+    for number, line in enumerate(lines, 1):
+        if len(line) > COLUMNS:
+            yield f"{name}:{number}: {len(line)} columns; {COLUMNS} is the limit"
+        if name.parts[0] not in ("tests", "bench") and re.match(r'\s*#include\s+"', line):
+            yield f"{name}:{number}: include as <cowire/folder/file.hpp>"
+
+
+def check(root):
+    """Two cases: our own rules, and clang-format's opinion."""
+    files = list(source_files(root))
+    found = [finding for path in files for finding in findings(root, path)]
+    for finding in found:
+        print(finding)
+    sources = [str(path) for path in files if path.suffix in SOURCES]
+    formatted = subprocess.run(["clang-format", "--dry-run", "-Werror", *sources], cwd=root)
+    return [
+        Case("style: rules", "failed" if found else "passed", f"{len(found)} findings"),
+        Case(
+            "style: clang-format",
+            "failed" if formatted.returncode else "passed",
+            "run clang-format -i on the files named above",
+        ),
+    ]

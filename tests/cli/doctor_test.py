@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The shape of `cowire doctor`."""
+import json
+import unittest
+
+import support
+
+HOST_CHECKS = {
+    "kernel",
+    "cap_net_raw",
+    "cap_net_admin",
+    "cap_bpf",
+    "af_xdp",
+    "bpf",
+    "memlock",
+    "huge_pages",
+    "io_uring",
+    "cpus",
+}
+INTERFACE_CHECKS = {
+    "link",
+    "driver",
+    "queues",
+    "rings",
+    "xdp",
+    "zero_copy",
+    "xdp_program",
+    "mtu",
+    "offload",
+}
+
+
+class Doctor(unittest.TestCase):
+    def report(self, *words, **options):
+        done = support.cowire("doctor", "-j", *words, **options)
+        report = json.loads(done.stdout)
+        self.assertEqual(done.returncode, 0 if report["ok"] else 1)
+        return report
+
+    def test_every_check_has_a_status_a_meaning_and_where_it_fails_a_fix(self):
+        report = self.report("lo")
+        names = {check["name"] for check in report["checks"]}
+        self.assertLessEqual(HOST_CHECKS, names)
+        self.assertLessEqual({f"lo {check}" for check in INTERFACE_CHECKS}, names)
+        for check in report["checks"]:
+            self.assertIn(check["status"], ("ok", "warn", "fail"))
+            self.assertTrue(check["meaning"], check)
+            if check["status"] == "fail":
+                self.assertTrue(check["fix"], check)
+        self.assertEqual(report["ok"], all(check["status"] != "fail" for check in report["checks"]))
+
+    def test_text_has_a_line_for_each_check(self):
+        done = support.cowire("doctor", "lo")
+        self.assertIn("io_uring", done.stdout)
+        for line in done.stdout.splitlines():
+            self.assertIn(line.split()[0], ("ok", "warn", "fail"))
+
+    def test_a_namespace_without_an_interface_that_is_up_fails(self):
+        support.need_root()
+        world = support.World("empty")
+        self.addCleanup(world.close)
+        self.assertFalse(self.report(netns=world.names["empty"])["ok"])
+
+    def test_a_downed_interface_fails_with_the_command_that_mends_it(self):
+        support.need_root()
+        world = support.World("a")
+        self.addCleanup(world.close)
+        world.ip("a", "link add u0 type veth peer name p0")
+        report = self.report("u0", netns=world.names["a"])
+        self.assertFalse(report["ok"])
+        fixes = [check["fix"] for check in report["checks"] if check["name"] == "u0 link"]
+        self.assertEqual(fixes, ["ip link set u0 up"])
+        world.ip("a", "link set u0 up")
+        world.ip("a", "link set p0 up")
+        link = [
+            check
+            for check in self.report("u0", netns=world.names["a"])["checks"]
+            if check["name"] == "u0 link"
+        ]
+        self.assertEqual(link[0]["status"], "ok")
+
+    def test_without_privilege_it_fails_and_names_the_capability(self):
+        support.need_root()
+        done = support.run(
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            support.COWIRE,
+            "doctor",
+            "-j",
+        )
+        self.assertEqual(done.returncode, 1)
+        missing = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+        self.assertEqual(missing["cap_net_raw"]["status"], "fail")
+        self.assertIn("setcap", missing["cap_net_raw"]["fix"])
+
+
+if __name__ == "__main__":
+    unittest.main()

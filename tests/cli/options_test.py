@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input is answered by exit status 2 and one line that names the thing and the remedy."""
+import os
+import unittest
+
+import support
+
+# (arguments, what the line must contain)
+BAD_INPUT = [
+    (["send"], ["destination", "--to"]),
+    (["send", "--to", "10.0.0.1"], ["--to", "10.0.0.1", "ADDR:PORT"]),
+    (["send", "--to", "10.0.0.1:0"], ["10.0.0.1:0", "1 to 65535"]),
+    (["send", "--to", "10.0.0.1:65536"], ["10.0.0.1:65536", "1 to 65535"]),
+    (["send", "--to", "10.0.0.256:80"], ["10.0.0.256:80"]),
+    (["send", "--to", "fd00::1:80"], ["fd00::1:80", "[2001:db8::1]:8001"]),
+    (["send", "--to", "10.0.0.1:80", "--size", "100000"], ["--size", "100000", "3968"]),
+    (["send", "--to", "10.0.0.1:80", "--size", "-1"], ["--size", "-1", "0 to 3968"]),
+    (["send", "--to", "10.0.0.1:80", "--size", "12x"], ["--size", "12x"]),
+    (["send", "--to", "10.0.0.1:80", "--count", "0"], ["--count", "'0'"]),
+    (["send", "--to", "10.0.0.1:80", "--rate", "0"], ["--rate", "'0'", "above zero"]),
+    (["send", "--to", "10.0.0.1:80", "--rate", "fast"], ["--rate", "fast"]),
+    (["send", "--to", "10.0.0.1:80", "--duration", "-5"], ["--duration", "-5"]),
+    (["send", "--to", "10.0.0.1:80", "--tos", "256"], ["--tos", "256", "0 to 255"]),
+    (["send", "--to", "10.0.0.1:80", "--ttl", "0"], ["--ttl", "1 to 255"]),
+    (["send", "--to", "10.0.0.1:80", "--mark", "0x100000000"], ["--mark", "0x100000000"]),
+    (
+        ["send", "--to", "10.0.0.1:80", "--source-port", "70000"],
+        ["--source-port", "70000", "65535"],
+    ),
+    (["send", "--to", "10.0.0.1:80", "--source", "here"], ["--source", "here"]),
+    (
+        ["send", "--to", "10.0.0.1:80", "--source", "192.0.2.99"],
+        ["--source", "192.0.2.99", "ip address"],
+    ),
+    (
+        ["send", "--to", "[fd00::1]:80", "--source", "127.0.0.1"],
+        ["--source", "[fd00::1]:80", "family"],
+    ),
+    (
+        ["send", "--to", "10.0.0.1:80", "--interface", "nosuch0"],
+        ["--interface", "nosuch0", "ip link"],
+    ),
+    (["send", "--to", "10.0.0.1:80", "--mode", "warp"], ["--mode", "warp", "zero-copy"]),
+    (["send", "--to", "10.0.0.1:80", "--cpu", "4096"], ["--cpu", "4096"]),
+    (
+        ["send", "--to", "10.0.0.1:80", "--payload-file", "/nonexistent/p"],
+        ["--payload-file", "/nonexistent/p"],
+    ),
+    (["send", "--to", "10.0.0.1:80", "--size", "1", "--stdin"], ["--size", "--stdin", "exclude"]),
+    (["send", "--to-file", "/nonexistent/f"], ["--to-file", "/nonexistent/f", "No such file"]),
+    (
+        ["send", "--to", "10.0.0.1:80", "--via", "/nonexistent/s", "--count", "1"],
+        ["/nonexistent/s"],
+    ),
+    (
+        ["send", "--to", "10.0.0.1:80", "--via", "/tmp/s", "--mark", "1"],
+        ["--mark", "--via", "cowire run"],
+    ),
+    (["send", "--no-such-option"], ["--no-such-option", "cowire send --help"]),
+    (["run"], ["--intake"]),
+    (["run", "--intake", "/nonexistent/folder/s", "--mode", "kernel"], ["/nonexistent/folder/s"]),
+    (["route", "get"], ["destination"]),
+    (["route", "get", "10.0.0"], ["10.0.0"]),
+    (["route", "get", "10.0.0.1", "mark"], ["mark", "value"]),
+    (["route", "get", "10.0.0.1", "mark", "seven"], ["mark", "seven"]),
+    (["route", "get", "10.0.0.1", "oif", "nosuch0"], ["oif", "nosuch0"]),
+    (["route", "get", "10.0.0.1", "from", "fd00::1"], ["fd00::1", "family"]),
+    (["route", "get", "10.0.0.1", "ipproto", "sctp"], ["ipproto", "sctp", "udp"]),
+    (["route", "get", "10.0.0.1", "frm", "10.0.0.2"], ["frm", "from"]),
+    (["route", "get", "-b", "/nonexistent/q"], ["/nonexistent/q"]),
+    (["route", "show", "table", "nosuch"], ["nosuch", "rt_tables"]),
+    (["route", "show", "tabel", "main"], ["tabel", "table"]),
+    (["route"], ["cowire route --help"]),
+    (["doctor", "nosuch0"], ["nosuch0", "ip link"]),
+    (["nonsense"], ["nonsense", "cowire --help"]),
+    ([], ["cowire --help"]),
+]
+
+
+class BadInput(unittest.TestCase):
+    def assert_one_line(self, arguments, needles):
+        done = support.cowire(*arguments)
+        self.assertEqual(done.returncode, 2, done)
+        self.assertEqual(done.stdout, "")
+        self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+        self.assertTrue(done.stderr.startswith("cowire: "), done.stderr)
+        for needle in needles:
+            self.assertIn(needle, done.stderr)
+
+    def test_each_is_one_line_that_names_the_thing_and_the_remedy(self):
+        for arguments, needles in BAD_INPUT:
+            with self.subTest(" ".join(arguments)):
+                self.assert_one_line(arguments, needles)
+
+    def test_a_bad_line_of_a_destination_file_is_named_by_its_number(self):
+        path = support.scratch_file(self, "# peers\n10.0.0.1:80\n\n10.0.0.2 # no port\n")
+        self.assert_one_line(["send", "--to-file", path], [f"{path}:4", "10.0.0.2"])
+
+    def test_a_destination_file_without_destinations_is_refused(self):
+        path = support.scratch_file(self, "# nobody\n")
+        self.assert_one_line(["send", "--to-file", path], [path, "no destinations"])
+
+    def test_a_payload_file_that_is_too_long_is_refused_with_the_limit(self):
+        path = support.scratch_file(self, "x" * 4000)
+        self.assert_one_line(
+            ["send", "--to", "10.0.0.1:80", "--payload-file", path], [path, "3968"]
+        )
+
+    def test_standard_input_that_is_too_long_is_refused_with_the_limit(self):
+        done = support.cowire("send", "--to", "10.0.0.1:80", "--stdin", stdin="x" * 4000)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("3968", done.stderr)
+
+
+class Help(unittest.TestCase):
+    def test_version_names_the_program(self):
+        done = support.cowire("--version", check=0)
+        self.assertRegex(done.stdout, r"^cowire \d+\.\d+\.\d+\n$")
+
+    def test_help_of_every_command_shows_an_example(self):
+        for words in ([], ["send"], ["run"], ["route", "get"]):
+            with self.subTest(" ".join(words)):
+                self.assertIn("Example", support.cowire(*words, "--help", check=0).stdout)
+
+
+@unittest.skipUnless(os.geteuid() == 0, "needs root to give privileges up")
+class Unprivileged(unittest.TestCase):
+    def test_sending_without_capabilities_says_what_is_missing(self):
+        done = support.run(
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            support.COWIRE,
+            "send",
+            "--to",
+            "127.0.0.1:9",
+            "--count",
+            "1",
+        )
+        self.assertEqual(done.returncode, 2, done)
+        self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+        self.assertIn("CAP_NET_RAW", done.stderr)
+
+    def test_route_questions_need_no_privilege(self):
+        done = support.run(
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            support.COWIRE,
+            "route",
+            "get",
+            "127.0.0.1",
+            "-j",
+        )
+        self.assertEqual(done.returncode, 0, done)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,305 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`cowire send` and `cowire run`, end to end over a veth pair between two network namespaces."""
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import support
+
+PORT = 9000
+
+QUIET_S = 0.5
+
+# Prints "ready", then a line for every datagram: length, first 16 bytes in hexadecimal, source
+# address and port. Told to end (end of its standard input) it waits until nothing comes any more.
+RECEIVER = f"""
+import select, socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+receiver = socket.socket(family, socket.SOCK_DGRAM)
+receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+receiver.bind((sys.argv[1], int(sys.argv[2])))
+print("ready", flush=True)
+ending = False
+while True:
+    sources, wait_s = ([receiver], {QUIET_S}) if ending else ([receiver, sys.stdin], None)
+    ready, _, _ = select.select(sources, [], [], wait_s)
+    if not ready:
+        break
+    if receiver in ready:
+        data, source = receiver.recvfrom(65536)[:2]
+        print(len(data), data[:16].hex(), source[0], source[1])
+    else:
+        ending = True
+"""
+
+
+class SendTest(unittest.TestCase):
+    def setUp(self):
+        support.need_root()
+        self.world = support.World("a", "b")
+        self.addCleanup(self.world.close)
+        for command in (
+            f"link add u0 type veth peer name u0 netns {self.world.names['b']}",
+            "link set u0 address 02:00:00:00:00:0a",
+            "addr add 10.0.0.1/24 dev u0",
+            "addr add fd00::1/64 dev u0 nodad",
+            "link set u0 up",
+        ):
+            self.world.ip("a", command)
+        for command in (
+            "link set u0 address 02:00:00:00:00:0b",
+            "addr add 10.0.0.2/24 dev u0",
+            "addr add fd00::2/64 dev u0 nodad",
+            "link set u0 up",
+        ):
+            self.world.ip("b", command)
+
+    def receiver(self, address="10.0.0.2", port=PORT):
+        process = self.world.start(
+            "b", sys.executable, "-c", RECEIVER, address, port, stdin=subprocess.PIPE
+        )
+        self.addCleanup(self.collect, process)
+        self.assertEqual(process.stdout.readline(), "ready\n")
+        return process
+
+    @staticmethod
+    def collect(process):
+        """Ends a receiver; all that it got, as [length, prefix, source address, source port]."""
+        if process.stdout.closed:
+            return []
+        output, _ = process.communicate(timeout=support.DEADLINE_S)
+        return [line.split() for line in output.splitlines()]
+
+    def send(self, *words, check=0, **options):
+        done = self.world.cowire("a", "send", *words, "-j", check=check, **options)
+        return json.loads(done.stdout)
+
+    def assert_totals(self, report, submitted):
+        self.assertEqual(report["submitted"], submitted)
+        accounted = (
+            sum(report["transmitted"].values())
+            + report["kernel_path"]
+            + sum(report["refused"].values())
+            + report["lost_in_device"]
+        )
+        self.assertEqual(accounted, submitted, report)
+
+
+class Send(SendTest):
+    def test_generated_payloads_arrive_numbered_stamped_and_counted(self):
+        receiver = self.receiver()
+        before = time.time_ns()
+        report = self.send(
+            "--to",
+            f"10.0.0.2:{PORT}",
+            "--count",
+            500,
+            "--rate",
+            5000,
+            "--size",
+            100,
+            "--source-port",
+            7001,
+        )
+        self.assert_totals(report, 500)
+        self.assertGreater(
+            report["transmitted"]["u0"], 450, "all but the first few take the fast path"
+        )
+        self.assertIn(report["mode"]["u0"]["mode"], ("copy", "generic"))
+        self.assertTrue(report["mode"]["u0"]["reason"])
+        self.assertGreater(report["elapsed_s"], 0.09)
+        got = self.collect(receiver)
+        self.assertEqual(
+            {(length, source, port) for length, _, source, port in got},
+            {("100", "10.0.0.1", "7001")},
+        )
+        prefixes = [struct.unpack("!QQ", bytes.fromhex(prefix)) for _, prefix, _, _ in got]
+        self.assertEqual(sorted(number for number, _ in prefixes), list(range(500)))
+        self.assertTrue(all(before <= stamp <= time.time_ns() for _, stamp in prefixes))
+
+    def test_each_payload_goes_to_every_destination(self):
+        receivers = [
+            self.receiver(port=PORT),
+            self.receiver(port=PORT + 1),
+            self.receiver("fd00::2"),
+        ]
+        path = support.scratch_file(self, f"10.0.0.2:{PORT + 1}  # the second\n[fd00::2]:{PORT}\n")
+        report = self.send(
+            "--to", f"10.0.0.2:{PORT}", "--to-file", path, "--count", 20, "--rate", 3000
+        )
+        self.assert_totals(report, 60)
+        for receiver in receivers:
+            numbers = [int(prefix[:16], 16) for _, prefix, _, _ in self.collect(receiver)]
+            self.assertEqual(sorted(numbers), list(range(20)))
+
+    def test_a_given_payload_is_sent_once_as_it_is(self):
+        receiver = self.receiver()
+        report = self.send("--to", f"10.0.0.2:{PORT}", "--stdin", stdin="hello")
+        self.assert_totals(report, 1)
+        path = support.scratch_file(self, "payload")
+        self.assert_totals(self.send("--to", f"10.0.0.2:{PORT}", "--payload-file", path), 1)
+        self.assertEqual(
+            [(length, bytes.fromhex(data)) for length, data, _, _ in self.collect(receiver)],
+            [("5", b"hello"), ("7", b"payload")],
+        )
+
+    def test_the_rate_is_kept(self):
+        report = self.send("--to", f"10.0.0.2:{PORT}", "--duration", 2, "--rate", 2000)
+        self.assertAlmostEqual(report["submitted"], 4000, delta=200)
+        self.assertAlmostEqual(report["elapsed_s"], 2, delta=0.3)
+
+    def test_kernel_mode_sends_through_the_kernel_path(self):
+        receiver = self.receiver()
+        report = self.send(
+            "--to", f"10.0.0.2:{PORT}", "--count", 50, "--rate", 2000, "--mode", "kernel"
+        )
+        self.assert_totals(report, 50)
+        self.assertEqual((report["kernel_path"], report["transmitted"].get("u0", 0)), (50, 0))
+        self.assertEqual(len(self.collect(receiver)), 50)
+
+    def test_what_the_kernel_refuses_is_counted_by_its_errno(self):
+        self.world.ip("a", "route add unreachable 30.0.0.0/24")
+        report = self.send("--to", f"30.0.0.1:{PORT}", "--count", 10, "--rate", 1000)
+        self.assert_totals(report, 10)
+        self.assertEqual(report["refused"], {"EHOSTUNREACH": 10})
+
+    def test_a_long_payload_is_fragmented_by_the_kernel(self):
+        receiver = self.receiver()
+        report = self.send("--to", f"10.0.0.2:{PORT}", "--count", 5, "--rate", 100, "--size", 3000)
+        self.assert_totals(report, 5)
+        self.assertEqual(
+            report["diverted"].get("exceeds_mtu", 0)
+            + report["diverted"].get("neighbour_unresolved", 0),
+            5,
+        )
+        self.assertEqual([length for length, *_ in self.collect(receiver)], ["3000"] * 5)
+
+    def test_the_text_summary_names_the_interface(self):
+        self.receiver()
+        done = self.world.cowire("a", "send", "--to", f"10.0.0.2:{PORT}", "--count", 5, check=0)
+        self.assertIn("submitted      5", done.stdout)
+        self.assertIn("u0", done.stdout)
+        self.assertEqual(done.stderr, "")
+
+    def test_a_port_that_somebody_holds_is_an_error_that_says_so(self):
+        holder = self.world.start(
+            "a", sys.executable, "-c", RECEIVER, "0.0.0.0", 7002, stdin=subprocess.PIPE
+        )
+        with support.ended(holder):
+            self.assertEqual(holder.stdout.readline(), "ready\n")
+            done = self.world.cowire(
+                "a", "send", "--to", f"10.0.0.2:{PORT}", "--source-port", 7002, "--count", 1
+            )
+        self.assertEqual(done.returncode, 2, done)
+        self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+        self.assertIn("7002", done.stderr)
+
+
+class Signals(SendTest):
+    def start_sending(self, *words):
+        process = self.world.start(
+            "a", support.COWIRE, "send", "--to", f"10.0.0.2:{PORT}", "--rate", 1000, *words
+        )
+        statistics = "/sys/class/net/u0/statistics/tx_packets"
+        read = lambda: int(self.world.exec("a", "cat", statistics, check=0).stdout)
+        start = read()
+        support.wait_until(lambda: read() > start + 50, "datagrams on u0")
+        return process
+
+    def programs(self):
+        return [
+            link.get("xdp") for link in self.world.ip_json("a", "-d link show") if link.get("xdp")
+        ]
+
+    def test_an_interrupt_drains_prints_the_summary_and_exits_0(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(number), support.ended(self.start_sending("-j")) as process:
+                process.send_signal(number)
+                output, errors = process.communicate(timeout=support.DEADLINE_S)
+                self.assertEqual((process.returncode, errors), (0, ""))
+                report = json.loads(output)
+                self.assert_totals(report, report["submitted"])
+                self.assertGreater(report["submitted"], 50)
+
+    def test_a_kill_leaves_no_program_and_a_working_interface(self):
+        with support.ended(self.start_sending()) as process:
+            process.kill()
+            process.wait()
+        support.wait_until(lambda: not self.programs(), "the XDP program to go away")
+        receiver = self.receiver()
+        self.assert_totals(self.send("--to", f"10.0.0.2:{PORT}", "--count", 20, "--rate", 1000), 20)
+        self.assertEqual(len(self.collect(receiver)), 20)
+
+
+class Intake(SendTest):
+    def setUp(self):
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "intake.sock")
+
+    def serve(self, *words):
+        process = self.world.start("a", support.COWIRE, "run", "--intake", self.path, "-j", *words)
+        support.wait_until(
+            lambda: os.path.exists(self.path) or process.poll() is not None, "the intake socket"
+        )
+        return process
+
+    def test_datagrams_of_several_clients_are_sent_and_counted(self):
+        receiver = self.receiver()
+        with support.ended(self.serve()) as server:
+            clients = [
+                self.world.start(
+                    "a",  # Replies to a client reach it in the server's own namespace only.
+                    support.COWIRE,
+                    "send",
+                    "--via",
+                    self.path,
+                    "--to",
+                    f"10.0.0.2:{PORT}",
+                    "--count",
+                    100,
+                    "--rate",
+                    1000,
+                    "--source-port",
+                    7010 + i,
+                    "-j",
+                )
+                for i in range(3)
+            ]
+            for client in clients:
+                output, errors = client.communicate(timeout=support.DEADLINE_S)
+                self.assertEqual((client.returncode, errors), (0, ""))
+                report = json.loads(output)
+                self.assertEqual(
+                    (report["submitted"], report["failed"], report["refused"]), (100, 0, 0)
+                )
+            output, errors = support.interrupt(server)
+        self.assertEqual((server.returncode, errors), (0, ""))
+        report = json.loads(output)
+        self.assert_totals(report, 300)
+        self.assertEqual(report["intake"]["submitted"], 300)
+        self.assertFalse(os.path.exists(self.path))
+        by_port = {}
+        for _, prefix, _, port in self.collect(receiver):
+            by_port.setdefault(port, []).append(int(prefix[:16], 16))
+        self.assertEqual(
+            {port: sorted(numbers) for port, numbers in by_port.items()},
+            {str(7010 + i): list(range(100)) for i in range(3)},
+        )
+
+    def test_a_client_without_a_server_gets_one_clear_line(self):
+        done = support.cowire("send", "--via", self.path, "--to", f"10.0.0.2:{PORT}", "--count", 1)
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done)
+        self.assertIn(self.path, done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

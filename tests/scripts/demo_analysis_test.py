@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the demo concludes from records and totals."""
+import array
+import pathlib
+import sys
+import types
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts/lib/demo"))
+import analysis
+
+PUBLIC, FIBER = 2, 3
+MS = 1_000_000
+
+
+def arrivals(datagrams):
+    """From (sequence, interface), in order of arrival: submitted 1 ms apart, 10 us under way."""
+    columns = types.SimpleNamespace(
+        sequence=array.array("Q"),
+        submitted_ns=array.array("Q"),
+        arrived_ns=array.array("Q"),
+        interface=array.array("Q"),
+    )
+    for sequence, interface in datagrams:
+        columns.sequence.append(sequence)
+        columns.submitted_ns.append((sequence + 1) * MS)
+        columns.arrived_ns.append((sequence + 1) * MS + 10_000)
+        columns.interface.append(interface)
+    return columns
+
+
+def totals(submitted, kernel_path=0, **refused):
+    transmitted = submitted - kernel_path - sum(refused.values())
+    return {
+        "submitted": submitted,
+        "transmitted": {"public": transmitted},
+        "kernel_path": kernel_path,
+        "refused": refused,
+        "lost_in_device": 0,
+        "mode": {"public": {"mode": "copy"}},
+    }
+
+
+def link_down(at_ms, published_ms, seen):
+    change = analysis.Change(
+        "link set public down", at_ms * MS, at_ms * MS + 1, "public", "fiber", downs="public"
+    )
+    change.published_ns = published_ms * MS
+    change.first_ns = analysis.first_arrival(seen, FIBER, change.begin_ns)
+    return change
+
+
+class Settle(unittest.TestCase):
+    def test_a_stream_that_arrived_whole_has_no_complaint(self):
+        account = analysis.settle(
+            totals(5), arrivals([(n, PUBLIC) for n in range(5)]), [], rate=1000
+        )
+        self.assertEqual((account.received, account.lost, account.reordered), (5, 0, 0))
+        self.assertEqual(account.complaints(), [])
+
+    def test_a_gap_without_a_downed_interface_is_a_loss(self):
+        account = analysis.settle(
+            totals(5), arrivals([(0, PUBLIC), (1, PUBLIC), (4, PUBLIC)]), [], rate=1000
+        )
+        self.assertEqual(
+            (account.received, account.lost, account.lost_in_downed_interface), (3, 2, 0)
+        )
+        self.assertEqual(account.complaints(), ["2 datagrams lost"])
+
+    def test_a_loss_at_either_end_counts(self):
+        account = analysis.settle(
+            totals(5), arrivals([(1, PUBLIC), (2, PUBLIC), (3, PUBLIC)]), [], rate=1000
+        )
+        self.assertEqual(account.lost, 2)
+
+    def test_what_the_downed_interface_took_along_is_told_apart(self):
+        seen = arrivals([(n, PUBLIC) for n in range(10)] + [(n, FIBER) for n in range(13, 20)])
+        change = link_down(10, 13, seen)
+        account = analysis.settle(totals(20), seen, [change], rate=1000)
+        self.assertEqual((account.lost, account.lost_in_downed_interface), (0, 3))
+        self.assertEqual(account.downed_allowance, 3 + analysis.IN_HAND_AT_DOWN)
+        self.assertEqual(account.complaints(), [])
+
+    def test_a_gap_elsewhere_is_not_excused_by_a_downed_interface(self):
+        seen = arrivals(
+            [(n, PUBLIC) for n in range(10) if n != 4]
+            + [(n, FIBER) for n in range(10, 20) if n != 15]
+        )
+        account = analysis.settle(totals(20), seen, [link_down(10, 11, seen)], rate=1000)
+        self.assertEqual((account.lost, account.lost_in_downed_interface), (2, 0))
+
+    def test_a_downed_interface_that_took_too_many_is_a_failure(self):
+        seen = arrivals([(n, PUBLIC) for n in range(10)] + [(n, FIBER) for n in range(200, 220)])
+        account = analysis.settle(totals(220), seen, [link_down(10, 11, seen)], rate=1000)
+        self.assertEqual((account.lost, account.lost_in_downed_interface), (0, 190))
+        self.assertEqual(len(account.complaints()), 1)
+
+    def test_taking_down_an_idle_interface_excuses_nothing(self):
+        seen = arrivals([(n, FIBER) for n in range(20) if n != 10])
+        change = analysis.Change(
+            "link set public down", 10 * MS, 10 * MS + 1, "fiber", "fiber", downs="public"
+        )
+        change.first_ns, change.published_ns = 12 * MS, 12 * MS
+        account = analysis.settle(totals(20), seen, [change], rate=1000)
+        self.assertEqual((account.lost, account.lost_in_downed_interface), (1, 0))
+
+    def test_refused_datagrams_are_not_lost(self):
+        seen = arrivals([(0, PUBLIC), (3, PUBLIC)])
+        account = analysis.settle(totals(4, ENETUNREACH=2), seen, [], rate=1000)
+        self.assertEqual((account.refused, account.lost), (2, 0))
+
+    def test_totals_that_do_not_add_up_are_a_failure(self):
+        wrong = totals(4)
+        wrong["transmitted"]["public"] -= 1
+        account = analysis.settle(wrong, arrivals([(n, PUBLIC) for n in range(4)]), [], rate=1000)
+        self.assertEqual(len(account.complaints()), 1)
+
+    def test_an_overtaken_datagram_is_reordered_not_lost(self):
+        account = analysis.settle(
+            totals(4), arrivals([(0, PUBLIC), (2, FIBER), (1, PUBLIC), (3, FIBER)]), [], 1000
+        )
+        self.assertEqual((account.lost, account.reordered), (0, 1))
+
+
+class Latency(unittest.TestCase):
+    def test_it_ends_with_the_first_arrival_on_the_new_path(self):
+        seen = arrivals([(0, PUBLIC), (1, PUBLIC), (2, FIBER), (3, FIBER)])
+        change = analysis.Change("route replace", 1 * MS, 1 * MS + 1, "public", "fiber")
+        change.first_ns = analysis.first_arrival(seen, FIBER, change.begin_ns)
+        self.assertEqual(change.latency_us, 2010)
+
+    def test_arrivals_before_the_change_do_not_count(self):
+        seen = arrivals([(0, FIBER), (1, PUBLIC)])
+        self.assertIsNone(analysis.first_arrival(seen, FIBER, 2 * MS))
+
+    def test_the_publication_is_the_first_one_of_an_event_after_the_change(self):
+        change = analysis.Change("route replace", 100, 110, "public", "fiber")
+        lines = [
+            {"event_time_ns": 90, "publish_time_ns": 95},
+            {"event_time_ns": 105, "publish_time_ns": 130},
+            {"event_time_ns": 106, "publish_time_ns": 125},
+        ]
+        self.assertEqual(analysis.published_at(change, lines), 125)
+        self.assertIsNone(analysis.published_at(change, lines[:1]))
+
+
+unittest.main()
