@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <iostream>
 #include <sstream>
+#include <utility>
 
 namespace cowire::cli {
 namespace {
@@ -82,8 +83,8 @@ bool totals_add_up(const transmitter_stats& stats) {
 
 progress_line::progress_line() : terminal_(::isatty(STDERR_FILENO) == 1) {}
 
-progress_line::~progress_line() {
-  if (shown_) std::fputs("\r\033[K", stderr);
+void progress_line::clear() {
+  if (std::exchange(shown_, false)) std::fputs("\r\033[K", stderr);
 }
 
 void progress_line::show(const transmitter_stats& stats, double elapsed_s) {

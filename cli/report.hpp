@@ -33,13 +33,14 @@ using json = nlohmann::ordered_json;
 class progress_line {
  public:
   progress_line();
-  /// Leaves the terminal at the start of an empty line.
-  ~progress_line();
+  ~progress_line() { clear(); }
   progress_line(const progress_line&) = delete;
   progress_line& operator=(const progress_line&) = delete;
 
   [[nodiscard]] bool wanted() const noexcept { return terminal_; }
   void show(const transmitter_stats& stats, double elapsed_s);
+  /// Leaves the terminal at the start of an empty line.
+  void clear();
 
  private:
   bool terminal_;

@@ -72,6 +72,7 @@ class send_job {
     failure_ = std::move(error);
     elapsed_s_ = seconds_since(start_);
     finished_ = true;
+    progress_.clear();
     signals_.cancel();
     deadline_.cancel();
     tick_.cancel();
@@ -121,12 +122,12 @@ class send_job {
     while (!finished_) {
       tick_.expires_after(std::chrono::milliseconds(500));
       const auto [ec] = co_await tick_.async_wait(as_tuple(asio::use_awaitable));
-      if (!ec) progress_.show(transmitter_.stats(), seconds_since(start_));
+      if (!ec && !finished_) progress_.show(transmitter_.stats(), seconds_since(start_));
     }
   }
 
   asio::awaitable<void> log_errors() {
-    for (;;) {
+    while (!finished_) {
       const auto [ec, error] = co_await sender_.async_next_error(as_tuple(asio::use_awaitable));
       if (ec) co_return;
       log_(log_severity::info,

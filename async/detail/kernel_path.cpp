@@ -25,8 +25,7 @@ unique_fd make_epoll() {
 
 kernel_path::kernel_path(ring_context& ring, const frame_memory& memory, std::size_t waiting_max,
                          path_mtu_callback learnt)
-    : ring_(ring),
-      memory_(memory),
+    : memory_(memory),
       waiting_max_(waiting_max),
       learnt_(std::move(learnt)),
       epoll_(make_epoll()),

@@ -89,7 +89,6 @@ class kernel_path {
   void finish(const job& done, int number);
   void read_errors(lane& on);
 
-  ring_context& ring_;
   const frame_memory memory_;
   const std::size_t waiting_max_;
   const path_mtu_callback learnt_;

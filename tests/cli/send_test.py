@@ -188,6 +188,19 @@ class Send(SendTest):
         self.assertIn("u0", done.stdout)
         self.assertEqual(done.stderr, "")
 
+    def test_errors_from_the_network_are_counted_and_do_not_disturb_the_end(self):
+        reports = [self.send("--to", f"10.0.0.2:{PORT}", "--count", 3) for _ in range(10)]
+        for report in reports:
+            self.assert_totals(report, 3)
+        self.assertGreater(sum(report["errors_from_network"] for report in reports), 0)
+
+    def test_a_progress_line_is_for_terminals_and_cleared_before_the_summary(self):
+        # Read as text, a carriage return is a line's end.
+        command = f"{support.COWIRE} send --to 10.0.0.2:{PORT} --duration 1.2 --rate 100"
+        done = self.world.exec("a", "script", "-qec", command, "/dev/null", check=0)
+        self.assertRegex(done.stdout, r"\n1 s  submitted \d+ \(\d+/s\)  u0 \d+")
+        self.assertRegex(done.stdout, r"\n\x1b\[Ksubmitted      \d+ in")
+
     def test_a_port_that_somebody_holds_is_an_error_that_says_so(self):
         holder = self.world.start(
             "a", sys.executable, "-c", RECEIVER, "0.0.0.0", 7002, stdin=subprocess.PIPE
