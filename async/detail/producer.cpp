@@ -252,6 +252,9 @@ bool producer::collect() noexcept {
     retirements_.front().then();
     retirements_.pop_front();
   }
+  // Not only serve() collects: those who waited for just these frames would wait for ever.
+  const bool drained = !drains_.empty() && drains_.front().generation < oldest_generation_;
+  if (any && (!waiters_.empty() || drained)) wake();
   return any;
 }
 

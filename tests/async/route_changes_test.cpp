@@ -127,7 +127,8 @@ TEST_F(route_changes, a_link_taken_down_leaves_only_what_was_already_handed_to_i
   EXPECT_TRUE(drained(tx)) << summary(tx.stats());
   const auto stats = tx.stats();
   const auto arrived = sink->drain();
-  EXPECT_LE(flow.sent - arrived, 50u) << summary(stats);
+  // One that the kernel took from the ring may have met the device on its way down.
+  EXPECT_LE(flow.sent - arrived, stats.lost_in_device + 2) << summary(stats);
   EXPECT_EQ(flow.sent, stats.submitted);
 }
 

@@ -89,6 +89,25 @@ TEST_F(sender_operations, a_payload_goes_to_many_destinations_in_order) {
   }
 }
 
+// A later flush may find what the earlier one waits for before the control thread does.
+TEST_F(sender_operations, every_flush_ends_whoever_collects_its_frames) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  int asked = 0, ended = 0;
+  for (int round = 0; round < 500; ++round) {
+    std::error_code ec;
+    s.try_send(bytes_of("x"), host(1), ec);
+    ASSERT_FALSE(ec) << ec.message();
+    do {
+      ++asked;
+      s.async_flush(asio::bind_executor(app, [&](std::error_code) { ++ended; }));
+    } while (tx.stats().on_the_way() != 0);
+    app.restart();
+    app.run_for(5s);
+    ASSERT_EQ(asked, ended) << "round " << round;
+  }
+}
+
 TEST_F(sender_operations, acquiring_waits_for_a_frame_and_serves_in_order) {
   transmitter tx(small());
   auto s = tx.make_sender();
