@@ -48,7 +48,7 @@ endforeach()
 # our public interface and set in this one place (docs/decisions.md).
 add_library(cowire_asio INTERFACE)
 target_compile_definitions(cowire_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED
-  $<$<CXX_COMPILER_ID:Clang>:ASIO_HAS_CO_AWAIT=1>)
+  ASIO_HAS_STD_ALIGNED_ALLOC=1 $<$<CXX_COMPILER_ID:Clang>:ASIO_HAS_CO_AWAIT=1>)
 target_link_libraries(cowire_asio INTERFACE Threads::Threads)
 set_target_properties(cowire_asio PROPERTIES EXPORT_NAME asio)
 
