@@ -181,7 +181,7 @@ void producer::acquire(direct_completion<std::error_code, payload> done) {
   if (payload now = try_acquire()) return done.complete({}, std::move(now));
   done.on_cancel(self(), ++ticket_);
   waiters_.push_back({ticket_, std::move(done), {}, {}, {}, self()});
-  if (ask_for_wake()) serve();
+  ask_for_wake();
 }
 
 void producer::send_all(send_operation op) {
@@ -189,7 +189,7 @@ void producer::send_all(send_operation op) {
   if (waiters_.empty() && advance(op)) return op.done.complete({}, std::size_t{op.sent});
   op.done.on_cancel(self(), ++ticket_);
   waiters_.push_back({ticket_, {}, std::move(op), {}, {}, self()});
-  if (ask_for_wake()) serve();
+  ask_for_wake();
 }
 
 void producer::flush(direct_completion<std::error_code> done) {
@@ -198,7 +198,7 @@ void producer::flush(direct_completion<std::error_code> done) {
   if (generation < oldest_generation_) return done.complete({});
   done.on_cancel(self(), ++ticket_);
   drains_.push_back({ticket_, generation, std::move(done), {}, self()});
-  if (ask_for_wake()) serve();
+  ask_for_wake();
 }
 
 void producer::when_drained(std::function<void()> then) {
@@ -218,7 +218,7 @@ void producer::cancel(std::uint64_t ticket) {
     d->result = operation_aborted();
     out.drains.splice(out.drains.end(), drains_, d);
   }
-  if (ask_for_wake()) serve();  // The next in line may have another executor.
+  ask_for_wake();  // The next in line may have another executor.
   out.run();
 }
 
@@ -258,11 +258,9 @@ bool producer::collect() noexcept {
   return any;
 }
 
-bool producer::ask_for_wake() {
-  if (waiters_.empty() && drains_.empty()) {
-    nobody_waits();
-    return false;
-  }
+void producer::ask_for_wake() {
+  if (waiters_.empty() && drains_.empty()) return nobody_waits();
+  const bool ended = stopped() && !waiters_.empty();
   {
     const std::lock_guard lock(wake_mutex_);
     if (waiters_.empty())
@@ -273,11 +271,13 @@ bool producer::ask_for_wake() {
       wake_executor_ = first.send.done.executor();
   }
   channel_.waiting.store(true, std::memory_order_release);  // Pairs with the exchange in wake().
-  // Pairs with the fence of whoever returned frames: either it sees `waiting`, or we see the
-  // frames.
+  // From here on serve() may run, on another thread if that is where the first waiter's executor
+  // runs: nothing but atomics is looked at. The fence pairs with that of whoever returned frames:
+  // either it sees `waiting`, or we see the frames.
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  return channel_.returned.readable() != 0 || channel_.returned_by_kernel.readable() != 0 ||
-         (stopped() && !waiters_.empty());
+  if (ended || channel_.returned.size_approximate() != 0 ||
+      channel_.returned_by_kernel.size_approximate() != 0)
+    wake();
 }
 
 void producer::nobody_waits() noexcept {
@@ -298,11 +298,10 @@ void producer::wake() {
 
 void producer::serve() {
   deliveries out;
-  do {
-    collect();
-    serve_frames(out);
-    serve_drains(out);
-  } while (ask_for_wake());
+  collect();
+  serve_frames(out);
+  serve_drains(out);
+  ask_for_wake();
   out.run();  // Last: a handler may use this producer on another thread at once.
 }
 

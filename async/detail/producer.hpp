@@ -208,8 +208,9 @@ class producer final : public cancellable {
   void serve_frames(deliveries& out);
   void serve_drains(deliveries& out);
   void nobody_waits() noexcept;
-  /// Asks to be woken if there is somebody to wake; true when frames came back meanwhile.
-  [[nodiscard]] bool ask_for_wake();
+  /// Has serve() posted when frames come back, or at once if they did, while somebody waits. The
+  /// last thing to do with the state.
+  void ask_for_wake();
   [[nodiscard]] std::shared_ptr<producer> self() const noexcept { return self_.lock(); }
 
   producer_channel channel_;
