@@ -23,9 +23,10 @@ std::string remedy(int number, const std::string& path) {
   return what;
 }
 
-void append(std::vector<std::byte>& to, const void* from, std::size_t size) {
-  const auto* bytes = static_cast<const std::byte*>(from);
-  to.insert(to.end(), bytes, bytes + size);
+/// Copies to `at`; where the next piece goes.
+std::byte* put(std::byte* at, const void* from, std::size_t size) {
+  if (size != 0) std::memcpy(at, from, size);
+  return at + size;
 }
 
 }  // namespace
@@ -69,12 +70,12 @@ void intake_client::send(std::span<const std::byte> payload, std::span<const end
     header.destination_count = static_cast<std::uint16_t>(now.size());
     header.source_port = source_port;
     header.payload_length = static_cast<std::uint32_t>(payload.size());
-    buffer_.clear();
-    append(buffer_, &header, sizeof header);
-    append(buffer_, payload.data(), payload.size());
+    buffer_.resize(sizeof header + payload.size() + now.size() * sizeof(intake_destination));
+    std::byte* at = put(buffer_.data(), &header, sizeof header);
+    at = put(at, payload.data(), payload.size());
     for (const endpoint& to : now) {
       const auto raw = intake_destination::from(to);
-      append(buffer_, &raw, sizeof raw);
+      at = put(at, &raw, sizeof raw);
     }
     while (::send(fd_.get(), buffer_.data(), buffer_.size(), MSG_NOSIGNAL) < 0) {
       if (errno == EINTR) continue;
