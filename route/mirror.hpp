@@ -141,9 +141,8 @@ class mirror {
   /// Takes one message in and adds to `changes` what it changed, directly or silently. A message
   /// that says nothing new adds nothing. Removal of something unknown is ignored: a silent change
   /// was derived before it was announced. Objects of a dump come in the kernel's order;
-  /// notifications are placed by the kernel's rules.
-  void apply(const netlink::message& message, mirror_changes& changes,
-             message_origin origin = message_origin::notification);
+  /// notifications are placed by the kernel's rules, and tell of things that a dump hides.
+  void apply(const netlink::message& message, mirror_changes& changes, message_origin origin);
 
   /// Mark and sweep of one kind: everything of `kind` that no apply() between the two calls named
   /// is removed. Calls nest per kind, not within one kind.

@@ -254,7 +254,7 @@ void route_service::on(netlink::events::sync_abandoned& e) {
 void route_service::on(netlink::events::change& e) {
   mirror_changes changes;
   route_change told = describe(e.value, mirror_);  // Before: a removed device has a name still.
-  mirror_.apply(e.value, changes);
+  mirror_.apply(e.value, changes, message_origin::notification);
   if (std::holds_alternative<netlink::link>(e.value)) links_changed_ = true;
   if (changes.refresh_advised) {
     monitor_.request_refresh({netlink::object_kind::nexthop, {}});

@@ -92,8 +92,8 @@ std::string tail(const std::vector<std::string>& log) {
 TEST(Compiler, FirstRouteBecomesHopWithCompleteTemplate) {
   mirror state = small_world();
   mirror_changes changes;
-  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes);
-  state.apply(neighbour(2, ip("10.2.0.2")), changes);
+  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes, message_origin::notification);
+  state.apply(neighbour(2, ip("10.2.0.2")), changes, message_origin::notification);
   bench b(state);
   const flow_class_id id = b.made.add_class({});
   const publication done = b.made.publish();
@@ -115,7 +115,7 @@ TEST(Compiler, DivertReasonsComeOutNamed) {
   netlink::route blackhole = route_on(net("30.0.0.0/8"), 0);
   blackhole.type = 6;
   blackhole.next_hops.clear();
-  state.apply(blackhole, changes);
+  state.apply(blackhole, changes, message_origin::notification);
   bench b(state);
   const flow_class_id id = b.made.add_class({});
   static_cast<void>(b.made.publish());
@@ -130,8 +130,8 @@ TEST(Compiler, DivertReasonsComeOutNamed) {
 TEST(Compiler, NeighbourChangeTouchesNoTrieNode) {
   mirror state = small_world();
   mirror_changes changes;
-  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes);
-  state.apply(neighbour(2, ip("10.2.0.2")), changes);
+  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes, message_origin::notification);
+  state.apply(neighbour(2, ip("10.2.0.2")), changes, message_origin::notification);
   bench b(state);
   const flow_class_id id = b.made.add_class({});
   static_cast<void>(b.made.publish());
@@ -139,7 +139,7 @@ TEST(Compiler, NeighbourChangeTouchesNoTrieNode) {
   netlink::neighbour moved = neighbour(2, ip("10.2.0.2"));
   moved.link_address[5] = 99;
   changes = {};
-  state.apply(moved, changes);
+  state.apply(moved, changes, message_origin::notification);
   b.made.note(std::move(changes));
   static_cast<void>(b.made.publish());
   EXPECT_EQ(b.published.current()->table_of(id).v4, before);
@@ -160,9 +160,10 @@ TEST(Compiler, ClassesThatNoRuleTellsApartShareATable) {
   netlink::rule rule = rule_to_table(ip_family::v4, 50, 100);
   rule.mark = 7;
   rule.mark_mask = 0xffffffff;
-  state.apply(rule, changes);
-  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2, 100), changes);
-  state.apply(neighbour(2, ip("10.2.0.2")), changes);
+  state.apply(rule, changes, message_origin::notification);
+  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2, 100), changes,
+              message_origin::notification);
+  state.apply(neighbour(2, ip("10.2.0.2")), changes, message_origin::notification);
   b.made.note(std::move(changes));
   static_cast<void>(b.made.publish());
   EXPECT_EQ(b.made.statistics().class_tables, 2u);
@@ -184,8 +185,8 @@ TEST(Compiler, WithoutChangesNothingIsPublished) {
 TEST(Compiler, QuarantineDivertsUntilLifted) {
   mirror state = small_world();
   mirror_changes changes;
-  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes);
-  state.apply(neighbour(2, ip("10.2.0.2")), changes);
+  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes, message_origin::notification);
+  state.apply(neighbour(2, ip("10.2.0.2")), changes, message_origin::notification);
   bench b(state);
   const flow_class_id id = b.made.add_class({});
   b.made.quarantine(net("20.1.0.0/16"));
@@ -202,13 +203,14 @@ TEST(Compiler, OneRouteChangeDoesNotRecompileTheRest) {
   mirror_changes changes;
   for (std::uint32_t i = 0; i < 5000; ++i)
     state.apply(route_via(ip_prefix(ip_address::v4(0x14000000 + i * 256), 24), "10.2.0.2", 2),
-                changes);
+                changes, message_origin::notification);
   bench b(state);
   b.made.add_class({});
   static_cast<void>(b.made.publish());
   changes = {};
-  state.apply(replacing(route_via(net("20.0.7.0/24"), "10.3.0.2", 3)), changes);
-  state.apply(route_via(net("20.0.0.0/8"), "10.3.0.2", 3), changes);
+  state.apply(replacing(route_via(net("20.0.7.0/24"), "10.3.0.2", 3)), changes,
+              message_origin::notification);
+  state.apply(route_via(net("20.0.0.0/8"), "10.3.0.2", 3), changes, message_origin::notification);
   b.made.note(std::move(changes));
   EXPECT_LT(b.made.publish().prefixes_evaluated, 10u);
 }
@@ -271,7 +273,7 @@ TEST(Compiler, IdsAreReusedAfterTheGracePeriod) {
   bench b(state);
   b.made.add_class({});
   mirror_changes changes;
-  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes);
+  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes, message_origin::notification);
   b.made.note(std::move(changes));
   std::size_t most = 0;
   for (int i = 0; i < 1000; ++i) {
@@ -279,10 +281,10 @@ TEST(Compiler, IdsAreReusedAfterTheGracePeriod) {
     moved.link_address[4] = static_cast<std::uint8_t>(i);
     moved.link_address[3] = static_cast<std::uint8_t>(i >> 8);
     changes = {};
-    state.apply(moved, changes);
+    state.apply(moved, changes, message_origin::notification);
     state.apply(replacing(route_via(net("20.0.0.0/8"), i % 2 == 0 ? "10.2.0.2" : "10.3.0.2",
                                     i % 2 == 0 ? 2 : 3)),
-                changes);
+                changes, message_origin::notification);
     b.made.note(std::move(changes));
     static_cast<void>(b.made.publish());
     most = std::max(most, b.made.statistics().hops + b.made.statistics().path_lists);
@@ -295,8 +297,9 @@ TEST(Compiler, ReadersSeeWholeVersionsWhileEverythingChanges) {
   mirror state = small_world();
   mirror_changes changes;
   for (const std::uint32_t index : {2u, 3u})
-    state.apply(neighbour(index, ip(index == 2 ? "10.2.0.2" : "10.3.0.2")), changes);
-  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes);
+    state.apply(neighbour(index, ip(index == 2 ? "10.2.0.2" : "10.3.0.2")), changes,
+                message_origin::notification);
+  state.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), changes, message_origin::notification);
   bench b(state);
   const flow_class_id id = b.made.add_class({});
   static_cast<void>(b.made.publish());
@@ -324,10 +327,10 @@ TEST(Compiler, ReadersSeeWholeVersionsWhileEverythingChanges) {
     changes = {};
     const bool odd = i % 2 != 0;
     state.apply(replacing(route_via(net("20.0.0.0/8"), odd ? "10.3.0.2" : "10.2.0.2", odd ? 3 : 2)),
-                changes);
+                changes, message_origin::notification);
     netlink::neighbour moved = neighbour(2, ip("10.2.0.2"));
     moved.link_address[3] = static_cast<std::uint8_t>(i);
-    state.apply(moved, changes);
+    state.apply(moved, changes, message_origin::notification);
     b.made.note(std::move(changes));
     static_cast<void>(b.made.publish());
   }

@@ -328,7 +328,8 @@ const mirror& kernel_world::followed() {
     std::error_code ec;
     while (const auto envelope = netlink::next_envelope(datagram, ec)) {
       const auto message = netlink::decode(envelope->bytes, ec);
-      if (message && netlink::is_forwarding_state(*message)) followed_.apply(*message, changes);
+      if (message && netlink::is_forwarding_state(*message))
+        followed_.apply(*message, changes, message_origin::notification);
     }
   }
 }

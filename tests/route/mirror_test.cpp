@@ -18,7 +18,9 @@ using namespace cowire::testing;
 
 class Mirror : public ::testing::Test {
  protected:
-  void apply(const netlink::message& message) { state.apply(message, changes); }
+  void apply(const netlink::message& message) {
+    state.apply(message, changes, message_origin::notification);
+  }
   [[nodiscard]] bool has(const char* prefix, std::uint32_t table = RT_TABLE_MAIN) const {
     const ip_prefix key = net(prefix);
     const route_table* routes = state.find_table(key.family(), table);

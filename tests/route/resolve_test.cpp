@@ -20,7 +20,9 @@ using namespace cowire::testing;
 
 class Resolve : public ::testing::Test {
  protected:
-  void apply(const netlink::message& message) { state.apply(message, changes); }
+  void apply(const netlink::message& message) {
+    state.apply(message, changes, message_origin::notification);
+  }
   [[nodiscard]] resolution ask(const char* to, const flow_class& cls = {},
                                route_question as = route_question::get_route) const {
     return resolve(state, {cls, ip(to), 53}, as);

@@ -175,7 +175,8 @@ mirror small_world() {
 random_world::random_world(std::uint64_t seed) : random_(seed), state_(small_world()) {
   mirror_changes changes;
   for (const std::uint32_t index : {2u, 3u, 4u})
-    state_.apply(neighbour(index, random_gateway(ip_family::v4, index)), changes);
+    state_.apply(neighbour(index, random_gateway(ip_family::v4, index)), changes,
+                 message_origin::notification);
 }
 
 ip_address random_world::random_address(ip_family family) {
@@ -279,7 +280,7 @@ void random_world::add_route(mirror_changes& changes) {
   const std::uint32_t how = below(3);
   made = how == 0 ? added(made) : how == 1 ? appended(made) : replacing(made);
   log_.push_back("route " + made.destination.to_string() + " table " + std::to_string(made.table));
-  state_.apply(made, changes);
+  state_.apply(made, changes, message_origin::notification);
 }
 
 void random_world::remove_route(mirror_changes& changes) {
@@ -292,7 +293,7 @@ void random_world::remove_route(mirror_changes& changes) {
   if (all.empty()) return;
   const netlink::route gone = removal(all[below(static_cast<std::uint32_t>(all.size()))]->route);
   log_.push_back("del " + gone.destination.to_string() + " table " + std::to_string(gone.table));
-  state_.apply(gone, changes);
+  state_.apply(gone, changes, message_origin::notification);
 }
 
 void random_world::change_rule(mirror_changes& changes) {
@@ -303,11 +304,12 @@ void random_world::change_rule(mirror_changes& changes) {
     if (rule.priority >= 100 && rule.priority < 200) removable.push_back(rule);
   if (removable.size() > 4 || (!removable.empty() && below(2) == 0)) {
     log_.push_back("rule del");
-    state_.apply(removal(removable[below(static_cast<std::uint32_t>(removable.size()))]), changes);
+    state_.apply(removal(removable[below(static_cast<std::uint32_t>(removable.size()))]), changes,
+                 message_origin::notification);
     return;
   }
   log_.push_back("rule add");
-  state_.apply(random_rule(), changes);
+  state_.apply(random_rule(), changes, message_origin::notification);
 }
 
 void random_world::change_neighbour(mirror_changes& changes) {
@@ -319,7 +321,7 @@ void random_world::change_neighbour(mirror_changes& changes) {
   if (below(4) == 0 && !made.link_address.empty()) made.link_address[0] = 6;
   if (below(4) == 0) made.action = netlink::action::remove;
   log_.push_back("neighbour " + destination.to_string() + " state " + std::to_string(made.state));
-  state_.apply(made, changes);
+  state_.apply(made, changes, message_origin::notification);
 }
 
 void random_world::change_link(mirror_changes& changes) {
@@ -331,7 +333,7 @@ void random_world::change_link(mirror_changes& changes) {
   if (what == 2) link.flags ^= IFF_UP;
   if (what == 3) link.carrier = !link.carrier;
   log_.push_back("link " + std::to_string(index) + " change " + std::to_string(what));
-  state_.apply(link, changes);
+  state_.apply(link, changes, message_origin::notification);
 }
 
 void random_world::change_address(mirror_changes& changes) {
@@ -344,7 +346,7 @@ void random_world::change_address(mirror_changes& changes) {
                     64);
   if (below(2) == 0) made.action = netlink::action::remove;
   log_.push_back("address " + made.local.to_string());
-  state_.apply(made, changes);
+  state_.apply(made, changes, message_origin::notification);
 }
 
 void random_world::change_path_mtu(mirror_changes& changes) {
