@@ -9,6 +9,7 @@
 
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
+#include <netinet/in.h>
 
 #include <algorithm>
 #include <array>
@@ -36,6 +37,15 @@ ip_address flipped(const ip_address& address, unsigned index) {
   auto bytes = address.bytes();
   bytes[index / 8] ^= static_cast<std::uint8_t>(0x80 >> index % 8);
   return ip_address::from_bytes(address.family(), bytes.data());
+}
+
+/// The source that a class asks for, of the family with addresses of this size; zero = none.
+template <std::size_t Size>
+std::array<std::uint8_t, Size> hashed_source(const flow_class& cls) {
+  std::array<std::uint8_t, Size> bytes{};
+  const auto& source = cls.source(Size == 4 ? ip_family::v4 : ip_family::v6);
+  if (source) std::memcpy(bytes.data(), source->bytes().data(), Size);
+  return bytes;
 }
 
 /// The tries of one class table.
@@ -488,7 +498,8 @@ void compiler::implementation::store_version() {
   next->directory = hops_->commit();
   std::vector<lpm_garbage> blocks;
   for (table_record& record : tables_) {
-    next->class_tables.push_back({record.tries->v4.commit(), record.tries->v6.commit()});
+    next->class_tables.push_back({record.tries->v4.commit(), record.tries->v6.commit(),
+                                  hashed_source<4>(record.cls), hashed_source<16>(record.cls)});
     blocks.push_back(record.tries->v4.take_garbage());
     blocks.push_back(record.tries->v6.take_garbage());
   }
@@ -500,6 +511,8 @@ void compiler::implementation::store_version() {
   table.path_list_chunks = next->directory.chunks.data();
   table.hops = next->directory.hops;
   table.groups = next->directory.groups.data();
+  table.hash_v4 = multipath_hash_of(state_.settings(), ip_family::v4, IPPROTO_UDP);
+  table.hash_v6 = multipath_hash_of(state_.settings(), ip_family::v6, IPPROTO_UDP);
 
   // Publish first, retire afterwards: the epoch domain counts from the retirement.
   static_cast<void>(publisher_.store(&table));

@@ -20,7 +20,9 @@
 #include <cowire/base/reason.hpp>
 #include <cowire/route/flow.hpp>
 #include <cowire/route/lpm.hpp>
+#include <cowire/route/multipath_hash.hpp>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -90,6 +92,9 @@ struct forwarding_table {
   struct class_table {
     lpm_view<lpm_key4> v4;
     lpm_view<lpm_key6> v6;
+    /// As the class asks for them, zero where the kernel chooses: what the multipath hash sees.
+    std::array<std::uint8_t, 4> source_v4{};
+    std::array<std::uint8_t, 16> source_v6{};
   };
 
   std::uint64_t version = 0;
@@ -101,6 +106,7 @@ struct forwarding_table {
   const hop* hops = nullptr;  ///< Stable base: a hop id keeps its address while in use.
   const hop_group_member* const* groups =
       nullptr;  ///< Group index -> members; path_list::count says how many.
+  multipath_hash hash_v4, hash_v6;
 
   [[nodiscard]] const class_table& table_of(flow_class_id id) const noexcept {
     return class_tables[class_index[id]];

@@ -33,15 +33,21 @@
 
 namespace cowire {
 
+/// net.ipv4.fib_multipath_hash_policy and _fields, or their IPv6 twins.
+struct multipath_settings {
+  std::uint8_t policy = 0;
+  std::uint32_t fields = 0x07;  ///< What policy 3 looks at.
+  friend bool operator==(const multipath_settings&, const multipath_settings&) = default;
+};
+
 /// Sysctls and other facts that netlink does not announce; the owner of the mirror reads and feeds
 /// them.
 struct mirror_settings {
   std::uint8_t ipv4_default_ttl = 64;  ///< net.ipv4.ip_default_ttl
   std::uint8_t ipv6_hop_limit = 64;    ///< net.ipv6.conf.default.hop_limit
   std::map<std::uint32_t, std::uint8_t>
-      device_hop_limits;                        ///< net.ipv6.conf.DEV.hop_limit by ifindex
-  std::uint8_t ipv4_multipath_hash_policy = 0;  ///< net.ipv4.fib_multipath_hash_policy
-  std::uint8_t ipv6_multipath_hash_policy = 0;  ///< net.ipv6.fib_multipath_hash_policy
+      device_hop_limits;  ///< net.ipv6.conf.DEV.hop_limit by ifindex
+  multipath_settings multipath_v4, multipath_v6;
   std::uint32_t multipath_hash_seed =
       0;  ///< net.ipv4.fib_multipath_hash_seed; 0 = nobody can know it
   bool multipath_use_neighbours = false;  ///< net.ipv4.fib_multipath_use_neigh

@@ -67,18 +67,4 @@ struct resolution {
 [[nodiscard]] resolution resolve(const mirror& state, const flow& question,
                                  route_question as = route_question::send);
 
-/// What identifies a flow to the multipath hash.
-struct multipath_flow {
-  ip_address source,
-      destination;  ///< Source as asked: unspecified where the kernel chooses it later.
-  std::uint8_t protocol = 17;
-  std::uint16_t source_port = 0, destination_port = 0;  ///< Host order.
-};
-
-/// The 31-bit hash that divides flows over the members of a multipath route: the kernel's own where
-/// its seed is configured (net.ipv4.fib_multipath_hash_seed), otherwise one with seed 0 that is as
-/// constant per flow as the kernel's.
-[[nodiscard]] std::uint32_t multipath_hash(const mirror_settings& settings,
-                                           const multipath_flow& flow) noexcept;
-
 }  // namespace cowire

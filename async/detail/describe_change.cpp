@@ -214,8 +214,13 @@ mirror_settings read_mirror_settings(const mirror& state) {
     if (const long value = read_number(v6 + "conf/" + device.link.name + "/hop_limit", -1);
         value > 0)
       out.device_hop_limits[index] = small(value);
-  out.ipv4_multipath_hash_policy = small(read_number(v4 + "fib_multipath_hash_policy", 0));
-  out.ipv6_multipath_hash_policy = small(read_number(v6 + "fib_multipath_hash_policy", 0));
+  const auto multipath = [&](const std::string& folder) {
+    const long fields = read_number(folder + "fib_multipath_hash_fields", 0x07);
+    return multipath_settings{small(read_number(folder + "fib_multipath_hash_policy", 0)),
+                              static_cast<std::uint32_t>(fields)};
+  };
+  out.multipath_v4 = multipath(v4);
+  out.multipath_v6 = multipath(v6);
   out.multipath_hash_seed = read_hash_seed();
   out.multipath_use_neighbours = read_number(v4 + "fib_multipath_use_neigh", 0) != 0;
   out.no_path_mtu_discovery = read_number(v4 + "ip_no_pmtu_disc", 0) != 0;

@@ -59,7 +59,6 @@ void decision::reset() noexcept {
   interface_index = 0;
   members.clear();
   shares.clear();
-  choice_known = true;
   source.reset();
   consulted.clear();
 }
@@ -82,6 +81,7 @@ const decision& decider::decide(const decision_question& question) {
   question_ = question;
   result_.reset();
   found_member_ = 0;
+  second_question_ = false;
   source_ = question.cls->source(question.family());
   if (source_ && source_->is_unspecified()) source_.reset();
   const std::uint32_t oif = question.cls->output_interface;
@@ -583,6 +583,7 @@ void decider::decide_v6() {
     result_.error = 0;
     out = walk_rules();
     if (out == outcome::error && result_.error == 0) result_.error = error;
+    second_question_ = true;
   }
   if (out == outcome::found) finish_v6();
 }
@@ -665,6 +666,9 @@ void decider::finish_v6() {
   if (route.nexthop_id != 0 && state_.nexthop_is_ambiguous(ip_family::v6, route.nexthop_id))
     static_cast<void>(divert(divert_reason::kernel_history));
   share_v6();
+  // The hash would see the source of the second question, which differs between destinations.
+  if (second_question_ && result_.shares.size() > 1)
+    static_cast<void>(divert(divert_reason::kernel_history));
   for (path_member& member : result_.members) {
     // A group's source is chosen for its first member, whoever carries the datagram.
     const std::uint32_t device =

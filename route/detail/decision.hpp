@@ -56,7 +56,6 @@ struct decision {
   std::uint32_t interface_index = 0;
   std::vector<path_member> members;
   std::vector<path_share> shares;
-  bool choice_known = true;
   std::optional<ip_address> source;
   std::vector<consulted_neighbour> consulted;
 
@@ -125,6 +124,7 @@ class decider {
   decision_question question_;
   std::optional<ip_address> source_;  ///< As the rules see it.
   bool strict_ = false;               ///< IPv6: only routes over the asked device.
+  bool second_question_ = false;      ///< IPv6: answered for a source that the socket chose itself.
   std::uint32_t found_member_ = 0;    ///< The one that made the entry usable.
   decision result_;
   std::vector<cover> covers_;

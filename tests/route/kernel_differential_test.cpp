@@ -281,7 +281,7 @@ void kernel_world::disturb() {
 mirror_settings kernel_world::settings() const {
   mirror_settings made;
   made.multipath_hash_seed = seed_;
-  made.ipv4_multipath_hash_policy = made.ipv6_multipath_hash_policy = policy_;
+  made.multipath_v4.policy = made.multipath_v6.policy = policy_;
   made.kernel_version = running_kernel();
   return made;
 }

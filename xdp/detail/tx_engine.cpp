@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/xdp/detail/tx_engine.hpp>
 
-#include <cowire/xdp/flow_hash.hpp>
 #include <cowire/xdp/frame_writer.hpp>
 
 #include <immintrin.h>
@@ -51,6 +50,18 @@ constexpr int kicks_per_batch = 4;
   std::uint64_t words[2];
   std::memcpy(words, request.destination.data(), sizeof words);
   return {__builtin_bswap64(words[0]), __builtin_bswap64(words[1])};
+}
+
+/// The requested source, not the chosen one, is what the kernel hashes.
+[[nodiscard]] std::uint32_t flow_hash(const forwarding_table& table,
+                                      const tx_request& request) noexcept {
+  const auto& cls = table.table_of(request.flow_class);
+  if (request.family == ip_family::v6)
+    return table.hash_v6(cls.source_v6, request.destination, request.source_port,
+                         request.destination_port);
+  std::array<std::uint8_t, 4> destination;
+  std::memcpy(destination.data(), request.destination.data() + 12, 4);
+  return table.hash_v4(cls.source_v4, destination, request.source_port, request.destination_port);
 }
 
 }  // namespace
@@ -244,7 +255,7 @@ void tx_engine::select_hops(const forwarding_table& table) noexcept {
     const std::uint8_t i = several[j];
     const path_list& paths = table.path_list_of(batch_.path_lists[i]);
     batch_.hops[i] =
-        select_member(table.groups[paths.index], paths.count, flow_hash31(batch_.requests[i]));
+        select_member(table.groups[paths.index], paths.count, flow_hash(table, batch_.requests[i]));
   }
   for (std::uint32_t i = 0; i < batch_.size; ++i) {
     const auto* const via = reinterpret_cast<const std::byte*>(&table.hops[batch_.hops[i]]);

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hundreds of flows over a multipath route, through a bound kernel UDP socket and through cowire:
+// with a known seed each leaves over the same member.
+#include <tests/async/two_hosts.hpp>
+
+#include <arpa/inet.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+
+#include <array>
+#include <map>
+#include <vector>
+
+namespace cowire::test {
+namespace {
+
+constexpr std::uint16_t source_port = 8001;
+constexpr std::size_t flow_count = 600;
+
+/// Which interface of a host a flow arrived at.
+using arrivals = std::map<endpoint, int>;
+
+class capture {
+ public:
+  explicit capture(const netns& in) {
+    const netns::scope inside(in);
+    fd_.reset(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL)));
+    const int room = 16 << 20;
+    if (::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room) != 0)
+      throw_error(errno_code(errno), "capture");
+  }
+
+  /// Collects until all flows were seen, or nothing comes any more.
+  arrivals take(std::size_t flows) {
+    arrivals seen;
+    pollfd readable{fd_.get(), POLLIN, 0};
+    while (seen.size() < flows && ::poll(&readable, 1, 2000) > 0) {
+      sockaddr_ll from{};
+      socklen_t size = sizeof from;
+      std::array<std::uint8_t, 2048> frame{};
+      const auto n = ::recvfrom(fd_.get(), frame.data(), frame.size(), 0,
+                                reinterpret_cast<sockaddr*>(&from), &size);
+      if (n < 62 || from.sll_pkttype == PACKET_OUTGOING) continue;
+      if (const auto to = destination_of(frame)) seen[*to] = from.sll_ifindex;
+    }
+    return seen;
+  }
+
+ private:
+  /// Of a UDP datagram from our source port.
+  static std::optional<endpoint> destination_of(const std::array<std::uint8_t, 2048>& frame) {
+    const bool v4 = frame[12] == 0x08 && frame[13] == 0x00;
+    const bool v6 = frame[12] == 0x86 && frame[13] == 0xdd;
+    if (!v4 && !v6) return std::nullopt;
+    const std::size_t udp = v4 ? 34 : 54;
+    const auto port = [&](std::size_t at) {
+      return static_cast<std::uint16_t>(frame[at] << 8 | frame[at + 1]);
+    };
+    if (frame[v4 ? 23 : 20] != IPPROTO_UDP || port(udp) != source_port) return std::nullopt;
+    const auto family = v4 ? ip_family::v4 : ip_family::v6;
+    return endpoint{ip_address::from_bytes(family, frame.data() + (v4 ? 30 : 38)), port(udp + 2)};
+  }
+  unique_fd fd_;
+};
+
+class multipath : public two_hosts {
+ protected:
+  void SetUp() override {
+    two_hosts::SetUp();
+    if (IsSkipped()) return;
+    connect(*a, "a1", *b, "b1", 2);
+    connect(*a, "a2", *b, "b2", 3);
+    (*a)("ip addr add 192.0.2.1/32 dev lo");
+    (*a)("ip addr add 2001:db8:ff::1/128 dev lo");
+    const std::string hops_v4 =
+        " nexthop via 10.77.1.2 weight 1 nexthop via 10.77.2.2 weight 2 nexthop via 10.77.3.2 "
+        "weight 5";
+    const std::string hops_v6 =
+        " nexthop via fd77:1::2 weight 1 nexthop via fd77:2::2 weight 2 nexthop via fd77:3::2 "
+        "weight 5";
+    (*a)("ip route add 20.0.0.0/8" + hops_v4);
+    (*a)("ip -6 route add 2001:db8::/32" + hops_v6);
+    for (const char* n : {"1", "2", "3"}) {
+      resolve("10.77." + std::string(n) + ".2");
+      resolve("fd77:" + std::string(n) + "::2");
+    }
+  }
+
+  void set_hash(const std::string& seed, const std::string& policy) {
+    (*a)("sysctl -qw net.ipv4.fib_multipath_hash_seed=" + seed);
+    (*a)("sysctl -qw net.ipv4.fib_multipath_hash_policy=" + policy);
+    (*a)("sysctl -qw net.ipv6.fib_multipath_hash_policy=" + policy);
+  }
+
+  /// Few destinations and many ports, so that policies differ.
+  static std::vector<endpoint> flows(ip_family family) {
+    std::vector<endpoint> all;
+    for (std::size_t i = 0; i < flow_count; ++i) {
+      const auto host = std::to_string(i % 60);
+      const std::string address = family == ip_family::v4 ? "20.1.7." + host : "2001:db8::" + host;
+      all.push_back({*ip_address::parse(address), static_cast<std::uint16_t>(9000 + i)});
+    }
+    return all;
+  }
+
+  static void send_through_kernel(const std::vector<endpoint>& all, const ip_address& source) {
+    const unique_fd fd(::socket(source.is_v4() ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const auto from = detail::socket_address::from({source, source_port}, 0);
+    ASSERT_EQ(0, ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&from.storage), from.size));
+    const std::string text(20, 'k');
+    for (const endpoint& each : all) {
+      const auto there = detail::socket_address::from(each, 0);
+      ASSERT_EQ(20, ::sendto(fd.get(), text.data(), text.size(), 0,
+                             reinterpret_cast<const sockaddr*>(&there.storage), there.size));
+    }
+  }
+
+  static void send_through_cowire(const std::vector<endpoint>& all,
+                                  const std::optional<ip_address>& source) {
+    transmitter tx(small());
+    sender_options wanted{.source_port = source_port};
+    if (source) (source->is_v4() ? wanted.source_v4 : wanted.source_v6) = source;
+    auto s = tx.make_sender(wanted);
+    const std::string text(20, 'c');
+    for (const endpoint& each : all)
+      ASSERT_TRUE(eventually([&] { return s.try_send(bytes_of(text), each); }));
+    EXPECT_TRUE(drained(tx));
+    EXPECT_EQ(0u, tx.stats().kernel_path) << summary(tx.stats());
+  }
+
+  /// How often the two took different members; both shall have used at least `members`.
+  std::size_t differing(ip_family family, const std::optional<ip_address>& source,
+                        std::size_t members) {
+    const auto all = flows(family);
+    capture kernel_wire(*b);
+    send_through_kernel(all, source.value_or(ip_address::any(family)));
+    const arrivals kernel = kernel_wire.take(all.size());
+    capture wire(*b);
+    send_through_cowire(all, source);
+    const arrivals ours = wire.take(all.size());
+    EXPECT_EQ(flow_count, kernel.size());
+    EXPECT_EQ(flow_count, ours.size());
+    std::map<int, std::size_t> used;
+    std::size_t count = 0;
+    for (const auto& [to, index] : ours) {
+      ++used[index];
+      const auto same = kernel.find(to);
+      count += same == kernel.end() || same->second != index;
+    }
+    EXPECT_EQ(members, used.size());
+    return count;
+  }
+
+  void compare_all(std::size_t members) {
+    for (const char* policy : {"0", "1", "2", "3"}) {
+      SCOPED_TRACE(std::string("policy ") + policy);
+      set_hash("305419896", policy);
+      EXPECT_EQ(0u, differing(ip_family::v4, std::nullopt, members));
+      EXPECT_EQ(0u, differing(ip_family::v6, std::nullopt, members));
+      EXPECT_EQ(0u, differing(ip_family::v4, ip_address::parse("192.0.2.1"), members));
+      EXPECT_EQ(0u, differing(ip_family::v6, ip_address::parse("2001:db8:ff::1"), members));
+    }
+  }
+};
+
+TEST_F(multipath, every_flow_takes_the_members_that_the_kernel_takes) { compare_all(3); }
+
+TEST_F(multipath, the_share_of_a_dead_member_moves_as_the_kernels_does) {
+  (*a)("ip link set a1 down");
+  compare_all(2);
+}
+
+TEST_F(multipath, an_unknown_seed_still_gives_every_flow_one_member) {
+  set_hash("0", "1");
+  const auto all = flows(ip_family::v4);
+  arrivals first;
+  for (int round = 0; round < 2; ++round) {
+    capture wire(*b);
+    send_through_cowire(all, std::nullopt);
+    const arrivals seen = wire.take(all.size());
+    ASSERT_EQ(flow_count, seen.size());
+    if (round == 0) first = seen;
+    EXPECT_EQ(first, seen);
+  }
+}
+
+}  // namespace
+}  // namespace cowire::test
