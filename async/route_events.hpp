@@ -61,6 +61,15 @@ struct route_change {
 };
 [[nodiscard]] std::string_view name(route_change::kind kind) noexcept;
 
+/// Of the questions whether the kernel would send flows in use as the forwarding table does.
+struct truth_audit_stats {
+  std::uint64_t audited = 0;     ///< Flows that the kernel was asked about.
+  std::uint64_t mismatched = 0;  ///< Of those, where it lastingly decides otherwise.
+  std::size_t quarantined = 0;   ///< Prefixes left to the kernel for that reason now.
+  std::uint64_t repaired = 0;    ///< Disagreements that are over.
+  std::string last_mismatch;     ///< Both answers, for people; "" = none yet.
+};
+
 /// The follower's counters; all only rise, but `routes`, `hops` and the like, which are sizes.
 struct route_stats {
   std::uint64_t messages = 0;   ///< Notifications and dump entries read.
@@ -68,7 +77,7 @@ struct route_stats {
   std::uint64_t overruns = 0;   ///< The kernel dropped notifications.
   std::uint64_t resyncs = 0;    ///< Whole re-dumps, audits not included.
   std::uint64_t interrupted_dumps = 0;
-  std::uint64_t audits = 0;             ///< Re-dumps every update interval.
+  std::uint64_t audits = 0;  ///< Re-dumps every update interval, and after a truth audit's finding.
   std::uint64_t audit_differences = 0;  ///< Objects that no notification had told of.
   std::uint64_t publications = 0;
   std::uint64_t version = 0;          ///< Of the published table.
@@ -77,6 +86,7 @@ struct route_stats {
   std::size_t hops = 0, path_lists = 0, class_tables = 0;        ///< In the published table.
   std::int64_t last_delay_ns = 0;  ///< From reading the latest notification to its publication.
   std::int64_t worst_delay_ns = 0;
+  truth_audit_stats truth;
 };
 
 /// One subscriber. Move-only; its queue ends with it. Calls on one object are serialised; a source

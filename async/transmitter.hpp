@@ -58,6 +58,10 @@ struct transmitter_config {
   /// Audit period: all kernel state is read again and compared. 0 = never. Not the update latency:
   /// changes are followed by events, within a millisecond.
   std::chrono::milliseconds update_interval{30'000};
+  /// Truth audit: flows in use a second, at most, about which the kernel is asked whether it would
+  /// send them likewise. 0 = never. 500 look at 10 000 live destinations in 20 s, for some 0.2 % of
+  /// a CPU on the control thread.
+  std::uint32_t audit_rate = 500;
   idle_policy idle = idle_policy::adaptive;  ///< xdp/tx_core.hpp
   /// How long stop() waits for datagrams on the way.
   std::chrono::milliseconds drain_timeout{1'000};

@@ -161,6 +161,9 @@ class monitor {
   /// Whether the live world is believed to follow the kernel; false before the first sync_complete
   /// and from sync_abandoned to the next sync_complete.
   [[nodiscard]] bool in_sync() const noexcept { return in_sync_; }
+  /// Whether a refresh was asked for and is not complete: what the kernel changed without a word is
+  /// not in the live world yet.
+  [[nodiscard]] bool refreshing() const noexcept { return !refreshes_.empty(); }
   [[nodiscard]] const monitor_counters& counters() const noexcept { return counters_; }
 
  private:

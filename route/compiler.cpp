@@ -90,12 +90,13 @@ class compiler::implementation {
   [[nodiscard]] explanation explain(const flow& question) const;
   [[nodiscard]] compiler_statistics statistics() const noexcept;
   [[nodiscard]] bool pending() const noexcept {
-    return !noted_.empty() || egress_changed_ || rebuild_;
+    return !noted_.empty() || !quarantine_changes_.empty() || egress_changed_ || rebuild_;
   }
 
   const mirror& state_;
   std::vector<flow_class> classes_;
   std::set<ip_prefix> quarantined_;
+  std::vector<ip_prefix> quarantine_changes_;
   mirror_changes noted_;
 
  private:
@@ -117,6 +118,7 @@ class compiler::implementation {
   void collect_source_boundaries(std::set<ip_prefix>& into) const;
   [[nodiscard]] bool wanted(const ip_prefix& prefix) const;
   void route_changed(const mirror_changes::prefix& change);
+  void quarantine_changed(const ip_prefix& where);
   [[nodiscard]] bool ends_search(const route_table& table, const ip_prefix& prefix) const;
   void refresh_region(const ip_prefix& prefix);
   void drop_region(region_map::iterator at);
@@ -435,8 +437,17 @@ void compiler::implementation::route_changed(const mirror_changes::prefix& chang
   }
 }
 
+void compiler::implementation::quarantine_changed(const ip_prefix& where) {
+  collect_static(where.family());
+  refresh_region(where);
+  region_map& regions = regions_[slot(where.family())];
+  for (auto at = regions.upper_bound(where); at != regions.end() && where.contains(at->first); ++at)
+    evaluate(at->first, at->second);
+}
+
 void compiler::implementation::incorporate() {
   const mirror_changes changes = std::exchange(noted_, {});
+  const std::vector<ip_prefix> quarantine_changes = std::exchange(quarantine_changes_, {});
   const bool everything = std::exchange(rebuild_, false) || !options_.performance_mode ||
                           ((changes.decisions_v4 || changes.decisions_v6) && !same_classes());
   const bool links = std::exchange(egress_changed_, false) || !changes.links.empty();
@@ -453,6 +464,8 @@ void compiler::implementation::incorporate() {
     });
   for (const ip_family family : families)
     if (redo[slot(family)]) rebuild_family(family);
+  for (const ip_prefix& where : quarantine_changes)
+    if (!redo[slot(where.family())]) quarantine_changed(where);
   for (const auto& change : changes.routes)
     if (!redo[slot(change.destination.family())]) route_changed(change);
   for (const neighbour_key& key : changes.neighbours)
@@ -588,15 +601,11 @@ void compiler::set_egress(std::uint32_t interface_index, egress_slot slot) {
 void compiler::clear_egress(std::uint32_t interface_index) { impl_->clear_egress(interface_index); }
 
 void compiler::quarantine(const ip_prefix& where) {
-  impl_->quarantined_.insert(where);
-  (where.family() == ip_family::v4 ? impl_->noted_.decisions_v4 : impl_->noted_.decisions_v6) =
-      true;
+  if (impl_->quarantined_.insert(where).second) impl_->quarantine_changes_.push_back(where);
 }
 
 void compiler::lift_quarantine(const ip_prefix& where) {
-  if (impl_->quarantined_.erase(where) == 0) return;
-  (where.family() == ip_family::v4 ? impl_->noted_.decisions_v4 : impl_->noted_.decisions_v6) =
-      true;
+  if (impl_->quarantined_.erase(where) != 0) impl_->quarantine_changes_.push_back(where);
 }
 
 void compiler::note(mirror_changes&& changes) { impl_->noted_.merge(std::move(changes)); }

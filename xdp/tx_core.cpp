@@ -30,7 +30,7 @@ class tx_core::control_side {
                doorbell& control, const tx_core_options& options)
       : options_(options),
         engine_(memory, tables, epochs, control, effective_idle_policy(options),
-                options.stall_deadline),
+                options.stall_deadline, options.sample_interval),
         current_(std::make_unique<detail::tx_configuration>(memory.frame_count)) {
     engine_.configure(*current_);
     engine_.apply_configuration();
@@ -192,6 +192,7 @@ void tx_core::remove_port(egress_slot slot, std::chrono::milliseconds grace) {
 }
 
 spsc_ring<diverted_request>& tx_core::diverted() noexcept { return side_->engine().diverted(); }
+spsc_ring<flow_sample>& tx_core::samples() noexcept { return side_->engine().samples(); }
 doorbell& tx_core::work_bell() noexcept { return side_->engine().work_bell(); }
 tx_snapshot tx_core::snapshot() const noexcept { return side_->engine().counters().snapshot(); }
 

@@ -18,7 +18,7 @@
 /// | attach, begin_detach, detached,          | yes               |             |        |
 /// | add_port, begin_remove_port,             |                   |             |        |
 /// | port_removed, remove_port, start, stop   |                   |             |        |
-/// | diverted() as consumer                   | yes               |             |        |
+/// | diverted(), samples() as consumer        | yes               |             |        |
 /// | run_once                                 | while not started |             |        |
 /// | snapshot, work_bell().ring()             |                   |             | yes    |
 ///
@@ -53,6 +53,13 @@ struct diverted_request {
   divert_reason reason;
 };
 
+/// A flow in use, as its datagrams name it.
+struct flow_sample {
+  ip_address destination;
+  be16 destination_port;
+  flow_class_id flow_class = 0;
+};
+
 /// What the core does when there is nothing to do.
 enum class idle_policy : std::uint8_t {
   spin,      ///< Polls: for a CPU that belongs to the core alone.
@@ -67,6 +74,8 @@ struct tx_core_options {
   /// A device that completes nothing for this long while it holds frames is stalled: what waits for
   /// it is diverted.
   std::chrono::milliseconds stall_deadline{250};
+  /// At most one flow in use is noted in samples() in this time. 0 = none ever.
+  std::chrono::nanoseconds sample_interval{0};
 };
 
 class tx_core {
@@ -119,6 +128,9 @@ class tx_core {
   /// Where the control thread takes diverted requests from. Holds every frame there is: it cannot
   /// be full.
   [[nodiscard]] spsc_ring<diverted_request>& diverted() noexcept;
+  /// What the truth audit is to look at: one request of a batch now and then. While it is full
+  /// nothing is added. Its consumer is the control thread.
+  [[nodiscard]] spsc_ring<flow_sample>& samples() noexcept;
   /// Producers ring it after they have pushed requests.
   [[nodiscard]] doorbell& work_bell() noexcept;
 

@@ -64,6 +64,8 @@ tx_core_options core_options(const transmitter_config& config) {
   tx_core_options out;
   if (!config.cpus.empty()) out.cpu = config.cpus.front();
   out.idle = config.idle;
+  if (config.audit_rate != 0)
+    out.sample_interval = std::chrono::nanoseconds(1s) / config.audit_rate;
   return out;
 }
 
@@ -75,6 +77,7 @@ engine::engine(transmitter_config config)
       umem_(memory_options(config_)),
       routes_(ring_, epochs_, tables_,
               {.update_interval = config_.update_interval,
+               .audit_rate = config_.audit_rate,
                .performance_mode = config_.performance_mode,
                .log = config_.log}),
       core_(umem_.memory(), tables_, epochs_, control_bell_, core_options(config_)),
@@ -124,6 +127,7 @@ void engine::start() {
       egress_.note_activity();
       settle_idle_producers();
     };
+    routes_.flow_in_use = [this](flow& in_use) { return next_sample(in_use); };
     routes_.interface_in_use = [this](std::uint32_t index) { return egress_.active(index); };
     routes_.start([this, ready] {
       // The first publication: sockets next, so that the constructor returns with them in use.
@@ -199,6 +203,15 @@ void engine::take_diverted() {
     for (std::size_t i = 0; i < count; ++i) kernel_.send(some[i]);
     taken += count;
   }
+}
+
+bool engine::next_sample(flow& in_use) {
+  flow_sample sample;
+  if (!core_.samples().try_pop(sample)) return false;
+  in_use.cls = routes_.compiler().class_of(sample.flow_class);
+  in_use.destination = sample.destination;
+  in_use.destination_port = sample.destination_port.host();
+  return true;
 }
 
 void engine::wake_producers(bool all) {

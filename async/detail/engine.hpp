@@ -72,6 +72,7 @@ class engine : public std::enable_shared_from_this<engine> {
   [[nodiscard]] awaitable<void> serve_core();
   [[nodiscard]] bool core_has_news() noexcept;
   void take_diverted();
+  [[nodiscard]] bool next_sample(flow& in_use);
   void wake_producers(bool all);
   void wait_until_drained() noexcept;
   void close_everything();

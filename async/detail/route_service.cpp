@@ -5,6 +5,7 @@
 
 #include <linux/neighbour.h>
 #include <linux/netlink.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -19,6 +20,8 @@ using namespace std::chrono_literals;
 
 constexpr auto tick_period = 250ms;
 constexpr auto poke_period = 1s;
+/// Sysctls announce nothing: this is how long a change of one may go unnoticed.
+constexpr auto settings_period = 1s;
 /// Pokes a period at most: an idle subnet full of STALE entries must not become an ARP storm.
 constexpr int pokes_max = 32;
 /// As net.ipv4.route.mtu_expires and net.ipv6.route.mtu_expires have it by default.
@@ -26,6 +29,11 @@ constexpr auto path_mtu_lifetime = 600s;
 constexpr int event_buffer_bytes = 64 << 20;
 constexpr int reply_buffer_bytes = 4 << 20;
 constexpr std::size_t differences_logged_max = 8;
+/// Questions of the truth audit asked in a row. The kernel answers while it is asked, taking its
+/// routing lock each time: more would keep changes waiting that have to be published.
+constexpr std::size_t questions_per_turn = 16;
+/// Between two re-dumps because the kernel goes on to disagree: doubles from the first.
+constexpr auto repair_delay_min = 1s, repair_delay_max = 60s;
 
 unique_fd checked(unique_fd fd, std::error_code ec, const char* what) {
   if (ec) throw_error(ec, what);
@@ -80,9 +88,14 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       events_(ring, event_fd_.get(), buffers(64)),
       replies_(ring, request_fd_.get(), buffers(16)),
       timer_(ring),
-      compiler_(mirror_, epochs, tables, {.performance_mode = options_.performance_mode}) {}
+      compiler_(mirror_, epochs, tables, {.performance_mode = options_.performance_mode}) {
+  if (options_.audit_rate != 0) truth_.emplace(ring, mirror_);
+}
 
 route_service::~route_service() = default;
+
+route_service::truth_auditing::truth_auditing(ring_context& ring, const mirror& state)
+    : fd(open_requests()), answers(ring, fd.get(), buffers(16)), timer(ring), audit(state) {}
 
 void route_service::start(std::function<void()> ready) {
   ready_ = std::move(ready);
@@ -90,6 +103,7 @@ void route_service::start(std::function<void()> ready) {
   const auto now = clock::now();
   next_tick_ = now + tick_period;
   next_poke_ = now + poke_period;
+  next_settings_ = now + settings_period;
   next_audit_ =
       options_.update_interval > 0ms ? now + options_.update_interval : clock::time_point::max();
   const auto rethrow = [](std::exception_ptr error) {
@@ -100,6 +114,9 @@ void route_service::start(std::function<void()> ready) {
   monitor_.start();
   send_requests();
   co_spawn(ring_.get_executor(), keep_time(), rethrow);
+  if (!truth_) return;
+  co_spawn(ring_.get_executor(), follow_answers(), rethrow);
+  co_spawn(ring_.get_executor(), keep_auditing(), rethrow);
 }
 
 void route_service::stop() {
@@ -107,6 +124,10 @@ void route_service::stop() {
   events_.cancel();
   replies_.cancel();
   timer_.cancel();
+  if (truth_) {
+    truth_->answers.cancel();
+    truth_->timer.cancel();
+  }
   const std::lock_guard lock(mutex_);
   for (const auto& weak : subscribers_)
     if (const auto queue = weak.lock()) queue->close();
@@ -237,6 +258,7 @@ void route_service::on(netlink::events::sync_complete&) {
   }
   for (std::size_t i = 0; i < std::min(differences.size(), differences_logged_max); ++i)
     log(log_severity::warning, "audit: no notification told of: " + differences[i]);
+  if (truth_) truth_->audit.on_resynced();
   if (!audit || !differences.empty()) {
     route_change change;
     change.what = route_change::kind::resynced;
@@ -248,6 +270,7 @@ void route_service::on(netlink::events::sync_abandoned& e) {
   shadow_.reset();
   shadow_pending_.clear();
   auditing_ = false;
+  if (truth_) truth_->audit.forget_suspicions();
   log(log_severity::warning, "re-synchronising with the kernel: " + e.reason.message());
 }
 
@@ -387,14 +410,22 @@ void route_service::upkeep(clock::time_point now) {
   compiler_.note(std::move(changes));
   epochs_.reclaim();
   if (now >= next_poke_) poke_neighbours(now);
+  if (now >= next_settings_) {
+    next_settings_ = now + settings_period;
+    read_settings();
+  }
   if (now >= next_audit_) {
     next_audit_ = now + options_.update_interval;
-    if (!shadow_ && monitor_.in_sync()) {
-      auditing_ = true;
-      monitor_.request_sync();
-    }
+    begin_audit();
   }
   if (on_tick) on_tick();
+}
+
+/// Has everything read anew and compared, unless that is under way or due anyhow.
+void route_service::begin_audit() {
+  if (shadow_ || !monitor_.in_sync()) return;
+  auditing_ = true;
+  monitor_.request_sync();
 }
 
 void route_service::poke_neighbours(clock::time_point now) {
@@ -413,6 +444,90 @@ void route_service::poke_neighbours(clock::time_point now) {
   while (::recv(poke_fd_.get(), answer, sizeof answer, MSG_DONTWAIT) > 0) continue;
   const std::lock_guard lock(mutex_);
   stats_.neighbour_pokes += static_cast<std::uint64_t>(pokes);
+}
+
+// Truth audit
+// ---------------------------------------------------------------------------------------
+
+awaitable<void> route_service::follow_answers() {
+  while (!stopped_) {
+    auto [ec, batch] = co_await truth_->answers.async_receive_some(as_tuple(use_awaitable));
+    if (stopped_) co_return;
+    // What an overrun lost is given up in time.
+    for (const datagram& d : batch)
+      if (!d.truncated() && from_kernel(d))
+        truth_->audit.on_answer_datagram(d.payload(), clock::now());
+  }
+}
+
+awaitable<void> route_service::keep_auditing() {
+  const auto turns_apart = std::chrono::nanoseconds(1s) * questions_per_turn / options_.audit_rate;
+  const auto period = std::clamp<clock::duration>(turns_apart, std::chrono::milliseconds(1),
+                                                  truth_audit::settle_time);
+  while (!stopped_) {
+    truth_->timer.expires_after(period);
+    co_await truth_->timer.async_wait(as_tuple(use_awaitable));
+    // The handlers of what had arrived by now run before the rest of this.
+    co_await asio::post(ring_.get_executor(), use_awaitable);
+    if (stopped_) co_return;
+    audit_turn(clock::now());
+    advance();
+  }
+}
+
+void route_service::audit_turn(clock::time_point now) {
+  truth_audit& audit = truth_->audit;
+  flow in_use;
+  for (std::size_t i = 0; i < questions_per_turn && flow_in_use && flow_in_use(in_use); ++i)
+    if (monitor_.in_sync()) audit.ask(in_use);
+  audit.on_timer(now, is_settled());
+  while (const auto verdict = audit.next_verdict()) act_on(*verdict, now);
+  if (audit.any_diverted() && now >= truth_->next_repair) {
+    truth_->next_repair = now + truth_->repair_delay;
+    truth_->repair_delay = std::min<clock::duration>(truth_->repair_delay * 2, repair_delay_max);
+    begin_audit();
+  }
+  send_questions(now);
+  const std::lock_guard lock(mutex_);
+  stats_.truth = audit.stats();
+}
+
+/// Whether the mirror is believed to show all that the kernel has announced.
+bool route_service::is_settled() const noexcept {
+  pollfd waiting{.fd = event_fd_.get(), .events = POLLIN, .revents = 0};
+  return monitor_.in_sync() && !monitor_.refreshing() && ::poll(&waiting, 1, 0) == 0;
+}
+
+void route_service::act_on(const truth_audit::verdict& verdict, clock::time_point now) {
+  using enum truth_audit::verdict::kind;
+  const std::string where = verdict.where.to_string();
+  switch (verdict.what) {
+    case divert:
+      compiler_.quarantine(verdict.where);
+      log(log_severity::warning, "truth audit: " + verdict.text + "; " + where +
+                                     " is left to the kernel until they agree");
+      truth_->next_repair = now;
+      truth_->repair_delay = repair_delay_min;
+      break;
+    case lift:
+      compiler_.lift_quarantine(verdict.where);
+      log(log_severity::info, "truth audit: the kernel agrees about " + where + " again");
+      break;
+    case path_mtu:
+      log(log_severity::info, "truth audit: path MTU learnt: " + verdict.text);
+      learn_path_mtu(verdict.where.address(), verdict.path_mtu);
+      break;
+  }
+  publish();
+}
+
+void route_service::send_questions(clock::time_point now) {
+  for (std::size_t i = 0; i < questions_per_turn; ++i) {
+    const auto question = truth_->audit.next_request(now);
+    // One that cannot be sent is given up in time, as one that is not answered.
+    if (!question || ::send(truth_->fd.get(), question->data(), question->size(), MSG_DONTWAIT) < 0)
+      return;
+  }
 }
 
 void route_service::log(log_severity severity, const std::string& text) const {

@@ -4,7 +4,9 @@
 ///
 /// Two netlink sockets: one receives events all the time, one asks (dumps, neighbour upkeep). What
 /// a batch of notifications changed is published once, as soon as the batch is applied. A re-sync
-/// or an audit builds a shadow mirror meanwhile and takes it over in a single publication.
+/// or an audit builds a shadow mirror meanwhile and takes it over in a single publication. A third
+/// socket asks the kernel about flows in use (truth_audit.hpp); what the answers say is acted upon
+/// here.
 ///
 /// All calls on the ring thread, but where said otherwise. Created and destroyed while the ring
 /// does not run, or on the ring thread. Network namespace: the creating thread's.
@@ -12,6 +14,7 @@
 
 #include <cowire/async/datagram_source.hpp>
 #include <cowire/async/detail/event_queue.hpp>
+#include <cowire/async/detail/truth_audit.hpp>
 #include <cowire/async/ring_context.hpp>
 #include <cowire/async/ring_timer.hpp>
 #include <cowire/async/route_events.hpp>
@@ -36,6 +39,7 @@ namespace cowire::detail {
 
 struct route_service_options {
   std::chrono::milliseconds update_interval{30'000};
+  std::uint32_t audit_rate = 0;  ///< Flows a second; needs flow_in_use.
   bool performance_mode = true;
   log_callback log{};
 };
@@ -70,6 +74,9 @@ class route_service {
   /// Whether datagrams leave through an interface now: only then its neighbours are kept fresh.
   std::function<bool(std::uint32_t interface_index)> interface_in_use;
 
+  /// Takes the next sample of the traffic for the truth audit; false = there is none now.
+  std::function<bool(flow& in_use)> flow_in_use;
+
   /// Any thread.
   [[nodiscard]] std::shared_ptr<event_queue<route_change>> subscribe(std::size_t limit);
   [[nodiscard]] route_stats stats() const;
@@ -78,6 +85,8 @@ class route_service {
   [[nodiscard]] awaitable<void> follow_events();
   [[nodiscard]] awaitable<void> follow_replies();
   [[nodiscard]] awaitable<void> keep_time();
+  [[nodiscard]] awaitable<void> follow_answers();
+  [[nodiscard]] awaitable<void> keep_auditing();
 
   void advance();
   void handle(netlink::monitor_event& event);
@@ -96,6 +105,11 @@ class route_service {
   void upkeep(clock::time_point now);
   void poke_neighbours(clock::time_point now);
   void send_requests();
+  void begin_audit();
+  void audit_turn(clock::time_point now);
+  [[nodiscard]] bool is_settled() const noexcept;
+  void act_on(const truth_audit::verdict& verdict, clock::time_point now);
+  void send_questions(clock::time_point now);
   void update_stats();
   void log(log_severity severity, const std::string& text) const;
 
@@ -109,15 +123,26 @@ class route_service {
   mirror mirror_;
   cowire::compiler compiler_;
 
+  struct truth_auditing {
+    truth_auditing(ring_context& ring, const mirror& state);
+    const unique_fd fd;
+    datagram_source answers;
+    ring_timer timer;
+    truth_audit audit;
+    clock::time_point next_repair;  ///< While anything is diverted: when to read all anew.
+    clock::duration repair_delay;
+  };
+  std::optional<truth_auditing> truth_;  ///< Unset = the rate is 0.
+
   std::optional<mirror> shadow_;
   /// Objects of the dump that runs: they reach the shadow when it is known to be whole.
   std::vector<netlink::message> shadow_pending_;
-  bool auditing_ = false;  ///< The running sync was asked for by the audit, not by a loss.
+  bool auditing_ = false;  ///< The running sync was asked for by an audit, not by a loss.
   bool in_refresh_ = false;
   bool links_changed_ = false;
   bool stopped_ = false;
   std::function<void()> ready_;
-  clock::time_point next_tick_, next_audit_, next_poke_;
+  clock::time_point next_tick_, next_audit_, next_poke_, next_settings_;
   std::set<std::uint32_t> known_devices_;
   std::vector<std::pair<route_change, clock::time_point>> unpublished_;
   clock::time_point oldest_unpublished_;

@@ -57,8 +57,8 @@ class numbered_stream {
 /// Receives them, on a thread of its own so that no buffer overflows.
 class numbered_sink {
  public:
-  numbered_sink(const netns& in, const endpoint& bind_to)
-      : socket_(in, bind_to), thread_([this] {
+  numbered_sink(const netns& in, const endpoint& bind_to, const std::string& device = "")
+      : socket_(in, bind_to, device), thread_([this] {
           while (!stopping_)
             while (const auto one = socket_.next(std::chrono::milliseconds(50))) take(one->bytes);
         }) {}

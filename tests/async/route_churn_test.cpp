@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <random>
 
 namespace cowire::test {
@@ -30,17 +31,26 @@ class ip_batch {
   ip_batch& operator=(const ip_batch&) = delete;
 
   void operator()(const std::string& line) {
-    log_ += line + "\n";
+    note(line);
     std::fputs((line + "\n").c_str(), pipe_);
     // Some of iproute2's refusals end it, -force or not: nothing of what it does so for is drawn.
     if (std::fflush(pipe_) != 0) throw_error(errno_code(errno), "ip -batch ended at: " + line);
   }
-  [[nodiscard]] const std::string& log() const { return log_; }
-  /// A line of the log that is no command.
-  void remark(const std::string& text) { log_ += "# " + text + "\n"; }
+  [[nodiscard]] std::string log() const {
+    const std::lock_guard lock(mutex_);
+    return log_;
+  }
+  /// A line of the log that is no command. Any thread.
+  void remark(const std::string& text) { note("# " + text); }
 
  private:
+  void note(const std::string& line) {
+    const std::lock_guard lock(mutex_);
+    log_ += line + "\n";
+  }
+
   FILE* pipe_;
+  mutable std::mutex mutex_;
   std::string log_;
 };
 
@@ -210,7 +220,10 @@ TEST_P(route_churn, loses_nothing_over_a_thousand_random_changes) {
   for (const char* gateway : {"10.77.1.2", "10.77.2.2"}) resolve(gateway);
 
   numbered_sink sink(*b, to("0.0.0.0:9000")), marked_sink(*b, to("0.0.0.0:9001"));
-  transmitter tx(small());
+  auto config = small();
+  config.audit_rate = 2000;
+  config.log = [&](log_severity, std::string_view line) { ip.remark(std::string(line)); };
+  transmitter tx(config);
   std::vector<endpoint> plain, marked;
   for (unsigned i = 0; i < subnets; ++i) {
     plain.push_back(to("10.78." + std::to_string(i) + ".1:9000"));
@@ -249,6 +262,9 @@ TEST_P(route_churn, loses_nothing_over_a_thousand_random_changes) {
   EXPECT_EQ(0u, sink.duplicates() + marked_sink.duplicates());
   EXPECT_GT(stats.transmitted_total(), sent / 4) << "hardly anything took the fast path";
   EXPECT_LE(sent - arrived, GetParam() ? in_downed : 0);
+  // Changes under way are no disagreements.
+  EXPECT_GT(stats.routes.truth.audited, 1000u);
+  EXPECT_EQ(0u, stats.routes.truth.mismatched) << stats.routes.truth.last_mismatch;
   if (!HasFailure()) return;
   std::printf("missing: %s\nmissing of the marked: %s\nThe changes, made in namespace %s:\n%s",
               sink.missing(stream.sent()).c_str(),

@@ -119,13 +119,17 @@ class udp_sink {
     endpoint from;
   };
 
-  udp_sink(const netns& in, const endpoint& bind_to) {
+  /// Only what arrives on `device` where that is given.
+  udp_sink(const netns& in, const endpoint& bind_to, const std::string& device = "") {
     const netns::scope inside(in);
     const bool v4 = bind_to.address.is_v4();
     fd_.reset(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     const int room = 64 << 20, yes = 1;
     if (!v4) ::setsockopt(fd_.get(), IPPROTO_IPV6, IPV6_V6ONLY, &yes, sizeof yes);
     ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room);
+    if (!device.empty() && ::setsockopt(fd_.get(), SOL_SOCKET, SO_BINDTODEVICE, device.c_str(),
+                                        static_cast<socklen_t>(device.size())) != 0)
+      throw_error(errno_code(errno), "binding to " + device);
     sockaddr_storage name{};
     socklen_t size;
     if (v4) {

@@ -27,6 +27,9 @@ constexpr timespec completion_poll{.tv_sec = 0, .tv_nsec = 200'000};
 /// Otherwise producers ring. The limit is no more than a heartbeat for the counters.
 constexpr timespec heartbeat{.tv_sec = 0, .tv_nsec = 100'000'000};
 
+/// The auditor takes fewer at a time; more would only be older when it comes to them.
+constexpr std::size_t samples_kept = 64;
+
 /// Copy mode may move no more than 32 descriptors a kick on older kernels, so a batch can take
 /// three.
 constexpr int kicks_per_batch = 4;
@@ -82,15 +85,20 @@ void tx_configuration::index() {
 }
 
 tx_engine::tx_engine(const frame_memory& memory, const publisher& tables, epoch_domain& epochs,
-                     doorbell& control, idle_policy idle, std::chrono::milliseconds stall_deadline)
+                     doorbell& control, idle_policy idle, std::chrono::milliseconds stall_deadline,
+                     std::chrono::nanoseconds sample_interval)
     : memory_(memory),
       tables_(tables),
       control_bell_(control),
       idle_policy_(idle),
       stall_deadline_(stall_deadline),
+      sample_interval_(sample_interval),
       ledger_(memory),
       diverted_(memory.frame_count),
-      reader_(epochs.register_reader()) {}
+      samples_(samples_kept),
+      reader_(epochs.register_reader()),
+      next_sample_(sample_interval.count() != 0 ? clock::time_point::min()
+                                                : clock::time_point::max()) {}
 
 void tx_engine::configure(const tx_configuration& next) noexcept {
   wanted_.store(&next, std::memory_order_release);  // Pairs with apply_configuration().
@@ -134,6 +142,7 @@ bool tx_engine::run_once() noexcept {
   gather();
   const std::uint32_t taken = batch_.size;
   if (taken != 0) {
+    if (now_ >= next_sample_) take_sample();
     reader_.enter();
     online_ = true;
     if (const forwarding_table* const table = tables_.current()) {
@@ -195,6 +204,15 @@ void tx_engine::take_from(tx_channel& channel, std::size_t limit) noexcept {
   }
   batch_.size += static_cast<std::uint32_t>(count);
   channel.held += static_cast<std::uint32_t>(count);
+}
+
+void tx_engine::take_sample() noexcept {
+  next_sample_ = now_ + sample_interval_;
+  // Spread over the batch, so that destinations in lockstep with the batches all have their turn.
+  const std::uint64_t spread = counters_.batches.get() * 0x9e3779b97f4a7c15u;
+  const tx_request& request = batch_.requests[(spread >> 32) % batch_.size];
+  static_cast<void>(
+      samples_.try_push({destination_of(request), request.destination_port, request.flow_class}));
 }
 
 void tx_engine::forward(const forwarding_table& table) noexcept {

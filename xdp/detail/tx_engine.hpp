@@ -63,7 +63,8 @@ struct tx_configuration {
 class tx_engine {
  public:
   tx_engine(const frame_memory& memory, const publisher& tables, epoch_domain& epochs,
-            doorbell& control, idle_policy idle, std::chrono::milliseconds stall_deadline);
+            doorbell& control, idle_policy idle, std::chrono::milliseconds stall_deadline,
+            std::chrono::nanoseconds sample_interval);
 
   // Control thread.
   void configure(const tx_configuration& next) noexcept;
@@ -78,6 +79,7 @@ class tx_engine {
   [[nodiscard]] tx_counters& counters() noexcept { return counters_; }
   [[nodiscard]] doorbell& work_bell() noexcept { return work_bell_; }
   [[nodiscard]] spsc_ring<diverted_request>& diverted() noexcept { return diverted_; }
+  [[nodiscard]] spsc_ring<flow_sample>& samples() noexcept { return samples_; }
 
   // Core thread.
   void run() noexcept;
@@ -97,6 +99,7 @@ class tx_engine {
 
   void gather() noexcept;
   void take_from(tx_channel& channel, std::size_t limit) noexcept;
+  void take_sample() noexcept;
   void forward(const forwarding_table& table) noexcept;
   void look_up(const forwarding_table& table) noexcept;
   void look_up_group(const forwarding_table& table, const std::uint8_t* members,
@@ -125,9 +128,11 @@ class tx_engine {
   doorbell& control_bell_;
   const idle_policy idle_policy_;
   const clock::duration stall_deadline_;
+  const clock::duration sample_interval_;
 
   frame_ledger ledger_;
   spsc_ring<diverted_request> diverted_;
+  spsc_ring<flow_sample> samples_;
   doorbell work_bell_;
   tx_counters counters_;
 
@@ -137,6 +142,7 @@ class tx_engine {
   std::size_t next_channel_ = 0;
   std::uint64_t held_ = 0;
   clock::time_point now_{};
+  clock::time_point next_sample_;
   std::uint32_t collected_ = 0;  ///< Frames completed in this batch.
   bool ring_control_ = false;
   bool online_ = false;
