@@ -15,6 +15,8 @@ namespace {
 
 constexpr std::uint32_t small_frame = 2048, large_frame = 4096;
 constexpr std::size_t default_payload_size = 64;
+/// More than this would be the control thread's main business.
+constexpr std::uint64_t audit_rate_max = 10'000;
 
 template <class T>
 T number_or_zero(const char* what, const std::string& text, std::uint64_t low) {
@@ -64,14 +66,15 @@ payload_plan make_payload(const send_arguments& arguments, std::size_t limit) {
 
 // An intake's datagrams leave with the server's options; silently ignoring ours would surprise.
 void refuse_server_options(const send_arguments& arguments) {
-  const std::array<std::pair<const char*, bool>, 7> server{
+  const std::array<std::pair<const char*, bool>, 8> server{
       {{"--source", !arguments.sources.empty()},
        {"--interface", !arguments.interfaces.empty()},
        {"--mark", !arguments.mark.empty()},
        {"--tos", !arguments.tos.empty()},
        {"--ttl", !arguments.ttl.empty()},
        {"--mode", !arguments.mode.empty()},
-       {"--cpu", !arguments.cpu.empty()}}};
+       {"--cpu", !arguments.cpu.empty()},
+       {"--audit-rate", !arguments.audit_rate.empty()}}};
   for (const auto& [name, given] : server)
     if (given)
       throw usage_error(
@@ -107,6 +110,9 @@ transmit_plan make_plan(const transmit_arguments& arguments) {
     plan.config.cpus = {parse_cpu(arguments.cpu)};
     plan.config.idle = idle_policy::spin;  // A CPU of its own is there to be polled on.
   }
+  if (!arguments.audit_rate.empty())
+    plan.config.audit_rate = static_cast<std::uint32_t>(
+        parse_number("--audit-rate", arguments.audit_rate, 0, audit_rate_max));
   if (!arguments.duration.empty())
     plan.duration_s = parse_positive("--duration", arguments.duration);
   plan.config.log = make_log(arguments.verbosity);

@@ -16,7 +16,7 @@ namespace cowire::cli {
 /// Options that `send` and `run` share. An empty word = not given.
 struct transmit_arguments {
   std::vector<std::string> sources, interfaces;
-  std::string source_port, mark, tos, ttl, mode, cpu, duration;
+  std::string source_port, mark, tos, ttl, mode, cpu, audit_rate, duration;
   int verbosity = 0;
   bool json = false;
 };

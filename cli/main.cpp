@@ -73,6 +73,9 @@ void add_transmit_options(CLI::App& app, transmit_arguments& to) {
   app.add_option("--cpu", to.cpu,
                  "Pin the TX core to this CPU, where it polls without ever sleeping")
       ->type_name("N");
+  app.add_option("--audit-rate", to.audit_rate,
+                 "Flows a second to compare with the kernel's answers (default: 500; 0 = none)")
+      ->type_name("N");
   app.add_flag("-j,--json", to.json, "Print one JSON object at the end");
   app.add_flag("-v,--verbose", to.verbosity, "Log what happens to standard error; twice for more");
 }

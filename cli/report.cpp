@@ -20,6 +20,19 @@ std::string_view reason_text(std::string_view reason) {
   return "";
 }
 
+/// What the comparisons with the kernel came to: of flows in use, and of everything by re-dumps.
+json audit_json(const route_stats& routes) {
+  const truth_audit_stats& truth = routes.truth;
+  return {{"audited", truth.audited},
+          {"mismatched", truth.mismatched},
+          {"quarantined", truth.quarantined},
+          {"repaired", truth.repaired},
+          {"last_mismatch", truth.last_mismatch},
+          {"resyncs", routes.resyncs},
+          {"dumps", routes.audits},
+          {"dump_differences", routes.audit_differences}};
+}
+
 }  // namespace
 
 transmitter_stats stop_and_count(transmitter& tx) {
@@ -42,6 +55,7 @@ json summary_json(const transmitter_stats& stats, double elapsed_s) {
   for (const auto& interface : stats.interfaces)
     out["mode"][interface.name] = {{"mode", name(interface.mode)}, {"reason", interface.reason}};
   out["errors_from_network"] = stats.errors_from_network;
+  out["audit"] = audit_json(stats.routes);
   out["elapsed_s"] = elapsed_s;
   return out;
 }
@@ -64,6 +78,10 @@ std::string summary_text(const transmitter_stats& stats, double elapsed_s) {
     out << "lost           " << stats.lost_in_device
         << " in the rings of an interface that went away\n";
   if (stats.errors_from_network != 0) out << "network errors " << stats.errors_from_network << '\n';
+  const truth_audit_stats& truth = stats.routes.truth;
+  if (truth.mismatched != 0)
+    out << "audit          " << truth.mismatched << " of " << truth.audited
+        << " flows not as the kernel sends them, the last: " << truth.last_mismatch << '\n';
   for (const auto& interface : stats.interfaces) {
     out << "mode           " << interface.name << ": " << name(interface.mode);
     if (!interface.reason.empty()) out << " (" << interface.reason << ')';

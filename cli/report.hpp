@@ -19,7 +19,8 @@ using json = nlohmann::ordered_json;
 [[nodiscard]] transmitter_stats stop_and_count(transmitter& tx);
 
 /// submitted, transmitted {interface: n}, kernel_path, refused {reason: n}, diverted {reason: n},
-/// lost_in_device, mode {interface: {mode, reason}}, errors_from_network, elapsed_s.
+/// lost_in_device, mode {interface: {mode, reason}}, errors_from_network, audit {audited,
+/// mismatched, quarantined, repaired, last_mismatch, resyncs, dumps, dump_differences}, elapsed_s.
 [[nodiscard]] json summary_json(const transmitter_stats& stats, double elapsed_s);
 
 /// The same for people, several lines.

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/truth_audit.hpp>
 #include <cowire/cli/kernel_state.hpp>
 #include <cowire/cli/names.hpp>
 #include <cowire/cli/parse.hpp>
 #include <cowire/cli/query.hpp>
 #include <cowire/cli/route.hpp>
 #include <cowire/cli/route_view.hpp>
+#include <cowire/netlink/request_socket.hpp>
+#include <cowire/route/resolve.hpp>
 
 #include <linux/rtnetlink.h>
 #include <unistd.h>
@@ -13,9 +16,13 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
+#include <optional>
 
 namespace cowire::cli {
 namespace {
+
+// Routes about which `show` asks the kernel, too: enough for a look, a millisecond or two in all.
+constexpr std::size_t audited_max = 1000;
 
 void print_answer(const kernel_state& kernel, const flow& question, bool as_json) {
   const auto answer = answer_json(question, kernel.explain(question));
@@ -100,6 +107,25 @@ json service_of(const kernel_state& kernel, const netlink::route& route) {
   return {{"fast", true}, {"egress", egress}};
 }
 
+// Whether the kernel, asked about an address inside, answers as the mirror does: "agrees", or both
+// answers. Nothing where the kernel decides anyhow.
+std::optional<std::string> audit_of(const kernel_state& kernel, netlink::request_socket& socket,
+                                    const ip_prefix& prefix) {
+  flow question;
+  // The last but one: the first and the last are often own or broadcast addresses.
+  auto bytes = prefix.last().bytes();
+  if (!prefix.is_host()) bytes[prefix.address().size() - 1] &= 0xfe;
+  question.destination = ip_address::from_bytes(prefix.family(), bytes.data());
+  question.cls.uid = ::getuid();
+  const auto ours = resolve(kernel.state(), question, route_question::get_route);
+  if (ours.divert || ours.error != 0 || ours.type != RTN_UNICAST) return std::nullopt;
+  std::error_code ec;
+  const auto theirs = socket.get_route(detail::query_of(question), ec);
+  if (ec) return std::nullopt;
+  const auto differs = detail::disagreement(kernel.state(), question, ours, theirs);
+  return differs.empty() ? "agrees" : differs;
+}
+
 }  // namespace
 
 int run_route_get(const route_get_arguments& arguments) {
@@ -118,6 +144,8 @@ int run_route_show(const std::string& table, bool as_json) {
   const bool all = table == "all";
   const auto wanted = all || table.empty() ? std::uint32_t{RT_TABLE_MAIN} : parse_table(table);
   const kernel_state kernel;
+  netlink::request_socket socket;
+  std::size_t audited = 0;
   auto out = json::array();
   for (const auto family : {ip_family::v4, ip_family::v6})
     for (const auto& [id, prefixes] : kernel.state().tables(family)) {
@@ -126,6 +154,11 @@ int run_route_show(const std::string& table, bool as_json) {
         for (const auto& entry : entries) {
           auto shown = route_json(entry.route, all);
           shown["cowire"] = service_of(kernel, entry.route);
+          if (audited < audited_max && shown["cowire"]["fast"] == true)
+            if (const auto audit = audit_of(kernel, socket, prefix)) {
+              shown["cowire"]["audit"] = *audit;
+              ++audited;
+            }
           out.push_back(std::move(shown));
         }
     }

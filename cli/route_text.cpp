@@ -40,6 +40,8 @@ void add_cowire(std::ostream& out, const json& route) {
     out << (found->value("fast", false) ? " fast" : " kernel path");
     add_list(out, *found, "egress", " ");
   }
+  if (const auto audit = found->find("audit"); audit != found->end() && *audit != "agrees")
+    out << " but " << word(*audit);
   if (found->contains("divert")) {
     out << " divert " << word((*found)["divert"]);
     if (found->contains("text")) out << " (" << word((*found)["text"]) << ')';

@@ -32,12 +32,14 @@ bool same_hops(const netlink::route& a, const netlink::route& b) noexcept {
                     });
 }
 
-/// The same alias: everything that the kernel compares when it looks for one, flags and metrics
-/// aside. With a nexthop object the hops are the object's.
+/// The same alias: everything that the kernel compares when it looks for one, flags aside. IPv4
+/// aliases may differ in metrics alone; an IPv6 one takes on new metrics. With a nexthop object the
+/// hops are the object's.
 bool same_route(const netlink::route& a, const netlink::route& b) noexcept {
   return a.tos == b.tos && a.priority == b.priority && a.type == b.type && a.scope == b.scope &&
          a.protocol == b.protocol && a.source == b.source &&
          a.preferred_source == b.preferred_source && a.nexthop_id == b.nexthop_id &&
+         (a.destination.family() == ip_family::v6 || a.metrics == b.metrics) &&
          (a.nexthop_id != 0 || same_hops(a, b));
 }
 

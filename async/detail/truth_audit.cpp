@@ -15,6 +15,8 @@ using namespace std::chrono_literals;
 constexpr auto answer_timeout = 1s;
 /// A kernel that goes on changing its mind is left alone: its notifications are on their way.
 constexpr int rounds_max = 16;
+/// A route that flaps could by chance be seen on the other foot once or twice.
+constexpr int standing_enough = 2;
 /// The two bits of the TOS byte that are ECN, not routing.
 constexpr std::uint8_t dscp_mask = 0xfc;
 
@@ -213,7 +215,7 @@ void truth_audit::on_answer_datagram(std::span<const std::byte> datagram, time_p
   std::error_code ec;
   while (const auto reply = netlink::next_envelope(datagram, ec)) {
     const auto asked = std::ranges::find_if(questions_, [&](const question& q) {
-      return is_awaiting(q) && !q.to_send && q.sequence == reply->sequence;
+      return is_awaiting(q) && q.sequence == reply->sequence;
     });
     if (asked == questions_.end()) continue;
     auto answer = read_answer(*reply);
@@ -229,46 +231,38 @@ std::string truth_audit::compare(const flow& about, const netlink::route_answer&
 
 bool truth_audit::on_answer(question& q, netlink::route_answer&& answer, time_point now) {
   switch (q.at) {
-    case step::first:
-      ++stats_.audited;
-      if (compare(q.about, answer).empty()) return false;
-      q.at = step::suspected;
-      q.due = now + settle_time;
-      q.answer = std::move(answer);
-      return true;
-    case step::second:
-      return on_repeated(q, std::move(answer), now);
+    case step::asked:
+      return on_flow_answer(q, std::move(answer), now);
     case step::matching:
       find(q, answer);
       return false;
     case step::recheck:
       if (compare(q.about, answer).empty()) lift(q.where);
       return false;
-    case step::suspected:
     case step::settling:
       break;
   }
   return true;
 }
 
-bool truth_audit::on_repeated(question& q, netlink::route_answer&& answer, time_point now) {
-  const bool same = same_answer(q.answer, answer);
+bool truth_audit::on_flow_answer(question& q, netlink::route_answer&& answer, time_point now) {
+  if (q.rounds++ == 0) {
+    ++stats_.audited;
+    if (compare(q.about, answer).empty()) return false;
+  }
+  q.repeated = q.rounds > 1 && same_answer(q.answer, answer);
   q.answer = std::move(answer);
-  if (!same && ++q.rounds == rounds_max) return false;
-  q.at = same ? step::settling : step::suspected;
+  q.at = step::settling;
   q.due = now + settle_time;
   return true;
 }
 
-/// False: it was a race, and is over.
 bool truth_audit::judge(question& q) {
-  if (q.at == step::suspected) {
-    q.at = step::second;
-  } else {
-    q.text = compare(q.about, q.answer);
-    if (q.text.empty()) return false;
-    q.at = step::matching;
-  }
+  std::string text = compare(q.about, q.answer);
+  if (text.empty() || q.rounds == rounds_max) return false;
+  q.standing = q.repeated && text == q.text ? q.standing + 1 : 0;
+  q.text = std::move(text);
+  q.at = q.standing == standing_enough ? step::matching : step::asked;
   q.to_send = true;
   return true;
 }
@@ -282,7 +276,7 @@ void truth_audit::on_timer(time_point now, bool settled) {
 }
 
 void truth_audit::forget_suspicions() {
-  std::erase_if(questions_, [](const question& q) { return q.at != step::first || !q.to_send; });
+  std::erase_if(questions_, [](const question& q) { return q.rounds != 0 || !q.to_send; });
 }
 
 // Findings

@@ -3,13 +3,16 @@
 /// machine, without any I/O.
 ///
 /// Each flow is one RTM_GETROUTE question. An answer that differs from resolve()'s is a suspicion,
-/// not a finding: a change may be on its way. It becomes a finding when the kernel repeats its
-/// answer, and the mirror, after everything that was announced before the repetition, still has
-/// another one. Then a last question (which route matched?) tells the prefix concerned:
+/// not a finding: a change may be on its way. The mirror is given time to apply everything that had
+/// been announced before the answer, then judged; where it still differs the kernel is asked again.
+/// It is a finding when both have stood by their answers for some rounds. Then a last question
+/// (which route matched?) tells the prefix concerned:
 ///
-///     ask() -> first --differs--> suspected --> second --same--> settling --differs--> matching
-///                |                                                  |                     |
-///                +--- agrees: audited                               +--- agrees: audited  +-> finding
+///                +--------- asked again, until neither has moved for some rounds
+///                v                        |
+///     ask() -> asked --differs--> settling --differs--> matching --> finding
+///                |                        |
+///                +--- agrees: audited     +--- agrees: it was a race
 ///
 /// A finding diverts its prefix until the kernel is seen to agree again: on_resynced() asks about
 /// all that is diverted, once the mirror is new. A path MTU that only the kernel had learnt is not
@@ -90,26 +93,27 @@ class truth_audit {
   static constexpr std::chrono::milliseconds settle_time{50};
 
  private:
-  enum class step : std::uint8_t { first, suspected, second, settling, matching, recheck };
+  enum class step : std::uint8_t { asked, settling, matching, recheck };
   struct question {
     flow about;
-    step at = step::first;
+    step at = step::asked;
     bool to_send = true;
     std::uint32_t sequence = 0;
-    time_point due;  ///< Of the next step; where an answer is awaited: when that is given up.
-    int rounds = 0;  ///< Second questions asked.
+    time_point due;    ///< Of the next step; where an answer is awaited: when that is given up.
+    int rounds = 0;    ///< Answers so far.
+    int standing = 0;  ///< Judgements in a row in which neither side had moved.
     netlink::route_answer answer;  ///< The kernel's latest about the flow.
-    std::string text;
-    ip_prefix where;  ///< recheck: what is diverted for it.
+    bool repeated = false;         ///< It is the one before it, too.
+    std::string text;              ///< The latest judgement.
+    ip_prefix where;               ///< recheck: what is diverted for it.
   };
 
   [[nodiscard]] static bool is_awaiting(const question& q) noexcept {
-    return q.at == step::first || q.at == step::second || q.at == step::matching ||
-           q.at == step::recheck;
+    return !q.to_send && q.at != step::settling;
   }
-  /// False: done with it.
+  /// These return false when done with the question.
   [[nodiscard]] bool on_answer(question& q, netlink::route_answer&& answer, time_point now);
-  [[nodiscard]] bool on_repeated(question& q, netlink::route_answer&& answer, time_point now);
+  [[nodiscard]] bool on_flow_answer(question& q, netlink::route_answer&& answer, time_point now);
   [[nodiscard]] bool judge(question& q);
   void find(const question& q, const netlink::route_answer& matched);
   void lift(const ip_prefix& where);

@@ -221,7 +221,9 @@ class Show(RouteTest):
             route["dst"]: route["cowire"]
             for route in json.loads(self.cowire("route", "show", "-j").stdout)
         }
-        self.assertEqual(routes["10.0.0.0/24"], {"fast": True, "egress": ["u0"]})
+        self.assertEqual(
+            routes["10.0.0.0/24"], {"fast": True, "egress": ["u0"], "audit": "agrees"}
+        )
         self.assertEqual(routes["30.0.0.0/24"]["divert"], "rejected")
         self.assertEqual(routes["32.0.0.0/24"]["divert"], "neighbour_unresolved")
 

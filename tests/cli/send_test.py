@@ -115,6 +115,8 @@ class Send(SendTest):
         self.assertIn(report["mode"]["u0"]["mode"], ("copy", "generic"))
         self.assertTrue(report["mode"]["u0"]["reason"])
         self.assertGreater(report["elapsed_s"], 0.09)
+        self.assertGreater(report["audit"]["audited"], 0)
+        self.assertEqual(report["audit"]["mismatched"], 0, report["audit"])
         got = self.collect(receiver)
         self.assertEqual(
             {(length, source, port) for length, _, source, port in got},

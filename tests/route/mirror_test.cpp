@@ -200,6 +200,18 @@ TEST_F(Mirror, Ipv4AliasesStandInKernelOrder) {
             (std::vector<std::string>{"10.2.0.4", "10.2.0.6", "10.2.0.3", "10.2.0.5", "10.2.0.2"}));
 }
 
+TEST_F(Mirror, Ipv4AliasesMayDifferInMetricsAlone) {
+  netlink::route narrow = route_via(net("20.0.0.0/8"), "10.2.0.2", 2);
+  narrow.metrics.mtu = 1300;
+  apply(added(narrow));
+  apply(appended(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
+  ASSERT_EQ(entries("20.0.0.0/8").size(), 2u);
+  narrow.action = netlink::action::remove;
+  apply(narrow);
+  ASSERT_EQ(entries("20.0.0.0/8").size(), 1u);
+  EXPECT_EQ(entries("20.0.0.0/8")[0].route.metrics.mtu, 0u);
+}
+
 TEST_F(Mirror, ReplaceTakesThePlaceOfTheFirstOfItsGroupOnly) {
   apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
   apply(appended(route_via(net("20.0.0.0/8"), "10.2.0.3", 2)));
