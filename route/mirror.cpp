@@ -1007,6 +1007,7 @@ void mirror::note_differences(const mirror& next, mirror_changes& changes) const
 
 std::vector<std::string> difference(const mirror& left, const mirror& right) {
   struct describing {
+    const mirror &left, &right;
     std::vector<std::string>& lines;
     void link(std::uint32_t index) { lines.push_back("link " + std::to_string(index)); }
     void addresses(std::uint32_t index) {
@@ -1023,12 +1024,16 @@ std::vector<std::string> difference(const mirror& left, const mirror& right) {
     }
     void nexthop(std::uint32_t id) { lines.push_back("nexthop " + std::to_string(id)); }
     void neighbour(const neighbour_key& key) {
+      const auto* in_left = left.find_neighbour(key.index, key.destination);
+      const auto* in_right = right.find_neighbour(key.index, key.destination);
+      const auto* only = in_left == nullptr ? in_right : in_left;
+      if ((in_left == nullptr || in_right == nullptr) && (only->state & NUD_NOARP) != 0) return;
       lines.push_back("neighbour " + key.destination.to_string() + " on link " +
                       std::to_string(key.index));
     }
   };
   std::vector<std::string> lines;
-  left.compare(right, describing{lines});
+  left.compare(right, describing{left, right, lines});
   return lines;
 }
 

@@ -285,7 +285,8 @@ class mirror {
 };
 
 /// What two mirrors do not agree on, one line each, for people and logs; empty = equal. Learned
-/// facts that a dump cannot tell do not count.
+/// facts that a dump cannot tell do not count, nor do neighbours that need no resolution (NOARP):
+/// the kernel makes those without a word.
 [[nodiscard]] std::vector<std::string> difference(const mirror& left, const mirror& right);
 
 }  // namespace cowire

@@ -205,14 +205,17 @@ void route_service::handle(netlink::monitor_event& event) {
 void route_service::on(netlink::events::sync_started&) {
   shadow_.emplace();
   shadow_pending_.clear();
+  candidate_.reset();
 }
 
 void route_service::on(netlink::events::object& e) {
   if (in_refresh_) {
     mirror_changes changes;
-    mirror_.apply(e.value, changes,
-                  e.from_event ? message_origin::notification : message_origin::dump);
+    const auto origin = e.from_event ? message_origin::notification : message_origin::dump;
+    mirror_.apply(e.value, changes, origin);
     note(std::move(changes));
+    mirror_changes ignored;  // It decides nothing yet.
+    if (candidate_) candidate_->apply(e.value, ignored, origin);
     return;
   }
   if (!shadow_) return;
@@ -242,33 +245,54 @@ void route_service::flush_shadow() {
 
 void route_service::on(netlink::events::sync_complete&) {
   flush_shadow();
-  const bool audit = std::exchange(auditing_, false);
-  std::vector<std::string> differences;
-  if (audit) differences = difference(mirror_, *shadow_);
-  mirror_changes changes;
-  mirror_.replace_with(std::move(*shadow_), changes);
+  mirror whole = std::move(*shadow_);
   shadow_.reset();
-  read_settings();
-  links_changed_ = true;
-  note(std::move(changes));
+  if (std::exchange(auditing_, false)) {
+    candidate_ = std::move(whole);
+    candidate_caught_up_ = false;
+    return;
+  }
   {
     const std::lock_guard lock(mutex_);
-    ++(audit ? stats_.audits : stats_.resyncs);
+    ++stats_.resyncs;
+  }
+  take_over(std::move(whole));
+}
+
+/// Once the event socket was seen empty all that the dump is ahead of has been read; a tick later
+/// it is applied.
+void route_service::compare_candidate() {
+  if (!std::exchange(candidate_caught_up_, candidate_caught_up_ || is_settled())) return;
+  const auto differences = difference(mirror_, *candidate_);
+  mirror whole = std::move(*candidate_);
+  candidate_.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    ++stats_.audits;
     stats_.audit_differences += differences.size();
   }
   for (std::size_t i = 0; i < std::min(differences.size(), differences_logged_max); ++i)
     log(log_severity::warning, "audit: no notification told of: " + differences[i]);
+  if (!differences.empty()) return take_over(std::move(whole));
   if (truth_) truth_->audit.on_resynced();
-  if (!audit || !differences.empty()) {
-    route_change change;
-    change.what = route_change::kind::resynced;
-    report(std::move(change), clock::now());
-  }
+}
+
+void route_service::take_over(mirror&& next) {
+  mirror_changes changes;
+  mirror_.replace_with(std::move(next), changes);
+  read_settings();
+  links_changed_ = true;
+  note(std::move(changes));
+  if (truth_) truth_->audit.on_resynced();
+  route_change change;
+  change.what = route_change::kind::resynced;
+  report(std::move(change), clock::now());
 }
 
 void route_service::on(netlink::events::sync_abandoned& e) {
   shadow_.reset();
   shadow_pending_.clear();
+  candidate_.reset();
   auditing_ = false;
   if (truth_) truth_->audit.forget_suspicions();
   log(log_severity::warning, "re-synchronising with the kernel: " + e.reason.message());
@@ -278,6 +302,8 @@ void route_service::on(netlink::events::change& e) {
   mirror_changes changes;
   route_change told = describe(e.value, mirror_);  // Before: a removed device has a name still.
   mirror_.apply(e.value, changes, message_origin::notification);
+  mirror_changes ignored;
+  if (candidate_) candidate_->apply(e.value, ignored, message_origin::notification);
   if (std::holds_alternative<netlink::link>(e.value)) links_changed_ = true;
   if (changes.refresh_advised) {
     monitor_.request_refresh({netlink::object_kind::nexthop, {}});
@@ -291,6 +317,7 @@ void route_service::on(netlink::events::change& e) {
 void route_service::on(netlink::events::refresh_started& e) {
   in_refresh_ = true;
   mirror_.begin_refresh(e.scope.kind);
+  if (candidate_) candidate_->begin_refresh(e.scope.kind);
 }
 
 void route_service::on(netlink::events::refresh_complete& e) {
@@ -298,6 +325,8 @@ void route_service::on(netlink::events::refresh_complete& e) {
   mirror_changes changes;
   mirror_.end_refresh(e.scope.kind, changes);
   note(std::move(changes));
+  mirror_changes ignored;
+  if (candidate_) candidate_->end_refresh(e.scope.kind, ignored);
 }
 
 void route_service::note(mirror_changes&& changes) {
@@ -405,6 +434,7 @@ route_stats route_service::stats() const {
 
 void route_service::upkeep(clock::time_point now) {
   next_tick_ = now + tick_period;
+  if (candidate_) compare_candidate();
   mirror_changes changes;
   mirror_.expire(now, changes);
   compiler_.note(std::move(changes));
@@ -423,7 +453,7 @@ void route_service::upkeep(clock::time_point now) {
 
 /// Has everything read anew and compared, unless that is under way or due anyhow.
 void route_service::begin_audit() {
-  if (shadow_ || !monitor_.in_sync()) return;
+  if (shadow_ || candidate_ || !monitor_.in_sync()) return;
   auditing_ = true;
   monitor_.request_sync();
 }

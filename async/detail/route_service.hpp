@@ -4,7 +4,9 @@
 ///
 /// Two netlink sockets: one receives events all the time, one asks (dumps, neighbour upkeep). What
 /// a batch of notifications changed is published once, as soon as the batch is applied. A re-sync
-/// or an audit builds a shadow mirror meanwhile and takes it over in a single publication. A third
+/// or an audit builds a shadow mirror meanwhile and takes it over in a single publication. An
+/// audit's shadow, being newer than what the notifications have told so far, first goes along with
+/// the live mirror until those that it was ahead of are read; what differs then is a bug. A third
 /// socket asks the kernel about flows in use (truth_audit.hpp); what the answers say is acted upon
 /// here.
 ///
@@ -99,6 +101,8 @@ class route_service {
   void on(netlink::events::refresh_started& e);
   void on(netlink::events::refresh_complete& e);
   void flush_shadow();
+  void take_over(mirror&& next);
+  void compare_candidate();
   void note(mirror_changes&& changes);
   void report(route_change change, clock::time_point received_at);
   void read_settings();
@@ -137,6 +141,8 @@ class route_service {
   std::optional<mirror> shadow_;
   /// Objects of the dump that runs: they reach the shadow when it is known to be whole.
   std::vector<netlink::message> shadow_pending_;
+  std::optional<mirror> candidate_;  ///< An audit's shadow, whole, not compared yet.
+  bool candidate_caught_up_ = false;
   bool auditing_ = false;  ///< The running sync was asked for by an audit, not by a loss.
   bool in_refresh_ = false;
   bool links_changed_ = false;
