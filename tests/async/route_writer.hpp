@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Changes routes faster than iproute2 can: many requests in one write, nobody waits for answers.
+/// Changes routes, or anything else, faster than iproute2 can: many requests in one write, nobody waits for answers.
 #pragma once
 
 #include <cowire/base/error.hpp>
@@ -33,7 +33,7 @@ class route_writer {
     netlink::route made = route_to(prefix, table);
     made.placement.replace = made.placement.create = true;
     made.next_hops.push_back({interface_index, gateway});
-    queue(made);
+    write(made);
   }
   /// As `ip route del PREFIX table TABLE`.
   void remove(const ip_prefix& prefix, std::uint32_t table = RT_TABLE_MAIN) {
@@ -41,7 +41,18 @@ class route_writer {
     gone.action = netlink::action::remove;
     gone.scope = RT_SCOPE_NOWHERE;
     gone.protocol = RTPROT_UNSPEC;
-    queue(gone);
+    write(gone);
+  }
+  /// Any change, as it would be announced.
+  void write(const netlink::message& change) {
+    auto bytes = netlink::encode(change);
+    nlmsghdr header;
+    std::memcpy(&header, bytes.data(), sizeof header);
+    header.nlmsg_flags = static_cast<std::uint16_t>(header.nlmsg_flags | NLM_F_REQUEST);
+    std::memcpy(bytes.data(), &header, sizeof header);
+    bytes.resize(NLMSG_ALIGN(bytes.size()));
+    batch_.insert(batch_.end(), bytes.begin(), bytes.end());
+    if (batch_.size() >= batch_bytes) flush();
   }
   void flush() {
     if (batch_.empty()) return;
@@ -62,17 +73,6 @@ class route_writer {
     made.scope = RT_SCOPE_UNIVERSE;
     return made;
   }
-  void queue(const netlink::route& route) {
-    auto bytes = netlink::encode(route);
-    nlmsghdr header;
-    std::memcpy(&header, bytes.data(), sizeof header);
-    header.nlmsg_flags = static_cast<std::uint16_t>(header.nlmsg_flags | NLM_F_REQUEST);
-    std::memcpy(bytes.data(), &header, sizeof header);
-    bytes.resize(NLMSG_ALIGN(bytes.size()));
-    batch_.insert(batch_.end(), bytes.begin(), bytes.end());
-    if (batch_.size() >= batch_bytes) flush();
-  }
-
   static constexpr std::size_t batch_bytes = 16384;
   unique_fd socket_;
   std::vector<std::byte> batch_;

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+/// How long after `ip route replace` the first frame takes the new path, with a full routing table
+/// loaded and neighbours changing all the time: cowire against the kernel's own sendto, in private
+/// network namespaces.
+///
+/// A destination is switched to and fro between two links while datagrams flow to it, one every 50
+/// us; the time runs from just before the request is written to the receive time stamp of the first
+/// frame on the other link. So the kernel's own work on the change is in it, and on average half a
+/// datagram's distance.
+///
+/// Prints a table, or what Google Benchmark prints for --benchmark_format=json. --routes=N changes
+/// the size of the table. Needs root.
+#include <cowire/async/transmitter.hpp>
+
+#include <arpa/inet.h>
+#include <linux/neighbour.h>
+#include <net/if.h>
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "bench/route_table.hpp"
+#include "tests/async/route_writer.hpp"
+#include "tests/support/netns.hpp"
+
+namespace cowire {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr int repetitions = 3;
+constexpr int changes_per_repetition = 300;
+constexpr auto datagram_period = 50us;
+constexpr auto neighbour_change_period = 2ms;
+/// Between two changes, so that each finds everything at rest.
+constexpr auto pause = 3ms;
+constexpr auto give_up = 5s;
+constexpr std::uint16_t port = 9000;
+
+std::int64_t now_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
+
+/// What arrives over one link, with the time at which it did.
+class stamped_sink {
+ public:
+  stamped_sink(const test::netns& in, const std::string& device)
+      : socket_(in, {ip_address::any(ip_family::v4), port}, device) {
+    const int yes = 1;
+    ::setsockopt(socket_.fd(), SOL_SOCKET, SO_TIMESTAMPNS, &yes, sizeof yes);
+  }
+  /// Time of the next datagram; empty = none within `timeout_ms`.
+  std::optional<std::int64_t> next(int timeout_ms) {
+    pollfd readable{socket_.fd(), POLLIN, 0};
+    if (::poll(&readable, 1, timeout_ms) <= 0) return std::nullopt;
+    char bytes[64];
+    alignas(cmsghdr) char control[64];
+    iovec part{bytes, sizeof bytes};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    if (::recvmsg(socket_.fd(), &message, 0) < 0) return std::nullopt;
+    const cmsghdr* const stamp = CMSG_FIRSTHDR(&message);
+    if (stamp == nullptr || stamp->cmsg_type != SCM_TIMESTAMPNS) return std::nullopt;
+    timespec at{};
+    std::memcpy(&at, CMSG_DATA(stamp), sizeof at);
+    return at.tv_sec * 1'000'000'000 + at.tv_nsec;
+  }
+  /// Forgets what has come.
+  void drain() {
+    while (next(0)) continue;
+  }
+
+ private:
+  test::udp_sink socket_;
+};
+
+/// Calls `work` every `period` on a thread of its own, which is started in the caller's namespace.
+class repeated {
+ public:
+  repeated(std::chrono::microseconds period, std::function<void()> work)
+      : thread_([this, period, work = std::move(work)] {
+          ::prctl(PR_SET_TIMERSLACK, 1);
+          while (!stopping_) {
+            work();
+            std::this_thread::sleep_for(period);
+          }
+        }) {}
+  ~repeated() {
+    stopping_ = true;
+    thread_.join();
+  }
+  repeated(const repeated&) = delete;
+  repeated& operator=(const repeated&) = delete;
+
+ private:
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+};
+
+/// Two hosts, two links, a full table in A.
+struct world {
+  test::netns a, b;
+  ip_prefix moving = *ip_prefix::parse("198.18.0.0/24");
+  endpoint destination = *endpoint::parse("198.18.0.7:9000");
+  ip_address gateways[2] = {*ip_address::parse("10.77.1.2"), *ip_address::parse("10.77.2.2")};
+  std::uint32_t devices[2] = {};
+
+  explicit world(std::size_t route_count) {
+    test::connect(a, "a0", b, "b0", 1);
+    test::connect(a, "a1", b, "b1", 2);
+    b("ip route add local 198.18.0.0/24 dev lo");
+    b("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.b0.rp_filter=0 "
+      "net.ipv4.conf.b1.rp_filter=0");
+    const test::netns::scope inside(a);
+    for (const int link : {0, 1}) {
+      const std::string n = std::to_string(link);
+      std::string mac = b("cat /sys/class/net/b" + n + "/address");
+      mac.resize(mac.find('\n'));
+      a("ip neigh replace " + gateways[link].to_string() + " lladdr " + mac + " dev a" + n +
+        " nud permanent");
+      devices[link] = ::if_nametoindex(("a" + n).c_str());
+    }
+    test::route_writer routes;
+    for (const auto& route : bench::synthetic_table(route_count, 2)) {
+      const auto link = route.value % 2;
+      routes.replace({ip_address::v4(route.prefix), route.length}, gateways[link], devices[link]);
+    }
+    routes.replace(moving, gateways[0], devices[0]);
+    routes.flush();
+  }
+};
+
+/// The next of some hundred neighbours gets the next of some MAC addresses.
+class neighbour_churn {
+ public:
+  explicit neighbour_churn(const world& w) : device_(w.devices[0]) {}
+  void operator()() {
+    netlink::neighbour changed;
+    changed.index = device_;
+    changed.destination = ip_address::v4(0x0a4d0164 + count_ % 100);  // 10.77.1.100 and on
+    changed.state = NUD_REACHABLE;
+    changed.link_address = {2, 0, 0, 0, 1, static_cast<std::uint8_t>(count_++ / 100)};
+    writer_.write(changed);
+    writer_.flush();
+  }
+
+ private:
+  std::uint32_t device_;
+  std::uint32_t count_ = 0;
+  test::route_writer writer_;
+};
+
+double at(std::vector<std::int64_t>& sorted, double share) {
+  const auto last = static_cast<double>(sorted.size() - 1);
+  return static_cast<double>(sorted[static_cast<std::size_t>(share * last)]);
+}
+
+/// Times of some changes, sorted; `link` is the one in use, before and after.
+std::vector<std::int64_t> measure(world& w, stamped_sink (&sinks)[2], int& link) {
+  const test::netns::scope inside(w.a);
+  test::route_writer routes;
+  std::vector<std::int64_t> times;
+  for (int i = 0; i < changes_per_repetition; ++i) {
+    std::this_thread::sleep_for(pause);
+    link = 1 - link;
+    for (auto& sink : sinks) sink.drain();
+    const auto start = now_ns();
+    routes.replace(w.moving, w.gateways[link], w.devices[link]);
+    routes.flush();
+    const auto deadline = start + std::chrono::nanoseconds(give_up).count();
+    std::optional<std::int64_t> first;
+    while ((!first || *first < start) && now_ns() < deadline) first = sinks[link].next(100);
+    if (!first) {
+      std::fprintf(stderr, "bench_path_change: no frame took the new path\n");
+      std::exit(1);
+    }
+    times.push_back(*first - start);
+  }
+  std::sort(times.begin(), times.end());
+  return times;
+}
+
+struct result {
+  std::string name;
+  double nanoseconds = 0;
+};
+
+void run_contestant(const std::string& who, world& w, stamped_sink (&sinks)[2], int& link,
+                    std::vector<result>& into) {
+  for (int i = 0; i < repetitions; ++i) {
+    auto times = measure(w, sinks, link);
+    into.push_back({"path_change/" + who + "/p50", at(times, 0.5)});
+    into.push_back({"path_change/" + who + "/p99", at(times, 0.99)});
+  }
+}
+
+/// The destination's datagrams by sendto.
+class kernel_sender {
+ public:
+  explicit kernel_sender(const endpoint& to)
+      : fd_(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+    to_.sin_family = AF_INET;
+    to_.sin_port = htons(to.port);
+    to_.sin_addr.s_addr = htonl(to.address.v4_host());
+  }
+  void operator()() const {
+    static_cast<void>(
+        ::sendto(fd_.get(), "x", 1, 0, reinterpret_cast<const sockaddr*>(&to_), sizeof to_));
+  }
+
+ private:
+  unique_fd fd_;
+  sockaddr_in to_{};
+};
+
+std::vector<result> run_all(std::size_t route_count) {
+  world w(route_count);
+  stamped_sink sinks[2] = {{w.b, "b0"}, {w.b, "b1"}};
+  std::vector<result> results;
+  int link = 0;
+  const test::netns::scope inside(w.a);
+  neighbour_churn churn(w);
+  const repeated churning(neighbour_change_period, std::ref(churn));
+  {
+    transmitter tx({.interfaces = {"a0", "a1"}, .frames_per_producer = 1024, .max_producers = 1});
+    auto out = tx.make_sender();
+    const char byte = 'x';
+    const repeated traffic(datagram_period, [&] {
+      static_cast<void>(out.try_send(std::as_bytes(std::span(&byte, 1)), w.destination));
+    });
+    run_contestant("cowire", w, sinks, link, results);
+  }
+  const kernel_sender plain(w.destination);
+  const repeated traffic(datagram_period, std::ref(plain));
+  run_contestant("sendto", w, sinks, link, results);
+  return results;
+}
+
+void print_json(const std::vector<result>& results) {
+  std::printf("{\n  \"context\": {\"executable\": \"bench_path_change\"},\n  \"benchmarks\": [");
+  const char* separator = "\n";
+  for (const result& r : results) {
+    std::printf(
+        "%s    {\"name\": \"%s\", \"run_name\": \"%s\", \"run_type\": \"iteration\", "
+        "\"iterations\": %d, \"real_time\": %.0f, \"cpu_time\": %.0f, \"time_unit\": \"ns\"}",
+        separator, r.name.c_str(), r.name.c_str(), changes_per_repetition, r.nanoseconds,
+        r.nanoseconds);
+    separator = ",\n";
+  }
+  std::printf("\n  ]\n}\n");
+}
+
+}  // namespace
+}  // namespace cowire
+
+int main(int argc, char** argv) {
+  bool json = false;
+  std::size_t routes = 1'200'000;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    json |= word == "--benchmark_format=json";
+    if (word.starts_with("--routes=")) routes = std::strtoull(argv[i] + 9, nullptr, 10);
+  }
+  if (::geteuid() != 0) {
+    std::fprintf(stderr, "bench_path_change: needs root to make network namespaces\n");
+    return 1;
+  }
+  const auto results = cowire::run_all(routes);
+  if (json) {
+    cowire::print_json(results);
+    return 0;
+  }
+  std::printf("%zu routes, from the request to the first frame on the new path:\n", routes);
+  for (const auto& r : results)
+    std::printf("%-28s %10.1f us\n", r.name.c_str(), r.nanoseconds / 1e3);
+  return 0;
+}
