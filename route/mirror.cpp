@@ -77,6 +77,9 @@ bool same_link(const netlink::link& a, const netlink::link& b) {
          a.lower_in_other_namespace == b.lower_in_other_namespace;
 }
 
+/// netif_oper_up(): an IPv6 route over a device that came up stays dead until then.
+bool is_operational(const netlink::link& link) noexcept { return (link.flags & IFF_RUNNING) != 0; }
+
 /// RFC 4007 order of scopes is hidden in RT_SCOPE_*: a larger number is a narrower scope.
 bool goes_before_v6(const netlink::address& fresh, const netlink::address& listed) noexcept {
   return fresh.scope <= listed.scope;
@@ -213,15 +216,23 @@ bool mirror::nexthop_is_ambiguous(ip_family family, std::uint32_t id) const {
               return member.id == leaf;
             }));
   };
+  // IPv6 chooses the source for the first member of whichever route's group filled the cache.
+  const auto first_device = [&](std::uint32_t user) {
+    const netlink::nexthop_object* candidate = find_nexthop(user);
+    if (candidate != nullptr && !candidate->group.empty())
+      candidate = find_nexthop(candidate->group.front().id);
+    return family == ip_family::v6 && candidate != nullptr ? candidate->index : 0;
+  };
   const char tag = static_cast<char>('0' + slot(family));
   for (const std::uint32_t leaf : leaves) {
-    const std::string* first = nullptr;
+    std::optional<std::pair<std::string_view, std::uint32_t>> first;
     for (const auto& [user, attributes] : nexthop_users_) {
       if (!uses(user, leaf)) continue;
       for (const auto& [key, count] : attributes) {
         if (key.front() != tag) continue;
-        if (first != nullptr && *first != key) return true;
-        first = &key;
+        const std::pair cached(std::string_view(key), first_device(user));
+        if (first && *first != cached) return true;
+        first = cached;
       }
     }
   }
@@ -275,7 +286,7 @@ void mirror::link_state_changed(device& now, const netlink::link& before, mirror
   if ((changed & IFF_UP) != 0) {
     if (now.up()) {
       revive(index, ip_family::v4, changes);
-      revive(index, ip_family::v6, changes);
+      if (is_operational(now.link)) revive(index, ip_family::v6, changes);
     } else {
       purge_routes_v4(index, loss::admin_down, changes);
       purge_routes_v6(index, loss::admin_down, changes);
@@ -287,6 +298,7 @@ void mirror::link_state_changed(device& now, const netlink::link& before, mirror
     // Nexthop objects die with the carrier and do not come back; routes of their own only turn
     // LINKDOWN.
     if (!detail::has_carrier(now.link)) remove_nexthops_on(index, changes);
+    if (now.up() && is_operational(now.link)) revive(index, ip_family::v6, changes);
     now.stale_shares = false;
     if (ignores_linkdown(ip_family::v4, index)) changes.decisions_v4 = true;
     if (ignores_linkdown(ip_family::v6, index)) changes.decisions_v6 = true;
@@ -349,7 +361,7 @@ void mirror::purge_routes_v4(std::uint32_t index, loss how, mirror_changes& chan
       if (hop.index == index) {
         if (how == loss::unregistered) return true;
         touched |= (hop.flags & RTNH_F_DEAD) == 0;
-        hop.flags |= RTNH_F_DEAD | RTNH_F_LINKDOWN;
+        hop.flags |= RTNH_F_DEAD;
       }
       all_dead &= (hop.flags & RTNH_F_DEAD) != 0;
     }
@@ -373,7 +385,7 @@ void mirror::purge_routes_v6(std::uint32_t index, loss how, mirror_changes& chan
       for (netlink::next_hop& hop : route.next_hops) {
         if (hop.index != index) continue;
         touched |= (hop.flags & RTNH_F_DEAD) == 0;
-        hop.flags |= RTNH_F_DEAD | RTNH_F_LINKDOWN;
+        hop.flags |= RTNH_F_DEAD;
       }
     }
     if (std::ranges::all_of(route.next_hops,
@@ -486,6 +498,8 @@ void mirror::count_nexthop_user(const netlink::route& route, int step) {
 std::vector<netlink::next_hop> mirror::current_flags(const netlink::route& route) const {
   std::vector<netlink::next_hop> hops = route.next_hops;
   for (netlink::next_hop& hop : hops) {
+    // Follows from the link, which may change without a word about the route.
+    hop.flags &= ~static_cast<std::uint32_t>(RTNH_F_LINKDOWN);
     const device* on = find_device(hop.index);
     // A dump shows DEAD also for "carrier lost and ignored", which follows from the link and may
     // end without a word.
@@ -723,8 +737,7 @@ void mirror::apply_one(const netlink::rule& message, mirror_changes& changes) {
   const auto same = [&](const netlink::rule& listed) {
     netlink::rule other = message;
     other.action = listed.action;
-    other.input_detached = listed.input_detached;
-    other.output_detached = listed.output_detached;
+    other.input_detached = other.output_detached = false;
     return listed == other;
   };
   const auto known = std::ranges::find_if(rules.list, same);
@@ -748,7 +761,10 @@ void mirror::apply_one(const netlink::rule& message, mirror_changes& changes) {
   const auto at =
       std::ranges::upper_bound(rules.list, message.priority, {}, &netlink::rule::priority);
   rules.generations.insert(rules.generations.begin() + (at - rules.list.begin()), generation);
-  rules.list.insert(at, message)->action = netlink::action::add;
+  netlink::rule& added = *rules.list.insert(at, message);
+  added.action = netlink::action::add;
+  // Follows from the devices there are: they come and go without a word about the rule.
+  added.input_detached = added.output_detached = false;
   decisions = true;
 }
 

@@ -127,7 +127,7 @@ decider::outcome decider::walk_rules() {
   const rule_question asked{question_.cls, source_, question_.region, question_.destination_port};
   if (question_.family() == ip_family::v6 && !state_.rules_configured(ip_family::v6) &&
       rules.size() < 2)
-    return divert(divert_reason::kernel_history);  // The built-in rules may still be in force.
+    return divert(divert_reason::hidden_rules);  // The built-in rules may still be in force.
   for (std::size_t i = 0; i < rules.size();) {
     const netlink::rule& rule = rules[i];
     const rule_match match = match_rule(state_, rule, asked);
@@ -163,7 +163,7 @@ decider::outcome decider::apply_rule(const netlink::rule& rule) {
   // While no rule was ever configured, IPv4 searches the tables local and main as one.
   if (question_.family() == ip_family::v4 && rule.table == RT_TABLE_LOCAL &&
       !state_.rules_configured(ip_family::v4) && main_is_longer_v4(result_.matched.length()))
-    return divert(divert_reason::kernel_history);
+    return divert(divert_reason::merged_tables);
   return suppressed(rule) ? (result_.divert ? outcome::divert : outcome::again) : outcome::found;
 }
 
@@ -181,7 +181,7 @@ bool decider::suppressed(const netlink::rule& rule) {
   if (question_.family() == ip_family::v6 &&
       std::ranges::any_of(result_.members,
                           [&](const auto& member) { return in_group(member) != first; })) {
-    static_cast<void>(divert(divert_reason::kernel_history));
+    static_cast<void>(divert(divert_reason::unsupported_rule));
     return true;
   }
   return first;
@@ -198,35 +198,35 @@ decider::outcome decider::look_up(std::uint32_t id) {
 // ----------------------------------------------------------------------------------------------
 // next hops
 
-bool decider::list_members(const route_entry& entry, std::vector<path_member>& out,
-                           bool& blackhole) const {
+std::optional<divert_reason> decider::list_members(const route_entry& entry,
+                                                   std::vector<path_member>& out,
+                                                   bool& blackhole) const {
+  constexpr auto unsupported = divert_reason::unsupported_route;
   out.clear();
   blackhole = false;
   const netlink::route& route = entry.route;
+  if (!route.unknown.empty()) return unsupported;
   if (route.nexthop_id == 0) {
     for (const netlink::next_hop& hop : route.next_hops) {
-      if (hop.encapsulated) return false;
+      if (hop.encapsulated) return unsupported;
       const bool used = hop.gateway && entry.gateway != route_entry::gateway_use::on_link;
       out.push_back({hop.index, used ? hop.gateway : std::nullopt, hop.weight, hop.flags, {}});
     }
-    return true;
+    return std::nullopt;
   }
   const netlink::nexthop_object* object = state_.find_nexthop(route.nexthop_id);
-  if (object == nullptr || object->fdb || !object->unknown.empty()) return false;
-  const auto add = [&](const netlink::nexthop_object& leaf, std::uint32_t weight) {
-    if (leaf.encapsulated || leaf.fdb || !leaf.unknown.empty()) return false;
-    blackhole |= leaf.blackhole;
-    out.push_back({leaf.index, leaf.gateway, weight, leaf.flags, {}});
+  if (object == nullptr || object->fdb || !object->unknown.empty()) return unsupported;
+  if (object->group_type != 0) return divert_reason::resilient_group;
+  const auto add = [&](const netlink::nexthop_object* leaf, std::uint32_t weight) {
+    if (leaf == nullptr || leaf->encapsulated || leaf->fdb || !leaf->unknown.empty()) return false;
+    blackhole |= leaf->blackhole;
+    out.push_back({leaf->index, leaf->gateway, weight, leaf->flags, {}});
     return true;
   };
-  if (object->group.empty()) return add(*object, 1);
-  if (object->group_type != 0)
-    return false;  // Resilient: the kernel's buckets move with its timers.
-  for (const auto& member : object->group) {
-    const netlink::nexthop_object* leaf = state_.find_nexthop(member.id);
-    if (leaf == nullptr || !add(*leaf, member.weight)) return false;
-  }
-  return true;
+  bool known = !object->group.empty() || add(object, 1);
+  for (const auto& member : object->group)
+    known &= add(state_.find_nexthop(member.id), member.weight);
+  return known ? std::nullopt : std::optional(unsupported);
 }
 
 bool decider::hop_is_alive(const path_member& member) const {
@@ -386,9 +386,9 @@ decider::outcome decider::take_entry_v4(const ip_prefix& prefix, const route_ent
     return reject(route.type);
   }
   bool blackhole = false;
-  if (!route.unknown.empty() || !list_members(entry, candidates_, blackhole)) {
+  if (const auto reason = list_members(entry, candidates_, blackhole)) {
     usable = true;
-    return divert(divert_reason::unsupported_route);
+    return divert(*reason);
   }
   if (blackhole) {
     usable = true;
@@ -425,9 +425,9 @@ void decider::finish_v4() {
                  : question_.is_multicast()       ? std::uint8_t{RTN_MULTICAST}
                                                   : route.type;
   if (result_.entry->gateway == route_entry::gateway_use::unknown)
-    static_cast<void>(divert(divert_reason::kernel_history));
+    static_cast<void>(divert(divert_reason::own_gateway));
   if (route.nexthop_id != 0 && state_.nexthop_is_ambiguous(ip_family::v4, route.nexthop_id))
-    static_cast<void>(divert(divert_reason::kernel_history));
+    static_cast<void>(divert(divert_reason::shared_nexthop));
   for (path_member& member : result_.members)
     member.source = source_ ? source_
                     : route.preferred_source
@@ -453,6 +453,14 @@ void decider::finish_v4() {
   } else if (result_.type != RTN_UNICAST) {
     static_cast<void>(divert(divert_reason::unsupported_route));
   }
+  divert_without_source();
+}
+
+/// One member without a source leaves all flows to the kernel: the group is one decision.
+void decider::divert_without_source() {
+  for (const path_share& share : result_.shares)
+    if (!result_.members[share.member].source)
+      static_cast<void>(divert(divert_reason::no_source_address));
 }
 
 void decider::share_v4() {
@@ -471,7 +479,7 @@ void decider::share_v4() {
     const path_member& member = result_.members[i];
     const mirror::device* device = state_.find_device(member.interface_index);
     if (device != nullptr && device->stale_shares)
-      static_cast<void>(divert(divert_reason::kernel_history));
+      static_cast<void>(divert(divert_reason::stale_shares));
     if (!hop_is_alive(member)) {
       good[i] = false;
     } else if (member.gateway && (object || state_.settings().multipath_use_neighbours)) {
@@ -494,7 +502,7 @@ void decider::share_v4() {
     if (!preferred[i]) continue;
     if (!first) first = i;
     if ((device != nullptr && device->renumbered) || state_.settings().kernel_version < 6018)
-      static_cast<void>(divert(divert_reason::kernel_history));
+      static_cast<void>(divert(divert_reason::cached_source));
   }
   if (first) share_by_bounds(preferred, *first);
 }
@@ -521,7 +529,7 @@ void decider::select_default_v4() {
   if (rivals < 2) return;
   if (first != result_.entry ||
       !consult(result_.members.front(), consulted_neighbour::aspect::alive_default))
-    static_cast<void>(divert(divert_reason::kernel_history));
+    static_cast<void>(divert(divert_reason::rotating_default));
 }
 
 /// inet_select_addr(): the first address in list order whose subnet holds the gateway, else the
@@ -560,7 +568,7 @@ std::optional<ip_address> decider::device_source_v4(std::uint32_t index,
     }
   }
   if (best == nullptr) return std::nullopt;
-  if (!certain) static_cast<void>(divert(divert_reason::kernel_history));
+  if (!certain) static_cast<void>(divert(divert_reason::source_tie));
   return eligible(*best)->local;
 }
 
@@ -629,8 +637,7 @@ decider::outcome decider::select_in_node_v6(const ip_prefix& prefix,
       break;
     if (entry.route.source.length() != 0) return divert(divert_reason::unsupported_route);
     bool blackhole = false;
-    if (!entry.route.unknown.empty() || !list_members(entry, candidates_, blackhole))
-      return divert(divert_reason::unsupported_route);
+    if (const auto reason = list_members(entry, candidates_, blackhole)) return divert(*reason);
     if (blackhole) return fail(EINVAL);
     if (is_reject(entry.route.type) && candidates_.empty())
       candidates_.push_back({loopback_device(state_), std::nullopt, 1, 0, {}});
@@ -662,13 +669,13 @@ void decider::finish_v6() {
     answer_local(route.type);
     return;
   }
-  if (result_.entry->mixed_siblings) static_cast<void>(divert(divert_reason::kernel_history));
+  if (result_.entry->mixed_siblings) static_cast<void>(divert(divert_reason::mixed_siblings));
   if (route.nexthop_id != 0 && state_.nexthop_is_ambiguous(ip_family::v6, route.nexthop_id))
-    static_cast<void>(divert(divert_reason::kernel_history));
+    static_cast<void>(divert(divert_reason::shared_nexthop));
   share_v6();
   // The hash would see the source of the second question, which differs between destinations.
   if (second_question_ && result_.shares.size() > 1)
-    static_cast<void>(divert(divert_reason::kernel_history));
+    static_cast<void>(divert(divert_reason::chosen_source));
   for (path_member& member : result_.members) {
     // A group's source is chosen for its first member, whoever carries the datagram.
     const std::uint32_t device =
@@ -686,8 +693,7 @@ void decider::finish_v6() {
     static_cast<void>(divert(divert_reason::multicast_destination));
   else if (route.type != RTN_UNICAST)
     static_cast<void>(divert(divert_reason::unsupported_route));
-  else if (!result_.source)
-    static_cast<void>(divert(divert_reason::no_source_address));
+  divert_without_source();
 }
 
 void decider::share_v6() {
@@ -719,7 +725,7 @@ void decider::share_v6() {
 
 std::optional<ip_address> decider::selected_source_v6(std::uint32_t index) {
   const source_choice choice = select_source_v6(state_, index, question_.destination());
-  if (!choice.certain) static_cast<void>(divert(divert_reason::kernel_history));
+  if (!choice.certain) static_cast<void>(divert(divert_reason::source_tie));
   return choice.address;
 }
 

@@ -105,11 +105,13 @@ class decider {
   [[nodiscard]] outcome reject(std::uint8_t type);
   [[nodiscard]] outcome fail(int error);
   outcome divert(divert_reason reason);
-  /// Next hops of an entry, nexthop objects expanded; false = something unknown to us.
-  [[nodiscard]] bool list_members(const route_entry& entry, std::vector<path_member>& out,
-                                  bool& blackhole) const;
+  /// Next hops of an entry, nexthop objects expanded; or why they cannot be told.
+  [[nodiscard]] std::optional<divert_reason> list_members(const route_entry& entry,
+                                                          std::vector<path_member>& out,
+                                                          bool& blackhole) const;
   [[nodiscard]] bool hop_is_alive(const path_member& member) const;
   [[nodiscard]] bool consult(const path_member& member, consulted_neighbour::aspect what);
+  void divert_without_source();
   void share_v4();
   void share_v6();
   void share_by_bounds(const std::vector<bool>& good, std::uint32_t fallback);

@@ -102,7 +102,7 @@ TEST_F(Resolve, LocalAddressAskedOverAnotherDeviceIsNotLocal) {
 
 TEST_F(Resolve, RouteMoreSpecificThanALocalOneDependsOnHistoryUntilRulesWereConfigured) {
   apply(added(route_via(net("127.5.5.5/32"), "10.3.0.9", 3)));
-  EXPECT_EQ(ask("127.5.5.5").divert, divert_reason::kernel_history);
+  EXPECT_EQ(ask("127.5.5.5").divert, divert_reason::merged_tables);
   const netlink::rule rule = rule_to_table(ip_family::v4, 9, 77);
   apply(rule);
   apply(removal(rule));
@@ -214,7 +214,7 @@ TEST_F(Resolve, SeveralDefaultRoutesDependOnHistoryUnlessTheFirstIsAlive) {
   EXPECT_EQ(ask("80.0.0.1").interface_index, 2u);
   EXPECT_FALSE(ask("80.0.0.1").divert);
   apply(neighbour(2, ip("10.2.0.2"), NUD_STALE));
-  EXPECT_EQ(ask("80.0.0.1").divert, divert_reason::kernel_history);
+  EXPECT_EQ(ask("80.0.0.1").divert, divert_reason::rotating_default);
   apply(neighbour(2, ip("10.2.0.2"), NUD_REACHABLE));
   EXPECT_FALSE(ask("80.0.0.1").divert);
 }
