@@ -13,37 +13,38 @@
 #include <string_view>
 
 // X(identifier, text)
-#define COWIRE_DIVERT_REASONS(X)                                                                 \
-  X(no_route, "the kernel has no route; it will answer with its errno")                          \
-  X(rejected,                                                                                    \
-    "an unreachable, prohibit or blackhole route or rule; the kernel will answer its errno")     \
-  X(local_destination, "the destination is this host")                                           \
-  X(broadcast_destination, "broadcast is left to the kernel")                                    \
-  X(multicast_destination, "multicast is left to the kernel")                                    \
-  X(neighbour_unresolved, "the next hop has no valid MAC address yet; the kernel resolves it")   \
-  X(no_egress_socket, "no AF_XDP socket on the output interface")                                \
-  X(egress_down, "the output interface is down")                                                 \
-  X(unsupported_device, "the output interface is of a kind the fast path cannot imitate")        \
-  X(tunnel, "the output interface is a tunnel the fast path does not serve")                     \
-  X(unsupported_rule, "a policy rule that this flow class cannot decide")                        \
-  X(unsupported_route, "a route with an attribute that is not modelled")                         \
-  X(resilient_group, "a resilient nexthop group, whose buckets follow the kernel's own traffic") \
-  X(hidden_rules, "whether the kernel consults its list of rules at all cannot be seen")         \
-  X(merged_tables, "the kernel may search the tables local and main as one")                     \
-  X(own_gateway, "the gateway may have been this host's own when the route was made")            \
-  X(shared_nexthop, "routes over one nexthop object differ in what the kernel caches on it")     \
-  X(stale_shares, "multipath shares from before ignore_routes_with_linkdown changed")            \
-  X(cached_source, "multipath prefers a hop by a source that the kernel has cached")             \
-  X(rotating_default, "the kernel walks several default routes from where it last stopped")      \
-  X(mixed_siblings, "IPv6 multipath whose members differ in what no message shows")              \
-  X(chosen_source, "IPv6 multipath hashed with a source that the socket chose itself")           \
-  X(source_tie, "addresses between which the kernel decides by what it does not announce")       \
-  X(no_source_address, "no source address; the kernel will answer with its errno")               \
-  X(exceeds_mtu, "longer than the path MTU; the kernel fragments or answers EMSGSIZE")           \
-  X(needs_identification, "DF is off, so the kernel must choose the IP identification")          \
-  X(audit_quarantine, "the truth audit saw the kernel decide otherwise")                         \
-  X(no_table, "no forwarding table is published for this flow class yet")                        \
-  X(device_busy, "the egress ring stayed full past its deadline")                                \
+#define COWIRE_DIVERT_REASONS(X)                                                                   \
+  X(no_route, "the kernel has no route; it will answer with its errno")                            \
+  X(rejected,                                                                                      \
+    "an unreachable, prohibit or blackhole route or rule; the kernel will answer its errno")       \
+  X(local_destination, "the destination is this host")                                             \
+  X(broadcast_destination, "broadcast is left to the kernel")                                      \
+  X(multicast_destination, "multicast is left to the kernel")                                      \
+  X(neighbour_unresolved, "the next hop has no valid MAC address yet; the kernel resolves it")     \
+  X(no_egress_socket, "no AF_XDP socket on the output interface")                                  \
+  X(egress_down, "the output interface is down")                                                   \
+  X(unsupported_device, "the output interface is of a kind the fast path cannot imitate")          \
+  X(tunnel, "the output interface is a tunnel the fast path does not serve")                       \
+  X(unsupported_rule, "a policy rule that this flow class cannot decide")                          \
+  X(unsupported_route, "a route with an attribute that is not modelled")                           \
+  X(resilient_group, "a resilient nexthop group, whose buckets follow the kernel's own traffic")   \
+  X(hidden_rules, "whether the kernel consults its list of rules at all cannot be seen")           \
+  X(merged_tables, "the kernel may search the tables local and main as one")                       \
+  X(own_gateway, "the gateway may have been this host's own when the route was made")              \
+  X(shared_nexthop, "routes over one nexthop object differ in what the kernel caches on it")       \
+  X(stale_shares, "multipath shares from before ignore_routes_with_linkdown changed")              \
+  X(cached_source, "multipath prefers a hop by a source that the kernel has cached")               \
+  X(rotating_default, "the kernel walks several default routes from where it last stopped")        \
+  X(mixed_siblings, "IPv6 multipath whose members differ in what no message shows")                \
+  X(chosen_source, "IPv6 multipath hashed with a source that the socket chose itself")             \
+  X(source_tree, "IPv6 source-specific routes that the kernel finds or not by order of insertion") \
+  X(source_tie, "addresses between which the kernel decides by what it does not announce")         \
+  X(no_source_address, "no source address; the kernel will answer with its errno")                 \
+  X(exceeds_mtu, "longer than the path MTU; the kernel fragments or answers EMSGSIZE")             \
+  X(needs_identification, "DF is off, so the kernel must choose the IP identification")            \
+  X(audit_quarantine, "the truth audit saw the kernel decide otherwise")                           \
+  X(no_table, "no forwarding table is published for this flow class yet")                          \
+  X(device_busy, "the egress ring stayed full past its deadline")                                  \
   X(forced_kernel, "kernel mode was asked for")
 
 namespace cowire {

@@ -628,8 +628,10 @@ void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) 
   }
   route_entry entry = make_entry(route);
   count_nexthop_user(route, 1);
-  if (route.placement.replace && first != last) {
-    route_entry& victim = sibling != last ? *sibling : *first;
+  const auto same_source = std::find_if(
+      first, last, [&](const route_entry& other) { return other.route.source == route.source; });
+  if (route.placement.replace && same_source != last) {
+    route_entry& victim = sibling != last ? *sibling : *same_source;
     count_nexthop_user(victim.route, -1);
     victim = std::move(entry);
   } else {

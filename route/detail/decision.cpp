@@ -598,15 +598,48 @@ void decider::decide_v6() {
 
 decider::outcome decider::look_up_v6(const route_table& table) {
   search_(table, question_.region, covers_);
+  if (!list_nodes_v6(table)) return divert(divert_reason::source_tree);
   // First with gateways known to be dead left out (hosts only, not routers), then the whole walk
   // again with them.
   for (int pass = state_.forwarding(ip_family::v6) ? 1 : 0; pass < 2; ++pass) {
-    for (const cover item : covers_) {
-      const outcome out = select_in_node_v6(item->first, item->second, pass == 0);
+    for (const node_v6& node : nodes_) {
+      const outcome out = select_in_node_v6(node, pass == 0);
       if (out != outcome::again) return out;
     }
   }
   return outcome::again;
+}
+
+/// Source-specific routes hang in a tree of their own below their destination. The direct descent
+/// passes a destination that has such a tree with nothing for our source in it, its plain routes
+/// included; who comes back from a longer one finds those. The root is exempt.
+///
+/// False: a destination without plain routes of its own may be represented in the kernel's tree by
+/// a route of a longer prefix, and then the direct descent passes it whatever the source.
+bool decider::list_nodes_v6(const route_table& table) {
+  nodes_.clear();
+  const ip_address source = source_.value_or(ip_address::any(ip_family::v6));
+  for (const cover item : covers_) {
+    const auto& [prefix, entries] = *item;
+    const auto plain = [](const route_entry& entry) { return entry.route.source.length() == 0; };
+    const bool has_tree = !std::ranges::all_of(entries, plain);
+    const std::size_t before = nodes_.size();
+    for (unsigned length = has_tree ? source.bits() : 0; length > 0; --length) {
+      const ip_prefix asked(source, length);
+      const auto fits = [&](const auto& entry) { return entry.route.source == asked; };
+      if (std::ranges::any_of(entries, fits)) nodes_.push_back({&prefix, &entries, asked});
+    }
+    const bool has_plain = std::ranges::any_of(entries, plain);
+    const bool direct = before == 0 && has_tree && prefix.length() != 0;
+    if (direct && !has_plain && nodes_.size() != before) {
+      const auto next = table.upper_bound(prefix);
+      if (next != table.end() && prefix.contains(next->first)) return false;
+    }
+    const bool passed_by = direct && nodes_.size() == before;
+    if (has_plain && !passed_by)
+      nodes_.push_back({&prefix, &entries, ip_prefix::all(ip_family::v6)});
+  }
+  return true;
 }
 
 /// The score of rt6_score_route(), or -1 where the next hop cannot be used.
@@ -623,19 +656,18 @@ int decider::score_v6(const route_entry& entry, const path_member& member, bool 
   return (on_device ? 2 : 0) | preference << 2;
 }
 
-decider::outcome decider::select_in_node_v6(const ip_prefix& prefix,
-                                            const std::vector<route_entry>& entries,
-                                            bool reachable) {
+decider::outcome decider::select_in_node_v6(const node_v6& node, bool reachable) {
   int best = -1;
+  const route_entry* first = nullptr;
   const route_entry* chosen = nullptr;
   std::uint32_t chosen_member = 0;
-  for (std::size_t i = 0; i < entries.size(); ++i) {
-    const route_entry& entry = entries[i];
+  for (const route_entry& entry : *node.entries) {
+    if (entry.route.source != node.source) continue;
+    if (first == nullptr) first = &entry;
     // The first metric stands alone; if it has nothing usable, all others compete together.
-    if (chosen != nullptr && entry.route.priority != entries.front().route.priority &&
-        chosen->route.priority == entries.front().route.priority)
+    if (chosen != nullptr && entry.route.priority != first->route.priority &&
+        chosen->route.priority == first->route.priority)
       break;
-    if (entry.route.source.length() != 0) return divert(divert_reason::unsupported_route);
     bool blackhole = false;
     if (const auto reason = list_members(entry, candidates_, blackhole)) return divert(*reason);
     if (blackhole) return fail(EINVAL);
@@ -657,7 +689,7 @@ decider::outcome decider::select_in_node_v6(const ip_prefix& prefix,
   bool blackhole = false;
   static_cast<void>(list_members(*chosen, result_.members, blackhole));
   result_.entry = chosen;
-  result_.matched = prefix;
+  result_.matched = *node.destination;
   found_member_ = chosen_member;
   return outcome::found;
 }

@@ -98,8 +98,14 @@ class decider {
                                       bool& usable);
   [[nodiscard]] bool main_is_longer_v4(unsigned length);
   [[nodiscard]] outcome look_up_v6(const route_table& table);
-  [[nodiscard]] outcome select_in_node_v6(const ip_prefix& prefix,
-                                          const std::vector<route_entry>& entries, bool reachable);
+  /// The routes to one destination prefix that share a source prefix.
+  struct node_v6 {
+    const ip_prefix* destination;
+    const std::vector<route_entry>* entries;
+    ip_prefix source;
+  };
+  [[nodiscard]] bool list_nodes_v6(const route_table& table);
+  [[nodiscard]] outcome select_in_node_v6(const node_v6& node, bool reachable);
   [[nodiscard]] int score_v6(const route_entry& entry, const path_member& member, bool reachable);
 
   [[nodiscard]] outcome reject(std::uint8_t type);
@@ -130,6 +136,7 @@ class decider {
   std::uint32_t found_member_ = 0;    ///< The one that made the entry usable.
   decision result_;
   std::vector<cover> covers_;
+  std::vector<node_v6> nodes_;  ///< In the order in which the kernel looks at them.
   std::vector<path_member> candidates_;
 };
 

@@ -239,6 +239,8 @@ std::string inventor::random_route(bool v4) {
   const std::string type =
       what == 0 ? pick({"blackhole ", "unreachable ", "prohibit ", "throw "}) : std::string();
   line += type + prefix;
+  if (!v4 && !plain_ && below(5) == 0)
+    line += " from " + pick({"fd00:1::/64", "fd00::/32", "fd00:2::1/128", "::/1"});
   if (v4 && below(8) == 0) line += " tos " + pick({"0x10", "0x04", "0xb8"});
   const std::uint32_t device = below(4);
   const std::string dev = " dev u" + std::to_string(device);
@@ -601,6 +603,9 @@ std::string match_disagreement(const mirror& state, const flow& question, const 
   const bool table_hidden = v4 && !state.rules_configured(ip_family::v4).value_or(false);
   if (!table_hidden && mine.table != theirs.table)
     out << "match in table " << mine.table << ", kernel " << theirs.table << "; ";
+  if (mine.source != theirs.source)
+    out << "match from " << mine.source.to_string() << ", kernel " << theirs.source.to_string()
+        << "; ";
   if (mine.priority != theirs.priority)
     out << "match metric " << mine.priority << ", kernel " << theirs.priority << "; ";
   if (mine.tos != theirs.tos)
@@ -810,8 +815,31 @@ std::string script_of(const line_list& lines) {
   return text + "END\n";
 }
 
+/// What a world has to offer for its comparison to mean something.
+struct coverage {
+  std::size_t members_v4 = 0, members_v6 = 0;  ///< The very member of a multipath route.
+  std::size_t groups_v4 = 0, groups_v6 = 0;    ///< Over a nexthop object.
+  std::size_t source_specific = 0;
+  std::size_t custom_tables = 0, rejected_v4 = 0, rejected_v6 = 0;
+
+  void count(const resolution& answer, bool v4) {
+    const bool known = answer.choice_known && answer.shares.size() > 1;
+    (v4 ? members_v4 : members_v6) += known;
+    (v4 ? rejected_v4 : rejected_v6) += answer.error != 0 && answer.error != ENETUNREACH;
+    if (!answer.route) return;
+    (v4 ? groups_v4 : groups_v6) += known && answer.route->nexthop_id != 0;
+    source_specific += answer.route->source.length() != 0;
+    custom_tables += answer.table >= 100 && answer.table < 200;
+  }
+  [[nodiscard]] bool complete() const {
+    return members_v4 != 0 && members_v6 != 0 && groups_v4 != 0 && groups_v6 != 0 &&
+           source_specific != 0 && custom_tables != 0 && rejected_v4 != 0 && rejected_v6 != 0;
+  }
+};
+
 struct tally {
   std::size_t worlds = 0, asked = 0;
+  coverage seen;
   std::map<std::string, std::size_t> diverted[2];  ///< By view and reason.
 };
 
@@ -853,6 +881,7 @@ void KernelDifferential::compare_with_kernel(kernel_world& world, inventor& from
           ours.route->destination.family() == ip_family::v6 && is_unknowable(by_events))
         continue;
       if (is_unknowable(ours)) continue;
+      tally_.seen.count(ours, query.question.destination.is_v4());
       const std::string differs = any_disagreement(state, query.question, ours, kernel);
       if (differs.empty()) continue;
       const auto differs_again = [&](const line_list& lines) {
@@ -919,8 +948,13 @@ void KernelDifferential::run_worlds(std::uint64_t first, std::uint64_t count, fl
     run_world(seed, kind);
     if (HasFatalFailure()) return;
   }
+  const coverage& seen = tally_.seen;
   std::printf("%zu worlds from seed %llu, %zu questions\n", tally_.worlds,
               static_cast<unsigned long long>(first), tally_.asked);
+  std::printf("  very members %zu and %zu (IPv6), of groups %zu and %zu, source-specific %zu\n",
+              seen.members_v4, seen.members_v6, seen.groups_v4, seen.groups_v6,
+              seen.source_specific);
+  EXPECT_TRUE(seen.complete() || count < 40) << "these worlds show too little";
   for (const int which : {0, 1})
     for (const auto& [reason, times] : tally_.diverted[which])
       std::printf("  %s, left to the kernel: %s %zu\n", which == 0 ? "dumped" : "followed",

@@ -35,7 +35,9 @@ class Mirror : public ::testing::Test {
   }
   void set_link(std::uint32_t index, bool up, bool carrier) {
     netlink::link link = state.find_device(index)->link;
-    link.flags = up ? link.flags | IFF_UP : link.flags & ~static_cast<unsigned>(IFF_UP);
+    link.flags &= ~static_cast<unsigned>(IFF_UP | IFF_RUNNING);
+    if (up) link.flags |= IFF_UP;
+    if (up && carrier) link.flags |= IFF_RUNNING;
     link.carrier = carrier;
     apply(link);
   }
@@ -95,6 +97,16 @@ TEST_F(Mirror, AdminDownMarksMultipathMembersDeadAndUpRevivesThem) {
   EXPECT_FALSE(dead("20.0.0.0/8", 1));
   set_link(2, true, true);
   EXPECT_FALSE(dead("20.0.0.0/8", 0));
+}
+
+TEST_F(Mirror, Ipv6MembersStayDeadUntilTheirDeviceIsOperational) {
+  add_multipath("2001:db8::/32", {2, 3});
+  set_link(2, false, false);
+  EXPECT_TRUE(dead("2001:db8::/32", 0));
+  set_link(2, true, false);
+  EXPECT_TRUE(dead("2001:db8::/32", 0));
+  set_link(2, true, true);
+  EXPECT_FALSE(dead("2001:db8::/32", 0));
 }
 
 TEST_F(Mirror, MultipathRouteGoesWithItsLastLiveMember) {

@@ -6,6 +6,7 @@
 #include <cowire/route/resolve.hpp>
 
 #include <gtest/gtest.h>
+#include <linux/if.h>
 #include <linux/if_addr.h>
 #include <linux/neighbour.h>
 #include <linux/netconf.h>
@@ -374,6 +375,221 @@ TEST_F(Resolve, PathMtuAndMetricsDecideTheSize) {
   state.set_path_mtu(ip("20.0.0.1"), 1300, std::chrono::steady_clock::time_point::max(), changes);
   EXPECT_EQ(ask("20.0.0.1").mtu, 1300u);
   EXPECT_EQ(ask("20.0.0.2").mtu, 1400u);
+}
+
+// ------------------------------------------------------------------------------------------------
+// source-specific routes
+
+class SourceSpecific : public Resolve {
+ protected:
+  void SetUp() override {
+    apply(added(route_via(ip_prefix::all(ip_family::v6), "fd00:2::2", 2)));
+    apply(added(route_via(net("2001:db8::/32"), "fd00:3::2", 3)));
+    netlink::route sourced = route_via(net("2001:db8::/32"), "fd00:4::2", 4);
+    sourced.source = net("fd00:4::/64");
+    apply(added(sourced));
+  }
+  [[nodiscard]] std::uint32_t device_for(const char* to, const char* source) const {
+    flow_class cls;
+    if (source != nullptr) cls.source_v6 = ip(source);
+    return ask(to, cls).interface_index;
+  }
+};
+
+TEST_F(SourceSpecific, ServesItsSourceAndHidesThePlainRouteFromOthers) {
+  EXPECT_EQ(device_for("2001:db8::1", "fd00:4::1"), 4u);
+  EXPECT_EQ(device_for("2001:db8::1", "fd00:3::1"), 2u);
+  EXPECT_EQ(device_for("2001:db8::1", nullptr), 2u);
+}
+
+TEST_F(SourceSpecific, PlainRouteIsFoundOnTheWayBack) {
+  apply(neighbour(4, ip("fd00:4::2"), NUD_FAILED));
+  EXPECT_EQ(device_for("2001:db8::1", "fd00:4::1"), 3u);
+  // Also from a longer prefix that has nothing usable.
+  apply(added(route_via(net("2001:db8:1::/48"), "fd00:2::9", 2)));
+  apply(neighbour(2, ip("fd00:2::9"), NUD_FAILED));
+  EXPECT_EQ(device_for("2001:db8:1::1", "fd00:3::1"), 3u);
+}
+
+TEST_F(SourceSpecific, LongestSourceWins) {
+  netlink::route longer = route_via(net("2001:db8::/32"), "fd00:3::3", 3);
+  longer.source = net("fd00:4::1/128");
+  apply(added(longer));
+  EXPECT_EQ(device_for("2001:db8::1", "fd00:4::1"), 3u);
+}
+
+TEST_F(SourceSpecific, WithoutAPlainRouteAndAboveLongerPrefixesItMayBeLost) {
+  netlink::route sourced = route_via(net("2001:a::/32"), "fd00:4::2", 4);
+  sourced.source = net("fd00:4::/64");
+  apply(added(sourced));
+  flow_class cls;
+  cls.source_v6 = ip("fd00:4::1");
+  EXPECT_EQ(ask("2001:a::1", cls).interface_index, 4u);
+  EXPECT_FALSE(ask("2001:a::1", cls).divert);
+  apply(added(route_via(net("2001:a:1::/48"), "fd00:3::2", 3)));
+  EXPECT_EQ(ask("2001:a::1", cls).divert, divert_reason::source_tree);
+  // Who comes back from the longer prefix finds it in any case.
+  apply(neighbour(3, ip("fd00:3::2"), NUD_FAILED));
+  EXPECT_EQ(ask("2001:a:1::1", cls).interface_index, 4u);
+  EXPECT_FALSE(ask("2001:a:1::1", cls).divert);
+}
+
+TEST_F(SourceSpecific, DefaultRouteOfAnotherSourceHidesNoPlainDefault) {
+  netlink::route sourced = route_via(ip_prefix::all(ip_family::v6), "fd00:3::3", 3);
+  sourced.source = net("fd00:3::/64");
+  apply(added(sourced));
+  EXPECT_EQ(device_for("2600::1", "fd00:3::1"), 3u);
+  EXPECT_EQ(device_for("2600::1", "fd00:2::1"), 2u);
+}
+
+// ------------------------------------------------------------------------------------------------
+// what cannot be mirrored: each has its reason
+
+class Unknowable : public Resolve {
+ protected:
+  /// Over u2 and u3.
+  [[nodiscard]] static netlink::route multipath(ip_family family) {
+    const bool v4 = family == ip_family::v4;
+    netlink::route made =
+        route_via(net(v4 ? "40.0.0.0/24" : "2001:d::/32"), v4 ? "10.2.0.9" : "fd00:2::9", 2);
+    made.next_hops.push_back({3, ip(v4 ? "10.3.0.9" : "fd00:3::9"), 1, 0, false});
+    return made;
+  }
+};
+
+TEST_F(Unknowable, BucketsOfAResilientGroup) {
+  add_nexthop(1, 2, "10.2.0.9");
+  netlink::nexthop_object group;
+  group.id = 100;
+  group.family_unspecified = true;
+  group.group = {{1, 1}};
+  apply(group);
+  add_object_route("32.0.0.0/24", 100);
+  EXPECT_FALSE(ask("32.0.0.1").divert);
+  group.group_type = 1;
+  group.replace = true;
+  apply(group);
+  EXPECT_EQ(ask("32.0.0.1").divert, divert_reason::resilient_group);
+}
+
+TEST_F(Unknowable, WhetherADeletedInitialRuleIsConsulted) {
+  apply(removal(rule_to_table(ip_family::v6, 32766, RT_TABLE_MAIN)));
+  EXPECT_EQ(ask("2001:1::1").divert, divert_reason::hidden_rules);
+  apply(rule_to_table(ip_family::v6, 7, 999));  // From now on it is.
+  EXPECT_EQ(ask("2001:1::1").error, ENETUNREACH);
+}
+
+TEST_F(Unknowable, GatewayThatADumpShowsAsOurOwnAddress) {
+  state.apply(route_via(net("44.0.0.0/24"), "10.2.0.1", 2), changes, message_origin::dump);
+  EXPECT_EQ(ask("44.0.0.1").divert, divert_reason::own_gateway);
+  // Who saw it being made knows: it behaves as if there were no gateway.
+  apply(added(route_via(net("45.0.0.0/24"), "10.2.0.1", 2)));
+  EXPECT_FALSE(ask("45.0.0.1").divert);
+}
+
+TEST_F(Unknowable, WhatRoutesOverOneNexthopObjectCache) {
+  add_nexthop(1, 2, "10.2.0.9");
+  add_object_route("32.0.0.0/24", 1);
+  EXPECT_FALSE(ask("32.0.0.1").divert);
+  netlink::route other = route_on(net("33.0.0.0/24"), 0);
+  other.next_hops.clear();
+  other.nexthop_id = 1;
+  other.metrics.mtu = 1300;
+  apply(added(other));
+  EXPECT_EQ(ask("32.0.0.1").divert, divert_reason::shared_nexthop);
+}
+
+TEST_F(Unknowable, SourceThatGroupsWithDifferentFirstMembersCache) {
+  add_nexthop(1, 2, "fd00:2::9");
+  add_nexthop(2, 3, "fd00:3::9");
+  netlink::nexthop_object group;
+  group.id = 100;
+  group.family_unspecified = true;
+  group.group = {{1, 1}, {2, 1}};
+  apply(group);
+  add_object_route("2001:a::/32", 100);
+  EXPECT_FALSE(ask("2001:a::1").divert);
+  add_object_route("2001:b::/32", 2);
+  EXPECT_EQ(ask("2001:a::1").divert, divert_reason::shared_nexthop);
+}
+
+TEST_F(Unknowable, SharesFromBeforeLinkdownWasIgnored) {
+  apply(added(multipath(ip_family::v4)));
+  netlink::link lost = ethernet(3, "u3");
+  lost.carrier = false;
+  lost.flags = IFF_UP;
+  apply(lost);
+  EXPECT_FALSE(ask("40.0.0.1").divert);
+  netlink::netconf setting;
+  setting.index = 3;
+  setting.ignore_routes_with_linkdown = true;
+  apply(setting);
+  EXPECT_EQ(ask("40.0.0.1").divert, divert_reason::stale_shares);
+}
+
+TEST_F(Unknowable, CachedSourceThatSteersMultipath) {
+  apply(added(multipath(ip_family::v4)));
+  apply(address(3, "10.3.0.7", 24));
+  flow_class cls;
+  cls.source_v4 = ip("10.3.0.1");
+  EXPECT_FALSE(ask("40.0.0.1", cls).divert);
+  apply(removal(address(3, "10.3.0.1", 24)));  // The next hop may have cached either.
+  cls.source_v4 = ip("10.3.0.7");
+  EXPECT_EQ(ask("40.0.0.1", cls).divert, divert_reason::cached_source);
+}
+
+TEST_F(Unknowable, WhatIpv6SiblingsDoNotShow) {
+  apply(added(multipath(ip_family::v6)));
+  EXPECT_FALSE(ask("2001:d::1").divert);
+  netlink::route third = route_via(net("2001:d::/32"), "fd00:4::9", 4);
+  third.metrics.mtu = 1300;
+  apply(appended(third));
+  EXPECT_EQ(ask("2001:d::1").divert, divert_reason::mixed_siblings);
+}
+
+TEST_F(Unknowable, HashOfASourceThatTheSocketChose) {
+  netlink::rule from = rule_to_table(ip_family::v6, 40, 101);
+  from.from = net("fd00::/16");
+  apply(from);
+  netlink::route only = multipath(ip_family::v6);
+  only.table = 101;
+  apply(added(only));
+  apply(removal(address(3, "fd00:3::1", 64)));  // One source to choose from.
+  apply(removal(address(4, "fd00:4::1", 64)));
+  EXPECT_EQ(ask("2001:d::1", {}, route_question::send).divert, divert_reason::chosen_source);
+  flow_class bound;
+  bound.source_v6 = ip("fd00:2::1");
+  EXPECT_FALSE(ask("2001:d::1", bound, route_question::send).divert);
+}
+
+TEST_F(Unknowable, SourceOfADeviceWhoseRankADumpHides) {
+  apply(removal(address(2, "10.2.0.1", 24)));
+  apply(added(route_on(net("50.0.0.0/24"), 2)));
+  EXPECT_EQ(ask("50.0.0.1").divert, divert_reason::source_tie);
+  apply(address(2, "10.2.0.5", 24));
+  EXPECT_FALSE(ask("50.0.0.1").divert);
+}
+
+TEST_F(Unknowable, TemporaryAddressesAsSource) {
+  apply(added(route_via(net("2001:d::/32"), "fd00:2::9", 2)));
+  EXPECT_FALSE(ask("2001:d::1").divert);
+  netlink::address temporary = address(2, "2001:db8::77", 64);
+  temporary.flags |= IFA_F_TEMPORARY;
+  apply(temporary);
+  EXPECT_EQ(ask("2001:d::1").divert, divert_reason::source_tie);
+}
+
+TEST_F(Unknowable, SuppressionByAGroupThatOnlySomeMembersHave) {
+  netlink::route group = multipath(ip_family::v6);
+  apply(added(group));
+  netlink::rule rule = rule_to_table(ip_family::v6, 50, RT_TABLE_MAIN);
+  rule.suppress_group = 7;
+  apply(rule);
+  EXPECT_FALSE(ask("2001:d::1").divert);
+  netlink::link in_group = ethernet(3, "u3");
+  in_group.group = 7;
+  apply(in_group);
+  EXPECT_EQ(ask("2001:d::1").divert, divert_reason::unsupported_rule);
 }
 
 }  // namespace
