@@ -38,6 +38,7 @@
   X(mixed_siblings, "IPv6 multipath whose members differ in what no message shows")                \
   X(chosen_source, "IPv6 multipath hashed with a source that the socket chose itself")             \
   X(source_tree, "IPv6 source-specific routes that the kernel finds or not by order of insertion") \
+  X(source_policy, "IPv6 address labels or source settings that are not the kernel's defaults")    \
   X(source_tie, "addresses between which the kernel decides by what it does not announce")         \
   X(no_source_address, "no source address; the kernel will answer with its errno")                 \
   X(exceeds_mtu, "longer than the path MTU; the kernel fragments or answers EMSGSIZE")             \

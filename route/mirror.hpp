@@ -51,8 +51,10 @@ struct mirror_settings {
   std::uint32_t multipath_hash_seed =
       0;  ///< net.ipv4.fib_multipath_hash_seed; 0 = nobody can know it
   bool multipath_use_neighbours = false;  ///< net.ipv4.fib_multipath_use_neigh
-  bool no_path_mtu_discovery = false;     ///< net.ipv4.ip_no_pmtu_disc is not 0
-  std::uint32_t kernel_version = 6018;    ///< major * 1000 + minor: a few choices differ by version
+  /// IPv6 address labels are the kernel's default ones, use_oif_addrs_only is 0 everywhere.
+  bool default_source_policy = true;
+  bool no_path_mtu_discovery = false;   ///< net.ipv4.ip_no_pmtu_disc is not 0
+  std::uint32_t kernel_version = 6018;  ///< major * 1000 + minor: a few choices differ by version
   friend bool operator==(const mirror_settings&, const mirror_settings&) = default;
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Netlink messages in the words of route_change; and the facts that no message carries.
+#include <cowire/async/detail/address_labels.hpp>
 #include <cowire/async/detail/route_service.hpp>
 
 #include <linux/neighbour.h>
@@ -210,10 +211,16 @@ mirror_settings read_mirror_settings(const mirror& state) {
   const auto small = [](long value) { return static_cast<std::uint8_t>(value); };
   out.ipv4_default_ttl = small(read_number(v4 + "ip_default_ttl", out.ipv4_default_ttl));
   out.ipv6_hop_limit = small(read_number(v6 + "conf/default/hop_limit", out.ipv6_hop_limit));
-  for (const auto& [index, device] : state.devices())
+  const auto only_output = [&](const std::string& name) {
+    return read_number(v6 + "conf/" + name + "/use_oif_addrs_only", 0) != 0;
+  };
+  out.default_source_policy = has_default_address_labels() && !only_output("all");
+  for (const auto& [index, device] : state.devices()) {
+    if (only_output(device.link.name)) out.default_source_policy = false;
     if (const long value = read_number(v6 + "conf/" + device.link.name + "/hop_limit", -1);
         value > 0)
       out.device_hop_limits[index] = small(value);
+  }
   const auto multipath = [&](const std::string& folder) {
     const long fields = read_number(folder + "fib_multipath_hash_fields", 0x07);
     return multipath_settings{small(read_number(folder + "fib_multipath_hash_policy", 0)),

@@ -756,6 +756,8 @@ void decider::share_v6() {
 }
 
 std::optional<ip_address> decider::selected_source_v6(std::uint32_t index) {
+  if (!state_.settings().default_source_policy)
+    static_cast<void>(divert(divert_reason::source_policy));
   const source_choice choice = select_source_v6(state_, index, question_.destination());
   if (!choice.certain) static_cast<void>(divert(divert_reason::source_tie));
   return choice.address;

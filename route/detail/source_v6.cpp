@@ -13,29 +13,14 @@
 namespace cowire::detail {
 namespace {
 
-struct label_entry {
-  ip_prefix prefix;
-  std::uint32_t label;
-};
-
 ip_prefix parsed(const char* text) {
   const auto prefix = ip_prefix::parse(text);
   COWIRE_ASSERT(prefix);
   return *prefix;
 }
 
-/// The kernel's default labels; longest prefix first.
-const std::vector<label_entry>& labels() {
-  static const std::vector<label_entry> table = {
-      {parsed("::1/128"), 0},   {parsed("::/96"), 3},        {parsed("::ffff:0:0/96"), 4},
-      {parsed("2001::/32"), 6}, {parsed("2001:10::/28"), 7}, {parsed("3ffe::/16"), 12},
-      {parsed("2002::/16"), 2}, {parsed("fec0::/10"), 11},   {parsed("fc00::/7"), 5},
-      {parsed("::/0"), 1}};
-  return table;
-}
-
 std::uint32_t label_of(const ip_address& address) {
-  for (const label_entry& entry : labels())
+  for (const address_label& entry : default_address_labels())
     if (entry.prefix.contains(address)) return entry.label;
   return 0;
 }
@@ -79,6 +64,15 @@ bool is_candidate(const netlink::address& own) {
 }
 
 }  // namespace
+
+std::span<const address_label> default_address_labels() {
+  static const std::vector<address_label> table = {
+      {parsed("::1/128"), 0},   {parsed("::/96"), 3},        {parsed("::ffff:0:0/96"), 4},
+      {parsed("2001::/32"), 6}, {parsed("2001:10::/28"), 7}, {parsed("3ffe::/16"), 12},
+      {parsed("2002::/16"), 2}, {parsed("fec0::/10"), 11},   {parsed("fc00::/7"), 5},
+      {parsed("::/0"), 1}};
+  return table;
+}
 
 source_choice select_source_v6(const mirror& state, std::uint32_t index,
                                const ip_address& destination) {
@@ -124,7 +118,7 @@ source_choice select_source_v6(const mirror& state, std::uint32_t index,
 std::span<const ip_prefix> source_policy_prefixes() {
   static const std::vector<ip_prefix> prefixes = [] {
     std::vector<ip_prefix> all;
-    for (const label_entry& entry : labels()) all.push_back(entry.prefix);
+    for (const address_label& entry : default_address_labels()) all.push_back(entry.prefix);
     all.push_back(parsed("fe80::/10"));
     return all;
   }();

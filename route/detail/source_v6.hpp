@@ -20,6 +20,16 @@ struct source_choice {
 [[nodiscard]] source_choice select_source_v6(const mirror& state, std::uint32_t index,
                                              const ip_address& destination);
 
+/// RFC 6724 label of a prefix.
+struct address_label {
+  ip_prefix prefix;
+  std::uint32_t label = 0;
+  friend auto operator<=>(const address_label&, const address_label&) = default;
+};
+
+/// The kernel's default labels; longest prefix first.
+[[nodiscard]] std::span<const address_label> default_address_labels();
+
 /// Prefixes at which labels or scopes of destinations change.
 [[nodiscard]] std::span<const ip_prefix> source_policy_prefixes();
 

@@ -570,6 +570,17 @@ TEST_F(Unknowable, SourceOfADeviceWhoseRankADumpHides) {
   EXPECT_FALSE(ask("50.0.0.1").divert);
 }
 
+TEST_F(Unknowable, SourceByAnotherPolicyThanTheDefault) {
+  apply(added(route_via(net("2001:d::/32"), "fd00:2::9", 2)));
+  mirror_settings settings;
+  settings.default_source_policy = false;
+  state.set_settings(settings, changes);
+  EXPECT_EQ(ask("2001:d::1").divert, divert_reason::source_policy);
+  flow_class bound;
+  bound.source_v6 = ip("fd00:2::1");
+  EXPECT_FALSE(ask("2001:d::1", bound).divert);
+}
+
 TEST_F(Unknowable, TemporaryAddressesAsSource) {
   apply(added(route_via(net("2001:d::/32"), "fd00:2::9", 2)));
   EXPECT_FALSE(ask("2001:d::1").divert);
