@@ -619,8 +619,13 @@ void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) 
     if (origin_ == message_origin::dump) {
       next.next_hops = current_flags(route);
     } else {
-      for (const netlink::next_hop& hop : route.next_hops)
+      const std::size_t before = next.next_hops.size();
+      const bool newcomer_first = !listed(next.next_hops, route.next_hops.front());
+      for (const netlink::next_hop& hop : current_flags(route))
         if (!listed(next.next_hops, hop)) next.next_hops.push_back(hop);
+      // Only a single newcomer stands first and shows its own attributes; several hide theirs.
+      const std::size_t fresh = next.next_hops.size() - before;
+      if (fresh > 1 || (fresh == 1 && !newcomer_first)) sibling->mixed_siblings = true;
     }
     sibling->route = std::move(next);
     sibling->generation = generations_[slot(object_kind::route)];

@@ -255,6 +255,16 @@ TEST_F(Mirror, Ipv6SiblingWithOtherAttributesIsMarked) {
   EXPECT_TRUE(entries("2001:db8::/32").front().mixed_siblings);
 }
 
+TEST_F(Mirror, SeveralIpv6SiblingsAppendedAtOnceHideTheirAttributes) {
+  apply(added(route_via(net("2001:db8::/32"), "fd00:2::2", 2)));
+  netlink::route grown = route_via(net("2001:db8::/32"), "fd00:2::2", 2);
+  grown.next_hops.push_back({3, ip("fd00:3::2"), 1, 0, false});
+  grown.next_hops.push_back({4, ip("fd00:4::2"), 1, 0, false});
+  apply(appended(grown));
+  EXPECT_EQ(entries("2001:db8::/32").front().route.next_hops.size(), 3u);
+  EXPECT_TRUE(entries("2001:db8::/32").front().mixed_siblings);
+}
+
 TEST_F(Mirror, AddressesStandInKernelOrder) {
   netlink::address narrow = address(2, "10.2.9.1", 24);
   narrow.scope = RT_SCOPE_LINK;
