@@ -863,8 +863,8 @@ class KernelDifferential : public ::testing::Test {
   tally tally_;
 };
 
-/// What an IPv6 dump does not show: in what siblings differ, and a route of their metric that stands
-/// between them.
+/// What an IPv6 dump does not show: in what siblings differ, and a route of their metric that
+/// stands between them.
 bool hidden_by_dump(const mirror& dumped, const mirror& followed, const resolution& by_dump,
                     const resolution& by_events) {
   if (!by_events.route || by_events.route->destination.family() == ip_family::v4) return false;
