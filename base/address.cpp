@@ -72,12 +72,13 @@ std::string ip_address::to_string() const {
 }
 
 ip_address masked(const ip_address& address, unsigned length) noexcept {
-  std::array<std::uint8_t, 16> bytes = address.bytes();
-  for (unsigned i = 0; i < 16; ++i) {
-    const unsigned keep = length > 8 * i ? length - 8 * i : 0;
-    if (keep < 8) bytes[i] = static_cast<std::uint8_t>(bytes[i] & (0xff00u >> keep));
-  }
-  return ip_address::from_bytes(address.family(), bytes.data());
+  auto [high, low] = address.words();
+  const auto mask = ip_address::mask(length);
+  const std::uint64_t kept[] = {__builtin_bswap64(high & mask.high),
+                                __builtin_bswap64(low & mask.low)};
+  ip_address result = address;
+  std::memcpy(result.bytes_.data(), kept, sizeof kept);
+  return result;
 }
 
 ip_prefix::ip_prefix(const ip_address& address, unsigned length) noexcept
@@ -93,14 +94,6 @@ std::optional<ip_prefix> ip_prefix::parse(std::string_view text) noexcept {
   const auto length = parse_number<unsigned>(text.substr(slash + 1), address->bits());
   if (!length) return {};
   return ip_prefix(*address, *length);
-}
-
-bool ip_prefix::contains(const ip_address& a) const noexcept {
-  return a.family() == family() && masked(a, length_) == address_;
-}
-
-bool ip_prefix::contains(const ip_prefix& other) const noexcept {
-  return other.length_ >= length_ && contains(other.address_);
 }
 
 ip_address ip_prefix::last() const noexcept {

@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 namespace cowire {
 
@@ -120,9 +121,38 @@ class ip_address {
   }
   [[nodiscard]] std::string to_string() const;
 
-  friend constexpr auto operator<=>(const ip_address&, const ip_address&) noexcept = default;
+  friend constexpr bool operator==(const ip_address&, const ip_address&) noexcept = default;
+  /// By family, then as numbers.
+  friend constexpr std::strong_ordering operator<=>(const ip_address& a,
+                                                    const ip_address& b) noexcept {
+    if (a.family_ != b.family_) return a.family_ <=> b.family_;
+    if (std::is_constant_evaluated()) return a.bytes_ <=> b.bytes_;
+    const auto [a_high, a_low] = a.words();
+    const auto [b_high, b_low] = b.words();
+    return a_high != b_high ? a_high <=> b_high : a_low <=> b_low;
+  }
 
  private:
+  friend class ip_prefix;
+  friend ip_address masked(const ip_address& address, unsigned length) noexcept;
+  struct word_pair {
+    std::uint64_t high, low;
+  };
+  /// In host order.
+  [[nodiscard]] word_pair words() const noexcept {
+    word_pair words;
+    std::memcpy(&words, bytes_.data(), sizeof words);
+    return {__builtin_bswap64(words.high), __builtin_bswap64(words.low)};
+  }
+  /// The first `length` bits.
+  [[nodiscard]] static word_pair mask(unsigned length) noexcept {
+    const std::uint64_t ones = ~std::uint64_t{0};
+    return {length == 0    ? 0
+            : length >= 64 ? ones
+                           : ones << (64 - length),
+            length <= 64 ? 0 : ones << (128 - length)};
+  }
+
   ip_family family_ = ip_family::v4;
   std::array<std::uint8_t, 16> bytes_{};
 };
@@ -146,9 +176,17 @@ class ip_prefix {
   [[nodiscard]] constexpr unsigned length() const noexcept { return length_; }
   [[nodiscard]] constexpr ip_family family() const noexcept { return address_.family(); }
   [[nodiscard]] constexpr bool is_host() const noexcept { return length_ == address_.bits(); }
-  [[nodiscard]] bool contains(const ip_address& a) const noexcept;
+  [[nodiscard]] bool contains(const ip_address& a) const noexcept {
+    const auto [own_high, own_low] = address_.words();
+    const auto [high, low] = a.words();
+    const auto mask = ip_address::mask(length_);
+    return a.family() == family() && ((high ^ own_high) & mask.high) == 0 &&
+           ((low ^ own_low) & mask.low) == 0;
+  }
   /// Whether `other` lies inside, or is the same.
-  [[nodiscard]] bool contains(const ip_prefix& other) const noexcept;
+  [[nodiscard]] bool contains(const ip_prefix& other) const noexcept {
+    return other.length_ >= length_ && contains(other.address_);
+  }
   /// The highest address inside.
   [[nodiscard]] ip_address last() const noexcept;
   [[nodiscard]] std::string to_string() const;

@@ -11,6 +11,8 @@ if(libdpdk_FOUND)
   target_compile_definitions(bench_lpm PRIVATE COWIRE_BENCH_DPDK=1)
 endif()
 
+cowire_bench(convergence SOURCES convergence_bench.cpp DEPENDS cowire::route)
+
 cowire_bench(epoch SOURCES epoch_bench.cpp DEPENDS cowire::route)
 if(liburcu_qsbr_FOUND)
   target_link_libraries(bench_epoch PRIVATE PkgConfig::liburcu_qsbr)

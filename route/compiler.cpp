@@ -5,6 +5,8 @@
 #include <cowire/route/detail/header_template.hpp>
 #include <cowire/route/detail/hop_store.hpp>
 #include <cowire/route/detail/path_facts.hpp>
+#include <cowire/route/detail/region_map.hpp>
+#include <cowire/route/detail/situation.hpp>
 #include <cowire/route/detail/source_v6.hpp>
 
 #include <linux/if_addr.h>
@@ -25,6 +27,8 @@ namespace cowire {
 namespace {
 
 using detail::path_id;
+using detail::region;
+using detail::situation_id;
 
 constexpr std::uint8_t rule_to_table = 1;
 constexpr std::size_t slot(ip_family family) noexcept { return static_cast<std::size_t>(family); }
@@ -46,6 +50,25 @@ std::array<std::uint8_t, Size> hashed_source(const flow_class& cls) {
   const auto& source = cls.source(Size == 4 ? ip_family::v4 : ip_family::v6);
   if (source) std::memcpy(bytes.data(), source->bytes().data(), Size);
   return bytes;
+}
+
+/// Boundaries at which the choice of an IPv6 source may change: a prefix and, for each of its bits,
+/// the prefix that differs there. Together they divide the whole address space, so that inside each
+/// region every destination has the same label, scope and number of bits in common with our
+/// addresses.
+void collect_source_boundaries(const mirror& state, std::set<ip_prefix>& into) {
+  std::set<ip_prefix> boundaries(detail::source_policy_prefixes().begin(),
+                                 detail::source_policy_prefixes().end());
+  for (const auto& [index, device] : state.devices())
+    for (const netlink::address& own : device.v6) {
+      boundaries.insert(ip_prefix(own.local, own.prefix_length));
+      into.insert(host_prefix(own.local));  // An own address is the best source for itself.
+    }
+  for (const ip_prefix& boundary : boundaries) {
+    into.insert(boundary);
+    for (unsigned bit = 0; bit < boundary.length(); ++bit)
+      into.insert(ip_prefix(flipped(boundary.address(), bit), bit + 1));
+  }
 }
 
 /// The tries of one class table.
@@ -90,13 +113,11 @@ class compiler::implementation {
   [[nodiscard]] explanation explain(const flow& question) const;
   [[nodiscard]] compiler_statistics statistics() const noexcept;
   [[nodiscard]] bool pending() const noexcept {
-    return !noted_.empty() || !quarantine_changes_.empty() || egress_changed_ || rebuild_;
+    return !noted_.empty() || egress_changed_ || rebuild_;
   }
 
-  const mirror& state_;
   std::vector<flow_class> classes_;
   std::set<ip_prefix> quarantined_;
-  std::vector<ip_prefix> quarantine_changes_;
   mirror_changes noted_;
 
  private:
@@ -105,34 +126,103 @@ class compiler::implementation {
     flow_class cls;
     std::unique_ptr<class_tries> tries;
   };
-  /// One prefix of the union of all that matters, and its path in each class table.
-  using region_values = std::vector<path_id>;
-  using region_map = std::map<ip_prefix, region_values>;
+  /// One path for each class table.
+  using path_ids = std::vector<path_id>;
+  struct verdict {
+    path_ids paths;  ///< Empty: not asked yet.
+    /// A member sends straight to the destination: a host has a hop, hence paths, of its own.
+    bool on_link = false;
+  };
+  struct consulted_key {
+    neighbour_key key;
+    detail::consulted_neighbour::aspect what;
+    auto operator<=>(const consulted_key& other) const noexcept {
+      return std::tie(key.index, key.destination, what) <=>
+             std::tie(other.key.index, other.key.destination, other.what);
+    }
+  };
+  struct frame {
+    ip_prefix prefix;
+    situation_id situation;
+  };
+  /// The regions of one address family.
+  struct family_state {
+    explicit family_state(ip_family family) : situations(family) {}
+    detail::region_map regions;
+    detail::situation_store situations;
+    std::vector<verdict> verdicts;  ///< By situation.
+    std::unordered_map<ip_prefix, path_ids> individual_paths;
+    /// Situations cannot tell everything, so every region is asked for itself.
+    bool all_individual = false;
+    std::vector<ip_prefix> contexts;          ///< Sorted: regions that rules and ranges tell apart.
+    std::vector<std::uint32_t> reachable;     ///< Sorted: tables that a rule names.
+    std::map<consulted_key, bool> consulted;  ///< Neighbours that decisions saw, and how.
+  };
+  /// The paths that somebody shall have instead of `from`.
+  struct wish {
+    path_id from = 0;
+    detail::path_key key;
+    path_id* place = nullptr;
+    std::size_t weight = 1;  ///< Regions that follow.
+    situation_id situation = detail::no_situation;
+    const ip_prefix* individual = nullptr;
+    std::size_t table = 0;
+  };
 
   [[nodiscard]] flow_class distinguished(const flow_class& cls) const;
   [[nodiscard]] bool same_classes() const;
   void assign_classes();
+
+  [[nodiscard]] family_state& of(ip_family family) { return families_[slot(family)]; }
+  [[nodiscard]] std::vector<ip_prefix> list_contexts(ip_family family) const;
+  [[nodiscard]] std::vector<std::uint32_t> list_reachable(ip_family family) const;
+  [[nodiscard]] bool exact_lengths_count(ip_family family) const;
+  [[nodiscard]] bool has_context(const ip_prefix& prefix) const;
+  [[nodiscard]] detail::leaf_id leaf_at(const ip_prefix& prefix);
+  [[nodiscard]] bool matters_to_hosts(const ip_prefix& prefix) const;
+
   void rebuild_everything();
-  void rebuild_family(ip_family family);
-  void collect_static(ip_family family);
-  void collect_source_boundaries(std::set<ip_prefix>& into) const;
-  [[nodiscard]] bool wanted(const ip_prefix& prefix) const;
-  void route_changed(const mirror_changes::prefix& change);
-  void quarantine_changed(const ip_prefix& where);
-  [[nodiscard]] bool ends_search(const route_table& table, const ip_prefix& prefix) const;
-  void refresh_region(const ip_prefix& prefix);
-  void drop_region(region_map::iterator at);
-  void evaluate(const ip_prefix& prefix, region_values& values);
-  [[nodiscard]] path_id path_of(const flow_class& cls, const ip_prefix& region);
-  [[nodiscard]] path_id path_of(const detail::decision& decided, const flow_class& cls,
-                                const ip_prefix& region);
+  void build_family(ip_family family);
+  [[nodiscard]] std::vector<region> list_regions(ip_family family);
+  void derive_all(ip_family family);
+  void refresh_region(const ip_prefix& prefix, bool reconsider);
+  void derive_inside(const ip_prefix& outer, std::uint64_t changed_tables);
+  void derive_one(family_state& family, region& one, std::vector<frame>& around);
+  void list_ancestors(family_state& family, const ip_prefix& of, std::vector<frame>& around);
+  void settle(family_state& family, region& one, situation_id next);
+  void drop_region(family_state& family, region& one);
+  void assign_paths(const ip_prefix& prefix, const path_ids* before, const path_ids& now);
+
+  [[nodiscard]] const verdict& verdict_of(family_state& family, situation_id situation);
+  [[nodiscard]] std::vector<detail::path_key> judge(family_state& family, situation_id situation,
+                                                    bool& on_link);
+  [[nodiscard]] std::vector<detail::path_key> judge_alone(family_state& family,
+                                                          const ip_prefix& region);
+  [[nodiscard]] path_ids intern(const std::vector<detail::path_key>& keys);
+  [[nodiscard]] detail::path_key key_of(family_state& family, detail::decider& decider,
+                                        const flow_class& cls, const ip_prefix& region,
+                                        bool& on_link);
+  [[nodiscard]] bool quarantines(const ip_prefix& region) const;
+  void forget_situation(family_state& family, situation_id situation);
+  void purge(family_state& family);
+
   void incorporate();
+  void change_family(ip_family family, const mirror_changes& changes, bool state_changed);
+  [[nodiscard]] std::vector<ip_prefix> list_touched(ip_family family, const mirror_changes& changes,
+                                                    bool rules_changed);
+  [[nodiscard]] bool reconsider_all(ip_family family);
+  void grant(family_state& family, std::vector<wish>& wishes);
+  [[nodiscard]] bool neighbours_look_different(const family_state& family,
+                                               const mirror_changes& changes) const;
   void store_version();
 
+  const mirror& state_;
   epoch_domain& epoch_;
   publisher& publisher_;
   compiler_options options_;
-  detail::decider decider_;
+  detail::decider individual_decider_;  ///< Searches the mirror.
+  detail::decider situation_decider_;   ///< Searches what a situation says.
+  std::vector<std::pair<const route_table*, std::vector<detail::cover>>> situation_covers_;
   std::shared_ptr<detail::hop_store> hops_;
   detail::egress_slots egress_;
   bool egress_changed_ = false;
@@ -140,21 +230,8 @@ class compiler::implementation {
 
   std::vector<table_record> tables_;
   std::vector<std::uint16_t> class_index_;
-  region_map regions_[2];
-  std::set<ip_prefix>
-      static_[2];  ///< Regions that do not come from routes, neighbours or path MTUs.
-  std::set<std::uint32_t> reachable_[2];  ///< Tables that a rule names.
+  family_state families_[2] = {family_state(ip_family::v4), family_state(ip_family::v6)};
   bool any_output_interface_ = false;
-  struct consulted {
-    neighbour_key key;
-    detail::consulted_neighbour::aspect what;
-    auto operator<=>(const consulted& other) const noexcept {
-      return std::tie(key.index, key.destination, what) <=>
-             std::tie(other.key.index, other.key.destination, other.what);
-    }
-  };
-  std::map<consulted, bool>
-      consulted_[2];  ///< Neighbours that decisions of a family depend on, and what they saw.
 
   std::vector<std::unique_ptr<class_tries>> retired_tries_;
   std::unique_ptr<version_block> current_;
@@ -168,10 +245,22 @@ compiler::implementation::implementation(const mirror& state, epoch_domain& epoc
       epoch_(epoch),
       publisher_(publish_to),
       options_(options),
-      decider_(state, options.performance_mode ? detail::covers_by_search : detail::covers_by_walk),
+      individual_decider_(
+          state, options.performance_mode ? detail::covers_by_search : detail::covers_by_walk),
+      situation_decider_(
+          state,
+          [this](const route_table& table, const ip_prefix&, std::vector<detail::cover>& out) {
+            out.clear();
+            for (const auto& [known, covers] : situation_covers_)
+              if (known == &table) out = covers;
+          }),
       hops_(std::make_shared<detail::hop_store>(options.hop_capacity)) {
   hops_->set_builder(
       [this](const detail::hop_key& key) { return detail::build_hop(state_, egress_, key); });
+  for (const ip_family family : families)
+    of(family).situations.set_effect_of([this, family](const std::vector<route_entry>& entries) {
+      return individual_decider_.effect_of(family, entries, any_output_interface_);
+    });
 }
 
 compiler::implementation::~implementation() { static_cast<void>(publisher_.store(nullptr)); }
@@ -236,218 +325,570 @@ bool compiler::implementation::same_classes() const {
 }
 
 // ------------------------------------------------------------------------------------------------
-// regions
+// what there is
 
-void compiler::implementation::rebuild_everything() {
-  for (region_map& regions : regions_) {
-    for (const auto& [prefix, values] : regions)
-      for (const path_id path : values) hops_->drop_reference(path);
-    regions.clear();
-  }
-  assign_classes();
-  for (const ip_family family : families) rebuild_family(family);
-}
-
-/// Boundaries at which the choice of an IPv6 source may change: a prefix and, for each of its bits,
-/// the prefix that differs there. Together they divide the whole address space, so that inside each
-/// region every destination has the same label, scope and number of bits in common with our
-/// addresses.
-void compiler::implementation::collect_source_boundaries(std::set<ip_prefix>& into) const {
-  std::set<ip_prefix> boundaries(detail::source_policy_prefixes().begin(),
-                                 detail::source_policy_prefixes().end());
-  for (const auto& [index, device] : state_.devices())
-    for (const netlink::address& own : device.v6) {
-      boundaries.insert(ip_prefix(own.local, own.prefix_length));
-      into.insert(host_prefix(own.local));  // An own address is the best source for itself.
-    }
-  for (const ip_prefix& boundary : boundaries) {
-    into.insert(boundary);
-    for (unsigned bit = 0; bit < boundary.length(); ++bit)
-      into.insert(ip_prefix(flipped(boundary.address(), bit), bit + 1));
-  }
-}
-
-void compiler::implementation::collect_static(ip_family family) {
-  auto& into = static_[slot(family)];
-  into.clear();
-  reachable_[slot(family)].clear();
+std::vector<ip_prefix> compiler::implementation::list_contexts(ip_family family) const {
+  std::set<ip_prefix> all;
   if (family == ip_family::v4) {
-    into.insert(ip_prefix(ip_address::v4(0xe0000000), 4));
-    into.insert(ip_prefix(ip_address::v4(0xe0000000), 24));
-    into.insert(host_prefix(ip_address::v4(0xffffffff)));
+    all.insert(ip_prefix(ip_address::v4(0xe0000000), 4));
+    all.insert(ip_prefix(ip_address::v4(0xe0000000), 24));
+    all.insert(host_prefix(ip_address::v4(0xffffffff)));
   } else {
     static constexpr std::array<std::uint8_t, 16> multicast{0xff},
         loopback{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
-    into.insert(ip_prefix(ip_address::v6(multicast), 8));
-    into.insert(host_prefix(ip_address::v6(loopback)));
-    collect_source_boundaries(into);
+    all.insert(ip_prefix(ip_address::v6(multicast), 8));
+    all.insert(host_prefix(ip_address::v6(loopback)));
+    collect_source_boundaries(state_, all);
   }
-  into.insert(host_prefix(ip_address::any(family)));
-  into.insert(ip_prefix::all(family));
-  for (const netlink::rule& rule : state_.rules(family)) {
-    if (rule.to) into.insert(*rule.to);
-    if (rule.kind == rule_to_table) reachable_[slot(family)].insert(rule.table);
-  }
+  all.insert(host_prefix(ip_address::any(family)));
+  all.insert(ip_prefix::all(family));
+  for (const netlink::rule& rule : state_.rules(family))
+    if (rule.to) all.insert(*rule.to);
   for (const ip_prefix& prefix : quarantined_)
-    if (prefix.family() == family) into.insert(prefix);
+    if (prefix.family() == family) all.insert(prefix);
+  return {all.begin(), all.end()};
 }
 
-/// Evaluates every region of a family; the tries get what differs.
-void compiler::implementation::rebuild_family(ip_family family) {
-  collect_static(family);
-  consulted_[slot(family)].clear();
-  std::set<ip_prefix> all = static_[slot(family)];
-  for (const std::uint32_t id : reachable_[slot(family)])
-    if (const route_table* table = state_.find_table(family, id))
-      for (const auto& [prefix, entries] : *table) all.insert(prefix);
-  state_.for_each_neighbour([&](const netlink::neighbour& neighbour) {
-    if (neighbour.destination.family() == family && !neighbour.destination.is_multicast())
-      all.insert(host_prefix(neighbour.destination));
+std::vector<std::uint32_t> compiler::implementation::list_reachable(ip_family family) const {
+  std::set<std::uint32_t> all;
+  for (const netlink::rule& rule : state_.rules(family))
+    if (rule.kind == rule_to_table) all.insert(rule.table);
+  return {all.begin(), all.end()};
+}
+
+bool compiler::implementation::exact_lengths_count(ip_family family) const {
+  return std::ranges::any_of(state_.rules(family), [](const netlink::rule& rule) {
+    return rule.suppress_prefix_length.has_value();
   });
-  for (const ip_address& destination : state_.path_mtu_destinations())
-    if (destination.family() == family) all.insert(host_prefix(destination));
-
-  region_map& regions = regions_[slot(family)];
-  for (auto at = regions.begin(); at != regions.end();) {
-    const auto next = std::next(at);
-    if (!all.contains(at->first)) drop_region(at);
-    at = next;
-  }
-  for (const ip_prefix& prefix : all) evaluate(prefix, regions[prefix]);
 }
 
-bool compiler::implementation::wanted(const ip_prefix& prefix) const {
-  const ip_family family = prefix.family();
-  if (static_[slot(family)].contains(prefix)) return true;
-  for (const std::uint32_t id : reachable_[slot(family)]) {
-    const route_table* table = state_.find_table(family, id);
-    if (table != nullptr && table->contains(prefix)) return true;
+bool compiler::implementation::has_context(const ip_prefix& prefix) const {
+  return std::ranges::binary_search(families_[slot(prefix.family())].contexts, prefix);
+}
+
+/// What context and tables say of exactly this prefix.
+detail::leaf_id compiler::implementation::leaf_at(const ip_prefix& prefix) {
+  family_state& family = of(prefix.family());
+  std::vector<detail::situation_store::part> parts;
+  for (const std::uint32_t id : family.reachable) {
+    const route_table* table = state_.find_table(prefix.family(), id);
+    if (table == nullptr) continue;
+    const auto found = table->find(prefix);
+    if (found != table->end()) parts.push_back({id, family.situations.shape_of(found->second)});
   }
+  return family.situations.leaf_of(has_context(prefix) ? &prefix : nullptr, std::move(parts));
+}
+
+/// Whether a host is a region without any route: it has a neighbour entry or a path MTU.
+bool compiler::implementation::matters_to_hosts(const ip_prefix& prefix) const {
   if (!prefix.is_host()) return false;
   if (state_.path_mtu(prefix.address()) != 0) return true;
+  if (prefix.address().is_multicast()) return false;
   return std::ranges::any_of(state_.devices(), [&](const auto& item) {
     return state_.find_neighbour(item.first, prefix.address()) != nullptr;
   });
 }
 
-void compiler::implementation::drop_region(region_map::iterator at) {
-  for (std::size_t i = 0; i < at->second.size(); ++i) {
-    tables_[i].tries->erase(at->first);
-    hops_->drop_reference(at->second[i]);
+// ------------------------------------------------------------------------------------------------
+// building a family
+
+void compiler::implementation::rebuild_everything() {
+  for (family_state& family : families_) {
+    for (const auto& [prefix, paths] : family.individual_paths)
+      for (const path_id path : paths) hops_->drop_reference(path);
+    family.individual_paths.clear();
+    for (situation_id id = 0; id < family.verdicts.size(); ++id) forget_situation(family, id);
+    family.verdicts.clear();
+    family.regions.clear();
+    family.situations.clear();
   }
-  regions_[slot(at->first.family())].erase(at);
+  assign_classes();
+  for (const ip_family family : families) build_family(family);
 }
 
-/// The decision for one prefix in every class table.
-void compiler::implementation::evaluate(const ip_prefix& prefix, region_values& values) {
-  const bool fresh = values.empty();
-  values.resize(tables_.size(), 0);
-  for (std::size_t i = 0; i < tables_.size(); ++i) {
-    const path_id path = path_of(tables_[i].cls, prefix);
-    if (!fresh && values[i] == path) continue;
-    hops_->add_reference(path);
-    if (!fresh) hops_->drop_reference(values[i]);
-    values[i] = path;
-    tables_[i].tries->assign(prefix, path);
+/// All regions with their leaves, in order, as the mirror says.
+std::vector<region> compiler::implementation::list_regions(ip_family family) {
+  family_state& state = of(family);
+  struct found {
+    ip_prefix prefix;
+    std::uint32_t table;
+    detail::shape_id shape;
+  };
+  constexpr std::uint32_t no_table = 0;  // RT_TABLE_UNSPEC
+  std::vector<found> all;
+  const auto by_prefix = [](const found& a, const found& b) { return a.prefix < b.prefix; };
+  // Each source is in order already; so is what a merge makes of two.
+  const auto merge_from = [&](std::size_t middle) {
+    const auto at = all.begin() + static_cast<std::ptrdiff_t>(middle);
+    if (at != all.begin() && at != all.end() && by_prefix(*at, *(at - 1)))
+      std::inplace_merge(all.begin(), at, all.end(), by_prefix);
+  };
+  for (const ip_prefix& prefix : state.contexts) all.push_back({prefix, no_table, 0});
+  state_.for_each_neighbour([&](const netlink::neighbour& neighbour) {
+    if (neighbour.destination.family() == family && !neighbour.destination.is_multicast())
+      all.push_back({host_prefix(neighbour.destination), no_table, 0});
+  });
+  for (const ip_address& destination : state_.path_mtu_destinations())
+    if (destination.family() == family) all.push_back({host_prefix(destination), no_table, 0});
+  std::ranges::sort(all, by_prefix);
+  std::vector<const route_table*> tables;
+  for (const std::uint32_t id : state.reachable) tables.push_back(state_.find_table(family, id));
+  std::vector<std::size_t> order(tables.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::erase_if(order, [&](std::size_t i) { return tables[i] == nullptr; });
+  std::ranges::sort(order, {}, [&](std::size_t i) { return tables[i]->size(); });
+  for (const std::size_t i : order) {
+    const std::size_t middle = all.size();
+    all.reserve(middle + tables[i]->size());
+    for (const auto& [prefix, entries] : *tables[i])
+      all.push_back({prefix, state.reachable[i], state.situations.shape_of(entries)});
+    merge_from(middle);
+  }
+
+  std::vector<region> regions;
+  regions.reserve(all.size());
+  std::vector<detail::situation_store::part> parts;
+  found last{};
+  for (std::size_t i = 0, next = 0; i < all.size(); i = next) {
+    parts.clear();
+    for (next = i; next < all.size() && all[next].prefix == all[i].prefix; ++next)
+      if (all[next].table != no_table) parts.push_back({all[next].table, all[next].shape});
+    region made;
+    made.prefix = all[i].prefix;
+    const bool context = next - i > parts.size() && has_context(made.prefix);
+    const bool plain = next - i == 1 && parts.size() == 1;
+    const bool like_last =
+        plain && last.table == parts.front().table && last.shape == parts.front().shape;
+    made.leaf = like_last ? regions.back().leaf
+                          : state.situations.leaf_of(context ? &made.prefix : nullptr, parts);
+    last = plain ? all[i] : found{};
+    regions.push_back(made);
+  }
+  return regions;
+}
+
+void compiler::implementation::build_family(ip_family family) {
+  family_state& state = of(family);
+  state.contexts = list_contexts(family);
+  state.reachable = list_reachable(family);
+  static_cast<void>(state.situations.set_exact_lengths(exact_lengths_count(family)));
+  std::vector<region> next = list_regions(family);
+
+  // What stays keeps its situation and paths; derive_all() changes those that differ.
+  auto at = next.begin();
+  state.regions.for_each([&](region& known) {
+    at = std::lower_bound(at, next.end(), known.prefix,
+                          [](const region& one, const ip_prefix& p) { return one.prefix < p; });
+    if (at == next.end() || at->prefix != known.prefix) {
+      drop_region(state, known);
+      return;
+    }
+    at->situation = known.situation;
+    at->individual = known.individual;
+    state.situations.leaves().drop_reference(known.leaf);
+  });
+  for (const region& one : next) state.situations.leaves().add_reference(one.leaf);
+  state.regions.assign(next);
+  derive_all(family);
+}
+
+// ------------------------------------------------------------------------------------------------
+// situations of regions
+
+/// Derives the situation of every region from those around it.
+void compiler::implementation::derive_all(ip_family family) {
+  family_state& state = of(family);
+  state.all_individual = !options_.performance_mode || state.situations.anything_hides();
+  state.regions.forget_summaries();
+  std::vector<frame> around;
+  state.regions.for_each([&](region& one) { derive_one(state, one, around); });
+}
+
+/// `around` holds the regions that contain the one before this in order; it gets this one.
+void compiler::implementation::derive_one(family_state& family, region& one,
+                                          std::vector<frame>& around) {
+  while (!around.empty() && !around.back().prefix.contains(one.prefix)) around.pop_back();
+  const situation_id outer = around.empty() ? detail::no_situation : around.back().situation;
+  settle(family, one, family.situations.inside(outer, one.leaf, one.prefix.length()));
+  if (!one.prefix.is_host()) around.push_back({one.prefix, one.situation});
+}
+
+void compiler::implementation::list_ancestors(family_state& family, const ip_prefix& of,
+                                              std::vector<frame>& around) {
+  around.clear();
+  for (region* at = family.regions.parent(of); at != nullptr;
+       at = family.regions.parent(at->prefix))
+    around.push_back({at->prefix, at->situation});
+  std::ranges::reverse(around);
+}
+
+/// Derives anew what lies inside `outer` after what these tables hold at `outer` has changed. Where
+/// every search in them ends before it would come to `outer`, nothing can be different: chunks of
+/// only such regions are passed over.
+void compiler::implementation::derive_inside(const ip_prefix& outer, std::uint64_t changed_tables) {
+  family_state& family = of(outer.family());
+  auto& chunks = family.regions.chunks();
+  std::vector<frame> around;
+  bool landed = true;
+  auto at = family.regions.upper_bound(outer);
+  while (!family.regions.is_end(at) && outer.contains(family.regions.at(at).prefix)) {
+    auto& chunk = chunks[at.chunk];
+    if (at.index == 0 && !family.all_individual && outer.contains(chunk.items.back().prefix)) {
+      if (!chunk.summary) {
+        chunk.summary = ~std::uint64_t{0};
+        for (const region& one : chunk.items)
+          *chunk.summary &= family.situations.ending_tables(one.leaf);
+      }
+      if ((*chunk.summary & changed_tables) == changed_tables) {
+        at = {at.chunk + 1, 0};
+        landed = true;
+        continue;
+      }
+    }
+    region& one = family.regions.at(at);
+    if (std::exchange(landed, false)) list_ancestors(family, one.prefix, around);
+    derive_one(family, one, around);
+    at = family.regions.next(at);
   }
 }
 
-void compiler::implementation::refresh_region(const ip_prefix& prefix) {
-  region_map& regions = regions_[slot(prefix.family())];
-  if (wanted(prefix)) {
-    evaluate(prefix, regions[prefix]);
-  } else if (const auto at = regions.find(prefix); at != regions.end()) {
-    drop_region(at);
+/// Makes a region, or lets it go, or gives it its new leaf, as the mirror says, and follows the
+/// consequences inside. `reconsider`: a host's own paths may differ although nothing else does.
+void compiler::implementation::refresh_region(const ip_prefix& prefix, bool reconsider) {
+  family_state& family = of(prefix.family());
+  const detail::leaf_id leaf = leaf_at(prefix);
+  const bool wanted = leaf != 0 || matters_to_hosts(prefix);
+  region* known = family.regions.find(prefix);
+  if (known == nullptr && !wanted) return;
+  const detail::leaf_id before = known != nullptr ? known->leaf : 0;
+  if (known != nullptr && wanted && before == leaf && !reconsider) return;
+  const std::uint64_t changed = family.situations.differing_tables(before, leaf);
+  if (!wanted) {
+    drop_region(family, *known);
+    family.regions.erase(prefix);
+  } else {
+    region& one = known != nullptr ? *known : family.regions.insert(prefix);
+    family.situations.leaves().add_reference(leaf);
+    if (known != nullptr) family.situations.leaves().drop_reference(before);
+    if (one.leaf != leaf) {
+      one.leaf = leaf;
+      family.regions.chunk_with(prefix).summary.reset();
+    }
+    const region* outer = family.regions.parent(prefix);
+    settle(family, one,
+           family.situations.inside(outer != nullptr ? outer->situation : detail::no_situation,
+                                    leaf, prefix.length()));
   }
+  if (changed != 0 && !prefix.is_host()) derive_inside(prefix, changed);
+}
+
+/// Gives a region its situation and the tries the paths that follow from it.
+void compiler::implementation::settle(family_state& family, region& one, situation_id next) {
+  const bool fresh = one.situation == detail::no_situation;
+  const bool alone = family.all_individual ||
+                     (one.prefix.is_host() && (verdict_of(family, next).on_link ||
+                                               family.situations.has_context(one.leaf) ||
+                                               state_.path_mtu(one.prefix.address()) != 0));
+  if (one.situation == next && !one.individual && !alone) return;
+  const path_ids* before = nullptr;
+  path_ids own_before;
+  if (one.individual) {
+    own_before = std::move(family.individual_paths[one.prefix]);
+    before = &own_before;
+  } else if (!fresh) {
+    before = &family.verdicts[one.situation].paths;
+  }
+  family.situations.situations().add_reference(next);
+  if (alone) {
+    path_ids own = intern(judge_alone(family, one.prefix));
+    assign_paths(one.prefix, before, own);
+    family.individual_paths[one.prefix] = std::move(own);
+  } else {
+    const path_ids& now = verdict_of(family, next).paths;
+    if (!fresh && !one.individual) before = &family.verdicts[one.situation].paths;
+    assign_paths(one.prefix, before, now);
+    if (one.individual) family.individual_paths.erase(one.prefix);
+  }
+  for (const path_id path : own_before) hops_->drop_reference(path);
+  if (!fresh) family.situations.situations().drop_reference(one.situation);
+  one.situation = next;
+  one.individual = alone;
+}
+
+void compiler::implementation::assign_paths(const ip_prefix& prefix, const path_ids* before,
+                                            const path_ids& now) {
+  for (std::size_t i = 0; i < tables_.size(); ++i)
+    if (before == nullptr || (*before)[i] != now[i]) tables_[i].tries->assign(prefix, now[i]);
+}
+
+void compiler::implementation::drop_region(family_state& family, region& one) {
+  for (table_record& record : tables_) record.tries->erase(one.prefix);
+  if (one.individual) {
+    const auto own = family.individual_paths.find(one.prefix);
+    for (const path_id path : own->second) hops_->drop_reference(path);
+    family.individual_paths.erase(own);
+  }
+  family.situations.situations().drop_reference(one.situation);
+  family.situations.leaves().drop_reference(one.leaf);
 }
 
 // ------------------------------------------------------------------------------------------------
 // decisions
 
-path_id compiler::implementation::path_of(const flow_class& cls, const ip_prefix& region) {
-  for (const ip_prefix& prefix : quarantined_)
-    if (prefix.contains(region)) return detail::divert_path(divert_reason::audit_quarantine);
+bool compiler::implementation::quarantines(const ip_prefix& region) const {
+  return std::ranges::any_of(quarantined_,
+                             [&](const ip_prefix& prefix) { return prefix.contains(region); });
+}
+
+/// The shares that a class has in a region. `on_link` is set where they depend on the host.
+detail::path_key compiler::implementation::key_of(family_state& family, detail::decider& decider,
+                                                  const flow_class& cls, const ip_prefix& region,
+                                                  bool& on_link) {
+  const auto divert = [&](divert_reason reason) {
+    return detail::path_key{{0x7fffffff, detail::divert_adjacency(region.family(), reason)}};
+  };
+  if (quarantines(region)) return divert(divert_reason::audit_quarantine);
+  // Left to the kernel whatever the routes say, and regions do not tell the scopes apart, which
+  // steer the choice of a source.
+  if (region.family() == ip_family::v6 && region.length() >= 8 && region.address().is_multicast())
+    return divert(divert_reason::multicast_destination);
   ++evaluated_;
   detail::decision_question question;
   question.cls = &cls;
   question.region = region;
-  const detail::decision& decided = decider_.decide(question);
+  const detail::decision& decided = decider.decide(question);
   for (const detail::consulted_neighbour& seen : decided.consulted)
-    consulted_[slot(region.family())][{seen.key, seen.what}] = seen.seen;
-  return path_of(decided, cls, region);
-}
-
-path_id compiler::implementation::path_of(const detail::decision& decided, const flow_class& cls,
-                                          const ip_prefix& region) {
+    family.consulted[{seen.key, seen.what}] = seen.seen;
   if (decided.error != 0)
-    return detail::divert_path(decided.error == ENETUNREACH ? divert_reason::no_route
-                                                            : divert_reason::rejected);
-  if (decided.divert) return detail::divert_path(*decided.divert);
+    return divert(decided.error == ENETUNREACH ? divert_reason::no_route : divert_reason::rejected);
+  if (decided.divert) return divert(*decided.divert);
   detail::path_key key;
   for (const path_share& share : decided.shares) {
-    const auto hop =
-        detail::hop_key_of(state_, decided, decided.members[share.member], cls, region);
-    if (!hop) return detail::divert_path(divert_reason::no_source_address);
+    const path_member& member = decided.members[share.member];
+    on_link |= !member.gateway;
+    const auto hop = detail::hop_key_of(state_, decided, member, cls, region);
+    if (!hop) return divert(divert_reason::no_source_address);
     key.push_back({share.bound, hops_->intern(*hop)});
   }
-  return hops_->intern(key);
+  return key;
+}
+
+std::vector<detail::path_key> compiler::implementation::judge_alone(family_state& family,
+                                                                    const ip_prefix& region) {
+  std::vector<detail::path_key> keys;
+  bool ignored = false;
+  for (const table_record& record : tables_)
+    keys.push_back(key_of(family, individual_decider_, record.cls, region, ignored));
+  return keys;
+}
+
+std::vector<detail::path_key> compiler::implementation::judge(family_state& family,
+                                                              situation_id situation,
+                                                              bool& on_link) {
+  const ip_prefix& context = family.situations.context_of(situation);
+  situation_covers_.clear();
+  family.situations.steps(situation, [&](std::uint32_t table, detail::cover step) {
+    const route_table* key = state_.find_table(context.family(), table);
+    if (situation_covers_.empty() || situation_covers_.back().first != key)
+      situation_covers_.push_back({key, {}});
+    situation_covers_.back().second.push_back(step);
+  });
+  std::vector<detail::path_key> keys;
+  on_link = false;
+  for (const table_record& record : tables_)
+    keys.push_back(key_of(family, situation_decider_, record.cls, context, on_link));
+  return keys;
+}
+
+compiler::implementation::path_ids compiler::implementation::intern(
+    const std::vector<detail::path_key>& keys) {
+  path_ids paths;
+  for (const detail::path_key& key : keys) {
+    paths.push_back(hops_->intern(key));
+    hops_->add_reference(paths.back());
+  }
+  return paths;
+}
+
+const compiler::implementation::verdict& compiler::implementation::verdict_of(
+    family_state& family, situation_id situation) {
+  if (situation >= family.verdicts.size()) family.verdicts.resize(situation + 1);
+  verdict& known = family.verdicts[situation];
+  if (known.paths.empty() && !tables_.empty())
+    known.paths = intern(judge(family, situation, known.on_link));
+  return known;
+}
+
+void compiler::implementation::forget_situation(family_state& family, situation_id situation) {
+  if (situation >= family.verdicts.size()) return;
+  for (const path_id path : family.verdicts[situation].paths) hops_->drop_reference(path);
+  family.verdicts[situation] = {};
+}
+
+void compiler::implementation::purge(family_state& family) {
+  family.situations.purge([&](situation_id id) { forget_situation(family, id); });
+}
+
+// ------------------------------------------------------------------------------------------------
+// when decisions themselves may differ
+
+/// Decides every situation again, and every region that has paths of its own. Whoever shared a path
+/// usually wants the same new one, so the path is redefined and no trie changes, however many
+/// prefixes there are. True: hosts may need paths of their own now, derive all anew.
+bool compiler::implementation::reconsider_all(ip_family family_name) {
+  family_state& family = of(family_name);
+  purge(family);
+  family.consulted.clear();
+  std::vector<wish> wishes;
+  bool hosts_differ = false;
+  const auto add = [&](const std::vector<detail::path_key>& keys, path_ids& paths, wish base) {
+    for (std::size_t i = 0; i < paths.size(); ++i) {
+      base.from = paths[i];
+      base.key = keys[i];
+      base.place = &paths[i];
+      base.table = i;
+      wishes.push_back(base);
+    }
+  };
+  for (situation_id id = 0; id < family.verdicts.size(); ++id) {
+    verdict& known = family.verdicts[id];
+    if (known.paths.empty()) continue;
+    wish base;
+    base.situation = id;
+    base.weight = family.situations.situations().references(id);
+    const bool was_on_link = known.on_link;
+    const auto keys = judge(family, id, known.on_link);
+    hosts_differ |= known.on_link != was_on_link;
+    add(keys, known.paths, base);
+  }
+  for (auto& [prefix, paths] : family.individual_paths) {
+    wish base;
+    base.individual = &prefix;
+    const auto keys = judge_alone(family, prefix);
+    add(keys, paths, base);
+  }
+  grant(family, wishes);
+  return hosts_differ;
+}
+
+void compiler::implementation::grant(family_state& family, std::vector<wish>& wishes) {
+  std::ranges::sort(wishes, [](const wish& a, const wish& b) {
+    return std::tie(a.from, a.key) < std::tie(b.from, b.key);
+  });
+  for (auto first = wishes.begin(); first != wishes.end();) {
+    const auto last =
+        std::find_if(first, wishes.end(), [&](const wish& one) { return one.from != first->from; });
+    // The path follows those with the most regions; the others get another one.
+    auto heaviest = first;
+    std::size_t most = 0, sum = 0;
+    for (auto at = first; at != last; ++at) {
+      sum = at != first && at->key == (at - 1)->key ? sum + at->weight : at->weight;
+      if (sum <= most) continue;
+      most = sum;
+      heaviest = at;
+    }
+    hops_->redefine(first->from, heaviest->key);
+    first = last;
+  }
+  // Only now that every path means what it will mean, others can be looked for.
+  std::vector<bool> moved(family.verdicts.size());
+  bool any_moved = false;
+  for (const wish& one : wishes) {
+    if (hops_->key_of(one.from) == one.key) continue;
+    const path_id other = hops_->intern(one.key);
+    hops_->add_reference(other);
+    hops_->drop_reference(one.from);
+    *one.place = other;
+    if (one.individual != nullptr) {
+      tables_[one.table].tries->assign(*one.individual, other);
+    } else {
+      moved[one.situation] = any_moved = true;
+    }
+  }
+  if (!any_moved) return;
+  family.regions.for_each([&](const region& one) {
+    if (!one.individual && moved[one.situation])
+      assign_paths(one.prefix, nullptr, family.verdicts[one.situation].paths);
+  });
 }
 
 // ------------------------------------------------------------------------------------------------
 // changes
 
-/// Whether every search in `table` for a region inside `prefix` ends at this prefix or a longer
-/// one.
-bool compiler::implementation::ends_search(const route_table& table,
-                                           const ip_prefix& prefix) const {
-  if (any_output_interface_) return false;
-  const auto found = table.find(prefix);
-  if (found == table.end() || found->second.size() != 1) return false;
-  const route_entry& entry = found->second.front();
-  const netlink::route& route = entry.route;
-  if (route.tos != 0 || route.nexthop_id != 0 || route.source.length() != 0 ||
-      route.next_hops.size() != 1)
-    return false;
-  const netlink::next_hop& hop = route.next_hops.front();
-  const mirror::device* device = state_.find_device(hop.index);
-  if ((hop.flags & RTNH_F_DEAD) != 0 || device == nullptr || !detail::has_carrier(device->link))
-    return false;
-  // An IPv6 gateway may turn FAILED, and then the search goes on.
-  return prefix.family() == ip_family::v4 || !hop.gateway ||
-         !detail::neighbour_aspect(state_, {hop.index, *hop.gateway},
-                                   detail::consulted_neighbour::aspect::failed);
+bool compiler::implementation::neighbours_look_different(const family_state& family,
+                                                         const mirror_changes& changes) const {
+  using aspect = detail::consulted_neighbour::aspect;
+  return std::ranges::any_of(changes.neighbours, [&](const neighbour_key& key) {
+    return std::ranges::any_of(std::array{aspect::failed, aspect::good, aspect::alive_default},
+                               [&](aspect what) {
+                                 const auto seen = family.consulted.find({key, what});
+                                 return seen != family.consulted.end() &&
+                                        detail::neighbour_aspect(state_, key, what) != seen->second;
+                               });
+  });
 }
 
-void compiler::implementation::route_changed(const mirror_changes::prefix& change) {
-  const ip_prefix& prefix = change.destination;
-  const ip_family family = prefix.family();
-  if (!reachable_[slot(family)].contains(change.table)) return;
-  refresh_region(prefix);
-  static const route_table none;
-  const route_table* known = state_.find_table(family, change.table);
-  const route_table& table = known != nullptr ? *known : none;
-  region_map& regions = regions_[slot(family)];
-  for (auto at = regions.upper_bound(prefix); at != regions.end() && prefix.contains(at->first);) {
-    if (ends_search(table, at->first)) {
-      at = regions.upper_bound(host_prefix(at->first.last()));
-      continue;
-    }
-    evaluate(at->first, at->second);
-    ++at;
+/// The prefixes whose leaves may differ, sorted.
+std::vector<ip_prefix> compiler::implementation::list_touched(ip_family family,
+                                                              const mirror_changes& changes,
+                                                              bool rules_changed) {
+  family_state& state = of(family);
+  std::vector<ip_prefix> touched;
+  std::vector<std::uint32_t> concerned = state.reachable;
+  if (rules_changed) {
+    std::vector<ip_prefix> contexts = list_contexts(family);
+    std::ranges::set_symmetric_difference(contexts, state.contexts, std::back_inserter(touched));
+    state.contexts = std::move(contexts);
+    std::vector<std::uint32_t> reachable = list_reachable(family), differing;
+    std::ranges::set_symmetric_difference(reachable, state.reachable,
+                                          std::back_inserter(differing));
+    state.reachable = std::move(reachable);
+    concerned.insert(concerned.end(), differing.begin(), differing.end());
+    for (const std::uint32_t id : differing)
+      if (const route_table* table = state_.find_table(family, id))
+        for (const auto& [prefix, entries] : *table) touched.push_back(prefix);
   }
+  for (const auto& change : changes.routes)
+    if (change.destination.family() == family &&
+        std::ranges::find(concerned, change.table) != concerned.end())
+      touched.push_back(change.destination);
+  for (const neighbour_key& key : changes.neighbours)
+    if (key.destination.family() == family && !key.destination.is_multicast())
+      touched.push_back(host_prefix(key.destination));
+  if (touched.size() > 1) {
+    std::ranges::sort(touched);
+    touched.erase(std::ranges::unique(touched).begin(), touched.end());
+  }
+  return touched;
 }
 
-void compiler::implementation::quarantine_changed(const ip_prefix& where) {
-  collect_static(where.family());
-  refresh_region(where);
-  region_map& regions = regions_[slot(where.family())];
-  for (auto at = regions.upper_bound(where); at != regions.end() && where.contains(at->first); ++at)
-    evaluate(at->first, at->second);
+void compiler::implementation::change_family(ip_family family, const mirror_changes& changes,
+                                             bool state_changed) {
+  family_state& state = of(family);
+  bool derive = false;
+  // Where a search ends depends on IPv6 neighbours, asked for or not.
+  if (state_changed || (family == ip_family::v6 && !changes.neighbours.empty()))
+    derive = state.situations.refresh_effects();
+  if (state_changed) {
+    derive |= reconsider_all(family);
+    derive |= state.situations.set_exact_lengths(exact_lengths_count(family));
+  }
+  const bool noted = family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6;
+  const std::vector<ip_prefix> touched = list_touched(family, changes, noted);
+  if (touched.size() > 1000 + state.regions.size() / 4) {
+    build_family(family);
+    return;
+  }
+  for (const ip_prefix& prefix : touched) refresh_region(prefix, false);
+  for (const ip_address& destination : changes.path_mtus)
+    if (destination.family() == family) refresh_region(host_prefix(destination), true);
+  if (derive ||
+      (options_.performance_mode && state.all_individual != state.situations.anything_hides()))
+    derive_all(family);
 }
 
 void compiler::implementation::incorporate() {
   const mirror_changes changes = std::exchange(noted_, {});
-  const std::vector<ip_prefix> quarantine_changes = std::exchange(quarantine_changes_, {});
   const bool everything = std::exchange(rebuild_, false) || !options_.performance_mode ||
                           ((changes.decisions_v4 || changes.decisions_v6) && !same_classes());
   const bool links = std::exchange(egress_changed_, false) || !changes.links.empty();
@@ -457,22 +898,14 @@ void compiler::implementation::incorporate() {
     rebuild_everything();
     return;
   }
-  bool redo[2] = {changes.decisions_v4, changes.decisions_v6};
+  const bool noted[2] = {changes.decisions_v4, changes.decisions_v6};
   for (const ip_family family : families)
-    redo[slot(family)] |= std::ranges::any_of(consulted_[slot(family)], [&](const auto& item) {
-      return detail::neighbour_aspect(state_, item.first.key, item.first.what) != item.second;
-    });
-  for (const ip_family family : families)
-    if (redo[slot(family)]) rebuild_family(family);
-  for (const ip_prefix& where : quarantine_changes)
-    if (!redo[slot(where.family())]) quarantine_changed(where);
-  for (const auto& change : changes.routes)
-    if (!redo[slot(change.destination.family())]) route_changed(change);
-  for (const neighbour_key& key : changes.neighbours)
-    if (!redo[slot(key.destination.family())] && !key.destination.is_multicast())
-      refresh_region(host_prefix(key.destination));
-  for (const ip_address& destination : changes.path_mtus)
-    if (!redo[slot(destination.family())]) refresh_region(host_prefix(destination));
+    change_family(family, changes,
+                  noted[slot(family)] ||
+                      (!changes.nexthops.empty() && of(family).situations.names_nexthops()) ||
+                      neighbours_look_different(of(family), changes));
+  for (family_state& family : families_)
+    if (family.situations.wants_purge()) purge(family);
 }
 
 void compiler::implementation::set_egress(std::uint32_t interface_index, egress_slot slot) {
@@ -577,8 +1010,8 @@ explanation compiler::implementation::explain(const flow& question) const {
 
 compiler_statistics compiler::implementation::statistics() const noexcept {
   compiler_statistics now;
-  now.prefixes_v4 = regions_[slot(ip_family::v4)].size();
-  now.prefixes_v6 = regions_[slot(ip_family::v6)].size();
+  now.prefixes_v4 = families_[slot(ip_family::v4)].regions.size();
+  now.prefixes_v6 = families_[slot(ip_family::v6)].regions.size();
   now.class_tables = tables_.size();
   now.path_lists = hops_->paths_in_use();
   now.hops = hops_->hops_in_use();
@@ -601,11 +1034,15 @@ void compiler::set_egress(std::uint32_t interface_index, egress_slot slot) {
 void compiler::clear_egress(std::uint32_t interface_index) { impl_->clear_egress(interface_index); }
 
 void compiler::quarantine(const ip_prefix& where) {
-  if (impl_->quarantined_.insert(where).second) impl_->quarantine_changes_.push_back(where);
+  impl_->quarantined_.insert(where);
+  (where.family() == ip_family::v4 ? impl_->noted_.decisions_v4 : impl_->noted_.decisions_v6) =
+      true;
 }
 
 void compiler::lift_quarantine(const ip_prefix& where) {
-  if (impl_->quarantined_.erase(where) != 0) impl_->quarantine_changes_.push_back(where);
+  if (impl_->quarantined_.erase(where) == 0) return;
+  (where.family() == ip_family::v4 ? impl_->noted_.decisions_v4 : impl_->noted_.decisions_v6) =
+      true;
 }
 
 void compiler::note(mirror_changes&& changes) { impl_->noted_.merge(std::move(changes)); }

@@ -102,6 +102,7 @@ void mirror_changes::merge(mirror_changes&& other) {
   append(links, other.links);
   append(neighbours, other.neighbours);
   append(path_mtus, other.path_mtus);
+  append(nexthops, other.nexthops);
   decisions_v4 |= other.decisions_v4;
   decisions_v6 |= other.decisions_v6;
   refresh_advised |= other.refresh_advised;
@@ -299,7 +300,7 @@ void mirror::link_state_changed(device& now, const netlink::link& before, mirror
     // LINKDOWN.
     if (!detail::has_carrier(now.link)) remove_nexthops_on(index, changes);
     if (now.up() && is_operational(now.link)) revive(index, ip_family::v6, changes);
-    now.stale_shares = false;
+    if (std::exchange(now.stale_shares, false)) changes.decisions_v4 = changes.decisions_v6 = true;
     if (ignores_linkdown(ip_family::v4, index)) changes.decisions_v4 = true;
     if (ignores_linkdown(ip_family::v6, index)) changes.decisions_v6 = true;
     changes.refresh_advised = true;
@@ -338,7 +339,7 @@ void mirror::remove_routes_if(ip_family family, Predicate&& gone, mirror_changes
       std::erase_if(at->second, [&](route_entry& entry) {
         if (!gone(entry)) return false;
         note_route(entry.route, changes);
-        count_nexthop_user(entry.route, -1);
+        count_nexthop_user(entry.route, -1, changes);
         return true;
       });
       at = at->second.empty() ? table.erase(at) : std::next(at);
@@ -398,6 +399,7 @@ void mirror::purge_routes_v6(std::uint32_t index, loss how, mirror_changes& chan
 }
 
 void mirror::revive(std::uint32_t index, ip_family family, mirror_changes& changes) {
+  if (dead_hops_[slot(family)].erase(index) == 0) return;
   for (auto& [id, table] : tables_[slot(family)])
     for (auto& [prefix, entries] : table)
       for (route_entry& entry : entries)
@@ -450,8 +452,10 @@ void mirror::apply_one(const netlink::address& message, mirror_changes& changes)
       for (auto& [id, table] : tables_[slot(family)])
         for (auto& [prefix, entries] : table)
           for (route_entry& entry : entries)
-            if (entry.route.preferred_source == message.local && on.up())
+            if (entry.route.preferred_source == message.local && on.up()) {
               entry.route.preferred_source.reset();
+              note_route(entry.route, changes);
+            }
       return;
     }
     on.renumbered = true;
@@ -482,15 +486,20 @@ void mirror::apply_one(const netlink::address& message, mirror_changes& changes)
 // ----------------------------------------------------------------------------------------------
 // routes
 
-void mirror::note_route(const netlink::route& route, mirror_changes& changes) const {
+void mirror::note_route(const netlink::route& route, mirror_changes& changes) {
+  for (const netlink::next_hop& hop : route.next_hops)
+    if ((hop.flags & RTNH_F_DEAD) != 0)
+      dead_hops_[slot(route.destination.family())].insert(hop.index);
   changes.routes.push_back({route.table, route.destination});
 }
 
-void mirror::count_nexthop_user(const netlink::route& route, int step) {
+/// Another kind of route over an object, or one kind less, may change what all of them mean.
+void mirror::count_nexthop_user(const netlink::route& route, int step, mirror_changes& changes) {
   if (route.nexthop_id == 0) return;
   auto& users = nexthop_users_[route.nexthop_id];
-  const auto at = users.try_emplace(cached_attributes(route), 0).first;
+  const auto [at, fresh] = users.try_emplace(cached_attributes(route), 0);
   at->second += static_cast<std::size_t>(step);
+  if (fresh || at->second == 0) changes.nexthops.push_back(route.nexthop_id);
   if (at->second == 0) users.erase(at);
   if (users.empty()) nexthop_users_.erase(route.nexthop_id);
 }
@@ -529,7 +538,8 @@ route_entry mirror::make_entry(const netlink::route& route) const {
 }
 
 /// The kernel said again what we have; true if something that matters differs.
-bool mirror::refresh_entry(route_entry& entry, const netlink::route& route) {
+bool mirror::refresh_entry(route_entry& entry, const netlink::route& route,
+                           mirror_changes& changes) {
   entry.generation = generations_[slot(object_kind::route)];
   if (route.expires_s)
     entry.expires = std::chrono::steady_clock::now() + std::chrono::seconds(*route.expires_s);
@@ -539,9 +549,9 @@ bool mirror::refresh_entry(route_entry& entry, const netlink::route& route) {
   netlink::route before = entry.route;
   before.expires_s = next.expires_s;
   if (before == next) return false;
-  count_nexthop_user(entry.route, -1);
+  count_nexthop_user(entry.route, -1, changes);
   entry.route = std::move(next);
-  count_nexthop_user(entry.route, 1);
+  count_nexthop_user(entry.route, 1, changes);
   return true;
 }
 
@@ -570,13 +580,13 @@ void mirror::add_route_v4(const netlink::route& route, mirror_changes& changes) 
   const auto known =
       std::find_if(first, last, [&](const auto& entry) { return same_route(entry.route, route); });
   if (known != last) {
-    if (refresh_entry(*known, route)) note_route(route, changes);
+    if (refresh_entry(*known, route, changes)) note_route(route, changes);
     return;
   }
   route_entry entry = make_entry(route);
-  count_nexthop_user(route, 1);
+  count_nexthop_user(route, 1, changes);
   if (route.placement.replace && first != last) {
-    count_nexthop_user(first->route, -1);
+    count_nexthop_user(first->route, -1, changes);
     *first = std::move(entry);
   } else {
     const bool prepend =
@@ -597,7 +607,7 @@ void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) 
   const auto known =
       std::find_if(first, last, [&](const auto& entry) { return same_route(entry.route, route); });
   if (known != last) {
-    if (refresh_entry(*known, route)) note_route(route, changes);
+    if (refresh_entry(*known, route, changes)) note_route(route, changes);
     return;
   }
   const bool capable = multipath_capable(route);
@@ -632,12 +642,12 @@ void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) 
     return;
   }
   route_entry entry = make_entry(route);
-  count_nexthop_user(route, 1);
+  count_nexthop_user(route, 1, changes);
   const auto same_source = std::find_if(
       first, last, [&](const route_entry& other) { return other.route.source == route.source; });
   if (route.placement.replace && same_source != last) {
     route_entry& victim = sibling != last ? *sibling : *same_source;
-    count_nexthop_user(victim.route, -1);
+    count_nexthop_user(victim.route, -1, changes);
     victim = std::move(entry);
   } else {
     entries.insert(last, std::move(entry));
@@ -654,7 +664,7 @@ void mirror::remove_route(const netlink::route& route, mirror_changes& changes) 
   const auto exact = std::ranges::find_if(
       entries, [&](const auto& entry) { return same_route(entry.route, route); });
   if (exact != entries.end()) {
-    count_nexthop_user(exact->route, -1);
+    count_nexthop_user(exact->route, -1, changes);
     entries.erase(exact);
     note_route(route, changes);
   } else if (family == ip_family::v6 && route.nexthop_id == 0) {
@@ -681,20 +691,6 @@ void mirror::remove_route(const netlink::route& route, mirror_changes& changes) 
 // ----------------------------------------------------------------------------------------------
 // nexthop objects
 
-void mirror::reevaluate_nexthop_users(std::uint32_t id, mirror_changes& changes) {
-  std::vector<std::uint32_t> users{id};
-  for (const auto& [other, entry] : nexthops_)
-    if (std::ranges::any_of(entry.object.group,
-                            [&](const auto& member) { return member.id == id; }))
-      users.push_back(other);
-  for (const auto& family : tables_)
-    for (const auto& [table, routes] : family)
-      for (const auto& [prefix, entries] : routes)
-        for (const route_entry& entry : entries)
-          if (entry.route.nexthop_id != 0 && std::ranges::count(users, entry.route.nexthop_id) > 0)
-            note_route(entry.route, changes);
-}
-
 void mirror::apply_one(const netlink::nexthop_object& message, mirror_changes& changes) {
   if (message.action == netlink::action::remove) {
     remove_nexthop(message.id, changes);
@@ -706,16 +702,17 @@ void mirror::apply_one(const netlink::nexthop_object& message, mirror_changes& c
   next.replace = false;
   if (entry.object == next) return;
   entry.object = std::move(next);
-  reevaluate_nexthop_users(message.id, changes);
+  changes.nexthops.push_back(message.id);
 }
 
 void mirror::remove_nexthop(std::uint32_t id, mirror_changes& changes) {
   if (nexthops_.erase(id) == 0) return;
+  changes.nexthops.push_back(id);
   std::vector<std::uint32_t> empty_groups;
   for (auto& [other, entry] : nexthops_) {
     if (std::erase_if(entry.object.group, [&](const auto& member) { return member.id == id; }) == 0)
       continue;
-    reevaluate_nexthop_users(other, changes);
+    changes.nexthops.push_back(other);
     if (entry.object.group.empty()) empty_groups.push_back(other);
   }
   if (nexthop_users_.contains(id)) {
@@ -805,8 +802,8 @@ void mirror::apply_one(const netlink::netconf& message, mirror_changes& changes)
     const bool first = !settings.ignore_linkdown.has_value();
     settings.ignore_linkdown = message.ignore_routes_with_linkdown;
     decisions = true;
-    if (first && origin_ == message_origin::dump) return;
-    // Shares are recomputed at the next carrier event, not now.
+    if ((first && origin_ == message_origin::dump) || message.family == ip_family::v6) return;
+    // IPv4 shares are recomputed at the next carrier event, not now.
     for (auto& [index, known_device] : devices_)
       if (!detail::has_carrier(known_device.link) &&
           (message.index < 0 || static_cast<std::uint32_t>(message.index) == index))
@@ -1022,7 +1019,7 @@ void mirror::note_differences(const mirror& next, mirror_changes& changes) const
       changes.routes.push_back({table, prefix});
     }
     void netconf(ip_family family, std::int32_t) { decisions(family); }
-    void nexthop(std::uint32_t) { changes.decisions_v4 = changes.decisions_v6 = true; }
+    void nexthop(std::uint32_t id) { changes.nexthops.push_back(id); }
     void neighbour(const neighbour_key& key) { changes.neighbours.push_back(key); }
   };
   compare(next, noting{changes});

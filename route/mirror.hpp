@@ -25,6 +25,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -96,6 +97,7 @@ struct mirror_changes {
   std::vector<std::uint32_t> links;       ///< MAC, MTU or state of these devices changed.
   std::vector<neighbour_key> neighbours;  ///< State or MAC changed, or it came or went.
   std::vector<ip_address> path_mtus;      ///< Learned or expired.
+  std::vector<std::uint32_t> nexthops;    ///< Objects that mean something else now.
   bool decisions_v4 = false;  ///< Any IPv4 decision may differ: rules, addresses, settings.
   bool decisions_v6 = false;
   /// The kernel may have changed more than it said; re-dump routes and nexthop objects (mark and
@@ -104,12 +106,12 @@ struct mirror_changes {
 
   [[nodiscard]] bool empty() const noexcept {
     return routes.empty() && links.empty() && neighbours.empty() && path_mtus.empty() &&
-           !decisions_v4 && !decisions_v6;
+           nexthops.empty() && !decisions_v4 && !decisions_v6;
   }
   /// Number of noted changes, for reports.
   [[nodiscard]] std::size_t count() const noexcept {
-    return routes.size() + links.size() + neighbours.size() + path_mtus.size() + decisions_v4 +
-           decisions_v6;
+    return routes.size() + links.size() + neighbours.size() + path_mtus.size() + nexthops.size() +
+           decisions_v4 + decisions_v6;
   }
   void merge(mirror_changes&& other);
 };
@@ -246,15 +248,14 @@ class mirror {
   void revive(std::uint32_t index, ip_family family, mirror_changes& changes);
   void remove_nexthop(std::uint32_t id, mirror_changes& changes);
   void remove_nexthops_on(std::uint32_t index, mirror_changes& changes);
-  void reevaluate_nexthop_users(std::uint32_t id, mirror_changes& changes);
   void insert_address(device& on, const netlink::address& message);
   void add_route_v4(const netlink::route& route, mirror_changes& changes);
   void add_route_v6(const netlink::route& route, mirror_changes& changes);
   [[nodiscard]] std::vector<netlink::next_hop> current_flags(const netlink::route& route) const;
-  bool refresh_entry(route_entry& entry, const netlink::route& route);
+  bool refresh_entry(route_entry& entry, const netlink::route& route, mirror_changes& changes);
   void remove_route(const netlink::route& route, mirror_changes& changes);
-  void note_route(const netlink::route& route, mirror_changes& changes) const;
-  void count_nexthop_user(const netlink::route& route, int step);
+  void note_route(const netlink::route& route, mirror_changes& changes);
+  void count_nexthop_user(const netlink::route& route, int step, mirror_changes& changes);
   [[nodiscard]] route_entry make_entry(const netlink::route& route) const;
   /// Tells `report` each object that the two do not agree on.
   template <class Report>
@@ -268,6 +269,8 @@ class mirror {
   std::map<std::uint32_t, device> devices_;
   rule_list rules_[2];
   std::map<std::uint32_t, route_table> tables_[2];
+  /// Devices that may have dead next hops; of all others none needs to be looked for.
+  std::set<std::uint32_t> dead_hops_[2];
   std::unordered_map<std::uint32_t, nexthop_entry> nexthops_;
   std::unordered_map<neighbour_key, neighbour_entry, key_hash> neighbours_;
   std::map<std::int32_t, device_settings> netconf_[2];

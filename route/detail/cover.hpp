@@ -5,6 +5,7 @@
 
 #include <cowire/route/mirror.hpp>
 
+#include <functional>
 #include <vector>
 
 namespace cowire::detail {
@@ -16,8 +17,8 @@ using cover = const route_table::value_type*;
 
 /// All prefixes of `table` that contain `region`, longest first, appended to nothing: `out` is
 /// overwritten.
-using cover_search = void (*)(const route_table& table, const ip_prefix& region,
-                              std::vector<cover>& out);
+using cover_search =
+    std::function<void(const route_table& table, const ip_prefix& region, std::vector<cover>& out)>;
 
 /// Looks at every prefix of the table.
 void covers_by_walk(const route_table& table, const ip_prefix& region, std::vector<cover>& out);

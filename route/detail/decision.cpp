@@ -229,12 +229,11 @@ std::optional<divert_reason> decider::list_members(const route_entry& entry,
   return known ? std::nullopt : std::optional(unsupported);
 }
 
-bool decider::hop_is_alive(const path_member& member) const {
+bool decider::hop_is_alive(ip_family family, const path_member& member) const {
   if ((member.flags & RTNH_F_DEAD) != 0) return false;
   const mirror::device* device = state_.find_device(member.interface_index);
   if (device == nullptr) return true;
-  return has_carrier(device->link) ||
-         !state_.ignores_linkdown(question_.family(), member.interface_index);
+  return has_carrier(device->link) || !state_.ignores_linkdown(family, member.interface_index);
 }
 
 bool decider::consult(const path_member& member, consulted_neighbour::aspect what) {
@@ -242,6 +241,32 @@ bool decider::consult(const path_member& member, consulted_neighbour::aspect wha
   const bool seen = neighbour_aspect(state_, key, what);
   result_.consulted.push_back({key, what, seen});
   return seen;
+}
+
+search_effect decider::effect_of(ip_family family, const std::vector<route_entry>& entries,
+                                 bool with_output_interface) const {
+  const bool v4 = family == ip_family::v4;
+  search_effect effect;
+  std::vector<path_member> members;
+  for (const route_entry& entry : entries) {
+    bool blackhole = false;
+    const bool known = entry.route.unknown.empty() && list_members(entry, members, blackhole);
+    const bool rejects = is_reject(entry.route.type);
+    bool taken = !known || blackhole || (rejects && (v4 || !with_output_interface)) ||
+                 (!v4 && entry.route.source.length() != 0);
+    if (!taken && !with_output_interface)
+      taken = std::ranges::any_of(members, [&](const path_member& member) {
+        // An IPv6 gateway may turn FAILED, and then the search goes on.
+        return hop_is_alive(family, member) &&
+               (v4 || !member.gateway ||
+                !neighbour_aspect(state_, {member.interface_index, *member.gateway},
+                                  consulted_neighbour::aspect::failed));
+      });
+    effect.ends |= taken && entry.route.tos == 0;
+    effect.hides |= v4 && !taken && entry.route.nexthop_id != 0;
+  }
+  effect.ends &= !effect.hides;
+  return effect;
 }
 
 /// Hash-threshold shares over the members that are alive: who is not good leaves its share to the
@@ -367,6 +392,7 @@ decider::outcome decider::look_up_v4(const route_table& table) {
       if (entry.route.tos != 0 && entry.route.tos != (question_.cls->tos & ipv4_tos_mask)) continue;
       bool usable = false;
       const outcome out = take_entry_v4(item->first, entry, usable);
+      found_entries_ = &item->second;
       if (usable) return out;
       if (entry.route.nexthop_id != 0) {
         hidden = &item->first.address();
@@ -411,8 +437,9 @@ decider::outcome decider::take_entry_v4(const ip_prefix& prefix, const route_ent
 bool decider::main_is_longer_v4(unsigned length) {
   const route_table* table = state_.find_table(ip_family::v4, RT_TABLE_MAIN);
   if (table == nullptr) return false;
-  const cover longest = longest_cover(*table, question_.region);
-  return longest != nullptr && longest->first.length() > length;
+  std::vector<cover> in_main;
+  search_(*table, question_.region, in_main);
+  return !in_main.empty() && in_main.front()->first.length() > length;
 }
 
 void decider::finish_v4() {
@@ -511,13 +538,11 @@ void decider::share_v4() {
 /// where it was. Only where the first one is beyond doubt alive the answer does not depend on that
 /// memory.
 void decider::select_default_v4() {
-  const route_table* table = state_.find_table(ip_family::v4, result_.entry->route.table);
-  const auto found = table->find(result_.matched);
   const netlink::route& match = result_.entry->route;
-  if (found == table->end() || !result_.members.front().gateway) return;
+  if (!result_.members.front().gateway) return;
   std::size_t rivals = 0;
   const route_entry* first = nullptr;
-  for (const route_entry& entry : found->second) {
+  for (const route_entry& entry : *found_entries_) {
     const netlink::route& route = entry.route;
     if (route.type != RTN_UNICAST || route.priority != match.priority || route.scope != match.scope)
       continue;

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace cowire::detail {
@@ -67,10 +68,20 @@ struct decision {
 [[nodiscard]] bool neighbour_aspect(const mirror& state, const neighbour_key& key,
                                     consulted_neighbour::aspect what);
 
+/// What a search in a table may do at the entries of one prefix, whoever asks.
+struct search_effect {
+  bool ends = false;   ///< Never goes on to shorter prefixes.
+  bool hides = false;  ///< May pass over shorter prefixes that have the same address.
+};
+
 /// Re-usable working memory of decide().
 class decider {
  public:
-  decider(const mirror& state, cover_search search) noexcept : state_(state), search_(search) {}
+  decider(const mirror& state, cover_search search) : state_(state), search_(std::move(search)) {}
+
+  /// For flows with an output device too, if `with_output_interface`.
+  [[nodiscard]] search_effect effect_of(ip_family family, const std::vector<route_entry>& entries,
+                                        bool with_output_interface) const;
 
   /// Valid until the next call or a change of the mirror.
   const decision& decide(const decision_question& question);
@@ -115,7 +126,10 @@ class decider {
   [[nodiscard]] std::optional<divert_reason> list_members(const route_entry& entry,
                                                           std::vector<path_member>& out,
                                                           bool& blackhole) const;
-  [[nodiscard]] bool hop_is_alive(const path_member& member) const;
+  [[nodiscard]] bool hop_is_alive(const path_member& member) const {
+    return hop_is_alive(question_.family(), member);
+  }
+  [[nodiscard]] bool hop_is_alive(ip_family family, const path_member& member) const;
   [[nodiscard]] bool consult(const path_member& member, consulted_neighbour::aspect what);
   void divert_without_source();
   void share_v4();
@@ -135,6 +149,7 @@ class decider {
   bool second_question_ = false;      ///< IPv6: answered for a source that the socket chose itself.
   std::uint32_t found_member_ = 0;    ///< The one that made the entry usable.
   decision result_;
+  const std::vector<route_entry>* found_entries_ = nullptr;  ///< Of the matched IPv4 prefix.
   std::vector<cover> covers_;
   std::vector<node_v6> nodes_;  ///< In the order in which the kernel looks at them.
   std::vector<path_member> candidates_;

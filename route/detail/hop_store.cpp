@@ -38,14 +38,18 @@ hop_store::hop_store(std::uint32_t hop_capacity)
     throw std::system_error(errno, std::system_category(),
                             "reserving address space for the hop table");
   hops_ = static_cast<hop*>(memory);
-  // The divert hops and path lists, and the explicit "no route".
+  // The divert hops, their adjacencies, and the path lists of the same numbers. Tries name none of
+  // the latter but the one that they give where nothing matches.
   for (std::size_t reason = 0; reason < divert_reason_count; ++reason)
     new (&hops_[reason]) hop(divert_hop(static_cast<divert_reason>(reason)));
   next_hop_ = divert_reason_count;
-  paths_.resize(explicit_no_route + 1);
-  for (path_id id = 0; id <= explicit_no_route; ++id)
-    writable(id) = {
-        id == explicit_no_route ? static_cast<std::uint32_t>(divert_reason::no_route) : id, 1};
+  adjacencies_.resize(divert_adjacency_count);
+  for (adjacency_id id = 0; id < divert_adjacency_count; ++id) {
+    adjacencies_[id].hop = id % divert_reason_count;
+    adjacencies_[id].references = 1;
+  }
+  paths_.resize(divert_reason_count);
+  for (path_id reason = 0; reason < divert_reason_count; ++reason) writable(reason) = {reason, 1};
 }
 
 hop_store::~hop_store() { ::munmap(hops_, sizeof(hop) * hop_capacity_); }
@@ -140,23 +144,45 @@ path_id hop_store::intern(const path_key& key) {
   found->second = id;
   paths_[id] = {};
   paths_[id].key = key;
-  for (const path_share_key& share : key) {
-    adjacency& at = adjacencies_[share.adjacency];
-    ++at.references;
-    if (std::ranges::find(at.paths, id) == at.paths.end()) at.paths.push_back(id);
-  }
+  join(id);
   mark_dirty(id);
   paths_[id].idle = true;
   idle_paths_.push_back(id);
   return id;
 }
 
-void hop_store::add_reference(path_id id) noexcept {
-  if (id > explicit_no_route) ++paths_[id].references;
+void hop_store::redefine(path_id id, const path_key& key) {
+  path& at = paths_[id];
+  if (at.key == key) return;
+  leave(id);
+  at.key = key;
+  path_of_.try_emplace(key, id);
+  join(id);
+  mark_dirty(id);
 }
 
+/// Enters a path with the adjacencies of its key.
+void hop_store::join(path_id id) {
+  for (const path_share_key& share : paths_[id].key) {
+    adjacency& at = adjacencies_[share.adjacency];
+    ++at.references;
+    if (std::ranges::find(at.paths, id) == at.paths.end()) at.paths.push_back(id);
+  }
+}
+
+void hop_store::leave(path_id id) {
+  for (const path_share_key& share : paths_[id].key) {
+    adjacency& via = adjacencies_[share.adjacency];
+    std::erase(via.paths, id);
+    if (--via.references == 0) idle_adjacencies_.push_back(share.adjacency);
+  }
+  const auto known = path_of_.find(paths_[id].key);
+  if (known != path_of_.end() && known->second == id) path_of_.erase(known);
+}
+
+void hop_store::add_reference(path_id id) noexcept { ++paths_[id].references; }
+
 void hop_store::drop_reference(path_id id) {
-  if (id <= explicit_no_route) return;
   path& at = paths_[id];
   COWIRE_ASSERT(at.references > 0);
   if (--at.references > 0 || at.idle) return;
@@ -167,12 +193,7 @@ void hop_store::drop_reference(path_id id) {
 void hop_store::release_path(path_id id) {
   path& at = paths_[id];
   release_group(at);
-  for (const path_share_key& share : at.key) {
-    adjacency& via = adjacencies_[share.adjacency];
-    std::erase(via.paths, id);
-    if (--via.references == 0) idle_adjacencies_.push_back(share.adjacency);
-  }
-  path_of_.erase(at.key);
+  leave(id);
   at = {};
   garbage_->paths.push_back(id);
 }
@@ -248,6 +269,23 @@ hop_store::directory hop_store::commit() {
   for (const auto& group : groups_) shown.groups.push_back(group.get());
   chunk_is_fresh_.assign(chunks_.size(), false);
   return shown;
+}
+
+std::size_t hop_store::bytes() const noexcept {
+  constexpr std::size_t chunk_bytes = forwarding_table::path_list_chunk * sizeof(path_list);
+  std::size_t total = (next_hop_ - free_hops_.size()) * sizeof(hop) + chunks_.size() * chunk_bytes +
+                      adjacencies_.capacity() * sizeof(adjacency) +
+                      paths_.capacity() * sizeof(path);
+  for (const path& one : paths_)
+    if (one.group != no_group) total += one.key.size() * sizeof(hop_group_member);
+  return total;
+}
+
+std::size_t hop_store::garbage::bytes() const noexcept {
+  constexpr std::size_t chunk_bytes = forwarding_table::path_list_chunk * sizeof(path_list);
+  return sizeof(*this) + hops.size() * sizeof(hop) + chunks.size() * chunk_bytes +
+         (paths.size() + groups.size()) * sizeof(std::uint32_t) +
+         members.size() * sizeof(hop_group_member);
 }
 
 std::unique_ptr<hop_store::garbage> hop_store::take_garbage(std::shared_ptr<hop_store> self) {

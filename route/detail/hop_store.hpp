@@ -5,8 +5,8 @@
 /// Three levels, so that a change stays where it belongs. An *adjacency* is a hop_key with its
 /// current hop; when a MAC address, a device or a socket changes, it gets a new hop (hops are never
 /// written twice while readers may see them). A *path* is a list of adjacencies with shares; it
-/// keeps its id, its content follows the adjacencies. Equal content is shared, everything is
-/// counted.
+/// keeps its id, its content follows the adjacencies or is redefined. Equal content is usually
+/// shared, everything is counted.
 ///
 /// begin() .. commit() encloses one version's changes. What older versions may still use is handed
 /// out by commit() as one garbage object; ids become free again when it is destroyed, after the
@@ -31,12 +31,13 @@ namespace cowire::detail {
 using path_id = std::uint32_t;
 using adjacency_id = std::uint32_t;
 
-/// Trie value for "the kernel has no route" inside a region that has one (0 in a trie means: not
-/// there).
-inline constexpr path_id explicit_no_route = divert_reason_count;
-
-[[nodiscard]] constexpr path_id divert_path(divert_reason reason) noexcept {
-  return reason == divert_reason::no_route ? explicit_no_route : static_cast<path_id>(reason);
+/// Adjacencies of these numbers are no hops but "divert for this reason". Each family has its own,
+/// so that no path serves both.
+inline constexpr adjacency_id divert_adjacency_count = 2 * divert_reason_count;
+[[nodiscard]] constexpr adjacency_id divert_adjacency(ip_family family,
+                                                      divert_reason reason) noexcept {
+  return static_cast<adjacency_id>(static_cast<std::size_t>(family) * divert_reason_count +
+                                   static_cast<std::size_t>(reason));
 }
 
 /// One share of a path: flow hashes up to `bound` take `adjacency`.
@@ -64,9 +65,12 @@ class hop_store {
   /// The path with exactly these shares; made if new. It lives as long as it is referenced, or
   /// until the next commit().
   [[nodiscard]] path_id intern(const path_key& key);
-  /// References of trie entries. Divert paths need none and ignore both.
   void add_reference(path_id path) noexcept;
   void drop_reference(path_id path);
+  [[nodiscard]] const path_key& key_of(path_id id) const noexcept { return paths_[id].key; }
+  /// Gives a path other shares: everything that leads to it follows with the next version. Another
+  /// path may have the same ones.
+  void redefine(path_id id, const path_key& key);
 
   /// Builds the hops again of all adjacencies for which `concerned(key)` holds; paths follow those
   /// that changed.
@@ -96,6 +100,7 @@ class hop_store {
     garbage(const garbage&) = delete;
     garbage& operator=(const garbage&) = delete;
     ~garbage();
+    [[nodiscard]] std::size_t bytes() const noexcept;
   };
 
   /// Ends the changes of one version: drops what nothing references, writes what changed.
@@ -106,6 +111,7 @@ class hop_store {
     return !dirty_paths_.empty() || !idle_paths_.empty() || !garbage_->hops.empty();
   }
 
+  [[nodiscard]] std::size_t bytes() const noexcept;
   [[nodiscard]] std::size_t hops_in_use() const noexcept { return next_hop_ - free_hops_.size(); }
   [[nodiscard]] std::size_t paths_in_use() const noexcept {
     return paths_.size() - free_paths_.size();
@@ -137,6 +143,8 @@ class hop_store {
   void write_path(path_id id);
   [[nodiscard]] path_list& writable(path_id id);
   void release_group(path& of);
+  void join(path_id id);
+  void leave(path_id id);
 
   hop_builder builder_;
   std::uint32_t hop_capacity_;

@@ -15,7 +15,7 @@ import sys
 from collections import defaultdict
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-NAMES = ("lpm", "spsc", "epoch", "checksum", "tx", "end-to-end", "path-change")
+NAMES = ("lpm", "convergence", "spsc", "epoch", "checksum", "tx", "end-to-end", "path-change")
 NEEDS_ROOT = {"end-to-end", "path-change"}
 REPETITIONS = 7
 OURS = "cowire"
@@ -31,7 +31,7 @@ def options():
         "--table",
         type=pathlib.Path,
         metavar="FILE",
-        help="a real routing table for lpm, lines `prefix/len nexthop`",
+        help="a real routing table for lpm and convergence, lines `prefix/len nexthop`",
     )
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("-j", "--json", action="store_true", help="print the report as JSON only")

@@ -230,6 +230,14 @@ netlink::route random_world::random_route() {
     if (kind == ip_family::v6) made.next_hops.push_back({1, std::nullopt, 1, 0, false});
     return made;
   }
+  if (what == 1) {
+    for (const std::uint32_t id : {1 + below(4), 10 + below(2)})
+      if (state_.find_nexthop(id) != nullptr) made.nexthop_id = id;
+    if (made.nexthop_id != 0) {
+      made.scope = RT_SCOPE_UNIVERSE;
+      made.next_hops.clear();
+    }
+  }
   if (what > 2) {
     made.scope = RT_SCOPE_UNIVERSE;
     made.next_hops.front().gateway = random_gateway(kind, made.next_hops.front().index);
@@ -356,9 +364,45 @@ void random_world::change_path_mtu(mirror_changes& changes) {
                       std::chrono::steady_clock::time_point::max(), changes);
 }
 
+/// Single objects have the ids 1 to 4, groups of them 10 and 11. All are IPv4: IPv6 routes over
+/// them are as good for comparing.
+void random_world::change_nexthop(mirror_changes& changes) {
+  netlink::nexthop_object made;
+  made.id = below(3) == 0 ? 10 + below(2) : 1 + below(4);
+  log_.push_back("nexthop " + std::to_string(made.id));
+  if (below(6) == 0) {
+    made.action = netlink::action::remove;
+    state_.apply(made, changes);
+    return;
+  }
+  if (made.id >= 10) {
+    made.family_unspecified = true;
+    for (std::uint32_t id = 1; id <= 4; ++id)
+      if (state_.find_nexthop(id) != nullptr && below(2) == 0)
+        made.group.push_back({id, 1 + below(3)});
+    if (made.group.empty()) return;
+    if (below(8) == 0) made.group_type = 1;
+  } else {
+    made.index = 2 + below(3);
+    if (below(4) != 0) made.gateway = random_gateway(family(), made.index);
+    if (below(5) == 0) made.flags = RTNH_F_DEAD;
+    if (below(10) == 0) made.blackhole = true;
+  }
+  state_.apply(made, changes);
+}
+
+void random_world::change_linkdown_setting(mirror_changes& changes) {
+  netlink::netconf made;
+  made.family = family();
+  made.index = static_cast<std::int32_t>(2 + below(3));
+  made.ignore_routes_with_linkdown = below(2) == 0;
+  log_.push_back("ignore_routes_with_linkdown");
+  state_.apply(made, changes);
+}
+
 mirror_changes random_world::step() {
   mirror_changes changes;
-  const std::uint32_t what = below(20);
+  const std::uint32_t what = below(24);
   if (what < 9)
     add_route(changes);
   else if (what < 12)
@@ -371,8 +415,12 @@ mirror_changes random_world::step() {
     change_link(changes);
   else if (what < 19)
     change_address(changes);
-  else
+  else if (what < 20)
     change_path_mtu(changes);
+  else if (what < 23)
+    change_nexthop(changes);
+  else
+    change_linkdown_setting(changes);
   return changes;
 }
 
