@@ -372,7 +372,7 @@ void random_world::change_nexthop(mirror_changes& changes) {
   log_.push_back("nexthop " + std::to_string(made.id));
   if (below(6) == 0) {
     made.action = netlink::action::remove;
-    state_.apply(made, changes);
+    state_.apply(made, changes, message_origin::notification);
     return;
   }
   if (made.id >= 10) {
@@ -388,7 +388,7 @@ void random_world::change_nexthop(mirror_changes& changes) {
     if (below(5) == 0) made.flags = RTNH_F_DEAD;
     if (below(10) == 0) made.blackhole = true;
   }
-  state_.apply(made, changes);
+  state_.apply(made, changes, message_origin::notification);
 }
 
 void random_world::change_linkdown_setting(mirror_changes& changes) {
@@ -397,7 +397,7 @@ void random_world::change_linkdown_setting(mirror_changes& changes) {
   made.index = static_cast<std::int32_t>(2 + below(3));
   made.ignore_routes_with_linkdown = below(2) == 0;
   log_.push_back("ignore_routes_with_linkdown");
-  state_.apply(made, changes);
+  state_.apply(made, changes, message_origin::notification);
 }
 
 mirror_changes random_world::step() {
