@@ -84,6 +84,8 @@ struct route_stats {
   std::uint64_t neighbour_pokes = 0;  ///< STALE entries in use that were asked to be refreshed.
   std::size_t routes = 0, rules = 0, links = 0, neighbours = 0;  ///< Objects known now.
   std::size_t hops = 0, path_lists = 0, class_tables = 0;        ///< In the published table.
+  std::size_t table_bytes = 0;                                   ///< Of the published table.
+  std::size_t waiting_bytes = 0;   ///< Of older ones, until no reader can see them.
   std::int64_t last_delay_ns = 0;  ///< From reading the latest notification to its publication.
   std::int64_t worst_delay_ns = 0;
   truth_audit_stats truth;

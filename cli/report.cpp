@@ -56,6 +56,11 @@ json summary_json(const transmitter_stats& stats, double elapsed_s) {
     out["mode"][interface.name] = {{"mode", name(interface.mode)}, {"reason", interface.reason}};
   out["errors_from_network"] = stats.errors_from_network;
   out["audit"] = audit_json(stats.routes);
+  out["table"] = {{"routes", stats.routes.routes},
+                  {"path_lists", stats.routes.path_lists},
+                  {"hops", stats.routes.hops},
+                  {"bytes_live", stats.routes.table_bytes},
+                  {"bytes_waiting", stats.routes.waiting_bytes}};
   out["elapsed_s"] = elapsed_s;
   return out;
 }

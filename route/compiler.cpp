@@ -88,6 +88,9 @@ struct class_tries {
     else
       v6.erase(to_key6(prefix.address()), prefix.length());
   }
+  [[nodiscard]] std::size_t bytes() const noexcept {
+    return v4.memory().bytes_live + v6.memory().bytes_live;
+  }
 };
 
 /// What one publication points into.
@@ -96,6 +99,12 @@ struct version_block {
   std::vector<forwarding_table::class_table> class_tables;
   std::vector<std::uint16_t> class_index;
   detail::hop_store::directory directory;
+
+  [[nodiscard]] std::size_t bytes() const noexcept {
+    return sizeof(*this) + class_tables.size() * sizeof(class_tables[0]) +
+           class_index.size() * sizeof(class_index[0]) +
+           (directory.chunks.size() + directory.groups.size()) * sizeof(void*);
+  }
 };
 
 }  // namespace
@@ -448,7 +457,11 @@ std::vector<region> compiler::implementation::list_regions(ip_family family) {
   std::vector<region> regions;
   regions.reserve(all.size());
   std::vector<detail::situation_store::part> parts;
-  found last{};
+  struct known_leaf {
+    std::uint32_t table = no_table;
+    detail::leaf_id leaf = 0;
+  };
+  std::vector<known_leaf> by_shape;  // Of prefixes that one table alone knows: nearly all.
   for (std::size_t i = 0, next = 0; i < all.size(); i = next) {
     parts.clear();
     for (next = i; next < all.size() && all[next].prefix == all[i].prefix; ++next)
@@ -457,11 +470,15 @@ std::vector<region> compiler::implementation::list_regions(ip_family family) {
     made.prefix = all[i].prefix;
     const bool context = next - i > parts.size() && has_context(made.prefix);
     const bool plain = next - i == 1 && parts.size() == 1;
-    const bool like_last =
-        plain && last.table == parts.front().table && last.shape == parts.front().shape;
-    made.leaf = like_last ? regions.back().leaf
-                          : state.situations.leaf_of(context ? &made.prefix : nullptr, parts);
-    last = plain ? all[i] : found{};
+    if (plain && by_shape.size() <= parts.front().shape) by_shape.resize(parts.front().shape + 1);
+    known_leaf* const known = plain ? &by_shape[parts.front().shape] : nullptr;
+    if (known == nullptr) {
+      made.leaf = state.situations.leaf_of(context ? &made.prefix : nullptr, parts);
+    } else {
+      if (known->table != parts.front().table)
+        *known = {parts.front().table, state.situations.leaf_of(nullptr, parts)};
+      made.leaf = known->leaf;
+    }
     regions.push_back(made);
   }
   return regions;
@@ -962,12 +979,23 @@ void compiler::implementation::store_version() {
 
   // Publish first, retire afterwards: the epoch domain counts from the retirement.
   static_cast<void>(publisher_.store(&table));
-  if (current_) epoch_.retire(std::exchange(current_, nullptr));
+  if (current_) {
+    const std::size_t bytes = current_->bytes();
+    epoch_.retire(std::exchange(current_, nullptr), bytes);
+  }
   current_ = std::move(next);
   for (lpm_garbage& garbage : blocks)
-    if (!garbage.empty()) epoch_.retire(std::make_unique<lpm_garbage>(std::move(garbage)));
-  for (auto& tries : std::exchange(retired_tries_, {})) epoch_.retire(std::move(tries));
-  epoch_.retire(hops_->take_garbage(hops_));
+    if (!garbage.empty()) {
+      const std::size_t bytes = garbage.bytes();
+      epoch_.retire(std::make_unique<lpm_garbage>(std::move(garbage)), bytes);
+    }
+  for (auto& tries : std::exchange(retired_tries_, {})) {
+    const std::size_t bytes = tries->bytes();
+    epoch_.retire(std::move(tries), bytes);
+  }
+  auto hops_garbage = hops_->take_garbage(hops_);
+  const std::size_t hops_bytes = hops_garbage->bytes();
+  epoch_.retire(std::move(hops_garbage), hops_bytes);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -1015,6 +1043,17 @@ compiler_statistics compiler::implementation::statistics() const noexcept {
   now.class_tables = tables_.size();
   now.path_lists = hops_->paths_in_use();
   now.hops = hops_->hops_in_use();
+  now.bytes_live = hops_->bytes() + (current_ != nullptr ? current_->bytes() : 0);
+  for (const table_record& record : tables_) {
+    now.bytes_live += record.tries->bytes();
+    now.bytes_writer +=
+        record.tries->v4.memory().bytes_writer + record.tries->v6.memory().bytes_writer;
+  }
+  for (const family_state& family : families_) {
+    now.situations += family.situations.situations().referenced();
+    now.bytes_writer += family.regions.bytes();
+  }
+  now.bytes_waiting = epoch_.statistics().bytes_waiting;
   return now;
 }
 

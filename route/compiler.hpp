@@ -51,6 +51,10 @@ struct publication {
 struct compiler_statistics {
   std::size_t prefixes_v4 = 0, prefixes_v6 = 0;            ///< Regions a class_table distinguishes.
   std::size_t class_tables = 0, path_lists = 0, hops = 0;  ///< In use, divert entries included.
+  std::size_t situations = 0;     ///< Kinds of region that decisions tell apart.
+  std::size_t bytes_live = 0;     ///< What the published version is made of.
+  std::size_t bytes_writer = 0;   ///< The compiler's own record of prefixes and regions.
+  std::size_t bytes_waiting = 0;  ///< Parts of older versions until their grace period ends.
 };
 
 /// What the fast path would do with a flow, and why.

@@ -244,6 +244,9 @@ class lpm_pool {
     bytes_ -= bytes, --blocks_;
   }
 
+  [[nodiscard]] std::size_t bytes_of(std::uint32_t item) noexcept {
+    return words_of_class(class_of_item(item)) * sizeof(std::uint32_t);
+  }
   [[nodiscard]] std::size_t bytes_live() const noexcept { return bytes_ - waiting_bytes_; }
   [[nodiscard]] std::size_t bytes_waiting() const noexcept { return waiting_bytes_; }
   [[nodiscard]] std::size_t blocks_live() const noexcept { return blocks_ - waiting_; }
@@ -265,9 +268,6 @@ class lpm_pool {
   }
   [[nodiscard]] static std::size_t words_of_class(std::size_t size_class) noexcept {
     return size_class == root_class ? root_slots : header_words + 2 * size_class;
-  }
-  [[nodiscard]] std::size_t bytes_of(std::uint32_t item) noexcept {
-    return words_of_class(class_of_item(item)) * sizeof(std::uint32_t);
   }
 
   std::uint32_t allocate(std::size_t size_class) {
@@ -336,6 +336,12 @@ lpm_garbage& lpm_garbage::operator=(lpm_garbage&& other) noexcept {
 }
 
 lpm_garbage::~lpm_garbage() { free_blocks(); }
+
+std::size_t lpm_garbage::bytes() const noexcept {
+  std::size_t total = sizeof(*this) + blocks_.capacity() * sizeof(std::uint32_t);
+  for (const std::uint32_t item : blocks_) total += pool_->bytes_of(item);
+  return total;
+}
 
 void lpm_garbage::free_blocks() noexcept {
   for (const std::uint32_t item : blocks_) pool_->free(item);

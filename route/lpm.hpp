@@ -109,6 +109,8 @@ class lpm_garbage {
   ~lpm_garbage();
 
   [[nodiscard]] bool empty() const noexcept { return blocks_.empty(); }
+  /// What its destruction gives back to the pool.
+  [[nodiscard]] std::size_t bytes() const noexcept;
 
  private:
   template <class>

@@ -177,14 +177,6 @@ bool mirror::is_local_address(const ip_address& address) const noexcept {
   return false;
 }
 
-std::size_t mirror::route_count() const noexcept {
-  std::size_t count = 0;
-  for (const auto& family : tables_)
-    for (const auto& [id, table] : family)
-      for (const auto& [prefix, entries] : table) count += entries.size();
-  return count;
-}
-
 std::optional<bool> mirror::rules_configured(ip_family family) const noexcept {
   const rule_list& rules = rules_[slot(family)];
   if (rules.changed_live) return true;
@@ -340,6 +332,7 @@ void mirror::remove_routes_if(ip_family family, Predicate&& gone, mirror_changes
         if (!gone(entry)) return false;
         note_route(entry.route, changes);
         count_nexthop_user(entry.route, -1, changes);
+        --route_count_;
         return true;
       });
       at = at->second.empty() ? table.erase(at) : std::next(at);
@@ -592,6 +585,7 @@ void mirror::add_route_v4(const netlink::route& route, mirror_changes& changes) 
     const bool prepend =
         route.placement.create && !route.placement.exclusive && !route.placement.append;
     entries.insert(prepend ? first : last, std::move(entry));
+    ++route_count_;
   }
   note_route(route, changes);
 }
@@ -651,6 +645,7 @@ void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) 
     victim = std::move(entry);
   } else {
     entries.insert(last, std::move(entry));
+    ++route_count_;
   }
 }
 
@@ -666,6 +661,7 @@ void mirror::remove_route(const netlink::route& route, mirror_changes& changes) 
   if (exact != entries.end()) {
     count_nexthop_user(exact->route, -1, changes);
     entries.erase(exact);
+    --route_count_;
     note_route(route, changes);
   } else if (family == ip_family::v6 && route.nexthop_id == 0) {
     for (route_entry& entry : entries) {
@@ -680,7 +676,7 @@ void mirror::remove_route(const netlink::route& route, mirror_changes& changes) 
         break;
       }
     }
-    std::erase_if(entries, [](const auto& entry) {
+    route_count_ -= std::erase_if(entries, [](const auto& entry) {
       return entry.route.next_hops.empty() && entry.route.nexthop_id == 0 &&
              !is_reject(entry.route.type);
     });

@@ -206,7 +206,7 @@ class mirror {
   /// Whether an address is this host's own: configured on any device, or a local route of table
   /// 255.
   [[nodiscard]] bool is_local_address(const ip_address& address) const noexcept;
-  [[nodiscard]] std::size_t route_count() const noexcept;
+  [[nodiscard]] std::size_t route_count() const noexcept { return route_count_; }
 
  private:
   struct key_hash {
@@ -269,6 +269,7 @@ class mirror {
   std::map<std::uint32_t, device> devices_;
   rule_list rules_[2];
   std::map<std::uint32_t, route_table> tables_[2];
+  std::size_t route_count_ = 0;
   /// Devices that may have dead next hops; of all others none needs to be looked for.
   std::set<std::uint32_t> dead_hops_[2];
   std::unordered_map<std::uint32_t, nexthop_entry> nexthops_;

@@ -415,6 +415,8 @@ void route_service::update_stats() {
   stats_.hops = compiled.hops;
   stats_.path_lists = compiled.path_lists;
   stats_.class_tables = compiled.class_tables;
+  stats_.table_bytes = compiled.bytes_live;
+  stats_.waiting_bytes = compiled.bytes_waiting;
 }
 
 std::shared_ptr<event_queue<route_change>> route_service::subscribe(std::size_t limit) {

@@ -200,6 +200,7 @@ void hop_store::release_path(path_id id) {
 
 void hop_store::release_group(path& of) {
   if (of.group == no_group) return;
+  group_members_ -= of.group_size;
   garbage_->groups.push_back(of.group);
   garbage_->members.push_back(std::move(groups_[of.group]));
   of.group = no_group;
@@ -242,6 +243,8 @@ void hop_store::write_path(path_id id) {
     at.group = static_cast<std::uint32_t>(groups_.size());
     groups_.emplace_back();
   }
+  at.group_size = count;
+  group_members_ += count;
   auto members = std::make_unique<hop_group_member[]>(count);
   for (std::uint32_t i = 0; i < count; ++i)
     members[i] = {at.key[i].bound, adjacencies_[at.key[i].adjacency].hop};
@@ -273,12 +276,9 @@ hop_store::directory hop_store::commit() {
 
 std::size_t hop_store::bytes() const noexcept {
   constexpr std::size_t chunk_bytes = forwarding_table::path_list_chunk * sizeof(path_list);
-  std::size_t total = (next_hop_ - free_hops_.size()) * sizeof(hop) + chunks_.size() * chunk_bytes +
-                      adjacencies_.capacity() * sizeof(adjacency) +
-                      paths_.capacity() * sizeof(path);
-  for (const path& one : paths_)
-    if (one.group != no_group) total += one.key.size() * sizeof(hop_group_member);
-  return total;
+  return (next_hop_ - free_hops_.size()) * sizeof(hop) + chunks_.size() * chunk_bytes +
+         adjacencies_.capacity() * sizeof(adjacency) + paths_.capacity() * sizeof(path) +
+         group_members_ * sizeof(hop_group_member);
 }
 
 std::size_t hop_store::garbage::bytes() const noexcept {

@@ -129,6 +129,7 @@ class hop_store {
     path_key key;
     std::uint32_t references = 0;
     std::uint32_t group = no_group;
+    std::uint32_t group_size = 0;
     bool dirty = false;
     bool idle = false;  ///< Listed in idle_paths_.
   };
@@ -166,6 +167,7 @@ class hop_store {
   std::vector<bool> chunk_is_fresh_;  ///< Not yet seen by readers.
   std::vector<std::unique_ptr<hop_group_member[]>> groups_;
   std::vector<std::uint32_t> free_groups_;
+  std::size_t group_members_ = 0;  ///< Of all live groups.
   std::unique_ptr<garbage> garbage_;
 };
 

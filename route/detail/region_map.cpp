@@ -9,9 +9,8 @@
 namespace cowire::detail {
 
 std::size_t region_map::bytes() const noexcept {
-  std::size_t total = chunks_.capacity() * sizeof(chunk) + firsts_.capacity() * sizeof(ip_prefix);
-  for (const chunk& part : chunks_) total += part.items.capacity() * sizeof(region);
-  return total;
+  return chunks_.capacity() * sizeof(chunk) + firsts_.capacity() * sizeof(ip_prefix) +
+         chunks_.size() * chunk_capacity * sizeof(region);
 }
 
 region_map::position region_map::next(position where) const noexcept {

@@ -295,6 +295,85 @@ TEST(Compiler, IdsAreReusedAfterTheGracePeriod) {
   EXPECT_LT(b.epoch.statistics().waiting, 20u);
 }
 
+TEST(Compiler, MemoryStaysBoundedUnderChurnAndWaitsForReadersOnly) {
+  mirror state = small_world();
+  bench b(state);
+  b.made.add_class({});
+  // Every round adds routes that no other round has, in shape and prefix, and removes them again.
+  const auto churn = [&](std::uint32_t round) {
+    for (const bool remove : {false, true}) {
+      mirror_changes changes;
+      for (std::uint32_t i = 0; i < 50; ++i) {
+        netlink::route made = route_via(
+            ip_prefix(ip_address::v4(0x14000000 + (round * 50 + i) * 256), 24), "10.2.0.2", 2);
+        made.metrics.mtu = 600 + round % 800;
+        made.metrics.hop_limit = 1 + round % 250;
+        state.apply(remove ? removal(made) : made, changes, message_origin::notification);
+      }
+      b.made.note(std::move(changes));
+      static_cast<void>(b.made.publish());
+    }
+  };
+  std::uint32_t round = 0;
+  for (; round < 700; ++round) churn(round);
+  const compiler_statistics early = b.made.statistics();
+  for (; round < 2000; ++round) churn(round);
+  const compiler_statistics late = b.made.statistics();
+  EXPECT_LE(late.bytes_live, early.bytes_live + early.bytes_live / 4);
+  EXPECT_LE(late.bytes_writer, early.bytes_writer + early.bytes_writer / 4);
+  EXPECT_LT(late.bytes_waiting, 100'000u);
+  EXPECT_GT(late.bytes_live, 10'000u);
+
+  auto reader = b.epoch.register_reader();
+  reader.enter();
+  for (std::uint32_t held = 0; held < 20; ++held) churn(round + held);
+  const std::size_t waiting = b.made.statistics().bytes_waiting;
+  EXPECT_GT(waiting, 20 * 16'384u);  // At least a trie's root for each round.
+  reader.leave();
+  static_cast<void>(b.made.publish());
+  static_cast<void>(b.made.publish());
+  EXPECT_LT(b.made.statistics().bytes_waiting, waiting / 10);
+}
+
+TEST(Compiler, ReplacedNexthopObjectKeepsThePathsOfItsPrefixes) {
+  mirror state = small_world();
+  mirror_changes changes;
+  netlink::nexthop_object object;
+  object.id = 7;
+  object.index = 2;
+  object.gateway = ip("10.2.0.2");
+  state.apply(object, changes, message_origin::notification);
+  for (const auto& [index, gateway] : {std::pair{2u, "10.2.0.2"}, std::pair{3u, "10.3.0.2"}})
+    state.apply(neighbour(index, ip(gateway)), changes, message_origin::notification);
+  for (std::uint32_t i = 0; i < 3000; ++i) {
+    netlink::route made =
+        route_via(ip_prefix(ip_address::v4(0x14000000 + i * 256), 24 - i % 3), "10.2.0.2", 2);
+    made.nexthop_id = 7;
+    state.apply(made, changes, message_origin::notification);
+  }
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(id, ip("20.0.5.1")).egress, 1);
+  const auto paths = [&] {
+    std::vector<std::uint32_t> seen;
+    for (std::uint32_t i = 0; i < 3000; ++i)
+      seen.push_back(b.published.current()->table_of(id).v4.lookup(0x14000000 + i * 256));
+    return seen;
+  };
+  const auto before = paths();
+
+  changes = {};
+  object.index = 3;
+  object.gateway = ip("10.3.0.2");
+  state.apply(object, changes, message_origin::notification);
+  b.made.note(std::move(changes));
+  EXPECT_LT(b.made.publish().prefixes_evaluated, 100u);
+  EXPECT_EQ(paths(), before);
+  EXPECT_EQ(b.look_up(id, ip("20.0.5.1")).egress, 2);
+  EXPECT_EQ(b.look_up(id, ip("20.11.5.1")).egress, 2);
+}
+
 TEST(Compiler, ReadersSeeWholeVersionsWhileEverythingChanges) {
   mirror state = small_world();
   mirror_changes changes;
