@@ -899,6 +899,8 @@ void compiler::implementation::change_family(ip_family family, const mirror_chan
   for (const ip_prefix& prefix : touched) refresh_region(prefix, false);
   for (const ip_address& destination : changes.path_mtus)
     if (destination.family() == family) refresh_region(host_prefix(destination), true);
+  // An IPv6 source tree depends on whether longer prefixes exist.
+  derive |= family == ip_family::v6 && state.all_individual && !touched.empty();
   if (derive ||
       (options_.performance_mode && state.all_individual != state.situations.anything_hides()))
     derive_all(family);

@@ -250,10 +250,9 @@ search_effect decider::effect_of(ip_family family, const std::vector<route_entry
   std::vector<path_member> members;
   for (const route_entry& entry : entries) {
     bool blackhole = false;
-    const bool known = entry.route.unknown.empty() && list_members(entry, members, blackhole);
+    const bool known = entry.route.unknown.empty() && !list_members(entry, members, blackhole);
     const bool rejects = is_reject(entry.route.type);
-    bool taken = !known || blackhole || (rejects && (v4 || !with_output_interface)) ||
-                 (!v4 && entry.route.source.length() != 0);
+    bool taken = !known || blackhole || (rejects && (v4 || !with_output_interface));
     if (!taken && !with_output_interface)
       taken = std::ranges::any_of(members, [&](const path_member& member) {
         // An IPv6 gateway may turn FAILED, and then the search goes on.
@@ -263,7 +262,7 @@ search_effect decider::effect_of(ip_family family, const std::vector<route_entry
                                   consulted_neighbour::aspect::failed));
       });
     effect.ends |= taken && entry.route.tos == 0;
-    effect.hides |= v4 && !taken && entry.route.nexthop_id != 0;
+    effect.hides |= v4 ? !taken && entry.route.nexthop_id != 0 : entry.route.source.length() != 0;
   }
   effect.ends &= !effect.hides;
   return effect;

@@ -70,8 +70,10 @@ struct decision {
 
 /// What a search in a table may do at the entries of one prefix, whoever asks.
 struct search_effect {
-  bool ends = false;   ///< Never goes on to shorter prefixes.
-  bool hides = false;  ///< May pass over shorter prefixes that have the same address.
+  bool ends = false;  ///< Never goes on to shorter prefixes.
+  /// What comes next depends on more than entries and lengths: a nexthop object without usable hop
+  /// passes over shorter prefixes of the same address, IPv6 source trees over some of their own.
+  bool hides = false;
 };
 
 /// Re-usable working memory of decide().
