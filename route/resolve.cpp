@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/route/detail/decision.hpp>
 #include <cowire/route/detail/path_facts.hpp>
+#include <cowire/route/detail/resolve_by_search.hpp>
 #include <cowire/route/multipath_hash.hpp>
 #include <cowire/route/resolve.hpp>
 
 namespace cowire {
-resolution resolve(const mirror& state, const flow& question, route_question as) {
-  detail::decider decider(state, detail::covers_by_walk);
+namespace {
+
+resolution resolve_with(detail::cover_search search, const mirror& state, const flow& question,
+                        route_question as) {
+  detail::decider decider(state, search);
   detail::decision_question asked;
   asked.cls = &question.cls;
   asked.region = ip_prefix(question.destination, question.destination.bits());
@@ -54,6 +58,16 @@ resolution resolve(const mirror& state, const flow& question, route_question as)
   answer.mtu_locked = facts.needs_identification;
   answer.hop_limit = facts.hop_limit;
   return answer;
+}
+
+}  // namespace
+
+resolution resolve(const mirror& state, const flow& question, route_question as) {
+  return resolve_with(detail::covers_by_walk, state, question, as);
+}
+
+resolution detail::resolve_by_search(const mirror& state, const flow& question, route_question as) {
+  return resolve_with(detail::covers_by_search, state, question, as);
 }
 
 }  // namespace cowire

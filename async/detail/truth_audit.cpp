@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/truth_audit.hpp>
 #include <cowire/netlink/codec.hpp>
+#include <cowire/route/detail/resolve_by_search.hpp>
 
 #include <linux/rtnetlink.h>
 
@@ -195,7 +196,7 @@ void truth_audit::ask(const flow& about) {
   if (known || questions_.size() >= questions_max) return;
   const auto host = host_prefix(about.destination);
   if (std::ranges::any_of(diverted_, [&](const auto& d) { return d.first.contains(host); })) return;
-  const resolution ours = resolve(state_, about, route_question::get_route);
+  const resolution ours = resolve_by_search(state_, about, route_question::get_route);
   if (ours.divert || ours.error != 0 || ours.type != RTN_UNICAST) return;
   questions_.emplace_back().about = about;
 }
@@ -224,7 +225,7 @@ void truth_audit::on_answer_datagram(std::span<const std::byte> datagram, time_p
 }
 
 std::string truth_audit::compare(const flow& about, const netlink::route_answer& kernel) const {
-  const resolution ours = resolve(state_, about, route_question::get_route);
+  const resolution ours = resolve_by_search(state_, about, route_question::get_route);
   if (ours.divert || ours.error != 0) return {};  // By now it is the kernel's anyhow.
   return disagreement(state_, about, ours, kernel);
 }
@@ -284,7 +285,7 @@ void truth_audit::forget_suspicions() {
 
 void truth_audit::find(const question& q, const netlink::route_answer& matched) {
   if (compare(q.about, q.answer).empty()) return;  // It has been set right meanwhile.
-  const resolution ours = resolve(state_, q.about, route_question::get_route);
+  const resolution ours = resolve_by_search(state_, q.about, route_question::get_route);
   const ip_prefix host = host_prefix(q.about.destination);
   const std::string text = text_of(q.about) + ": " + q.text;
   ++stats_.mismatched;
