@@ -46,7 +46,7 @@ constexpr auto datagram_period = 50us;
 constexpr auto neighbour_change_period = 2ms;
 /// Between two changes, so that each finds everything at rest.
 constexpr auto pause = 3ms;
-constexpr auto give_up = 5s;
+constexpr auto give_up = 60s;
 constexpr std::uint16_t port = 9000;
 
 std::int64_t now_ns() {
