@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Changes routes, or anything else, faster than iproute2 can: many requests in one write, nobody waits for answers.
+/// Changes routes, or anything else, faster than iproute2 can: many requests in one write, nobody
+/// waits for answers.
 #pragma once
 
 #include <cowire/base/error.hpp>
