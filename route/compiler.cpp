@@ -36,6 +36,13 @@ constexpr ip_family families[] = {ip_family::v4, ip_family::v6};
 
 ip_prefix host_prefix(const ip_address& address) { return {address, address.bits()}; }
 
+/// Left to the kernel whatever the routes say: regions do not tell apart the scopes of multicast
+/// addresses, which steer the choice of a source.
+bool is_multicast_v6(const ip_prefix& region) {
+  return region.family() == ip_family::v6 && region.length() >= 8 &&
+         region.address().is_multicast();
+}
+
 /// `address` with bit `index` flipped.
 ip_address flipped(const ip_address& address, unsigned index) {
   auto bytes = address.bytes();
@@ -665,10 +672,7 @@ detail::path_key compiler::implementation::key_of(family_state& family, detail::
     return detail::path_key{{0x7fffffff, detail::divert_adjacency(region.family(), reason)}};
   };
   if (quarantines(region)) return divert(divert_reason::audit_quarantine);
-  // Left to the kernel whatever the routes say, and regions do not tell the scopes apart, which
-  // steer the choice of a source.
-  if (region.family() == ip_family::v6 && region.length() >= 8 && region.address().is_multicast())
-    return divert(divert_reason::multicast_destination);
+  if (is_multicast_v6(region)) return divert(divert_reason::multicast_destination);
   ++evaluated_;
   detail::decision_question question;
   question.cls = &cls;
@@ -1012,6 +1016,8 @@ explanation compiler::implementation::explain(const flow& question) const {
   if (std::ranges::any_of(quarantined_,
                           [&](const ip_prefix& prefix) { return prefix.contains(region); })) {
     told.template_hop = detail::divert_hop(divert_reason::audit_quarantine);
+  } else if (is_multicast_v6(region)) {
+    told.template_hop = detail::divert_hop(divert_reason::multicast_destination);
   } else if (decision.error != 0) {
     told.template_hop = detail::divert_hop(decision.error == ENETUNREACH ? divert_reason::no_route
                                                                          : divert_reason::rejected);

@@ -77,6 +77,13 @@ rule_match match_rule(const mirror& state, const netlink::rule& rule,
   return others != rule.invert ? rule_match::yes : rule_match::no;
 }
 
+std::string_view undecidable_selector(const netlink::rule& rule) noexcept {
+  if (!rule.unknown.empty()) return "an attribute newer than this program";
+  if (rule.find_source && rule.family == ip_family::v6) return "the source still to be chosen";
+  if (rule.destination_port) return "the destination port";
+  return {};
+}
+
 std::optional<std::size_t> goto_target(const std::vector<netlink::rule>& rules, std::size_t from) {
   for (std::size_t i = from + 1; i < rules.size(); ++i)
     if (rules[i].priority == rules[from].goto_target) return i;

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 namespace cowire {
 
@@ -30,6 +31,10 @@ enum class rule_match : std::uint8_t { no, yes, undecidable };
 /// port of a class, an unknown attribute, a VRF, a provisional source).
 [[nodiscard]] rule_match match_rule(const mirror& state, const netlink::rule& rule,
                                     const rule_question& question);
+
+/// What a rule looks at that a flow class does not tell, for people: datagrams that it may concern
+/// are left to the kernel. Empty where every class can decide the rule.
+[[nodiscard]] std::string_view undecidable_selector(const netlink::rule& rule) noexcept;
 
 /// The rule that a `goto` leads to, as an index into the list, or unset where the target is missing
 /// (then the rule is skipped).

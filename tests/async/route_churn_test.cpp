@@ -180,16 +180,11 @@ class world {
   bool up_[2] = {true, true};
 };
 
-class route_churn : public two_hosts, public ::testing::WithParamInterface<bool> {
+class route_churn : public two_links, public ::testing::WithParamInterface<bool> {
  protected:
   void SetUp() override {
-    two_hosts::SetUp();
+    two_links::SetUp();
     if (IsSkipped()) return;
-    connect(*a, "a1", *b, "b1", 2);
-    (*b)("ip route add local 10.78.0.0/16 dev lo");
-    (*b)(
-        "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.b0.rp_filter=0 "
-        "net.ipv4.conf.b1.rp_filter=0");
     // Datagrams wait for a neighbour, however many: a full queue would be the kernel's own loss.
     (*a)(
         "sysctl -qw net.ipv4.neigh.a0.unres_qlen_bytes=268435456 "

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Fixture: host A (where the test's thread is) and host B, joined by a veth pair a0 - b0.
+/// Fixtures: host A (where the test's thread is) and host B, joined by a veth pair a0 - b0, or by a
+/// second one, a1 - b1, too.
 #pragma once
 
 #include <cowire/async/transmitter.hpp>
@@ -112,6 +113,20 @@ class two_hosts : public ::testing::Test {
 
   std::unique_ptr<netns> a, b;
   std::unique_ptr<netns::scope> inside;
+};
+
+/// 10.78.0.0/16 is B's; A has no route to it yet.
+class two_links : public two_hosts {
+ protected:
+  void SetUp() override {
+    two_hosts::SetUp();
+    if (IsSkipped()) return;
+    connect(*a, "a1", *b, "b1", 2);
+    (*b)("ip route add local 10.78.0.0/16 dev lo");
+    (*b)(
+        "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.b0.rp_filter=0 "
+        "net.ipv4.conf.b1.rp_filter=0");
+  }
 };
 
 }  // namespace cowire::test

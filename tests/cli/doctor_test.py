@@ -17,6 +17,7 @@ HOST_CHECKS = {
     "huge_pages",
     "io_uring",
     "cpus",
+    "rules",
 }
 INTERFACE_CHECKS = {
     "link",
@@ -61,6 +62,18 @@ class Doctor(unittest.TestCase):
         world = support.World("empty")
         self.addCleanup(world.close)
         self.assertFalse(self.report(netns=world.names["empty"])["ok"])
+
+    def test_a_rule_that_the_fast_path_cannot_decide_is_named(self):
+        support.need_root()
+        world = support.World("a")
+        self.addCleanup(world.close)
+        world.ip("a", "rule add pref 77 dport 53 lookup 100")
+        checks = {
+            check["name"]: check for check in self.report("lo", netns=world.names["a"])["checks"]
+        }
+        self.assertNotIn("rules", checks)
+        self.assertEqual(checks["ipv4 rule 77"]["status"], "warn")
+        self.assertIn("destination port", checks["ipv4 rule 77"]["value"])
 
     def test_a_downed_interface_fails_with_the_command_that_mends_it(self):
         support.need_root()
