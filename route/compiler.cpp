@@ -17,6 +17,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <set>
@@ -436,8 +437,11 @@ std::vector<region> compiler::implementation::list_regions(ip_family family) {
   // Each source is in order already; so is what a merge makes of two.
   const auto merge_from = [&](std::size_t middle) {
     const auto at = all.begin() + static_cast<std::ptrdiff_t>(middle);
-    if (at != all.begin() && at != all.end() && by_prefix(*at, *(at - 1)))
-      std::inplace_merge(all.begin(), at, all.end(), by_prefix);
+    if (at == all.begin() || at == all.end() || !by_prefix(*at, *(at - 1))) return;
+    std::vector<found> both;
+    both.reserve(all.size());
+    std::merge(all.begin(), at, at, all.end(), std::back_inserter(both), by_prefix);
+    all.swap(both);
   };
   for (const ip_prefix& prefix : state.contexts) all.push_back({prefix, no_table, 0});
   state_.for_each_neighbour([&](const netlink::neighbour& neighbour) {
