@@ -1017,8 +1017,7 @@ explanation compiler::implementation::explain(const flow& question) const {
   told.template_hop = detail::divert_hop(divert_reason::no_route);
   const ip_prefix region = host_prefix(question.destination);
   const resolution& decision = told.decision;
-  if (std::ranges::any_of(quarantined_,
-                          [&](const ip_prefix& prefix) { return prefix.contains(region); })) {
+  if (quarantines(region)) {
     told.template_hop = detail::divert_hop(divert_reason::audit_quarantine);
   } else if (is_multicast_v6(region)) {
     told.template_hop = detail::divert_hop(divert_reason::multicast_destination);

@@ -95,15 +95,7 @@ class Doctor(unittest.TestCase):
 
     def test_without_privilege_it_fails_and_names_the_capability(self):
         support.need_root()
-        done = support.run(
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            support.COWIRE,
-            "doctor",
-            "-j",
-        )
+        done = support.unprivileged("doctor", "-j")
         self.assertEqual(done.returncode, 1)
         missing = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
         self.assertEqual(missing["cap_net_raw"]["status"], "fail")

@@ -127,34 +127,13 @@ class Help(unittest.TestCase):
 @unittest.skipUnless(os.geteuid() == 0, "needs root to give privileges up")
 class Unprivileged(unittest.TestCase):
     def test_sending_without_capabilities_says_what_is_missing(self):
-        done = support.run(
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            support.COWIRE,
-            "send",
-            "--to",
-            "127.0.0.1:9",
-            "--count",
-            "1",
-        )
+        done = support.unprivileged("send", "--to", "127.0.0.1:9", "--count", "1")
         self.assertEqual(done.returncode, 2, done)
         self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
         self.assertIn("CAP_NET_RAW", done.stderr)
 
     def test_route_questions_need_no_privilege(self):
-        done = support.run(
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            support.COWIRE,
-            "route",
-            "get",
-            "127.0.0.1",
-            "-j",
-        )
+        done = support.unprivileged("route", "get", "127.0.0.1", "-j")
         self.assertEqual(done.returncode, 0, done)
 
 

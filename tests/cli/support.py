@@ -40,6 +40,13 @@ def cowire(*words, **options):
     return run(COWIRE, *words, **options)
 
 
+def unprivileged(*words):
+    """The command as a user without any capability runs it; the caller is root."""
+    return run(
+        "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", COWIRE, *words
+    )
+
+
 def start(*words, netns=None, **options):
     prefix = ["ip", "netns", "exec", netns] if netns else []
     return subprocess.Popen(
