@@ -108,18 +108,6 @@ class handler_completion final : public completion<Results...> {
   }
 
  private:
-  /// What reaches the handler's executor.
-  struct delivery {
-    using allocator_type = plain_allocator;
-    [[nodiscard]] allocator_type get_allocator() const noexcept { return memory; }
-    void operator()() {
-      std::apply([this](auto&... r) { std::move(handler)(std::move(r)...); }, results);
-    }
-    plain_allocator memory;
-    Handler handler;
-    std::tuple<Results...> results;
-  };
-
   handler_completion(Handler&& handler, ring_context& ring, std::uint64_t id) noexcept
       : completion<Results...>(&finish, loop_of(ring), id),
         work_(asio::prefer(asio::get_associated_executor(handler, ring.get_executor()),
@@ -140,7 +128,8 @@ class handler_completion final : public completion<Results...> {
     std::allocator_traits<allocator>::deallocate(memory, self, 1);
     if (!run) return;
     asio::dispatch(asio::prefer(working, asio::execution::outstanding_work.untracked),
-                   delivery{plain, std::move(handler), std::move(*results)});
+                   delivery<Handler, plain_allocator, Results...>{plain, std::move(handler),
+                                                                  std::move(*results)});
   }
 
   work work_;

@@ -95,7 +95,8 @@ class direct_completion {
     void complete(Results... results) override {
       const auto plain = get_plain_allocator();
       work working(std::move(work_));
-      delivery out{plain, std::move(handler_), {std::move(results)...}};
+      delivery<Handler, plain_allocator, Results...> out{
+          plain, std::move(handler_), {std::move(results)...}};
       free(plain);
       asio::post(asio::prefer(working, asio::execution::outstanding_work.untracked),
                  std::move(out));
@@ -122,18 +123,6 @@ class direct_completion {
     }
 
    private:
-    /// What reaches the handler's executor.
-    struct delivery {
-      using allocator_type = plain_allocator;
-      [[nodiscard]] allocator_type get_allocator() const noexcept { return memory; }
-      void operator()() {
-        std::apply([this](auto&... r) { std::move(handler)(std::move(r)...); }, results);
-      }
-      plain_allocator memory;
-      Handler handler;
-      std::tuple<Results...> results;
-    };
-
     [[nodiscard]] plain_allocator get_plain_allocator() const noexcept {
       return asio::get_associated_allocator(handler_, recycling_allocator<void>());
     }

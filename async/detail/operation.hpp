@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <memory>
 #include <new>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -141,6 +142,20 @@ class function_operation final : public operation {
   }
 
   Function function_;
+};
+
+/// A handler with its results on the way to the handler's executor. `Allocator` is the handler's
+/// associated one, which the executor allocates with.
+template <class Handler, class Allocator, class... Results>
+struct delivery {
+  using allocator_type = Allocator;
+  [[nodiscard]] allocator_type get_allocator() const noexcept { return memory; }
+  void operator()() {
+    std::apply([this](auto&... r) { std::move(handler)(std::move(r)...); }, results);
+  }
+  Allocator memory;
+  Handler handler;
+  std::tuple<Results...> results;
 };
 
 }  // namespace cowire::detail
