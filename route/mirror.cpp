@@ -935,6 +935,23 @@ bool same_object(const netlink::neighbour& a, const netlink::neighbour& b) {
   return a.state == b.state && a.link_address == b.link_address;
 }
 
+/// Whether the kernel goes from one state to the other without a word (net/core/neighbour.c): at
+/// the first use of an entry, and for the fixed entries of multicast and broadcast destinations.
+bool may_differ_unannounced(const netlink::neighbour* from, const netlink::neighbour* to) {
+  if (to == nullptr) return false;
+  switch (to->state) {
+    case NUD_NOARP:
+      return from == nullptr;
+    case NUD_INCOMPLETE:
+      return from == nullptr || from->state == NUD_NONE || from->state == NUD_FAILED;
+    case NUD_DELAY:
+      return from != nullptr && (from->state == NUD_STALE || from->state == NUD_REACHABLE) &&
+             from->link_address == to->link_address;
+    default:
+      return false;
+  }
+}
+
 bool same_address(const netlink::address& a, const netlink::address& b) {
   return a.local == b.local && a.peer == b.peer && a.prefix_length == b.prefix_length &&
          a.flags == b.flags && a.scope == b.scope;
@@ -1042,8 +1059,8 @@ std::vector<std::string> difference(const mirror& left, const mirror& right) {
     void neighbour(const neighbour_key& key) {
       const auto* in_left = left.find_neighbour(key.index, key.destination);
       const auto* in_right = right.find_neighbour(key.index, key.destination);
-      const auto* only = in_left == nullptr ? in_right : in_left;
-      if ((in_left == nullptr || in_right == nullptr) && (only->state & NUD_NOARP) != 0) return;
+      if (may_differ_unannounced(in_left, in_right) || may_differ_unannounced(in_right, in_left))
+        return;
       lines.push_back("neighbour " + key.destination.to_string() + " on link " +
                       std::to_string(key.index));
     }

@@ -149,6 +149,10 @@ TEST_F(bgp_flaps, lose_nothing_and_leave_the_tables_equal) {
   numbered_sink sink(*b, to("0.0.0.0:9000"));
   auto config = small();
   config.update_interval = 1000ms;
+  config.log = [](log_severity severity, std::string_view text) {
+    if (severity >= log_severity::warning)
+      std::printf("%.*s\n", static_cast<int>(text.size()), text.data());
+  };
   transmitter tx(config);
   std::vector<endpoint> destinations;
   for (unsigned i = 0; i < 64; ++i) {

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <linux/if.h>
 #include <linux/if_addr.h>
+#include <linux/neighbour.h>
 #include <linux/netconf.h>
 #include <linux/rtnetlink.h>
 
@@ -354,6 +355,29 @@ TEST_F(Mirror, RefreshOfAddressesSweepsToo) {
   EXPECT_TRUE(state.find_device(2)->v4.empty());
   EXPECT_TRUE(state.find_device(2)->v6.empty());
   EXPECT_EQ(state.find_device(3)->v4.size(), 1u);
+}
+
+TEST_F(Mirror, UnannouncedNeighbourStatesAreNoDifference) {
+  const auto differ = [](std::uint16_t known, std::uint16_t dumped) {
+    mirror left = small_world(), right = small_world();
+    mirror_changes ignored;
+    netlink::neighbour entry = neighbour(3, ip("10.3.0.9"));
+    for (auto [nud, where] : {std::pair{known, &left}, std::pair{dumped, &right}}) {
+      entry.state = nud;
+      if (nud != NUD_NONE) where->apply(entry, ignored, message_origin::dump);
+    }
+    return !difference(left, right).empty() || !difference(right, left).empty();
+  };
+  constexpr std::uint16_t absent = NUD_NONE;
+  EXPECT_FALSE(differ(NUD_STALE, NUD_DELAY));
+  EXPECT_FALSE(differ(NUD_REACHABLE, NUD_DELAY));
+  EXPECT_FALSE(differ(NUD_FAILED, NUD_INCOMPLETE));
+  EXPECT_FALSE(differ(absent, NUD_INCOMPLETE));
+  EXPECT_FALSE(differ(absent, NUD_NOARP));
+  EXPECT_TRUE(differ(NUD_REACHABLE, NUD_STALE));
+  EXPECT_TRUE(differ(NUD_FAILED, NUD_DELAY));
+  EXPECT_TRUE(differ(NUD_REACHABLE, NUD_FAILED));
+  EXPECT_TRUE(differ(absent, NUD_REACHABLE));
 }
 
 TEST_F(Mirror, ShadowReplacesTheOldStateAndKeepsWhatADumpCannotTell) {
