@@ -24,7 +24,16 @@
   X(no_egress_socket, "no AF_XDP socket on the output interface")                                  \
   X(egress_down, "the output interface is down")                                                   \
   X(unsupported_device, "the output interface is of a kind the fast path cannot imitate")          \
-  X(tunnel, "the output interface is a tunnel the fast path does not serve")                       \
+  X(tunnel, "the output interface is a tunnel of a kind the fast path does not build")             \
+  X(tunnel_sequence, "a tunnel with sequence numbers, which only the kernel can count")            \
+  X(tunnel_checksum, "a tunnel with GRE checksums over the payload")                               \
+  X(tunnel_encapsulation, "a tunnel inside UDP (FOU or GUE)")                                      \
+  X(tunnel_external, "a tunnel whose outer headers come with the route (collect metadata)")        \
+  X(tunnel_without_remote, "a tunnel without one remote unicast address")                          \
+  X(tunnel_namespace, "a tunnel whose outer datagrams leave from another network namespace")       \
+  X(tunnel_underlay, "the kernel would find no way to the tunnel's remote address, or to itself")  \
+  X(tunnel_multipath, "several next hops to the tunnel's remote address; the kernel pins them")    \
+  X(tunnel_depth, "more tunnels inside each other than a header template holds")                   \
   X(unsupported_rule, "a policy rule that this flow class cannot decide")                          \
   X(unsupported_route, "a route with an attribute that is not modelled")                           \
   X(resilient_group, "a resilient nexthop group, whose buckets follow the kernel's own traffic")   \

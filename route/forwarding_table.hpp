@@ -41,6 +41,16 @@ inline constexpr std::size_t destination_offset = udp_header_offset - 16;
 using egress_slot = std::uint16_t;
 inline constexpr egress_slot divert_slot = 0;
 
+/// An outer IP header of a tunnelled datagram, as the writer patches it.
+struct outer_header {
+  std::uint32_t sum;             ///< IPv4: the header without total length and checksum.
+  std::uint16_t length_base;     ///< Host order; what the payload's length is added to.
+  std::uint8_t length_offset;    ///< Where the IP length goes (be16).
+  std::uint8_t checksum_offset;  ///< Where the IPv4 header checksum goes.
+};
+/// So many tunnels inside each other have a place in a template.
+inline constexpr std::size_t outer_headers_max = 2;
+
 /// A resolved next hop as a header template, right-aligned: the frame starts at
 /// header[header_capacity - header_length] and the payload follows header[header_capacity].
 ///
@@ -51,19 +61,16 @@ inline constexpr egress_slot divert_slot = 0;
 struct alignas(64) hop {
   std::byte header[header_capacity];
 
-  std::uint32_t ip_sum;     ///< IPv4 header without total length, destination and checksum.
-  std::uint32_t udp_sum;    ///< Pseudo header without destination and length (source, protocol).
-  std::uint32_t outer_sum;  ///< Outer IPv4 header without total length and checksum.
+  std::uint32_t ip_sum;   ///< IPv4 header without total length, destination and checksum.
+  std::uint32_t udp_sum;  ///< Pseudo header without destination and length (source, protocol).
+  outer_header outer[outer_headers_max];  ///< From the inside out.
   std::uint16_t
       length_base;  ///< Host order; 28 for IPv4 (total length), 8 for IPv6 (payload length).
-  std::uint16_t outer_length_base;  ///< Host order; as length_base, for the outer header.
-  std::uint16_t max_payload;        ///< Longer payloads are diverted as exceeds_mtu.
-  egress_slot egress;               ///< divert_slot, or the socket that sends it.
-  std::uint8_t header_length;       ///< Bytes in front of the payload; at most header_capacity.
-  std::uint8_t length_offset;       ///< Where the IP length goes (be16).
-  std::uint8_t checksum_offset;     ///< Where the IPv4 header checksum goes.
-  std::uint8_t outer_length_offset;
-  std::uint8_t outer_checksum_offset;
+  std::uint16_t max_payload;      ///< Longer payloads are diverted as exceeds_mtu.
+  egress_slot egress;             ///< divert_slot, or the socket that sends it.
+  std::uint8_t header_length;     ///< Bytes in front of the payload; at most header_capacity.
+  std::uint8_t length_offset;     ///< Where the IP length goes (be16).
+  std::uint8_t checksum_offset;   ///< Where the IPv4 header checksum goes.
   divert_reason reason;           ///< Why, where egress is divert_slot.
   std::uint32_t interface_index;  ///< Egress ifindex, for accounting; 0 for diverts.
 };

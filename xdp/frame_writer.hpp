@@ -43,7 +43,6 @@ inline void write_headers(std::byte* payload, const hop& via, const tx_request& 
     return be16::from_host(static_cast<std::uint16_t>(v)).raw;
   };
   const std::uint16_t ip_length = be(via.length_base + length);
-  const std::uint16_t outer_length = be(via.outer_length_base + length);
   const std::uint16_t udp_length = be(8 + length);
 
   // The UDP length counts twice: in the pseudo header and in the header.
@@ -51,10 +50,13 @@ inline void write_headers(std::byte* payload, const hop& via, const tx_request& 
                                 request.payload_sum + request.source_port.raw +
                                 request.destination_port.raw + udp_length + udp_length;
   const std::uint64_t ip_sum = std::uint64_t{via.ip_sum} + request.destination_sum + ip_length;
-  const std::uint64_t outer_sum = std::uint64_t{via.outer_sum} + outer_length;
 
-  detail::store16(header + via.outer_length_offset, outer_length);
-  detail::store16(header + via.outer_checksum_offset, finish_sum(outer_sum));
+  for (const outer_header& outer : via.outer) {
+    const std::uint16_t outer_length = be(outer.length_base + length);
+    detail::store16(header + outer.length_offset, outer_length);
+    detail::store16(header + outer.checksum_offset,
+                    finish_sum(std::uint64_t{outer.sum} + outer_length));
+  }
   detail::store16(header + via.length_offset, ip_length);
   detail::store16(header + via.checksum_offset, finish_sum(ip_sum));
   detail::store16(header + udp_header_offset, request.source_port.raw);

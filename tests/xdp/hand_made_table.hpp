@@ -139,8 +139,6 @@ inline void append(bytes& to, const void* from, std::size_t size) {
   h.length_offset = static_cast<std::uint8_t>(ip + (v4 ? 2 : 4));
   h.checksum_offset = static_cast<std::uint8_t>(v4 ? ip + 10 : 4);
   h.length_base = v4 ? 28 : 8;
-  h.outer_length_offset = 0;
-  h.outer_checksum_offset = 2;
 
   const auto sum_of = [&frame](std::size_t at, std::size_t size) {
     return static_cast<std::uint32_t>(sum_bytes(std::as_bytes(std::span(frame).subspan(at, size))) %
@@ -160,12 +158,10 @@ inline void append(bytes& to, const void* from, std::size_t size) {
   h.udp_sum = sum_of(ip - start + (v4 ? 12 : 8), v4 ? 4 : 16) + be16::from_host(17).raw;
   if (spec.outer) {
     const std::size_t outer = ip - 24;
-    h.outer_length_offset = static_cast<std::uint8_t>(outer + 2);
-    h.outer_checksum_offset = static_cast<std::uint8_t>(outer + 10);
-    h.outer_length_base = static_cast<std::uint16_t>(24 + ip_size + 8);
     clear(outer + 2 - start, 2);
     clear(outer + 10 - start, 2);
-    h.outer_sum = sum_of(outer - start, 20);
+    h.outer[0] = {sum_of(outer - start, 20), static_cast<std::uint16_t>(24 + ip_size + 8),
+                  static_cast<std::uint8_t>(outer + 2), static_cast<std::uint8_t>(outer + 10)};
   }
   std::memcpy(h.header + start, frame.data(), frame.size());
   h.max_payload = spec.max_payload;

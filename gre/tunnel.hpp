@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What Linux puts in front of a packet that it sends through a GRE or IP-in-IP tunnel.
+///
+/// A tunnel's parameters and a few facts about the packet inside decide every byte of the outer
+/// headers but three fields: the outer length and, on IPv4, the header checksum and identification.
+/// The rules are those of net/ipv4/ip_gre.c, ip_tunnel.c, ipip.c and net/ipv6/ip6_gre.c,
+/// ip6_tunnel.c, sit.c; the tests compare with captured frames.
+///
+/// Plain functions over values; any thread; no allocation. Not for tunnels whose headers depend on
+/// more than that: sequence numbers, checksums over the payload, UDP encapsulation.
+#pragma once
+
+#include <cowire/base/address.hpp>
+#include <cowire/gre/header.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+namespace cowire::gre {
+
+/// What the outer IP header is followed by.
+enum class carrier : std::uint8_t {
+  gre,  ///< A GRE header (kinds gre, gretap, ip6gre, ip6gretap).
+  ip,   ///< The inner packet itself (kinds ipip, sit, ip6tnl).
+};
+
+/// How the outer traffic class treats the inner ECN bits and what "inherit" looks like.
+enum class tos_rule : std::uint8_t {
+  odd_inherits,  ///< gre, gretap, ipip: an odd TOS inherits; ECN by RFC 6040.
+  one_inherits,  ///< sit: only the value 1 inherits; ECN by RFC 6040.
+  flag_plain,    ///< ip6gre, ip6gretap: a flag inherits the byte as it is; no ECN rule.
+  flag_ecn,      ///< ip6tnl: a flag inherits; ECN by RFC 6040.
+};
+
+struct tunnel {
+  ip_family outer = ip_family::v4;
+  carrier carries = carrier::gre;
+  bool ethernet = false;    ///< The packet inside begins with an Ethernet header.
+  std::optional<be32> key;  ///< In every GRE header.
+  tos_rule tos_by = tos_rule::odd_inherits;
+  std::uint8_t tos = 0;  ///< IPv6: the fixed traffic class.
+  std::uint8_t ttl = 0;  ///< 0 = inherit.
+  /// IPv4: DF is set if this, or (unless ignore_df) if the inner IPv4 packet has it. sit looks at
+  /// this alone.
+  bool pmtu_discovery = true;
+  bool ignore_df = false;
+  // IPv6 outer only:
+  bool inherits_traffic_class = false;
+  std::uint32_t flow_label = 0;  ///< Host order, 20 bits; 0 = none.
+  std::optional<std::uint8_t>
+      encap_limit;  ///< Tunnel encapsulation limit option (RFC 2473, 4.1.1).
+  friend bool operator==(const tunnel&, const tunnel&) = default;
+};
+
+/// The packet inside, as far as outer headers depend on it.
+struct inner_packet {
+  ip_family family = ip_family::v4;
+  std::uint8_t tos = 0;  ///< Or traffic class.
+  std::uint8_t hop_limit = 64;
+  bool dont_fragment = true;                ///< IPv4.
+  std::optional<std::uint8_t> encap_limit;  ///< Of an option that an inner IPv6 header carries.
+};
+
+/// Everything between the outer link header and the inner packet.
+struct outer_headers {
+  static constexpr std::size_t size_max = 40 + 8 + 8;
+
+  std::array<std::byte, size_max> storage{};
+  std::size_t size = 0;
+  /// The packet that the outer header makes: what a tunnel around this one, or the link, sees.
+  inner_packet packet;
+
+  /// Length, identification and IPv4 header checksum are zero.
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {storage.data(), size}; }
+};
+
+/// The route of the outer packet is looked up with this TOS: ECN bits do not steer it.
+[[nodiscard]] std::uint8_t routing_tos(const tunnel& through, const inner_packet& inner) noexcept;
+
+/// `source` is the tunnel's local address or what the outer route chose. Empty where the kernel
+/// drops: an inner packet that this kind does not carry, or whose encapsulation limit is used up.
+[[nodiscard]] std::optional<outer_headers> encapsulate(const tunnel& through,
+                                                       const ip_address& source,
+                                                       const ip_address& remote,
+                                                       const inner_packet& inner) noexcept;
+
+}  // namespace cowire::gre
