@@ -86,6 +86,7 @@ std::optional<outer_headers> encapsulate(const tunnel& through, const ip_address
                                          const inner_packet& inner) noexcept {
   const bool v4 = through.outer == ip_family::v4;
   const bool inner_v4 = inner.family == ip_family::v4;
+  if (!(inner_v4 ? through.carries_ipv4 : through.carries_ipv6)) return std::nullopt;
   std::uint8_t protocol = IPPROTO_GRE;
   if (through.carries == carrier::ip) protocol = inner_v4 ? IPPROTO_IPIP : IPPROTO_IPV6;
 

@@ -38,7 +38,8 @@ enum class tos_rule : std::uint8_t {
 struct tunnel {
   ip_family outer = ip_family::v4;
   carrier carries = carrier::gre;
-  bool ethernet = false;    ///< The packet inside begins with an Ethernet header.
+  bool ethernet = false;  ///< The packet inside begins with an Ethernet header.
+  bool carries_ipv4 = true, carries_ipv6 = true;
   std::optional<be32> key;  ///< In every GRE header.
   tos_rule tos_by = tos_rule::odd_inherits;
   std::uint8_t tos = 0;  ///< IPv6: the fixed traffic class.

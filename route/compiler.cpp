@@ -199,6 +199,8 @@ class compiler::implementation {
   [[nodiscard]] bool matters_to_hosts(const ip_prefix& prefix) const;
 
   void rebuild_everything();
+  void list_tunnels();
+  [[nodiscard]] bool tunnels_may_move(const mirror_changes& changes) const;
   void build_family(ip_family family);
   [[nodiscard]] std::vector<region> list_regions(ip_family family);
   void derive_all(ip_family family);
@@ -244,6 +246,7 @@ class compiler::implementation {
   detail::egress_slots egress_;
   bool egress_changed_ = false;
   bool rebuild_ = true;
+  std::map<std::uint32_t, ip_address> tunnels_;  ///< Remote address by ifindex.
 
   std::vector<table_record> tables_;
   std::vector<std::uint16_t> class_index_;
@@ -921,6 +924,10 @@ void compiler::implementation::incorporate() {
   const bool links = std::exchange(egress_changed_, false) || !changes.links.empty();
   if (links) hops_->rebuild_if([](const detail::hop_key&) { return true; });
   for (const neighbour_key& key : changes.neighbours) hops_->rebuild_neighbour(key);
+  if (everything || !changes.links.empty()) list_tunnels();
+  if (!links && (everything || tunnels_may_move(changes)))
+    hops_->rebuild_if(
+        [this](const detail::hop_key& key) { return tunnels_.contains(key.interface_index); });
   if (everything) {
     rebuild_everything();
     return;
@@ -933,6 +940,28 @@ void compiler::implementation::incorporate() {
                       neighbours_look_different(of(family), changes));
   for (family_state& family : families_)
     if (family.situations.wants_purge()) purge(family);
+}
+
+void compiler::implementation::list_tunnels() {
+  tunnels_.clear();
+  for (const auto& [index, device] : state_.devices())
+    if (const auto* info = std::get_if<netlink::tunnel_info>(&device.link.info))
+      tunnels_.emplace(index, info->remote);
+}
+
+/// Whether the outer route of some tunnel, or its next hop's MAC address, may be another one now.
+bool compiler::implementation::tunnels_may_move(const mirror_changes& changes) const {
+  if (tunnels_.empty()) return false;
+  if (changes.decisions_v4 || changes.decisions_v6 || !changes.nexthops.empty() ||
+      !changes.neighbours.empty())
+    return true;
+  return std::ranges::any_of(tunnels_, [&](const auto& tunnel) {
+    const ip_address& remote = tunnel.second;
+    return std::ranges::any_of(
+               changes.routes,
+               [&](const auto& route) { return route.destination.contains(host_prefix(remote)); }) ||
+           std::ranges::find(changes.path_mtus, remote) != changes.path_mtus.end();
+  });
 }
 
 void compiler::implementation::set_egress(std::uint32_t interface_index, egress_slot slot) {

@@ -304,7 +304,13 @@ void route_service::on(netlink::events::change& e) {
   mirror_.apply(e.value, changes, message_origin::notification);
   mirror_changes ignored;
   if (candidate_) candidate_->apply(e.value, ignored, message_origin::notification);
-  if (std::holds_alternative<netlink::link>(e.value)) links_changed_ = true;
+  if (const auto* link = std::get_if<netlink::link>(&e.value)) {
+    links_changed_ = true;
+    // A change of a tunnel is announced with its former flags and MTU (net/ipv4/ip_tunnel.c emits
+    // before ip_gre.c copies them).
+    if (std::holds_alternative<netlink::tunnel_info>(link->info))
+      monitor_.request_refresh({netlink::object_kind::link, {}});
+  }
   if (changes.refresh_advised) {
     monitor_.request_refresh({netlink::object_kind::nexthop, {}});
     monitor_.request_refresh({netlink::object_kind::route, {}});

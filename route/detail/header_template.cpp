@@ -3,6 +3,7 @@
 #include <cowire/base/checksum.hpp>
 #include <cowire/route/detail/cover.hpp>
 #include <cowire/route/detail/header_template.hpp>
+#include <cowire/route/detail/tunnel.hpp>
 
 #include <linux/if.h>
 #include <linux/if_arp.h>
@@ -19,6 +20,7 @@ namespace {
 
 constexpr std::uint16_t ethertype_ipv4 = 0x0800, ethertype_ipv6 = 0x86dd;
 constexpr std::size_t udp_size = 8, ipv4_size = 20, ipv6_size = 40;
+constexpr std::size_t ethernet_size_max = 18;  // With one tag.
 constexpr std::uint8_t udp_protocol = 17;
 // Fields that a hop lacks are written here, below the start of every frame.
 constexpr std::uint8_t dead_offset = 0;
@@ -29,9 +31,6 @@ bool one_of(const std::string& kind, const std::array<std::string_view, N>& kind
 }
 
 constexpr std::array<std::string_view, 4> direct_kinds = {"", "veth", "dummy", "tun"};
-constexpr std::array<std::string_view, 15> tunnel_kinds = {
-    "gre",    "gretap", "erspan", "ip6gre",    "ip6gretap", "ip6erspan", "ipip", "sit",
-    "ip6tnl", "vxlan",  "geneve", "wireguard", "xfrm",      "vti",       "vti6"};
 
 std::optional<divert_reason> obstacle(const mirror& state, const mirror::device& device) {
   if (!device.up() || !has_carrier(device.link)) return divert_reason::egress_down;
@@ -60,8 +59,12 @@ class template_writer {
  public:
   explicit template_writer(hop& to) noexcept : to_(to) {}
 
+  /// The lowest bytes stay dead.
+  [[nodiscard]] bool fits(std::size_t size) const noexcept {
+    return length_ + size <= header_capacity - 2;
+  }
   std::byte* prepend(std::size_t size) noexcept {
-    COWIRE_ASSERT(length_ + size <= header_capacity);
+    COWIRE_ASSERT(fits(size));
     length_ += size;
     return to_.header + header_capacity - length_;
   }
@@ -117,7 +120,7 @@ egress_choice egress_of(const mirror& state, std::uint32_t interface_index) {
   const mirror::device* device = state.find_device(interface_index);
   if (device == nullptr) return divert(divert_reason::egress_down);
   const netlink::link& link = device->link;
-  if (one_of(link.kind, tunnel_kinds)) return divert(divert_reason::tunnel);
+  if (is_tunnel_kind(link.kind)) return divert(divert_reason::tunnel);
   if ((link.flags & IFF_LOOPBACK) != 0) return divert(divert_reason::unsupported_device);
   if (const auto reason = obstacle(state, *device)) return divert(*reason);
   if (one_of(link.kind, direct_kinds)) return {std::nullopt, interface_index, {}};
@@ -139,47 +142,129 @@ hop divert_hop(divert_reason reason) noexcept {
   return made;
 }
 
-hop build_hop(const mirror& state, const egress_slots& slots, const hop_key& key) {
-  const egress_choice egress = egress_of(state, key.interface_index);
-  if (egress.divert) return divert_hop(*egress.divert);
-  if (key.needs_identification) return divert_hop(divert_reason::needs_identification);
-  const auto slot = slots.find(egress.interface_index);
-  if (slot == slots.end()) return divert_hop(divert_reason::no_egress_socket);
-  const auto mac =
-      key.next_hop ? resolved_mac(state, key.interface_index, *key.next_hop) : std::nullopt;
-  if (!mac) return divert_hop(divert_reason::neighbour_unresolved);
+namespace {
 
-  const netlink::link& link = state.find_device(key.interface_index)->link;
-  const std::uint32_t mtu = key.route_mtu != 0 ? std::min(key.route_mtu, link.mtu) : link.mtu;
-  const bool v4 = key.family == ip_family::v4;
-  const std::size_t overhead = (v4 ? ipv4_size : ipv6_size) + udp_size;
-  if (mtu < overhead) return divert_hop(divert_reason::exceeds_mtu);
+/// Builds one hop: the datagram's own headers, then layer by layer what each device on its way
+/// puts in front.
+class hop_maker {
+ public:
+  hop_maker(const mirror& state, const egress_slots& slots, const hop_key& key)
+      : state_(state), slots_(slots), key_(key), writer_(made_) {}
 
-  hop made{};
-  template_writer writer(made);
-  writer.prepend(udp_size);
-  if (v4)
-    prepend_ipv4(writer, made, key);
-  else
-    prepend_ipv6(writer, made, key);
-  const be16 protocol = be16::from_host(udp_protocol);
-  made.udp_sum = std::uint32_t{sum_of(key.source.bytes().data(), key.source.size())} + protocol.raw;
-
-  writer.prepend16(v4 ? ethertype_ipv4 : ethertype_ipv6);
-  if (egress.tag) {
-    writer.prepend16(egress.tag->id);
-    writer.prepend16(egress.tag->protocol.host());
+  hop make() {
+    if (const auto reason = build()) return divert_hop(*reason);
+    return made_;
   }
-  std::memcpy(writer.prepend(6), link.address.data(), 6);
-  std::memcpy(writer.prepend(6), mac->bytes.data(), 6);
 
-  made.header_length = writer.length();
-  made.outer_length_offset = dead_offset;
-  made.outer_checksum_offset = dead_offset;
-  made.max_payload = static_cast<std::uint16_t>(std::min<std::size_t>(mtu, 0xffff) - overhead);
-  made.egress = slot->second;
-  made.interface_index = egress.interface_index;
-  return made;
+ private:
+  using refusal = std::optional<divert_reason>;
+
+  refusal build() {
+    const bool v4 = key_.family == ip_family::v4;
+    writer_.prepend(udp_size);
+    if (v4)
+      prepend_ipv4(writer_, made_, key_);
+    else
+      prepend_ipv6(writer_, made_, key_);
+    const be16 protocol = be16::from_host(udp_protocol);
+    made_.udp_sum =
+        std::uint32_t{sum_of(key_.source.bytes().data(), key_.source.size())} + protocol.raw;
+
+    packet_ = {key_.family, key_.tos, key_.hop_limit, !key_.needs_identification, {}};
+    std::uint32_t index = key_.interface_index;
+    std::optional<ip_address> next_hop = key_.next_hop;
+    std::uint32_t mtu = key_.route_mtu;
+    for (std::size_t level = 0;; ++level) {
+      const mirror::device* device = state_.find_device(index);
+      if (device == nullptr) return divert_reason::egress_down;
+      const netlink::link& link = device->link;
+      limit_to(mtu != 0 ? std::min(mtu, link.mtu) : link.mtu);
+      if (!is_tunnel_kind(link.kind)) return leave(link, next_hop);
+      const auto through = tunnel_of(link);
+      if (const auto* reason = std::get_if<divert_reason>(&through)) return *reason;
+      if (!device->up()) return divert_reason::egress_down;
+      if (level == outer_headers_max) return divert_reason::tunnel_depth;
+      const auto& tunnel = std::get<gre::tunnel>(through);
+      if (tunnel.ethernet)
+        if (const auto reason = prepend_ethernet(link, next_hop, {})) return reason;
+      const auto under = underlay_of(state_, link, tunnel, packet_);
+      if (const auto* reason = std::get_if<divert_reason>(&under)) return *reason;
+      const auto& route = std::get<underlay>(under);
+      if (const auto reason = enter(link, tunnel, route.source, made_.outer[level])) return reason;
+      index = route.interface_index;
+      next_hop = route.next_hop;
+      mtu = route.mtu;
+    }
+  }
+
+  /// A packet of the layer that was just built has to fit.
+  void limit_to(std::uint32_t mtu) noexcept {
+    const std::ptrdiff_t room = std::ptrdiff_t{std::min(mtu, 0xffffu)} - writer_.length();
+    room_ = std::min(room_, room);
+  }
+
+  refusal enter(const netlink::link& link, const gre::tunnel& tunnel, const ip_address& source,
+                outer_header& patch) {
+    const auto& remote = std::get<netlink::tunnel_info>(link.info).remote;
+    const auto outer = gre::encapsulate(tunnel, source, remote, packet_);
+    if (!outer) return divert_reason::tunnel;
+    if (!writer_.fits(outer->size)) return divert_reason::tunnel_depth;
+    std::byte* ip = writer_.prepend(outer->size);
+    std::memcpy(ip, outer->bytes().data(), outer->size);
+    const bool v4 = tunnel.outer == ip_family::v4;
+    if (v4 && !outer->packet.dont_fragment) return divert_reason::needs_identification;
+    patch.length_base = static_cast<std::uint16_t>(writer_.length() - (v4 ? 0 : ipv6_size));
+    patch.length_offset = writer_.offset(v4 ? 2 : 4);
+    patch.checksum_offset = v4 ? writer_.offset(10) : dead_offset;
+    if (v4) patch.sum = sum_of(ip, ipv4_size);
+    packet_ = outer->packet;
+    return std::nullopt;
+  }
+
+  refusal prepend_ethernet(const netlink::link& link, const std::optional<ip_address>& next_hop,
+                           const std::optional<netlink::vlan_info>& tag) {
+    const auto mac = next_hop ? resolved_mac(state_, link.index, *next_hop) : std::nullopt;
+    if (!mac) return divert_reason::neighbour_unresolved;
+    if (!writer_.fits(ethernet_size_max)) return divert_reason::tunnel_depth;
+    writer_.prepend16(packet_.family == ip_family::v4 ? ethertype_ipv4 : ethertype_ipv6);
+    if (tag) {
+      writer_.prepend16(tag->id);
+      writer_.prepend16(tag->protocol.host());
+    }
+    std::memcpy(writer_.prepend(6), link.address.data(), 6);
+    std::memcpy(writer_.prepend(6), mac->bytes.data(), 6);
+    return std::nullopt;
+  }
+
+  /// The last layer: the device below is one that frames are given to.
+  refusal leave(const netlink::link& link, const std::optional<ip_address>& next_hop) {
+    const egress_choice egress = egress_of(state_, link.index);
+    if (egress.divert) return egress.divert;
+    if (key_.needs_identification) return divert_reason::needs_identification;
+    const auto slot = slots_.find(egress.interface_index);
+    if (slot == slots_.end()) return divert_reason::no_egress_socket;
+    if (const auto reason = prepend_ethernet(link, next_hop, egress.tag)) return reason;
+    if (room_ < 0) return divert_reason::exceeds_mtu;
+    made_.header_length = writer_.length();
+    made_.max_payload = static_cast<std::uint16_t>(room_);
+    made_.egress = slot->second;
+    made_.interface_index = egress.interface_index;
+    return std::nullopt;
+  }
+
+  const mirror& state_;
+  const egress_slots& slots_;
+  const hop_key& key_;
+  hop made_{};
+  template_writer writer_;
+  gre::inner_packet packet_;
+  std::ptrdiff_t room_ = 0xffff;  ///< For the payload.
+};
+
+}  // namespace
+
+hop build_hop(const mirror& state, const egress_slots& slots, const hop_key& key) {
+  return hop_maker(state, slots, key).make();
 }
 
 }  // namespace cowire::detail

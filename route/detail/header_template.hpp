@@ -41,7 +41,7 @@ struct egress_choice {
 };
 
 /// Ethernet devices serve themselves, VLAN devices are a tag on the device below. Everything else
-/// is diverted.
+/// is diverted, tunnels too: their outer datagrams have a route and an egress of their own.
 [[nodiscard]] egress_choice egress_of(const mirror& state, std::uint32_t interface_index);
 
 using egress_slots = std::map<std::uint32_t, egress_slot>;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/route/detail/path_facts.hpp>
+#include <cowire/route/detail/tunnel.hpp>
 
 #include <linux/rtnetlink.h>
 
@@ -47,7 +48,10 @@ std::optional<hop_key> hop_key_of(const mirror& state, const decision& decided,
   hop_key key;
   key.interface_index = member.interface_index;
   key.family = region.family();
-  if (member.gateway)
+  const mirror::device* device = state.find_device(member.interface_index);
+  if (device != nullptr && is_point_to_point_tunnel(device->link))
+    key.next_hop = std::nullopt;  // All destinations through it are one hop.
+  else if (member.gateway)
     key.next_hop = member.gateway;
   else if (region.is_host())
     key.next_hop = region.address();

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/route/detail/resolve_by_search.hpp>
+#include <cowire/route/detail/tunnel.hpp>
+
+#include <linux/if.h>
+#include <linux/if_tunnel.h>
+#include <linux/ip6_tunnel.h>
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace cowire::detail {
+namespace {
+
+constexpr std::array<std::string_view, 15> tunnel_kinds = {
+    "gre",    "gretap", "erspan", "ip6gre",    "ip6gretap", "ip6erspan", "ipip", "sit",
+    "ip6tnl", "vxlan",  "geneve", "wireguard", "xfrm",      "vti",       "vti6"};
+
+// As netlink has them: GRE_CSUM and its neighbours of linux/if_tunnel.h in host order.
+constexpr std::uint16_t gre_checksum = 0x8000, gre_key = 0x2000, gre_sequence = 0x1000;
+// Recursion and strict-route bits, which the kernel copies into the header.
+constexpr std::uint16_t gre_copied_bits = 0x0f00;
+// Set by the kernel once local and remote allow it to transmit (include/net/ip6_tunnel.h).
+constexpr std::uint32_t ip6_can_transmit = 0x10000;
+
+bool is_ethernet_kind(std::string_view kind) noexcept { return kind.ends_with("tap"); }
+
+std::optional<gre::tunnel> shape_of(std::string_view kind) {
+  gre::tunnel shape;
+  if (kind == "gre" || kind == "gretap" || kind == "ipip") {
+    shape.tos_by = gre::tos_rule::odd_inherits;
+  } else if (kind == "sit") {
+    shape.tos_by = gre::tos_rule::one_inherits;
+  } else if (kind == "ip6gre" || kind == "ip6gretap" || kind == "ip6tnl") {
+    shape.outer = ip_family::v6;
+    shape.tos_by = kind == "ip6tnl" ? gre::tos_rule::flag_ecn : gre::tos_rule::flag_plain;
+  } else {
+    return std::nullopt;
+  }
+  if (kind == "ipip" || kind == "sit" || kind == "ip6tnl") shape.carries = gre::carrier::ip;
+  shape.ethernet = is_ethernet_kind(kind);
+  return shape;
+}
+
+}  // namespace
+
+bool is_tunnel_kind(std::string_view kind) noexcept {
+  return std::ranges::find(tunnel_kinds, kind) != tunnel_kinds.end();
+}
+
+bool is_point_to_point_tunnel(const netlink::link& link) noexcept {
+  const auto* info = std::get_if<netlink::tunnel_info>(&link.info);
+  return info != nullptr && !is_ethernet_kind(link.kind) && !info->remote.is_unspecified();
+}
+
+std::variant<gre::tunnel, divert_reason> tunnel_of(const netlink::link& link) {
+  const auto shape = shape_of(link.kind);
+  const auto* info = std::get_if<netlink::tunnel_info>(&link.info);
+  if (!shape || info == nullptr) return divert_reason::tunnel;
+  if (info->collect_metadata) return divert_reason::tunnel_external;
+  if (link.lower_in_other_namespace) return divert_reason::tunnel_namespace;
+  if (info->encapsulation_type != TUNNEL_ENCAP_NONE) return divert_reason::tunnel_encapsulation;
+  if (info->remote.is_unspecified() || info->remote.is_multicast())
+    return divert_reason::tunnel_without_remote;
+
+  gre::tunnel made = *shape;
+  if (made.carries == gre::carrier::ip) {
+    const auto admits = [&](std::uint8_t protocol) {
+      return info->protocol == 0 || info->protocol == protocol;
+    };
+    // sit hands IPv4 to the rules of ipip.
+    made.carries_ipv4 = link.kind != "sit" && admits(IPPROTO_IPIP);
+    made.carries_ipv6 = link.kind != "ipip" && admits(IPPROTO_IPV6);
+  } else {
+    if ((info->output_flags & gre_sequence) != 0) return divert_reason::tunnel_sequence;
+    if ((info->output_flags & gre_checksum) != 0) return divert_reason::tunnel_checksum;
+    if ((info->output_flags & gre_copied_bits) != 0) return divert_reason::tunnel;
+    if ((info->output_flags & gre_key) != 0) made.key = info->output_key;
+  }
+  made.ttl = info->ttl;
+  made.tos = info->tos;
+  made.pmtu_discovery = info->pmtu_discovery;
+  made.ignore_df = info->ignore_df;
+  if (made.outer == ip_family::v4) return made;
+  if ((info->flags & ip6_can_transmit) == 0 || info->local.is_unspecified())
+    return divert_reason::tunnel_underlay;
+  // The sender's mark would steer the outer route.
+  if ((info->flags & IP6_TNL_F_USE_ORIG_FWMARK) != 0) return divert_reason::tunnel;
+  // IP6_TNL_F_USE_ORIG_FLOWLABEL changes nothing: inner labels are 0 (header_template.hpp).
+  const std::uint32_t flow_info = info->flow_info.host();
+  made.tos = static_cast<std::uint8_t>(flow_info >> 20);
+  made.flow_label = flow_info & 0xfffff;
+  made.inherits_traffic_class = (info->flags & IP6_TNL_F_USE_ORIG_TCLASS) != 0;
+  if ((info->flags & IP6_TNL_F_IGN_ENCAP_LIMIT) == 0) made.encap_limit = info->encap_limit;
+  return made;
+}
+
+std::variant<underlay, divert_reason> underlay_of(const mirror& state, const netlink::link& link,
+                                                  const gre::tunnel& through,
+                                                  const gre::inner_packet& packet) {
+  const auto& info = std::get<netlink::tunnel_info>(link.info);
+  flow outer;
+  outer.destination = info.remote;
+  if (!info.local.is_unspecified()) {
+    if (!state.is_local_address(info.local)) return divert_reason::tunnel_underlay;
+    (through.outer == ip_family::v4 ? outer.cls.source_v4 : outer.cls.source_v6) = info.local;
+  }
+  outer.cls.mark = info.fwmark;
+  outer.cls.tos = gre::routing_tos(through, packet);
+  outer.cls.output_interface = info.link;
+  outer.cls.ip_protocol = through.carries == gre::carrier::gre ? IPPROTO_GRE
+                          : packet.family == ip_family::v4     ? IPPROTO_IPIP
+                                                               : IPPROTO_IPV6;
+  const resolution route = resolve_by_search(state, outer, route_question::get_route);
+  if (route.error != 0) return divert_reason::tunnel_underlay;
+  if (route.divert) return *route.divert;
+  if (route.mtu_locked) return divert_reason::needs_identification;
+  if (route.shares.size() > 1) return divert_reason::tunnel_multipath;
+  const path_member& member = route.members.at(route.chosen);
+  if (!member.source || member.interface_index == link.index) return divert_reason::tunnel_underlay;
+  const mirror::device* device = state.find_device(member.interface_index);
+  const std::uint32_t mtu = device != nullptr ? std::min(route.mtu, device->link.mtu) : 0;
+  return underlay{member.interface_index, member.gateway.value_or(info.remote), *member.source,
+                  mtu};
+}
+
+}  // namespace cowire::detail
