@@ -81,6 +81,22 @@ std::uint8_t routing_tos(const tunnel& through, const inner_packet& inner) noexc
   return through.outer == ip_family::v4 ? static_cast<std::uint8_t>(tos & ~ecn_mask) : tos;
 }
 
+inner_packet as_ip_tunnel_sees(const tunnel& through, const inner_packet& carried,
+                               const std::byte* innermost) noexcept {
+  if (through.tos_by != tos_rule::odd_inherits) return carried;
+  const auto byte = [&](std::size_t i) { return std::to_integer<unsigned>(innermost[i]); };
+  inner_packet seen = carried;
+  if (carried.family == ip_family::v4) {
+    seen.tos = static_cast<std::uint8_t>(byte(1));
+    seen.hop_limit = static_cast<std::uint8_t>(byte(8));
+    seen.dont_fragment = (byte(6) & 0x40) != 0;
+  } else {
+    seen.tos = static_cast<std::uint8_t>(byte(0) << 4 | byte(1) >> 4);
+    seen.hop_limit = static_cast<std::uint8_t>(byte(7));
+  }
+  return seen;
+}
+
 std::optional<outer_headers> encapsulate(const tunnel& through, const ip_address& source,
                                          const ip_address& remote,
                                          const inner_packet& inner) noexcept {

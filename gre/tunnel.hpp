@@ -81,6 +81,13 @@ struct outer_headers {
 /// The route of the outer packet is looked up with this TOS: ECN bits do not steer it.
 [[nodiscard]] std::uint8_t routing_tos(const tunnel& through, const inner_packet& inner) noexcept;
 
+/// What a tunnel over IPv4 takes for the packet inside when that already is a tunnel's: the driver
+/// looks at the innermost IP header (`innermost`, its first 20 bytes), and reads it as if it were of
+/// the family of the packet that it carries (net/ipv4/ip_tunnel.c with skb_inner_network_header(),
+/// which the first encapsulation alone sets). The tunnels over IPv6, and sit, look at the packet.
+[[nodiscard]] inner_packet as_ip_tunnel_sees(const tunnel& through, const inner_packet& carried,
+                                             const std::byte* innermost) noexcept;
+
 /// `source` is the tunnel's local address or what the outer route chose. Empty where the kernel
 /// drops: an inner packet that this kind does not carry, or whose encapsulation limit is used up.
 [[nodiscard]] std::optional<outer_headers> encapsulate(const tunnel& through,

@@ -171,6 +171,7 @@ class hop_maker {
         std::uint32_t{sum_of(key_.source.bytes().data(), key_.source.size())} + protocol.raw;
 
     packet_ = {key_.family, key_.tos, key_.hop_limit, !key_.needs_identification, {}};
+    const std::byte* const innermost = made_.header + writer_.offset(0);
     std::uint32_t index = key_.interface_index;
     std::optional<ip_address> next_hop = key_.next_hop;
     std::uint32_t mtu = key_.route_mtu;
@@ -187,6 +188,7 @@ class hop_maker {
       const auto& tunnel = std::get<gre::tunnel>(through);
       if (tunnel.ethernet)
         if (const auto reason = prepend_ethernet(link, next_hop, {})) return reason;
+      if (level > 0) packet_ = gre::as_ip_tunnel_sees(tunnel, packet_, innermost);
       const auto under = underlay_of(state_, link, tunnel, packet_);
       if (const auto* reason = std::get_if<divert_reason>(&under)) return *reason;
       const auto& route = std::get<underlay>(under);

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every kind of tunnel and every parameter that shapes its outer headers: frames of the kernel's
+// tunnel driver and frames of the fast path, byte for byte.
+#include <tests/async/frame_capture.hpp>
+
+#include <map>
+
+namespace cowire::test {
+namespace {
+
+/// One tunnel device: how `ip link add NAME type` makes it, and which families go through.
+struct tunnel_spec {
+  std::string parameters;
+  bool carries_ipv4 = true, carries_ipv6 = true;
+  /// What keeps the fast path from serving it; empty = it does.
+  std::string diverted_as{};
+};
+
+/// Bytes of UDP payload, and the sockets that send them.
+const std::vector<std::size_t> small_sizes = {1, 1232};
+const std::vector<sending_options> senders = {
+    {.port = 8001},
+    {.tos = 0x01, .port = 8002},
+    {.tos = 0x02, .ttl = 37, .port = 8003},
+    {.tos = 0x03, .port = 8004},
+    {.tos = 0xb8, .ttl = 1, .port = 8005},
+    {.tos = 0xff, .ttl = 255, .port = 8006},
+};
+
+class tunnel_fidelity : public two_hosts {
+ protected:
+  void SetUp() override {
+    two_hosts::SetUp();
+    if (IsSkipped()) return;
+    ::alarm(900);
+    if (std::system("ip link add probe type gre local 10.77.1.1 remote 10.77.1.2 2>/dev/null") != 0)
+      GTEST_SKIP() << "the kernel has no ip_gre";
+    (*a)("ip link del probe");
+    (*a)(
+        "sysctl -qw net.ipv6.auto_flowlabels=0 net.ipv6.conf.default.addr_gen_mode=1 "
+        "net.ipv6.conf.default.router_solicitations=0");
+    // The remotes are nobody's, so nobody answers; B sees the frames and drops them.
+    (*b)("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0");
+    (*a)("ip route add 198.18.0.0/15 via 10.77.1.2");
+    (*a)("ip route add fd99::/16 via fd77:1::2");
+    resolve("10.77.1.2");
+    resolve("fd77:1::2");
+    for (const char* gateway : {"10.77.1.2", "fd77:1::2"})
+      (*a)("ip neigh change " + std::string(gateway) + " dev a0 nud permanent");
+  }
+
+  static std::string device_of(std::size_t number) { return "t" + std::to_string(number); }
+  static endpoint destination(std::size_t number, ip_family family) {
+    const std::string n = std::to_string(number);
+    return to(family == ip_family::v4 ? "10.200." + n + ".2:9000" : "[fd20:" + n + "::2]:9000");
+  }
+
+  /// To a remote address of the underlay that no other tunnel has.
+  static std::string ends_of(std::size_t number, const tunnel_spec& spec) {
+    const std::string n = std::to_string(number);
+    return spec.parameters.starts_with("ip6") ? "local fd77:1::1 remote fd99::" + n
+                                              : "local 10.77.1.1 remote 198.18.0." + n;
+  }
+  void make(std::size_t number, const tunnel_spec& spec) {
+    make(number, spec, ends_of(number, spec));
+  }
+  void make(std::size_t number, const tunnel_spec& spec, const std::string& ends) {
+    const std::string device = device_of(number), n = std::to_string(number);
+    const auto space = spec.parameters.find(' ');
+    (*a)("ip link add " + device + " type " + spec.parameters.substr(0, space) + " " + ends +
+         (space == std::string::npos ? "" : spec.parameters.substr(space)));
+    (*a)("ip addr add 10.200." + n + ".1/24 dev " + device);
+    (*a)("ip link set " + device + " up");
+    if (spec.carries_ipv6) (*a)("ip addr add fd20:" + n + "::1/64 dev " + device + " nodad");
+    if (spec.parameters.find("tap") == std::string::npos) return;
+    for (const auto family : {ip_family::v4, ip_family::v6})
+      (*a)("ip neigh replace " + destination(number, family).address.to_string() + " dev " +
+           device + " lladdr 02:00:00:00:aa:" + (number % 2 != 0 ? "01" : "02") + " nud permanent");
+  }
+
+  /// Largest payload that fits: what the kernel says about the way to there.
+  std::size_t largest(const endpoint& there, std::size_t number) {
+    const std::string text = (*a)("cat /sys/class/net/" + device_of(number) + "/mtu");
+    const std::size_t headers = there.address.is_v4() ? 28 : 48;
+    return std::stoul(text) - headers;
+  }
+
+  struct question {
+    std::size_t tunnel = 0, sender = 0;
+    endpoint there;
+    std::size_t size = 0;
+  };
+
+  std::vector<question> questions_about(const std::vector<tunnel_spec>& specs) {
+    std::vector<question> out;
+    for (std::size_t i = 0; i < specs.size(); ++i)
+      for (const auto family : {ip_family::v4, ip_family::v6}) {
+        if (!(family == ip_family::v4 ? specs[i].carries_ipv4 : specs[i].carries_ipv6)) continue;
+        const endpoint there = destination(i + 1, family);
+        auto sizes = small_sizes;
+        const std::size_t edge = largest(there, i + 1);
+        for (const std::size_t size : {edge - 1, edge}) sizes.push_back(size);
+        for (std::size_t s = 0; s < senders.size(); ++s)
+          for (const std::size_t size : sizes) out.push_back({i, s, there, size});
+      }
+    return out;
+  }
+
+  void compare(const std::vector<tunnel_spec>& specs) {
+    for (std::size_t i = 0; i < specs.size(); ++i) make(i + 1, specs[i]);
+    const auto questions = questions_about(specs);
+    std::vector<std::string> names;
+    std::size_t served = 0;
+    for (const question& q : questions) {
+      names.push_back(specs[q.tunnel].parameters);
+      served += specs[q.tunnel].diverted_as.empty();
+    }
+    const auto stats = compare(questions, names, served);
+    for (const tunnel_spec& spec : specs)
+      if (!spec.diverted_as.empty()) {
+        EXPECT_TRUE(stats.diverted.contains(spec.diverted_as))
+            << spec.parameters << ": " << summary(stats);
+      }
+  }
+
+  /// All through the kernel, then all through cowire, `served` of them by its fast path.
+  transmitter_stats compare(const std::vector<question>& questions,
+                            const std::vector<std::string>& names, std::size_t served) {
+    const auto told = [&](std::size_t i) {
+      const question& q = questions[i];
+      return names[i] + " to " + q.there.to_string() + " tos " +
+             std::to_string(senders[q.sender].tos) + " ttl " +
+             std::to_string(senders[q.sender].ttl) + ", " + std::to_string(q.size) + " bytes";
+    };
+    capture wire(*b, "b0");
+    std::vector<std::string> kernel;
+    {
+      std::map<std::pair<std::size_t, ip_family>, kernel_sender> sockets;
+      for (const question& q : questions) {
+        const auto family = q.there.address.family();
+        const auto [socket, fresh] =
+            sockets.try_emplace({q.sender, family}, family, senders[q.sender]);
+        socket->second.send(q.there, patterned(q.size));
+        kernel.push_back(wire.next());
+        EXPECT_FALSE(kernel.back().empty()) << "from the kernel: " << told(kernel.size() - 1);
+      }
+    }
+    transmitter tx(small());
+    std::vector<sender> ours;
+    for (const sending_options& o : senders) ours.push_back(tx.make_sender(as_sender(o)));
+    std::size_t differences = 0;
+    for (std::size_t i = 0; i < questions.size() && differences < 10; ++i) {
+      const question& q = questions[i];
+      EXPECT_TRUE(ours[q.sender].try_send(bytes_of(patterned(q.size)), q.there));
+      const std::string frame = wire.next();
+      if (frame == kernel[i]) continue;
+      ++differences;
+      ADD_FAILURE() << told(i) << "\nkernel " << hex(kernel[i]) << "\ncowire " << hex(frame);
+    }
+    EXPECT_TRUE(drained(tx));
+    auto stats = tx.stats();
+    EXPECT_EQ(served, stats.submitted - stats.kernel_path) << summary(stats);
+    EXPECT_EQ(0u, stats.refused_total()) << summary(stats);
+    std::printf("%zu combinations, %zu of them by the fast path, %zu differ\n", questions.size(),
+                served, differences);
+    return stats;
+  }
+};
+
+TEST_F(tunnel_fidelity, gre) {
+  std::vector<tunnel_spec> specs;
+  for (const char* key : {"", " key 10", " ikey 1 okey 0x11223344"})
+    for (const char* ttl : {" ttl inherit", " ttl 64", " ttl 7"})
+      for (const char* tos : {" tos 0", " tos 0xb8", " tos inherit", " tos 0xb9"})
+        specs.push_back({std::string("gre") + key + ttl + tos});
+  compare(specs);
+}
+
+TEST_F(tunnel_fidelity, gre_without_path_mtu_discovery) {
+  std::vector<tunnel_spec> specs;
+  for (const char* ttl : {" ttl inherit", " ttl 64"})
+    for (const char* tos : {" tos 0", " tos 0x03", " tos 0xff"}) {
+      // Inner IPv6 has no DF to copy: the outer header needs an identification.
+      specs.push_back({std::string("gre nopmtudisc") + ttl + tos, true, false});
+      specs.push_back({std::string("gre nopmtudisc ignore-df") + ttl + tos, true, true,
+                       "needs_identification"});
+    }
+  compare(specs);
+}
+
+TEST_F(tunnel_fidelity, ethernet_in_gre) {
+  std::vector<tunnel_spec> specs;
+  for (const char* key : {"", " key 7"}) {
+    for (const char* ttl : {" ttl inherit", " ttl 64"})
+      for (const char* tos : {" tos 0", " tos inherit", " tos 0x10"})
+        specs.push_back({std::string("gretap") + key + ttl + tos});
+    for (const char* hops : {" hoplimit 0", " hoplimit 64"}) {
+      specs.push_back({std::string("ip6gretap") + key + hops, true, false});
+      // Two IPv6 headers, two Ethernet headers: longer than a template.
+      specs.push_back({std::string("ip6gretap") + key + hops, false, true, "tunnel_depth"});
+    }
+  }
+  compare(specs);
+}
+
+TEST_F(tunnel_fidelity, ip_in_ip) {
+  std::vector<tunnel_spec> specs;
+  for (const char* ttl : {" ttl inherit", " ttl 64"})
+    for (const char* tos : {" tos 0", " tos inherit", " tos 0xb8", " tos 0xb9"}) {
+      specs.push_back({std::string("ipip") + ttl + tos, true, false});
+      specs.push_back({std::string("sit") + ttl + tos, false, true});
+    }
+  compare(specs);
+}
+
+TEST_F(tunnel_fidelity, over_ipv6) {
+  std::vector<tunnel_spec> specs;
+  for (const char* kind : {"ip6gre", "ip6tnl mode any"})
+    for (const char* limit : {" encaplimit none", " encaplimit 4", " encaplimit 0"})
+      for (const char* hops : {" hoplimit 0", " hoplimit 33"})
+        for (const char* rest : {"", " tclass 0xb8", " tclass inherit", " flowlabel 0x12345"})
+          specs.push_back({std::string(kind) + limit + hops + rest});
+  specs.push_back({"ip6gre key 5 encaplimit none"});
+  compare(specs);
+}
+
+TEST_F(tunnel_fidelity, what_only_the_kernel_can_build) {
+  compare({
+      {"gre csum", true, true, "tunnel_checksum"},
+      {"gre encap fou encap-sport 5555 encap-dport 5556", true, true, "tunnel_encapsulation"},
+      {"ip6gre csum", true, true, "tunnel_checksum"},
+  });
+}
+
+/// Of a flow: the numbers of the two rounds differ, so only the reason is looked at.
+TEST_F(tunnel_fidelity, sequence_numbers_are_left_to_the_kernel) {
+  make(1, {"gre seq"});
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  capture wire(*b, "b0");
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(s.try_send(bytes_of("x"), destination(1, ip_family::v4)));
+    EXPECT_FALSE(wire.next().empty());
+  }
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(3u, tx.stats().diverted["tunnel_sequence"]) << summary(tx.stats());
+}
+
+/// The far end of the outer tunnel is where the inner tunnel's packets are routed.
+struct nested_spec {
+  std::string outer, inner;
+  bool carries_ipv4 = true, carries_ipv6 = true;
+};
+
+TEST_F(tunnel_fidelity, tunnel_in_tunnel) {
+  std::vector<nested_spec> specs;
+  for (const char* hidden : {" ttl 64", " ttl inherit"})
+    for (const char* tos : {" tos 0", " tos inherit"}) {
+      specs.push_back({std::string("gre") + hidden + tos, "gre key 9 ttl 33 tos 0x10"});
+      specs.push_back({std::string("gre") + hidden + tos, "gre ttl inherit tos inherit"});
+      specs.push_back({std::string("ipip") + hidden + tos, "gre ttl 33", true, true});
+      specs.push_back({std::string("gre") + hidden + tos, "ip6gre hoplimit 33", true, false});
+    }
+  specs.push_back({"ip6gre hoplimit 0 tclass inherit", "gre ttl 33 tos 0xb8", true, false});
+  specs.push_back({"ip6tnl mode any hoplimit 7", "gre ttl inherit tos inherit", true, false});
+  specs.push_back({"sit ttl 64 tos inherit", "ip6gre hoplimit 33", true, false});
+
+  std::vector<question> questions;
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const std::size_t below = 2 * i + 1, above = below + 1;
+    make(below, {specs[i].outer});
+    const bool v6 = specs[i].inner.starts_with("ip6");
+    const std::string n = std::to_string(below);
+    make(above, {specs[i].inner, specs[i].carries_ipv4, specs[i].carries_ipv6},
+         v6 ? "local fd20:" + n + "::1 remote fd20:" + n + "::2"
+            : "local 10.200." + n + ".1 remote 10.200." + n + ".2");
+    for (const auto family : {ip_family::v4, ip_family::v6}) {
+      if (!(family == ip_family::v4 ? specs[i].carries_ipv4 : specs[i].carries_ipv6)) continue;
+      for (std::size_t s = 0; s < senders.size(); ++s)
+        for (const std::size_t size : small_sizes) {
+          questions.push_back({above, s, destination(above, family), size});
+          names.push_back(specs[i].inner + " in " + specs[i].outer);
+        }
+    }
+  }
+  compare(questions, names, questions.size());
+}
+
+/// The kernel delivers through three, a template holds two.
+TEST_F(tunnel_fidelity, three_deep_is_left_to_the_kernel) {
+  make(1, {"gre ttl 64"});
+  make(2, {"gre ttl 33"}, "local 10.200.1.1 remote 10.200.1.2");
+  make(3, {"gre ttl 5"}, "local 10.200.2.1 remote 10.200.2.2");
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  capture wire(*b, "b0");
+  ASSERT_TRUE(s.try_send(bytes_of("x"), destination(3, ip_family::v4)));
+  EXPECT_FALSE(wire.next().empty());
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(1u, tx.stats().diverted["tunnel_depth"]) << summary(tx.stats());
+}
+
+}  // namespace
+}  // namespace cowire::test
