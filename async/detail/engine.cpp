@@ -292,8 +292,11 @@ std::shared_ptr<producer> engine::new_producer() {
     chosen = producers_.back().get();
     core_.attach(chosen->channel());
   });
-  std::shared_ptr<producer> handle(
-      chosen, [self = shared_from_this()](producer* idle) { self->recycle(idle); });
+  // Lets go of the engine when it runs: the deleter itself lives as long as any weak_ptr does.
+  std::shared_ptr<producer> handle(chosen, [self = shared_from_this()](producer* idle) mutable {
+    const auto owner = std::move(self);
+    owner->recycle(idle);
+  });
   chosen->lend(shared_from_this(), handle);
   return handle;
 }

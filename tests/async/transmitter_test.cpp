@@ -4,6 +4,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <iterator>
+
 namespace cowire::test {
 namespace {
 
@@ -61,6 +64,23 @@ TEST_P(transmitter_end_to_end, kernel_mode_sends_everything_through_the_backing_
 }
 
 using transmitter_set_up = two_hosts;
+
+TEST_P(transmitter_end_to_end, closes_every_descriptor_once_its_handles_are_gone) {
+  const auto open_descriptors = [] {
+    const std::filesystem::directory_iterator all("/proc/self/fd");
+    return std::distance(begin(all), end(all));
+  };
+  const auto before = open_descriptors();
+  auto config = small();
+  config.backend = GetParam();
+  {
+    transmitter tx(config);
+    auto s = tx.make_sender({.source_port = 8001});
+    ASSERT_TRUE(s.try_send(bytes_of("x"), to("10.77.1.2:9000")));
+    EXPECT_GT(open_descriptors(), before);
+  }
+  EXPECT_EQ(before, open_descriptors());
+}
 
 TEST_F(transmitter_set_up, names_an_unknown_interface) {
   auto config = small();

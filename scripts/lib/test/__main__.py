@@ -21,7 +21,8 @@ JOBS = str(os.cpu_count())
 # What ctest selects in each preset. `dev` runs everything; release shows that what users, scripts/demo
 # and scripts/bench build has no warnings; asan and tsan run the same code through a sanitizer; clang
 # shows that the other compiler takes the library, the command and the examples, and runs the fuzz
-# targets, which are real libFuzzer programs there.
+# targets, which are real libFuzzer programs there. After these, `lab` runs dev's programs again, those
+# with the label lab, in a guest whose kernel and NICs have what the host may lack.
 SELECTION = {
     "dev": [],
     "release": None,
@@ -42,6 +43,13 @@ TARGETS = {
 TSAN_ADDRESS_BITS = 28
 
 
+# The guest's NICs, and which tests they are for.
+LAB_RUNS = {"virtio": "lab", "igb": "nic"}
+LAB_TIMEOUT_S = 1800
+KNOWN = ["style", *SELECTION, "lab"]
+LAB_UNAVAILABLE = 126  # As scripts/lab says it.
+
+
 class Failed(Exception):
     """A step without which the rest of its preset is pointless."""
 
@@ -52,22 +60,21 @@ def options():
         "presets",
         nargs="*",
         metavar="PRESET",
-        help=f"which of {', '.join(SELECTION)} and style (default: all of them)",
+        help=f"which of {', '.join(KNOWN)} (default: all of them)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="style and dev without the stress tests"
     )
     chosen = parser.parse_args()
-    known = ["style", *SELECTION]
     for name in chosen.presets:
-        if name not in known:
-            parser.error(f"unknown preset '{name}'; there are {', '.join(known)}")
+        if name not in KNOWN:
+            parser.error(f"unknown preset '{name}'; there are {', '.join(KNOWN)}")
     if chosen.quick and chosen.presets:
         parser.error("--quick names its presets itself")
     if chosen.quick:
         chosen.presets = ["style", "dev"]
         SELECTION["dev"] = ["-LE", "stress"]
-    chosen.presets = chosen.presets or known
+    chosen.presets = chosen.presets or KNOWN
     return chosen
 
 
@@ -119,9 +126,43 @@ def run_ctest(preset):
     return cases
 
 
+def run_in_lab(nic, label):
+    """The tests with this label, in a guest with these NICs."""
+    out = ROOT / "build" / "dev" / f"lab-{nic}"
+    subprocess.run([*as_root(), "rm", "-rf", str(out)], check=True)
+    (ROOT / "build" / "dev" / "Testing").mkdir(exist_ok=True)
+    inside = (
+        "mount -t tmpfs tmpfs build/dev/Testing &&"  # ctest writes there; the rest is read-only.
+        " GTEST_OUTPUT=xml:$LAB_OUT/gtest-reports/"
+        f" ctest --preset dev -L '^{label}$' --output-junit $LAB_OUT/junit.xml"
+    )
+    lab = ["scripts/lab", "run", "--nic", nic, "--out", str(out), "--timeout", str(LAB_TIMEOUT_S)]
+    status = subprocess.run([*lab, "--", "bash", "-c", inside], cwd=ROOT).returncode
+    if status == LAB_UNAVAILABLE:
+        return [Case("lab", "skipped", "no guest can be had on this machine (its reason is above)")]
+    junit = out / "junit.xml"
+    cases = collect(junit, out / "gtest-reports") if junit.exists() else []
+    if (status != 0 or not cases) and all(case.outcome != "failed" for case in cases):
+        cases.append(Case(f"lab with {nic}", "failed", f"exit status {status}"))
+    return cases
+
+
+def run_lab():
+    build("dev")
+    cases = [case for nic, label in LAB_RUNS.items() for case in run_in_lab(nic, label)]
+    ran = {case.name for case in cases if case.outcome != "skipped"}
+    # Made for the other NIC.
+    return [case for case in cases if case.outcome != "skipped" or case.name not in ran]
+
+
 def run_preset(preset):
     if preset == "style":
         return style.check(ROOT)
+    if preset == "lab":
+        try:
+            return run_lab()
+        except Failed as failure:
+            return [Case("build", "failed", str(failure))]
     cases = []
     try:
         build(preset)

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// Zero-copy, on the two NICs that scripts/lab gives a guest: host A has one, host B the other.
+#include <tests/async/two_hosts.hpp>
+
+#include <cstdlib>
+#include <filesystem>
+#include <set>
+
+namespace cowire::test {
+namespace {
+
+/// "virtio_net", "igb"; empty where the device is not there.
+std::string driver_of(const std::string& device) {
+  std::error_code ec;
+  const auto link =
+      std::filesystem::read_symlink("/sys/class/net/" + device + "/device/driver", ec);
+  return ec ? std::string() : link.filename().string();
+}
+
+class zero_copy : public two_hosts {
+ protected:
+  void SetUp() override {
+    if (std::getenv("COWIRE_LAB") == nullptr || driver_of("eth1").empty())
+      GTEST_SKIP() << "needs the two NICs of scripts/lab";
+    ::alarm(300);
+    driver = driver_of("eth0");
+    a = std::make_unique<netns>();
+    b = std::make_unique<netns>();
+    run("ip link set eth0 netns " + a->name());
+    run("ip link set eth1 netns " + b->name());
+    configure(*a, "eth0", "1");
+    configure(*b, "eth1", "2");
+    inside = std::make_unique<netns::scope>(*a);
+    wait_for_the_link();
+  }
+  void TearDown() override {
+    two_hosts::TearDown();
+    if (driver.empty()) return;
+    // A dead namespace gives its NICs back, a moment later.
+    EXPECT_TRUE(
+        eventually([] { return !driver_of("eth0").empty() && !driver_of("eth1").empty(); }, 20s));
+  }
+
+  static void configure(const netns& in, const std::string& device, const std::string& host) {
+    in("ip addr add 10.77.1." + host + "/24 dev " + device);
+    in("ip addr add fd77:1::" + host + "/64 dev " + device + " nodad");
+    in("ip link set " + device + " up");
+  }
+  void wait_for_the_link() const {
+    const auto has_carrier = [](const netns& in, const char* device) {
+      return in(std::string("cat /sys/class/net/") + device + "/carrier || true") == "1\n";
+    };
+    ASSERT_TRUE(
+        eventually([&] { return has_carrier(*a, "eth0") && has_carrier(*b, "eth1"); }, 30s));
+    resolve("10.77.1.2");
+  }
+
+  /// Paced: an emulated NIC drops what comes faster than the guest reads.
+  void send_and_count(transmitter& tx, const endpoint& there, std::size_t count) {
+    udp_sink sink(*b, {ip_address::any(there.address.family()), there.port});
+    auto s = tx.make_sender({.source_port = 8001});
+    // The first datagrams go through the kernel until it has resolved the neighbour.
+    ASSERT_TRUE(eventually(
+        [&] {
+          static_cast<void>(s.try_send(bytes_of("????"), there));
+          std::this_thread::sleep_for(20ms);
+          return tx.stats().transmitted["eth0"] > 0;
+        },
+        30s))
+        << summary(tx.stats());
+    ASSERT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 20s));
+    while (sink.next(500ms)) continue;
+
+    const auto before = tx.stats();
+    std::set<std::string> seen;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::string text = std::to_string(i) + std::string(i % 1200, '.');
+      ASSERT_TRUE(s.try_send(bytes_of(text), there)) << i;
+      if (i % 8 != 7) continue;
+      std::this_thread::sleep_for(5ms);
+      while (const auto got = sink.next(0ms))
+        EXPECT_TRUE(seen.insert(got->bytes).second) << "twice";
+    }
+    while (const auto got = sink.next(2s)) EXPECT_TRUE(seen.insert(got->bytes).second) << "twice";
+    ASSERT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 20s));
+    const auto after = tx.stats();
+    EXPECT_EQ(count, seen.size()) << summary(after);
+    EXPECT_EQ(count, after.transmitted.at("eth0") - before.transmitted.at("eth0"))
+        << summary(after);
+    EXPECT_EQ(before.kernel_path, after.kernel_path) << summary(after);
+  }
+
+  void expect_zero_copy(const transmitter& tx) const {
+    const auto stats = tx.stats();
+    for (const auto& shown : stats.interfaces)
+      if (shown.name == "eth0") {
+        EXPECT_EQ(send_mode::zero_copy, shown.mode) << driver << ": " << shown.reason;
+      }
+  }
+
+  std::string driver;
+};
+
+TEST_F(zero_copy, carries_plain_datagrams) {
+  transmitter tx(small());
+  send_and_count(tx, to("10.77.1.2:9000"), 400);
+  send_and_count(tx, to("[fd77:1::2]:9000"), 400);
+  expect_zero_copy(tx);
+}
+
+TEST_F(zero_copy, carries_datagrams_in_gre_that_the_kernel_takes_out) {
+  for (const auto& [in, own, other] : {std::tuple(a.get(), "1", "2"), {b.get(), "2", "1"}}) {
+    (*in)(std::string("ip link add tunnel type gre local 10.77.1.") + own + " remote 10.77.1." +
+          other + " ttl 64");
+    (*in)(std::string("ip addr add 10.9.0.") + own + "/24 dev tunnel");
+    (*in)(std::string("ip addr add fd09::") + own + "/64 dev tunnel nodad");
+    (*in)("ip link set tunnel up");
+  }
+  transmitter tx(small());
+  send_and_count(tx, to("10.9.0.2:9000"), 400);
+  send_and_count(tx, to("[fd09::2]:9000"), 400);
+  expect_zero_copy(tx);
+}
+
+/// An empty fill ring would stop all receiving on the queue.
+TEST_F(zero_copy, leaves_the_kernels_own_receiving_alone) {
+  transmitter tx(small());
+  send_and_count(tx, to("10.77.1.2:9000"), 16);
+  expect_zero_copy(tx);
+  udp_sink here(*a, to("0.0.0.0:9100"));
+  const netns::scope there(*b);
+  const unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const auto target = detail::socket_address::from(to("10.77.1.1:9100"), 0);
+  std::size_t received = 0;
+  for (int i = 0; i < 50; ++i) {
+    ASSERT_EQ(5, ::sendto(fd.get(), "hello", 5, 0,
+                          reinterpret_cast<const sockaddr*>(&target.storage), target.size));
+    received += here.next(2s).has_value();
+  }
+  EXPECT_EQ(50u, received);
+}
+
+/// Carrier loss under load, again and again: whatever is not transmitted is accounted for.
+TEST_F(zero_copy, survives_link_flaps) {
+  transmitter tx(small());
+  send_and_count(tx, to("10.77.1.2:9000"), 16);
+  auto s = tx.make_sender({.source_port = 8002});
+  for (int flap = 0; flap < 5; ++flap) {
+    (*a)("ip link set eth0 down");
+    for (int i = 0; i < 20; ++i) static_cast<void>(s.try_send(bytes_of("x"), to("10.77.1.2:9000")));
+    (*a)("ip link set eth0 up");
+    for (int i = 0; i < 20; ++i) static_cast<void>(s.try_send(bytes_of("x"), to("10.77.1.2:9000")));
+    std::this_thread::sleep_for(50ms);
+  }
+  wait_for_the_link();
+  send_and_count(tx, to("10.77.1.2:9000"), 100);
+  const auto stats = tx.stats();
+  EXPECT_EQ(stats.submitted, stats.transmitted_total() + stats.kernel_path + stats.refused_total() +
+                                 stats.lost_in_device)
+      << summary(stats);
+}
+
+}  // namespace
+}  // namespace cowire::test
