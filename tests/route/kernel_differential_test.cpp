@@ -109,13 +109,15 @@ struct asked_flow {
 /// What a world may contain.
 enum class flavour : std::uint8_t {
   everything,
-  plain,  ///< Nothing that the kernel decides by something that cannot be seen.
+  plain,    ///< Nothing that the kernel decides by something that cannot be seen.
+  devices,  ///< As plain, over devices of all kinds.
 };
 
 /// Invents commands and questions; depends on nothing but its seed and what it is given.
 class inventor {
  public:
-  inventor(std::uint64_t seed, flavour kind) : random_(seed), plain_(kind == flavour::plain) {}
+  inventor(std::uint64_t seed, flavour kind)
+      : random_(seed), plain_(kind != flavour::everything), devices_(kind == flavour::devices) {}
 
   [[nodiscard]] std::vector<std::string> build();
   /// A few changes, links going down and up among them.
@@ -131,6 +133,8 @@ class inventor {
   }
   [[nodiscard]] std::string settings();
   [[nodiscard]] std::string links();
+  /// Makes u`n`, and below or beside it p`n`.
+  [[nodiscard]] std::string device(const std::string& n);
   [[nodiscard]] std::string random_prefix(bool v4);
   [[nodiscard]] std::string gateway(bool v4, std::uint32_t device);
   [[nodiscard]] std::string random_route(bool v4);
@@ -139,7 +143,7 @@ class inventor {
   [[nodiscard]] ip_address random_destination(bool v4, const mirror& state);
 
   std::mt19937_64 random_;
-  bool plain_;
+  bool plain_, devices_;
 };
 
 std::vector<std::string> lines_of(const std::string& text) {
@@ -186,11 +190,33 @@ std::string inventor::settings() {
   return out;
 }
 
+std::string inventor::device(const std::string& n) {
+  const std::string u = "u" + n, p = "p" + n, w = "w" + n;
+  const std::uint32_t what = devices_ ? below(10) : 0;
+  if (what < 2) return "ip link add " + u + " type veth peer name " + p + "\n";
+  const std::string made = "ip link add " + u + " type ";
+  std::string out = "ip link add " + w + " type veth peer name " + p + "\nip link set " + w +
+                    " addrgenmode none\n";
+  if (what == 2) return out + made + "dummy\n";
+  if (what == 3)
+    return out + made + "bond mode " + pick({"active-backup", "balance-xor", "802.3ad"}) +
+           " miimon 50\nip link set " + w + " master " + u + "\n";
+  out += "ip link set " + w + " up\n";
+  const std::string above = "ip link add link " + w + " name " + u + " type ";
+  if (what <= 5) return out + above + "vlan proto " + pick({"802.1q", "802.1ad"}) + " id 5\n";
+  if (what == 6) return out + above + "macvlan mode " + pick({"private", "bridge"}) + "\n";
+  out += "ip addr add 10.250." + n + ".1/24 dev " + w + "\n";
+  out += "ip addr add fd50:" + n + "::1/64 dev " + w + " nodad\n";
+  if (what == 7) return out + made + "ip6gre local fd50:" + n + "::1 remote fd50:" + n + "::2\n";
+  return out + made + pick({"gre", "gretap", "gre ttl 64 nopmtudisc"}) + " local 10.250." + n +
+         ".1 remote 10.250." + n + ".2\n";
+}
+
 std::string inventor::links() {
   std::string out = "ip link set lo up\n";
   for (std::uint32_t i = 0; i < 4; ++i) {
     const std::string n = std::to_string(i), u = "u" + n, p = "p" + n;
-    out += "ip link add " + u + " type veth peer name " + p + "\n";
+    out += device(n);
     out += "ip link set " + u + " addrgenmode none\nip link set " + p + " addrgenmode none\n";
     if (below(4) == 0) out += "ip link set " + u + " group 7\n";
     out += "ip link set " + p + " up\nip link set " + u + " up\n";
@@ -207,6 +233,9 @@ std::string inventor::links() {
   }
   if (below(2) == 0)
     out += "ip addr add 192.0.2.1/32 dev lo\nip addr add 2001:db8:ff::1/128 dev lo\n";
+  if (devices_ && below(4) == 0)
+    out += "ip link add vrf0 type vrf table 102\nip link set vrf0 up\nip link set u" +
+           std::to_string(below(4)) + " master vrf0\n";
   return out;
 }
 
@@ -833,7 +862,7 @@ struct coverage {
   }
   [[nodiscard]] bool complete(flavour kind) const {
     return members_v4 != 0 && members_v6 != 0 && groups_v4 != 0 && groups_v6 != 0 &&
-           (source_specific != 0 || kind == flavour::plain) && custom_tables != 0 &&
+           (source_specific != 0 || kind != flavour::everything) && custom_tables != 0 &&
            rejected_v4 != 0 && rejected_v6 != 0;
   }
 };
@@ -992,6 +1021,17 @@ TEST_F(KernelDifferential, PlainWorldsAreServedWhole) {
              flavour::plain);
   for (const auto& [reason, times] : tally_.diverted[1])
     EXPECT_TRUE(is_delegated(reason)) << reason << " " << times;
+}
+
+TEST_F(KernelDifferential, WorldsOfAllDevicesAgree) {
+  for (const char* kind : {"dummy", "bond", "vrf table 9", "gre remote 10.0.0.2"}) {
+    const std::string make = std::string("ip link add probe type ") + kind + " 2>/dev/null";
+    if (std::system(make.c_str()) != 0)
+      GTEST_SKIP() << "the kernel has no devices of type " << kind;
+    ASSERT_EQ(std::system("ip link del probe"), 0);
+  }
+  run_worlds(from_environment("COWIRE_SEED", 1), from_environment("COWIRE_WORLDS", 100),
+             flavour::devices);
 }
 
 TEST(Reduction, KeepsNothingButWhatTheFailureNeeds) {
