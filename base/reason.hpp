@@ -46,6 +46,8 @@
   X(rotating_default, "the kernel walks several default routes from where it last stopped")        \
   X(mixed_siblings, "IPv6 multipath whose members differ in what no message shows")                \
   X(chosen_source, "IPv6 multipath hashed with a source that the socket chose itself")             \
+  X(bound_multipath,                                                                               \
+    "IPv6 multipath with a bound device, on a kernel whose rule for it is unknown")                \
   X(source_tree, "IPv6 source-specific routes that the kernel finds or not by order of insertion") \
   X(source_policy, "IPv6 address labels or source settings that are not the kernel's defaults")    \
   X(source_tie, "addresses between which the kernel decides by what it does not announce")         \

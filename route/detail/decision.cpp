@@ -758,7 +758,6 @@ void decider::share_v6() {
   const bool object = result_.entry->route.nexthop_id != 0;
   const bool reachable = !state_.forwarding(ip_family::v6);
   std::vector<bool> good(result_.members.size());
-  std::vector<std::uint32_t> target(result_.members.size());
   std::optional<std::uint32_t> first_good;
   for (std::uint32_t i = 0; i < good.size(); ++i) {
     const path_member& member = result_.members[i];
@@ -768,6 +767,16 @@ void decider::share_v6() {
     else
       good[i] = score_v6(*result_.entry, member, reachable) >= 0;
     if (good[i] && !first_good) first_good = i;
+  }
+  if (const std::uint32_t oif = question_.cls->output_interface; oif != 0) {
+    // Seen on 7.3 and not on 6.18: the first usable member over the asked device takes everything.
+    const std::uint32_t version = state_.settings().kernel_version;
+    if (version > 6018 && version < 7003) static_cast<void>(divert(divert_reason::bound_multipath));
+    for (std::uint32_t i = 0; version >= 7003 && i < good.size(); ++i) {
+      if (!good[i] || result_.members[i].interface_index != oif) continue;
+      result_.shares.front().member = i;
+      return;
+    }
   }
   if (object) {
     share_by_bounds(good, first_good.value_or(0));

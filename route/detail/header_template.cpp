@@ -7,6 +7,8 @@
 
 #include <linux/if.h>
 #include <linux/if_arp.h>
+#include <linux/if_bonding.h>
+#include <linux/if_link.h>
 #include <linux/neighbour.h>
 
 #include <algorithm>
@@ -113,26 +115,47 @@ void prepend_ipv6(template_writer& writer, hop& to, const hop_key& key) noexcept
   to.checksum_offset = dead_offset;
 }
 
+/// The device that a frame goes to next, and what is added on the way; empty where that is more
+/// than a template can say.
+std::optional<std::uint32_t> lower_of(const netlink::link& link,
+                                      std::optional<netlink::vlan_info>& tag) {
+  if (const auto* vlan = std::get_if<netlink::vlan_info>(&link.info)) {
+    if (link.lower_in_other_namespace || vlan->has_egress_map || tag) return std::nullopt;
+    tag = *vlan;
+    return link.lower;
+  }
+  if (const auto* macvlan = std::get_if<netlink::macvlan_info>(&link.info)) {
+    // In bridge mode the kernel delivers to its neighbours on the same device, whatever their
+    // namespace.
+    constexpr std::uint32_t outward =
+        MACVLAN_MODE_PRIVATE | MACVLAN_MODE_VEPA | MACVLAN_MODE_PASSTHRU;
+    if (link.lower_in_other_namespace || (macvlan->mode & outward) == 0) return std::nullopt;
+    return link.lower;
+  }
+  if (const auto* bond = std::get_if<netlink::bond_info>(&link.info))
+    if (bond->mode == BOND_MODE_ACTIVEBACKUP && bond->active_slave != 0) return bond->active_slave;
+  return std::nullopt;
+}
+
 }  // namespace
 
 egress_choice egress_of(const mirror& state, std::uint32_t interface_index) {
   const auto divert = [](divert_reason reason) { return egress_choice{reason, 0, {}}; };
-  const mirror::device* device = state.find_device(interface_index);
-  if (device == nullptr) return divert(divert_reason::egress_down);
-  const netlink::link& link = device->link;
-  if (is_tunnel_kind(link.kind)) return divert(divert_reason::tunnel);
-  if ((link.flags & IFF_LOOPBACK) != 0) return divert(divert_reason::unsupported_device);
-  if (const auto reason = obstacle(state, *device)) return divert(*reason);
-  if (one_of(link.kind, direct_kinds)) return {std::nullopt, interface_index, {}};
-  if (link.kind != "vlan" || link.lower_in_other_namespace)
-    return divert(divert_reason::unsupported_device);
-  const auto* tag = std::get_if<netlink::vlan_info>(&link.info);
-  const mirror::device* lower = state.find_device(link.lower);
-  if (tag == nullptr || tag->has_egress_map || lower == nullptr ||
-      !one_of(lower->link.kind, direct_kinds))
-    return divert(divert_reason::unsupported_device);
-  if (const auto reason = obstacle(state, *lower)) return divert(*reason);
-  return {std::nullopt, link.lower, *tag};
+  egress_choice found{std::nullopt, interface_index, {}};
+  // One device above another at most three deep: a VLAN of a bond of a NIC.
+  for (int depth = 0; depth < 4; ++depth) {
+    const mirror::device* device = state.find_device(found.interface_index);
+    if (device == nullptr) return divert(divert_reason::egress_down);
+    const netlink::link& link = device->link;
+    if (is_tunnel_kind(link.kind)) return divert(divert_reason::tunnel);
+    if ((link.flags & IFF_LOOPBACK) != 0) return divert(divert_reason::unsupported_device);
+    if (const auto reason = obstacle(state, *device)) return divert(*reason);
+    if (one_of(link.kind, direct_kinds)) return found;
+    const auto lower = lower_of(link, found.tag);
+    if (!lower) return divert(divert_reason::unsupported_device);
+    found.interface_index = *lower;
+  }
+  return divert(divert_reason::unsupported_device);
 }
 
 hop divert_hop(divert_reason reason) noexcept {

@@ -40,8 +40,9 @@ struct egress_choice {
   std::optional<netlink::vlan_info> tag;
 };
 
-/// Ethernet devices serve themselves, VLAN devices are a tag on the device below. Everything else
-/// is diverted, tunnels too: their outer datagrams have a route and an egress of their own.
+/// Ethernet devices serve themselves, a VLAN device is a tag on the device below, a macvlan that
+/// does not bridge is another address on it, an active-backup bond is its active slave. Everything
+/// else is diverted, tunnels too: their outer datagrams have a route and an egress of their own.
 [[nodiscard]] egress_choice egress_of(const mirror& state, std::uint32_t interface_index);
 
 using egress_slots = std::map<std::uint32_t, egress_slot>;

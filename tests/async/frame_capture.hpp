@@ -89,6 +89,8 @@ class capture {
     fd_.reset(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL)));
     const int room = 64 << 20;
     ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room);
+    const int yes = 1;
+    ::setsockopt(fd_.get(), SOL_PACKET, PACKET_AUXDATA, &yes, sizeof yes);
     sockaddr_ll name{};
     name.sll_family = AF_PACKET;
     name.sll_protocol = htons(ETH_P_ALL);
@@ -101,18 +103,33 @@ class capture {
     for (;;) {
       pollfd readable{fd_.get(), POLLIN, 0};
       if (::poll(&readable, 1, static_cast<int>(timeout.count())) <= 0) return {};
-      sockaddr_ll from{};
-      socklen_t size = sizeof from;
-      char bytes[4096];
-      const auto n =
-          ::recvfrom(fd_.get(), bytes, sizeof bytes, 0, reinterpret_cast<sockaddr*>(&from), &size);
-      if (n <= 0 || from.sll_pkttype == PACKET_OUTGOING) continue;
-      std::string frame(bytes, static_cast<std::size_t>(n));
+      std::string frame = read();
+      if (frame.empty()) continue;
       if (frame_reader(frame).udp_port() == captured_port) return frame;
     }
   }
 
  private:
+  /// Empty for what leaves the interface. The kernel has taken a VLAN tag out; it is put back.
+  std::string read() {
+    sockaddr_ll from{};
+    char bytes[4096], control[256];
+    iovec room{bytes, sizeof bytes};
+    msghdr message{&from, sizeof from, &room, 1, control, sizeof control, 0};
+    const auto n = ::recvmsg(fd_.get(), &message, 0);
+    if (n <= 0 || from.sll_pkttype == PACKET_OUTGOING) return {};
+    std::string frame(bytes, static_cast<std::size_t>(n));
+    for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
+      if (c->cmsg_level != SOL_PACKET || c->cmsg_type != PACKET_AUXDATA) continue;
+      tpacket_auxdata told{};
+      std::memcpy(&told, CMSG_DATA(c), sizeof told);
+      if ((told.tp_status & TP_STATUS_VLAN_VALID) == 0) continue;
+      const be16 tag[2] = {be16::from_host(told.tp_vlan_tpid), be16::from_host(told.tp_vlan_tci)};
+      frame.insert(12, reinterpret_cast<const char*>(tag), sizeof tag);
+    }
+    return frame;
+  }
+
   unique_fd fd_;
 };
 

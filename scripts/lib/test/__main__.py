@@ -26,8 +26,8 @@ JOBS = str(os.cpu_count())
 SELECTION = {
     "dev": [],
     "release": None,
-    "asan": ["-L", "unit|namespaces|fuzz", "-LE", "stress"],
-    "tsan": ["-L", "unit|namespaces"],
+    "asan": ["-L", "unit|namespaces|fuzz", "-LE", "stress|lab"],
+    "tsan": ["-L", "unit|namespaces", "-LE", "lab"],
     "clang": ["-L", "fuzz"],
 }
 TARGETS = {

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every kind of tunnel and every parameter that shapes its outer headers: frames of the kernel's
-// tunnel driver and frames of the fast path, byte for byte.
+// Every kind of device that adds something to a frame, and every parameter that shapes it: frames of
+// the kernel's drivers and frames of the fast path, byte for byte.
 #include <tests/async/frame_capture.hpp>
 
+#include <algorithm>
+#include <initializer_list>
 #include <map>
 
 namespace cowire::test {
 namespace {
 
-/// One tunnel device: how `ip link add NAME type` makes it, and which families go through.
-struct tunnel_spec {
-  std::string parameters;
+/// One device: how `ip link add NAME type` makes it, and which families go through.
+struct device_spec {
+  std::string parameters;  ///< The kind comes first.
   bool carries_ipv4 = true, carries_ipv6 = true;
   /// What keeps the fast path from serving it; empty = it does.
   std::string diverted_as{};
@@ -27,7 +29,7 @@ const std::vector<sending_options> senders = {
     {.tos = 0xff, .ttl = 255, .port = 8006},
 };
 
-class tunnel_fidelity : public two_hosts {
+class device_fidelity : public two_hosts {
  protected:
   void SetUp() override {
     two_hosts::SetUp();
@@ -55,24 +57,36 @@ class tunnel_fidelity : public two_hosts {
     return to(family == ip_family::v4 ? "10.200." + n + ".2:9000" : "[fd20:" + n + "::2]:9000");
   }
 
+  static bool starts_with_one_of(const std::string& text,
+                                 std::initializer_list<const char*> beginnings) {
+    return std::ranges::any_of(beginnings, [&](const char* b) { return text.starts_with(b); });
+  }
   /// To a remote address of the underlay that no other tunnel has.
-  static std::string ends_of(std::size_t number, const tunnel_spec& spec) {
+  static std::string ends_of(std::size_t number, const device_spec& spec) {
+    if (starts_with_one_of(spec.parameters, {"vlan", "macvlan", "bond"})) return {};
     const std::string n = std::to_string(number);
     return spec.parameters.starts_with("ip6") ? "local fd77:1::1 remote fd99::" + n
                                               : "local 10.77.1.1 remote 198.18.0." + n;
   }
-  void make(std::size_t number, const tunnel_spec& spec) {
+  void make(std::size_t number, const device_spec& spec) {
     make(number, spec, ends_of(number, spec));
   }
-  void make(std::size_t number, const tunnel_spec& spec, const std::string& ends) {
-    const std::string device = device_of(number), n = std::to_string(number);
+  void make(std::size_t number, const device_spec& spec, const std::string& ends) {
+    const std::string device = device_of(number);
     const auto space = spec.parameters.find(' ');
-    (*a)("ip link add " + device + " type " + spec.parameters.substr(0, space) + " " + ends +
+    const bool above = starts_with_one_of(spec.parameters, {"vlan", "macvlan"});
+    (*a)("ip link add " + std::string(above ? "link a0 name " : "") + device + " type " +
+         spec.parameters.substr(0, space) + " " + ends +
          (space == std::string::npos ? "" : spec.parameters.substr(space)));
+    address(number, spec);
+  }
+  void address(std::size_t number, const device_spec& spec) {
+    const std::string device = device_of(number), n = std::to_string(number);
     (*a)("ip addr add 10.200." + n + ".1/24 dev " + device);
     (*a)("ip link set " + device + " up");
     if (spec.carries_ipv6) (*a)("ip addr add fd20:" + n + "::1/64 dev " + device + " nodad");
-    if (spec.parameters.find("tap") == std::string::npos) return;
+    if (!starts_with_one_of(spec.parameters, {"vlan", "macvlan", "bond", "gretap", "ip6gretap"}))
+      return;
     for (const auto family : {ip_family::v4, ip_family::v6})
       (*a)("ip neigh replace " + destination(number, family).address.to_string() + " dev " +
            device + " lladdr 02:00:00:00:aa:" + (number % 2 != 0 ? "01" : "02") + " nud permanent");
@@ -91,7 +105,7 @@ class tunnel_fidelity : public two_hosts {
     std::size_t size = 0;
   };
 
-  std::vector<question> questions_about(const std::vector<tunnel_spec>& specs) {
+  std::vector<question> questions_about(const std::vector<device_spec>& specs) {
     std::vector<question> out;
     for (std::size_t i = 0; i < specs.size(); ++i)
       for (const auto family : {ip_family::v4, ip_family::v6}) {
@@ -106,7 +120,7 @@ class tunnel_fidelity : public two_hosts {
     return out;
   }
 
-  void compare(const std::vector<tunnel_spec>& specs) {
+  void compare(const std::vector<device_spec>& specs) {
     for (std::size_t i = 0; i < specs.size(); ++i) make(i + 1, specs[i]);
     const auto questions = questions_about(specs);
     std::vector<std::string> names;
@@ -116,11 +130,42 @@ class tunnel_fidelity : public two_hosts {
       served += specs[q.tunnel].diverted_as.empty();
     }
     const auto stats = compare(questions, names, served);
-    for (const tunnel_spec& spec : specs)
+    for (const device_spec& spec : specs)
       if (!spec.diverted_as.empty()) {
         EXPECT_TRUE(stats.diverted.contains(spec.diverted_as))
             << spec.parameters << ": " << summary(stats);
       }
+  }
+
+  /// Whether sooner or later the fast path sends over `device` what the kernel sends, the sockets'
+  /// ports and with them the checksum aside.
+  bool agrees_with_kernel(capture& wire, const transmitter& tx, sender& ours,
+                          const kernel_sender& kernel, const endpoint& there,
+                          const std::string& device) {
+    const std::string text = patterned(100);
+    const auto comparable = [&](std::string frame) {
+      // The UDP header is right in front of the payload: its ports, its checksum.
+      if (frame.size() < text.size() + 8) return std::string();
+      const std::size_t udp = frame.size() - text.size() - 8;
+      for (const std::size_t i : {udp, udp + 1, udp + 6, udp + 7}) frame[i] = 0;
+      return frame;
+    };
+    std::string expected, got;
+    const bool agreed = eventually(
+        [&] {
+          while (!wire.next(0ms).empty()) continue;  // Of earlier attempts.
+          kernel.send(there, text);
+          expected = comparable(wire.next(300ms));
+          if (expected.empty()) return false;
+          const auto before = tx.stats().transmitted[device];
+          if (!ours.try_send(bytes_of(text), there)) return false;
+          got = comparable(wire.next(300ms));
+          return got == expected &&
+                 eventually([&] { return tx.stats().transmitted[device] > before; }, 300ms);
+        },
+        20s);
+    EXPECT_TRUE(agreed) << "kernel " << hex(expected) << "\ncowire " << hex(got);
+    return agreed;
   }
 
   /// All through the kernel, then all through cowire, `served` of them by its fast path.
@@ -167,8 +212,8 @@ class tunnel_fidelity : public two_hosts {
   }
 };
 
-TEST_F(tunnel_fidelity, gre) {
-  std::vector<tunnel_spec> specs;
+TEST_F(device_fidelity, gre) {
+  std::vector<device_spec> specs;
   for (const char* key : {"", " key 10", " ikey 1 okey 0x11223344"})
     for (const char* ttl : {" ttl inherit", " ttl 64", " ttl 7"})
       for (const char* tos : {" tos 0", " tos 0xb8", " tos inherit", " tos 0xb9"})
@@ -176,8 +221,8 @@ TEST_F(tunnel_fidelity, gre) {
   compare(specs);
 }
 
-TEST_F(tunnel_fidelity, gre_without_path_mtu_discovery) {
-  std::vector<tunnel_spec> specs;
+TEST_F(device_fidelity, gre_without_path_mtu_discovery) {
+  std::vector<device_spec> specs;
   for (const char* ttl : {" ttl inherit", " ttl 64"})
     for (const char* tos : {" tos 0", " tos 0x03", " tos 0xff"}) {
       // Inner IPv6 has no DF to copy: the outer header needs an identification.
@@ -188,8 +233,8 @@ TEST_F(tunnel_fidelity, gre_without_path_mtu_discovery) {
   compare(specs);
 }
 
-TEST_F(tunnel_fidelity, ethernet_in_gre) {
-  std::vector<tunnel_spec> specs;
+TEST_F(device_fidelity, ethernet_in_gre) {
+  std::vector<device_spec> specs;
   for (const char* key : {"", " key 7"}) {
     for (const char* ttl : {" ttl inherit", " ttl 64"})
       for (const char* tos : {" tos 0", " tos inherit", " tos 0x10"})
@@ -203,8 +248,8 @@ TEST_F(tunnel_fidelity, ethernet_in_gre) {
   compare(specs);
 }
 
-TEST_F(tunnel_fidelity, ip_in_ip) {
-  std::vector<tunnel_spec> specs;
+TEST_F(device_fidelity, ip_in_ip) {
+  std::vector<device_spec> specs;
   for (const char* ttl : {" ttl inherit", " ttl 64"})
     for (const char* tos : {" tos 0", " tos inherit", " tos 0xb8", " tos 0xb9"}) {
       specs.push_back({std::string("ipip") + ttl + tos, true, false});
@@ -213,8 +258,8 @@ TEST_F(tunnel_fidelity, ip_in_ip) {
   compare(specs);
 }
 
-TEST_F(tunnel_fidelity, over_ipv6) {
-  std::vector<tunnel_spec> specs;
+TEST_F(device_fidelity, over_ipv6) {
+  std::vector<device_spec> specs;
   for (const char* kind : {"ip6gre", "ip6tnl mode any"})
     for (const char* limit : {" encaplimit none", " encaplimit 4", " encaplimit 0"})
       for (const char* hops : {" hoplimit 0", " hoplimit 33"})
@@ -224,7 +269,72 @@ TEST_F(tunnel_fidelity, over_ipv6) {
   compare(specs);
 }
 
-TEST_F(tunnel_fidelity, what_only_the_kernel_can_build) {
+TEST_F(device_fidelity, vlan_and_macvlan) {
+  compare({
+      {"vlan proto 802.1q id 5"},
+      {"vlan proto 802.1ad id 4094"},
+      {"vlan proto 802.1q id 6 egress-qos-map 0:3", true, true, "unsupported_device"},
+      {"macvlan mode private"},
+      {"macvlan mode vepa"},
+      {"macvlan mode bridge", true, true, "unsupported_device"},
+  });
+}
+
+/// The second slave takes over when the first one loses its carrier.
+TEST_F(device_fidelity, bond_follows_its_active_slave) {
+  const device_spec bond{"bond mode active-backup miimon 20"};
+  connect(*a, "a1", *b, "b1", 2);
+  connect(*a, "a2", *b, "b2", 3);
+  (*a)("ip link add t1 type " + bond.parameters);
+  for (const char* slave : {"a1", "a2"}) {
+    (*a)(std::string("ip link set ") + slave + " down");
+    (*a)(std::string("ip link set ") + slave + " master t1");
+  }
+  address(1, bond);
+  transmitter tx(small());
+  auto ours = tx.make_sender({.source_port = 8001});
+  const kernel_sender kernel(ip_family::v4, {.port = 8002});
+  for (const char* active : {"1", "2"}) {
+    capture wire(*b, (std::string("b") + active).c_str());
+    EXPECT_TRUE(agrees_with_kernel(wire, tx, ours, kernel, destination(1, ip_family::v4),
+                                   std::string("a") + active))
+        << summary(tx.stats());
+    (*b)("ip link set b1 down");
+  }
+}
+
+/// Changed by netlink and by ioctl (whose notification is stale), moved to another underlay,
+/// deleted and made again: with each change the fast path goes on as the kernel does.
+TEST_F(device_fidelity, tunnel_that_changes_under_the_stream) {
+  connect(*a, "a1", *b, "b1", 2);
+  (*a)("ip neigh replace 10.77.2.2 dev a1 lladdr 02:00:00:00:bb:01 nud permanent");
+  make(1, {"gre ttl 64"});
+  transmitter tx(small());
+  auto ours = tx.make_sender({.source_port = 8001});
+  const kernel_sender kernel(ip_family::v4, {.port = 8002});
+  capture first(*b, "b0"), second(*b, "b1");
+  const auto follows = [&](capture& wire, const char* device) {
+    return agrees_with_kernel(wire, tx, ours, kernel, destination(1, ip_family::v4), device);
+  };
+  EXPECT_TRUE(follows(first, "a0")) << summary(tx.stats());
+  (*a)("ip link change t1 type gre local 10.77.1.1 remote 198.18.0.1 ttl 33 key 7");
+  EXPECT_TRUE(follows(first, "a0")) << "ip link change: " << summary(tx.stats());
+  (*a)("ip tunnel change t1 mode gre local 10.77.1.1 remote 198.18.0.1 ttl 12 key 9");
+  EXPECT_TRUE(follows(first, "a0")) << "ip tunnel change: " << summary(tx.stats());
+  (*a)("ip route add 198.18.0.1 via 10.77.2.2");
+  EXPECT_TRUE(follows(second, "a1")) << "underlay: " << summary(tx.stats());
+  (*a)("ip neigh replace 10.77.2.2 dev a1 lladdr 02:00:00:00:bb:02 nud permanent");
+  EXPECT_TRUE(follows(second, "a1")) << "neighbour: " << summary(tx.stats());
+  (*a)("ip route del 198.18.0.1 via 10.77.2.2");
+  EXPECT_TRUE(follows(first, "a0")) << "underlay back: " << summary(tx.stats());
+  (*a)("ip link del t1");
+  make(1, {"gre ttl inherit tos 0x10"});
+  EXPECT_TRUE(follows(first, "a0")) << "made again: " << summary(tx.stats());
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(0u, tx.stats().lost_in_device) << summary(tx.stats());
+}
+
+TEST_F(device_fidelity, what_only_the_kernel_can_build) {
   compare({
       {"gre csum", true, true, "tunnel_checksum"},
       {"gre encap fou encap-sport 5555 encap-dport 5556", true, true, "tunnel_encapsulation"},
@@ -233,7 +343,7 @@ TEST_F(tunnel_fidelity, what_only_the_kernel_can_build) {
 }
 
 /// Of a flow: the numbers of the two rounds differ, so only the reason is looked at.
-TEST_F(tunnel_fidelity, sequence_numbers_are_left_to_the_kernel) {
+TEST_F(device_fidelity, sequence_numbers_are_left_to_the_kernel) {
   make(1, {"gre seq"});
   transmitter tx(small());
   auto s = tx.make_sender({.source_port = 8001});
@@ -252,7 +362,7 @@ struct nested_spec {
   bool carries_ipv4 = true, carries_ipv6 = true;
 };
 
-TEST_F(tunnel_fidelity, tunnel_in_tunnel) {
+TEST_F(device_fidelity, tunnel_in_tunnel) {
   std::vector<nested_spec> specs;
   for (const char* hidden : {" ttl 64", " ttl inherit"})
     for (const char* tos : {" tos 0", " tos inherit"}) {
@@ -288,7 +398,7 @@ TEST_F(tunnel_fidelity, tunnel_in_tunnel) {
 }
 
 /// The kernel delivers through three, a template holds two.
-TEST_F(tunnel_fidelity, three_deep_is_left_to_the_kernel) {
+TEST_F(device_fidelity, three_deep_is_left_to_the_kernel) {
   make(1, {"gre ttl 64"});
   make(2, {"gre ttl 33"}, "local 10.200.1.1 remote 10.200.1.2");
   make(3, {"gre ttl 5"}, "local 10.200.2.1 remote 10.200.2.2");
