@@ -209,7 +209,9 @@ class hand_made_table {
   }
 
   void route(const char* prefix, std::uint32_t path_list_id, flow_class_id cls = 0) {
-    const ip_prefix p = ip_prefix::parse(prefix).value();
+    route(ip_prefix::parse(prefix).value(), path_list_id, cls);
+  }
+  void route(const ip_prefix& p, std::uint32_t path_list_id, flow_class_id cls = 0) {
     if (p.family() == ip_family::v4) {
       tries_[cls].v4.assign(to_key4(p.address()), p.length(), path_list_id);
     } else {

@@ -23,19 +23,18 @@ class test_producer {
   /// False: no free frame.
   bool send(std::span<const std::byte> payload, const request_destination& to,
             flow_class_id cls = 0, std::uint16_t source_port = 8001) {
-    if (pool.free_count() == 0) reclaim();
-    tx_request request;
-    if (!pool.try_acquire(request.frame)) return false;
-    request.payload_sum = fold_sum(copy_and_sum(pool.payload(request.frame).data(), payload));
-    request.destination = to.bytes;
-    request.destination_sum = to.sum;
-    request.destination_port = to.port;
-    request.family = to.family;
-    request.source_port = be16::from_host(source_port);
-    request.length = static_cast<std::uint16_t>(payload.size());
-    request.flow_class = cls;
-    COWIRE_ASSERT(channel.requests.try_push(request));
-    ++sent;
+    frame_index frame;
+    if (!acquire(frame)) return false;
+    const auto sum = fold_sum(copy_and_sum(pool.payload(frame).data(), payload));
+    push(frame, payload.size(), sum, to, cls, source_port);
+    return true;
+  }
+
+  /// The same with what the frame holds already, whose sum is taken to be 0.
+  bool send_in_place(std::size_t size, const request_destination& to) {
+    frame_index frame;
+    if (!acquire(frame)) return false;
+    push(frame, size, 0, to, 0, 8001);
     return true;
   }
 
@@ -49,6 +48,28 @@ class test_producer {
   frame_pool pool;
   producer_channel channel;
   std::uint64_t sent = 0;
+
+ private:
+  bool acquire(frame_index& frame) {
+    if (pool.free_count() == 0) reclaim();
+    return pool.try_acquire(frame);
+  }
+
+  void push(frame_index frame, std::size_t size, std::uint16_t payload_sum,
+            const request_destination& to, flow_class_id cls, std::uint16_t source_port) {
+    tx_request request;
+    request.frame = frame;
+    request.payload_sum = payload_sum;
+    request.destination = to.bytes;
+    request.destination_sum = to.sum;
+    request.destination_port = to.port;
+    request.family = to.family;
+    request.source_port = be16::from_host(source_port);
+    request.length = static_cast<std::uint16_t>(size);
+    request.flow_class = cls;
+    COWIRE_ASSERT(channel.requests.try_push(request));
+    ++sent;
+  }
 };
 
 }  // namespace cowire::test

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+/// A TX core on rings in plain memory, with 5 000 destinations to send to and a device that is
+/// instant: what the benchmarks of the core share. One thread uses all of it.
+#pragma once
+
+#include <cowire/xdp/tx_core.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "bench/route_table.hpp"
+#include "tests/xdp/hand_made_table.hpp"
+#include "tests/xdp/test_producer.hpp"
+
+namespace cowire::bench {
+
+inline constexpr std::size_t payload_size = 1232;
+inline constexpr std::size_t destination_count = 5000;
+inline constexpr std::uint32_t frame_count = 8192;
+inline constexpr unsigned next_hops = 16;
+
+/// Completes whatever is in the ring.
+class instant_device {
+ public:
+  [[nodiscard]] tx_queue queue() noexcept {
+    tx_queue q;
+    q.producer = &producer_;
+    q.consumer = &consumer_;
+    q.flags = &flags_;
+    q.descriptors = descriptors_.data();
+    q.size = static_cast<std::uint32_t>(descriptors_.size());
+    q.completion_producer = &completion_producer_;
+    q.completion_consumer = &completion_consumer_;
+    q.completions = completions_.data();
+    q.completion_size = static_cast<std::uint32_t>(completions_.size());
+    q.kick = [](void*) noexcept { return 0; };
+    return q;
+  }
+  void run() noexcept {
+    const std::uint32_t ready = std::atomic_ref(producer_).load(std::memory_order_acquire);
+    for (; consumer_ != ready; ++consumer_)
+      completions_[completion_producer_++ % ring] = descriptors_[consumer_ % ring].address;
+  }
+
+ private:
+  static constexpr std::uint32_t ring = 2048;
+  std::uint32_t producer_ = 0, consumer_ = 0, flags_ = 0;
+  std::uint32_t completion_producer_ = 0, completion_consumer_ = 0;
+  std::vector<tx_descriptor> descriptors_ = std::vector<tx_descriptor>(ring);
+  std::vector<std::uint64_t> completions_ = std::vector<std::uint64_t>(ring);
+};
+
+/// Which hops the routes lead to.
+enum class hop_mix : std::uint8_t {
+  plain,    ///< Ethernet and IPv4.
+  tunnels,  ///< Every other one goes through a GRE tunnel.
+};
+
+/// Always the same table and destinations for the same arguments.
+struct tx_world {
+  explicit tx_world(std::size_t routes, hop_mix mix = hop_mix::plain) {
+    std::mt19937 random(1);
+    std::vector<std::uint32_t> paths;
+    for (std::uint8_t i = 0; i < next_hops; ++i) {
+      test::hop_spec spec;
+      spec.source = ip_address::v4(0x0a000001);
+      spec.destination_mac.bytes[5] = i;
+      if (mix == hop_mix::tunnels && i % 2 != 0)
+        spec.outer = {ip_address::v4(0x0a000001), ip_address::v4(0x0a000100u + i)};
+      paths.push_back(table.add_hop(test::make_hop(spec)));
+    }
+    const auto prefixes = synthetic_table(routes, next_hops);
+    for (const table_route& r : prefixes)
+      table.route(ip_prefix(ip_address::v4(r.prefix), r.length), paths[r.value - 1]);
+    tables.store(&table.finish());
+    for (std::size_t i = 0; i < destination_count; ++i) {
+      const table_route& r = prefixes[random() % prefixes.size()];
+      const auto host = static_cast<std::uint32_t>(random()) & host_bits(r.length);
+      destinations.push_back(request_destination::from({ip_address::v4(r.prefix | host), 8000}));
+    }
+    core.attach(producer.channel);
+    core.add_port(1, 1, device.queue());
+  }
+
+  [[nodiscard]] const request_destination& next() noexcept {
+    at = at + 1 == destinations.size() ? 0 : at + 1;
+    return destinations[at];
+  }
+
+  /// A batch whose payloads lie in their frames already.
+  void send_batch_in_place() noexcept {
+    producer.reclaim();
+    for (std::size_t i = 0; i < tx_batch; ++i)
+      static_cast<void>(producer.send_in_place(payload_size, next()));
+    static_cast<void>(core.run_once());
+    device.run();
+  }
+  void send_batch_with_copy() noexcept {
+    producer.reclaim();
+    for (std::size_t i = 0; i < tx_batch; ++i) static_cast<void>(producer.send(payload, next()));
+    static_cast<void>(core.run_once());
+    device.run();
+  }
+
+  umem memory{{.frame_count = frame_count}};
+  publisher tables;
+  epoch_domain epochs;
+  doorbell control;
+  test::hand_made_table table;
+  std::vector<request_destination> destinations;
+  std::vector<std::byte> payload = std::vector<std::byte>(payload_size, std::byte{0x5a});
+  std::size_t at = 0;
+  instant_device device;
+  test::test_producer producer{memory, 0, frame_count};
+  tx_core core{memory.memory(), tables, epochs, control};
+};
+
+}  // namespace cowire::bench
