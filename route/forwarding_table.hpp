@@ -41,13 +41,6 @@ inline constexpr std::size_t destination_offset = udp_header_offset - 16;
 using egress_slot = std::uint16_t;
 inline constexpr egress_slot divert_slot = 0;
 
-/// An outer IP header of a tunnelled datagram, as the writer patches it.
-struct outer_header {
-  std::uint32_t sum;             ///< IPv4: the header without total length and checksum.
-  std::uint16_t length_base;     ///< Host order; what the payload's length is added to.
-  std::uint8_t length_offset;    ///< Where the IP length goes (be16).
-  std::uint8_t checksum_offset;  ///< Where the IPv4 header checksum goes.
-};
 /// So many tunnels inside each other have a place in a template.
 inline constexpr std::size_t outer_headers_max = 2;
 
@@ -61,16 +54,24 @@ inline constexpr std::size_t outer_headers_max = 2;
 struct alignas(64) hop {
   std::byte header[header_capacity];
 
+  // The writer loads each of these two groups as one vector, a lane for each header that has such
+  // a field: keep their order.
   std::uint32_t ip_sum;   ///< IPv4 header without total length, destination and checksum.
   std::uint32_t udp_sum;  ///< Pseudo header without destination and length (source, protocol).
-  outer_header outer[outer_headers_max];  ///< From the inside out.
+  std::uint32_t outer_sum[outer_headers_max];  ///< IPv4: as ip_sum, the destination included.
   std::uint16_t
       length_base;  ///< Host order; 28 for IPv4 (total length), 8 for IPv6 (payload length).
-  std::uint16_t max_payload;      ///< Longer payloads are diverted as exceeds_mtu.
-  egress_slot egress;             ///< divert_slot, or the socket that sends it.
-  std::uint8_t header_length;     ///< Bytes in front of the payload; at most header_capacity.
-  std::uint8_t length_offset;     ///< Where the IP length goes (be16).
-  std::uint8_t checksum_offset;   ///< Where the IPv4 header checksum goes.
+  std::uint16_t udp_length_base = 8;                   ///< Likewise for the UDP header.
+  std::uint16_t outer_length_base[outer_headers_max];  ///< Likewise; the payload is added to it.
+
+  std::uint16_t max_payload;     ///< Longer payloads are diverted as exceeds_mtu.
+  egress_slot egress;            ///< divert_slot, or the socket that sends it.
+  std::uint8_t header_length;    ///< Bytes in front of the payload; at most header_capacity.
+  std::uint8_t length_offset;    ///< Where the IP length goes (be16).
+  std::uint8_t checksum_offset;  ///< Where the IPv4 header checksum goes.
+  // Those of the outer IP headers of a tunnelled datagram, from the inside out.
+  std::uint8_t outer_length_offset[outer_headers_max];
+  std::uint8_t outer_checksum_offset[outer_headers_max];
   divert_reason reason;           ///< Why, where egress is divert_slot.
   std::uint32_t interface_index;  ///< Egress ifindex, for accounting; 0 for diverts.
 };

@@ -13,6 +13,7 @@
 #include <cowire/xdp/tx_request.hpp>
 #include <cowire/xdp/umem.hpp>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -20,56 +21,98 @@
 namespace cowire {
 
 namespace detail {
-inline void store16(std::byte* to, std::uint16_t value) noexcept {
+
+// Vectors as gcc and clang know them: whatever the processor's registers hold, and the compiler
+// splits what they do not.
+using header_block = std::uint64_t __attribute__((vector_size(32)));
+using lanes64 = std::uint64_t __attribute__((vector_size(16)));
+using lanes32 = std::uint32_t __attribute__((vector_size(16)));
+using lanes16 = std::uint16_t __attribute__((vector_size(16)));
+
+template <class T>
+[[nodiscard, gnu::always_inline]] inline T load(const void* from) noexcept {
+  T value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+template <class T>
+[[gnu::always_inline]] inline void store(std::byte* to, T value) noexcept {
   std::memcpy(to, &value, sizeof value);
 }
+
+[[gnu::always_inline]] inline void copy_block(std::byte* to, const std::byte* from) noexcept {
+  header_block block;
+  std::memcpy(&block, from, sizeof block);
+  std::memcpy(to, &block, sizeof block);
+}
+
+// One lane for each header that carries a length and a checksum: IP, UDP, and two outer IP headers.
+static_assert(outer_headers_max == 2);
+static_assert(offsetof(hop, udp_sum) == offsetof(hop, ip_sum) + 4 &&
+              offsetof(hop, outer_sum) == offsetof(hop, ip_sum) + 8);
+static_assert(offsetof(hop, udp_length_base) == offsetof(hop, length_base) + 2 &&
+              offsetof(hop, outer_length_base) == offsetof(hop, length_base) + 4);
+static_assert(offsetof(tx_request, udp_sum) == offsetof(tx_request, destination_sum) + 4);
+static_assert(offsetof(tx_request, destination_port) == offsetof(tx_request, source_port) + 2);
+
+/// The lengths in network order.
+[[nodiscard, gnu::always_inline]] inline lanes16 lengths_of(const hop& via,
+                                                            std::uint16_t length) noexcept {
+  const auto base = std::bit_cast<lanes16>(lanes64{load<std::uint64_t>(&via.length_base), 0});
+  const lanes16 host =
+      base + lanes16{length, length, length, length, length, length, length, length};
+  return host << 8 | host >> 8;
+}
+
+/// The checksums, each in the upper half of its lane of 32 bits.
+[[nodiscard, gnu::always_inline]] inline lanes16 checksums_of(const hop& via,
+                                                              const tx_request& request,
+                                                              lanes16 lengths) noexcept {
+  const auto of_lengths =
+      std::bit_cast<lanes32>(__builtin_shufflevector(lengths, lanes16{}, 0, 8, 1, 9, 2, 10, 3, 11));
+  const auto of_request =
+      std::bit_cast<lanes32>(lanes64{load<std::uint64_t>(&request.destination_sum), 0});
+  // UDP sends a computed 0 as 0xffff (RFC 768). Of a sum that is one too large the negative is the
+  // complement of the right one, except that it is 0xffff where that is 0.
+  const auto sum = std::bit_cast<lanes16>(load<lanes32>(&via.ip_sum) + of_lengths + of_request +
+                                          lanes32{0, 1, 0, 0});
+  // Ones' complement: the upper half of a sum and its halves exchanged is both halves added, and
+  // the carry.
+  const lanes16 exchanged = __builtin_shufflevector(sum, sum, 1, 0, 3, 2, 5, 4, 7, 6);
+  const auto folded =
+      std::bit_cast<lanes16>(std::bit_cast<lanes32>(sum) + std::bit_cast<lanes32>(exchanged));
+  return lanes16{0, 0xffff, 0, 0, 0, 0xffff, 0, 0xffff} - folded;
+}
+
 }  // namespace detail
 
 /// Writes the header_capacity bytes in front of `payload`. `request.length` is at most
 /// `via.max_payload`; for a hop that diverts the result is meaningless and harmless.
-inline void write_headers(std::byte* payload, const hop& via, const tx_request& request) noexcept {
+[[gnu::always_inline]] inline void write_headers(std::byte* payload, const hop& via,
+                                                 const tx_request& request) noexcept {
+  using namespace detail;
   std::byte* const header = payload - header_capacity;
-  std::memcpy(header, via.header, header_capacity);
-
-  std::uint64_t place[2], destination[2];
-  std::memcpy(place, via.header + destination_offset, sizeof place);
-  std::memcpy(destination, request.destination.data(), sizeof destination);
-  place[0] |= destination[0];
-  place[1] |= destination[1];
-  std::memcpy(header + destination_offset, place, sizeof place);
-
-  const std::uint32_t length = request.length;
-  const auto be = [](std::uint32_t v) {
-    return be16::from_host(static_cast<std::uint16_t>(v)).raw;
-  };
-  const std::uint16_t ip_length = be(via.length_base + length);
-  const std::uint16_t udp_length = be(8 + length);
-
-  // The UDP length counts twice: in the pseudo header and in the header.
-  const std::uint64_t udp_sum = std::uint64_t{via.udp_sum} + request.destination_sum +
-                                request.payload_sum + request.source_port.raw +
-                                request.destination_port.raw + udp_length + udp_length;
-  const std::uint64_t ip_sum = std::uint64_t{via.ip_sum} + request.destination_sum + ip_length;
-
-  for (const outer_header& outer : via.outer) {
-    const std::uint16_t outer_length = be(outer.length_base + length);
-    detail::store16(header + outer.length_offset, outer_length);
-    detail::store16(header + outer.checksum_offset,
-                    finish_sum(std::uint64_t{outer.sum} + outer_length));
-  }
-  detail::store16(header + via.length_offset, ip_length);
-  detail::store16(header + via.checksum_offset, finish_sum(ip_sum));
-  detail::store16(header + udp_header_offset, request.source_port.raw);
-  detail::store16(header + udp_header_offset + 2, request.destination_port.raw);
-  detail::store16(header + udp_header_offset + 4, udp_length);
-  detail::store16(header + udp_header_offset + 6, finish_udp_sum(udp_sum));
+  const lanes16 lengths = lengths_of(via, request.length);
+  const lanes16 checksums = checksums_of(via, request, lengths);
+  for (std::size_t at = 0; at < header_capacity; at += sizeof(header_block))
+    copy_block(header + at, via.header + at);
+  store(header + destination_offset,
+        load<lanes64>(via.header + destination_offset) | load<lanes64>(request.destination.data()));
+  store(header + udp_header_offset, load<std::uint32_t>(&request.source_port));
+  store<std::uint16_t>(header + udp_header_offset + 4, lengths[1]);
+  store<std::uint16_t>(header + via.outer_length_offset[0], lengths[2]);
+  store<std::uint16_t>(header + via.outer_checksum_offset[0], checksums[5]);
+  store<std::uint16_t>(header + via.outer_length_offset[1], lengths[3]);
+  store<std::uint16_t>(header + via.outer_checksum_offset[1], checksums[7]);
+  store<std::uint16_t>(header + via.length_offset, lengths[0]);
+  store<std::uint16_t>(header + via.checksum_offset, checksums[1]);
+  store<std::uint16_t>(header + udp_header_offset + 6, checksums[3]);
 }
 
 /// What the device is told about it.
-[[nodiscard]] inline tx_descriptor descriptor_of(const frame_memory& memory, const hop& via,
-                                                 const tx_request& request) noexcept {
-  return {memory.payload_address(request.frame) - via.header_length,
-          static_cast<std::uint32_t>(via.header_length) + request.length, 0};
+[[nodiscard, gnu::always_inline]] inline tx_descriptor descriptor_of(
+    std::uint64_t payload_address, const hop& via, std::uint32_t length) noexcept {
+  return {payload_address - via.header_length, via.header_length + length, 0};
 }
 
 }  // namespace cowire

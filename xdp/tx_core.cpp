@@ -98,7 +98,7 @@ class tx_core::control_side {
     COWIRE_ASSERT(slot != divert_slot && slot < max_egress_slots && find_port(slot) == nullptr);
     tx_counters::slot& counters = engine_.counters().slots[slot];
     counters.interface_index.store(interface_index, std::memory_order_relaxed);
-    ports_.push_back(std::make_unique<detail::tx_port>(slot, queue, engine_.ledger(), counters));
+    ports_.push_back(std::make_unique<detail::tx_port>(slot, queue, engine_.places(), counters));
     change([&](detail::tx_configuration& next) {
       next.ports.push_back({ports_.back().get(), std::nullopt});
     });

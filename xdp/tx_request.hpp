@@ -19,15 +19,18 @@ struct tx_request {
   /// Network order, right-aligned: an IPv4 address is in the last four bytes and the rest is zero.
   std::array<std::uint8_t, 16> destination{};
   frame_index frame = 0;
-  std::uint16_t length = 0;  ///< Payload bytes.
   flow_class_id flow_class = 0;
-  be16 source_port, destination_port;
-  std::uint16_t payload_sum = 0;      ///< Folded sum_bytes() of the payload.
-  std::uint16_t destination_sum = 0;  ///< Folded sum of `destination`.
-  std::uint32_t sender = 0;  ///< Who sent it: the kernel path finds the backing socket by it.
   ip_family family = ip_family::v4;
+  std::uint8_t zero = 0;     ///< Makes one word of the two above: requests that share a trie.
+  std::uint16_t length = 0;  ///< Payload bytes.
+  be16 source_port, destination_port;
+  std::uint32_t destination_sum = 0;  ///< Sum of `destination`.
+  /// What the UDP checksum covers and no hop knows: payload, destination, ports, and the length
+  /// in the pseudo header.
+  std::uint32_t udp_sum = 0;
+  std::uint32_t sender = 0;  ///< Who sent it: the kernel path finds the backing socket by it.
 };
-static_assert(sizeof(tx_request) == 40);
+static_assert(sizeof(tx_request) == 44);
 
 /// Right-aligned bytes and their sum, ready to be put in many requests.
 struct request_destination {
@@ -46,6 +49,24 @@ struct request_destination {
     return d;
   }
 };
+
+/// A request with all but its flow class and sender. `payload_sum` is folded.
+[[nodiscard]] inline tx_request make_request(frame_index frame, std::size_t length,
+                                             std::uint16_t payload_sum, be16 source_port,
+                                             const request_destination& to) noexcept {
+  const auto udp_length = be16::from_host(static_cast<std::uint16_t>(8 + length));
+  tx_request request;
+  request.destination = to.bytes;
+  request.frame = frame;
+  request.length = static_cast<std::uint16_t>(length);
+  request.source_port = source_port;
+  request.destination_port = to.port;
+  request.destination_sum = to.sum;
+  request.udp_sum =
+      std::uint32_t{payload_sum} + to.sum + source_port.raw + to.port.raw + udp_length.raw;
+  request.family = to.family;
+  return request;
+}
 
 /// The destination of a request as an address.
 [[nodiscard]] inline ip_address destination_of(const tx_request& request) noexcept {

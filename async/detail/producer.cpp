@@ -80,20 +80,12 @@ void producer::release(frame_index frame) noexcept {
   if (!waiters_.empty()) wake();
 }
 
-tx_request producer::make_request(const sender_state& from, frame_index frame, std::size_t length,
+tx_request producer::request_from(const sender_state& from, frame_index frame, std::size_t length,
                                   std::uint16_t sum, const endpoint& to) noexcept {
-  const auto destination = request_destination::from(to);
-  tx_request request;
-  request.destination = destination.bytes;
-  request.frame = frame;
-  request.length = static_cast<std::uint16_t>(length);
+  tx_request request =
+      make_request(frame, length, sum, from.source_port, request_destination::from(to));
   request.flow_class = from.flow_class;
-  request.source_port = from.source_port;
-  request.destination_port = destination.port;
-  request.payload_sum = sum;
-  request.destination_sum = destination.sum;
   request.sender = from.id;
-  request.family = destination.family;
   return request;
 }
 
@@ -116,7 +108,7 @@ std::error_code producer::try_send(const sender_state& from, std::span<const std
   frame_index frame;
   if (!waiters_.empty() || !take(frame)) return error::would_block;
   const auto sum = fold_sum(copy_and_sum(pool_.payload(frame).data(), bytes));
-  tx_request request = make_request(from, frame, bytes.size(), sum, to);
+  tx_request request = request_from(from, frame, bytes.size(), sum, to);
   submit({&request, 1});
   return {};
 }
@@ -128,7 +120,7 @@ std::error_code producer::send(const sender_state& from, payload&& what,
   if (!from.family_served[static_cast<std::size_t>(to.address.family())])
     return error::family_mismatch;
   const auto sum = fold_sum(sum_bytes(what.content()));
-  tx_request request = make_request(from, what.frame_, what.size(), sum, to);
+  tx_request request = request_from(from, what.frame_, what.size(), sum, to);
   what.owner_.reset();  // The frame is the TX core's now.
   submit({&request, 1});
   return {};
@@ -164,7 +156,7 @@ bool producer::advance(send_operation& op) noexcept {
       } else {
         break;
       }
-      requests[count] = make_request(*op.from, frame, content.size(), sum, destination);
+      requests[count] = request_from(*op.from, frame, content.size(), sum, destination);
     }
     if (count == 0) return false;
     submit({requests.data(), count});

@@ -194,7 +194,7 @@ class producer final : public cancellable {
   /// Submits as much as there are frames for; true when the operation is over.
   [[nodiscard]] bool advance(send_operation& op) noexcept;
   void submit(std::span<tx_request> requests) noexcept;
-  [[nodiscard]] static tx_request make_request(const sender_state& from, frame_index frame,
+  [[nodiscard]] static tx_request request_from(const sender_state& from, frame_index frame,
                                                std::size_t length, std::uint16_t sum,
                                                const endpoint& to) noexcept;
   /// Takes home what came back; true if anything did.

@@ -215,7 +215,7 @@ class hop_maker {
       const auto under = underlay_of(state_, link, tunnel, packet_);
       if (const auto* reason = std::get_if<divert_reason>(&under)) return *reason;
       const auto& route = std::get<underlay>(under);
-      if (const auto reason = enter(link, tunnel, route.source, made_.outer[level])) return reason;
+      if (const auto reason = enter(link, tunnel, route.source, level)) return reason;
       index = route.interface_index;
       next_hop = route.next_hop;
       mtu = route.mtu;
@@ -229,7 +229,7 @@ class hop_maker {
   }
 
   refusal enter(const netlink::link& link, const gre::tunnel& tunnel, const ip_address& source,
-                outer_header& patch) {
+                std::size_t level) {
     const auto& remote = std::get<netlink::tunnel_info>(link.info).remote;
     const auto outer = gre::encapsulate(tunnel, source, remote, packet_);
     if (!outer) return divert_reason::tunnel;
@@ -238,10 +238,11 @@ class hop_maker {
     std::memcpy(ip, outer->bytes().data(), outer->size);
     const bool v4 = tunnel.outer == ip_family::v4;
     if (v4 && !outer->packet.dont_fragment) return divert_reason::needs_identification;
-    patch.length_base = static_cast<std::uint16_t>(writer_.length() - (v4 ? 0 : ipv6_size));
-    patch.length_offset = writer_.offset(v4 ? 2 : 4);
-    patch.checksum_offset = v4 ? writer_.offset(10) : dead_offset;
-    if (v4) patch.sum = sum_of(ip, ipv4_size);
+    made_.outer_length_base[level] =
+        static_cast<std::uint16_t>(writer_.length() - (v4 ? 0 : ipv6_size));
+    made_.outer_length_offset[level] = writer_.offset(v4 ? 2 : 4);
+    made_.outer_checksum_offset[level] = v4 ? writer_.offset(10) : dead_offset;
+    if (v4) made_.outer_sum[level] = sum_of(ip, ipv4_size);
     packet_ = outer->packet;
     return std::nullopt;
   }

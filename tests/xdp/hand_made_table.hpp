@@ -160,8 +160,10 @@ inline void append(bytes& to, const void* from, std::size_t size) {
     const std::size_t outer = ip - 24;
     clear(outer + 2 - start, 2);
     clear(outer + 10 - start, 2);
-    h.outer[0] = {sum_of(outer - start, 20), static_cast<std::uint16_t>(24 + ip_size + 8),
-                  static_cast<std::uint8_t>(outer + 2), static_cast<std::uint8_t>(outer + 10)};
+    h.outer_sum[0] = sum_of(outer - start, 20);
+    h.outer_length_base[0] = static_cast<std::uint16_t>(24 + ip_size + 8);
+    h.outer_length_offset[0] = static_cast<std::uint8_t>(outer + 2);
+    h.outer_checksum_offset[0] = static_cast<std::uint8_t>(outer + 10);
   }
   std::memcpy(h.header + start, frame.data(), frame.size());
   h.max_payload = spec.max_payload;

@@ -57,15 +57,7 @@ class test_producer {
 
   void push(frame_index frame, std::size_t size, std::uint16_t payload_sum,
             const request_destination& to, flow_class_id cls, std::uint16_t source_port) {
-    tx_request request;
-    request.frame = frame;
-    request.payload_sum = payload_sum;
-    request.destination = to.bytes;
-    request.destination_sum = to.sum;
-    request.destination_port = to.port;
-    request.family = to.family;
-    request.source_port = be16::from_host(source_port);
-    request.length = static_cast<std::uint16_t>(size);
+    tx_request request = make_request(frame, size, payload_sum, be16::from_host(source_port), to);
     request.flow_class = cls;
     COWIRE_ASSERT(channel.requests.try_push(request));
     ++sent;

@@ -40,7 +40,11 @@ constexpr int kicks_per_batch = 4;
 
 /// Requests with equal keys share a trie.
 [[nodiscard]] std::uint32_t trie_key(const tx_request& request) noexcept {
-  return std::uint32_t{request.flow_class} << 1 | static_cast<std::uint32_t>(request.family);
+  static_assert(offsetof(tx_request, family) == offsetof(tx_request, flow_class) + 2 &&
+                offsetof(tx_request, zero) == offsetof(tx_request, flow_class) + 3);
+  std::uint32_t key;
+  std::memcpy(&key, &request.flow_class, sizeof key);
+  return key;
 }
 
 [[nodiscard]] lpm_key4 key4_of(const tx_request& request) noexcept {
@@ -66,6 +70,46 @@ constexpr int kicks_per_batch = 4;
   std::memcpy(destination.data(), request.destination.data() + 12, 4);
   return table.hash_v4(cls.source_v4, destination, request.source_port, request.destination_port);
 }
+
+/// Writes the headers of a batch and puts its descriptors in the rings. What no port takes is
+/// noted in `rejected`, by its place; returns how many those are.
+[[gnu::always_inline]] inline std::uint32_t write_batch(const frame_memory& memory,
+                                                        tx_port* const* port_of_slot,
+                                                        const tx_request* requests,
+                                                        const hop* const* hops, std::uint32_t size,
+                                                        std::uint8_t* rejected) noexcept {
+  // Copies, which stores into frames cannot change.
+  std::byte* const base = memory.base;
+  const std::uint64_t frame_size = memory.frame_size;
+  std::uint32_t rejected_count = 0;
+  for (std::uint32_t i = 0; i < size; ++i) {
+    const tx_request& request = requests[i];
+    const hop& via = *hops[i];
+    const frame_index frame = request.frame;
+    const std::uint32_t length = request.length;
+    COWIRE_DEBUG_ASSERT(via.egress < max_egress_slots);
+    tx_port* const port = port_of_slot[via.egress];
+    if (port == nullptr || length > via.max_payload) [[unlikely]] {
+      rejected[rejected_count++] = static_cast<std::uint8_t>(i);
+      continue;
+    }
+    const std::uint64_t payload_address = frame * frame_size + payload_offset;
+    write_headers(base + payload_address, via, request);
+    port->submit(request, frame, descriptor_of(payload_address, via, length));
+  }
+  return rejected_count;
+}
+
+// As in the look-up (route/lpm.cpp): compiled once more for newer processors than the build is for.
+#if defined(__x86_64__)
+const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+
+__attribute__((target("avx2,bmi,bmi2"))) std::uint32_t write_batch_avx2(
+    const frame_memory& memory, tx_port* const* port_of_slot, const tx_request* requests,
+    const hop* const* hops, std::uint32_t size, std::uint8_t* rejected) noexcept {
+  return write_batch(memory, port_of_slot, requests, hops, size, rejected);
+}
+#endif
 
 }  // namespace
 
@@ -93,7 +137,7 @@ tx_engine::tx_engine(const frame_memory& memory, const publisher& tables, epoch_
       idle_policy_(idle),
       stall_deadline_(stall_deadline),
       sample_interval_(sample_interval),
-      ledger_(memory),
+      slot_of_frame_(memory.frame_count, 0),
       diverted_(memory.frame_count),
       samples_(samples_kept),
       reader_(epochs.register_reader()),
@@ -194,14 +238,6 @@ void tx_engine::take_from(tx_channel& channel, std::size_t limit) noexcept {
   const std::size_t room = std::min(limit, tx_batch - batch_.size);
   const std::size_t count =
       channel.channel.requests.pop_some({batch_.requests.data() + batch_.size, room});
-  for (std::size_t i = 0; i < count; ++i) {
-    // The header is written some hundred nanoseconds from now.
-    const frame_index frame = batch_.requests[batch_.size + i].frame;
-    COWIRE_DEBUG_ASSERT(frame - channel.channel.first_frame < channel.channel.frame_count);
-    const std::byte* const header = memory_.payload(frame) - header_capacity;
-    __builtin_prefetch(header, 1);
-    __builtin_prefetch(header + 64, 1);
-  }
   batch_.size += static_cast<std::uint32_t>(count);
   channel.held += static_cast<std::uint32_t>(count);
 }
@@ -218,11 +254,24 @@ void tx_engine::take_sample() noexcept {
 void tx_engine::forward(const forwarding_table& table) noexcept {
   look_up(table);
   select_hops(table);
-  write_and_submit(table);
+  write_and_submit();
 }
 
-/// Sorts the batch into groups that share a trie. Nearly always there is one group and one pass.
+/// Nearly always the whole batch shares a trie. Otherwise it is sorted into groups that do.
 void tx_engine::look_up(const forwarding_table& table) noexcept {
+  const tx_request& first = batch_.requests[0];
+  std::uint32_t different = 0;
+  std::array<lpm_key4, tx_batch> keys;
+  for (std::uint32_t i = 0; i < batch_.size; ++i) {
+    different |= trie_key(batch_.requests[i]) ^ trie_key(first);
+    keys[i] = key4_of(batch_.requests[i]);
+  }
+  if (different == 0 && first.family == ip_family::v4 && first.flow_class < table.class_count) {
+    const auto& v4 = table.table_of(first.flow_class).v4;
+    return v4.lookup_batch(keys.data(), batch_.path_lists.data(), batch_.size);
+  }
+  if (different == 0) return look_up_group(table, batch_.size, [](std::uint32_t j) { return j; });
+
   std::array<std::uint8_t, tx_batch> members, rest;
   std::uint32_t left = batch_.size;
   for (std::uint32_t i = 0; i < left; ++i) rest[i] = static_cast<std::uint8_t>(i);
@@ -237,77 +286,72 @@ void tx_engine::look_up(const forwarding_table& table) noexcept {
       matching += match;
       other += !match;
     }
-    look_up_group(table, members.data(), matching);
+    look_up_group(table, matching, [&members](std::uint32_t j) { return members[j]; });
     left = other;
   }
 }
 
-void tx_engine::look_up_group(const forwarding_table& table, const std::uint8_t* members,
-                              std::uint32_t count) noexcept {
-  const tx_request& first = batch_.requests[members[0]];
+template <class At>
+void tx_engine::look_up_group(const forwarding_table& table, std::uint32_t count, At at) noexcept {
+  const tx_request& first = batch_.requests[at(0)];
   std::array<std::uint32_t, tx_batch> values;
   if (first.flow_class >= table.class_count) {
     values.fill(id_of(divert_reason::no_table));
   } else if (first.family == ip_family::v4) {
     std::array<lpm_key4, tx_batch> keys;
-    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key4_of(batch_.requests[members[j]]);
+    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key4_of(batch_.requests[at(j)]);
     table.table_of(first.flow_class).v4.lookup_batch(keys.data(), values.data(), count);
   } else {
     std::array<lpm_key6, tx_batch> keys;
-    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key6_of(batch_.requests[members[j]]);
+    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key6_of(batch_.requests[at(j)]);
     table.table_of(first.flow_class).v6.lookup_batch(keys.data(), values.data(), count);
   }
-  for (std::uint32_t j = 0; j < count; ++j) batch_.path_lists[members[j]] = values[j];
+  for (std::uint32_t j = 0; j < count; ++j) batch_.path_lists[at(j)] = values[j];
 }
 
 void tx_engine::select_hops(const forwarding_table& table) noexcept {
+  const hop* const hops = table.hops;
+  std::uint32_t counts = 0;
+  for (std::uint32_t i = 0; i < batch_.size; ++i) {
+    const path_list paths = table.path_list_of(batch_.path_lists[i]);
+    counts |= paths.count;
+    choose(i, hops + paths.index);
+  }
+  if (counts > 1) select_members(table);
+}
+
+/// Those of the batch that have several next hops are hashed.
+void tx_engine::select_members(const forwarding_table& table) noexcept {
   std::array<std::uint8_t, tx_batch> several;
   std::uint32_t several_count = 0;
   for (std::uint32_t i = 0; i < batch_.size; ++i) {
-    const path_list& paths = table.path_list_of(batch_.path_lists[i]);
-    batch_.hops[i] = paths.index;
     several[several_count] = static_cast<std::uint8_t>(i);
-    several_count += paths.count > 1;
+    several_count += table.path_list_of(batch_.path_lists[i]).count > 1;
   }
   for (std::uint32_t j = 0; j < several_count; ++j) {
     const std::uint8_t i = several[j];
-    const path_list& paths = table.path_list_of(batch_.path_lists[i]);
-    batch_.hops[i] =
-        select_member(table.groups[paths.index], paths.count, flow_hash(table, batch_.requests[i]));
-  }
-  for (std::uint32_t i = 0; i < batch_.size; ++i) {
-    const auto* const via = reinterpret_cast<const std::byte*>(&table.hops[batch_.hops[i]]);
-    __builtin_prefetch(via);
-    __builtin_prefetch(via + 64);
-    __builtin_prefetch(via + 128);
+    const path_list paths = table.path_list_of(batch_.path_lists[i]);
+    batch_.hops[i] = table.hops + select_member(table.groups[paths.index], paths.count,
+                                                flow_hash(table, batch_.requests[i]));
   }
 }
 
-void tx_engine::write_and_submit(const forwarding_table& table) noexcept {
-  const hop* const exceeds_mtu = &table.hops[id_of(divert_reason::exceeds_mtu)];
-  std::array<std::uint8_t, tx_batch> diverted;
-  std::array<divert_reason, tx_batch> reasons;
-  std::uint32_t diverted_count = 0;
-  // A hop that diverts is submitted to the list of diverted ones, any other to its port.
-  for (std::uint32_t i = 0; i < batch_.size; ++i) {
-    const tx_request& request = batch_.requests[i];
-    const hop* via = &table.hops[batch_.hops[i]];
-    const bool too_long = (request.length > via->max_payload) & (via->egress != divert_slot);
-    via = too_long ? exceeds_mtu : via;
-    write_headers(memory_.payload(request.frame), *via, request);
-
-    COWIRE_DEBUG_ASSERT(via->egress < max_egress_slots);
-    tx_port* const port = active_->port_of_slot[via->egress % max_egress_slots];
-    if (port != nullptr) {
-      port->submit(request, descriptor_of(memory_, *via, request));
-    } else {
-      diverted[diverted_count] = static_cast<std::uint8_t>(i);
-      reasons[diverted_count++] =
-          via->egress == divert_slot ? via->reason : divert_reason::no_egress_socket;
-    }
+void tx_engine::write_and_submit() noexcept {
+  std::array<std::uint8_t, tx_batch> rejected;
+#if defined(__x86_64__)
+  const auto write = has_avx2 ? write_batch_avx2 : write_batch;
+#else
+  const auto write = write_batch;
+#endif
+  const std::uint32_t count = write(memory_, active_->port_of_slot.data(), batch_.requests.data(),
+                                    batch_.hops.data(), batch_.size, rejected.data());
+  for (std::uint32_t j = 0; j < count; ++j) {
+    const tx_request& request = batch_.requests[rejected[j]];
+    const hop& via = *batch_.hops[rejected[j]];
+    divert(request, via.egress == divert_slot          ? via.reason
+                    : request.length > via.max_payload ? divert_reason::exceeds_mtu
+                                                       : divert_reason::no_egress_socket);
   }
-  for (std::uint32_t j = 0; j < diverted_count; ++j)
-    divert(batch_.requests[diverted[j]], reasons[j]);
 }
 
 std::uint32_t tx_engine::serve_ports() noexcept {
@@ -336,7 +380,7 @@ void tx_engine::serve_closing_port(tx_port& port, std::chrono::milliseconds grac
   static_cast<void>(port.watch(now_, stall_deadline_));
   kick(port);
   if (port.outstanding() != 0 && now_ >= port.removal_deadline)
-    port.abandon([this](frame_index frame) { give_back(frame); });
+    port.abandon([this](frame_index frame) { give_back_one(frame); });
   port.update_gauges();
   if (port.outstanding() != 0) return;
   port.removed.store(true, std::memory_order_release);  // Pairs with port_removed().
@@ -351,7 +395,13 @@ void tx_engine::kick(tx_port& port) noexcept {
 }
 
 void tx_engine::collect(tx_port& port) noexcept {
-  collected_ += port.collect(now_, [this](frame_index frame) { give_back(frame); });
+  std::array<frame_index, tx_batch> frames;
+  tx_port::collected got;
+  do {
+    got = port.collect(now_, frames);
+    if (got.home != 0) give_back({frames.data(), got.home});
+    collected_ += got.count;
+  } while (got.count == frames.size());
 }
 
 void tx_engine::divert_waiting(tx_port& port, divert_reason reason) noexcept {
@@ -368,18 +418,33 @@ void tx_engine::divert(const tx_request& request, divert_reason reason) noexcept
   ring_control_ = true;
 }
 
-void tx_engine::give_back(frame_index frame) noexcept {
+/// Frames of one channel come in long runs: those go home as they are.
+void tx_engine::give_back(std::span<const frame_index> frames) noexcept {
+  tx_channel& channel = *active_->channel_of_block[frames[0] / slice_granularity];
+  const frame_index first = channel.channel.first_frame;
+  const std::uint32_t last = channel.channel.frame_count - 1;
+  std::uint32_t outside = 0;  // Its sign bit, from differences that are negative.
+  for (const frame_index frame : frames) outside |= (frame - first) | (last - (frame - first));
+  if (outside >> 31 == 0) return return_to(channel, frames);
+  for (const frame_index frame : frames) give_back_one(frame);
+}
+
+void tx_engine::give_back_one(frame_index frame) noexcept {
   tx_channel& channel = *active_->channel_of_block[frame / slice_granularity];
   if (channel.staged_count == channel.staged.size()) flush_returned(channel);
   channel.staged[channel.staged_count++] = frame;
 }
 
 void tx_engine::flush_returned(tx_channel& channel) noexcept {
-  const std::uint32_t count = channel.staged_count;
-  const std::size_t pushed = channel.channel.returned.push_some({channel.staged.data(), count});
+  return_to(channel, {channel.staged.data(), channel.staged_count});
+  channel.staged_count = 0;
+}
+
+void tx_engine::return_to(tx_channel& channel, std::span<const frame_index> frames) noexcept {
+  const auto count = static_cast<std::uint32_t>(frames.size());
+  const std::size_t pushed = channel.channel.returned.push_some(frames);
   COWIRE_DEBUG_ASSERT(pushed == count);
   static_cast<void>(pushed);
-  channel.staged_count = 0;
   if (channel.unannounced == 0) channel.unannounced_since = now_;
   channel.unannounced += count;
   channel.held -= count;

@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 namespace cowire::detail {
@@ -73,7 +74,7 @@ class tx_engine {
     return applied_.load(std::memory_order_acquire) == &configuration;
   }
   void request_stop() noexcept;
-  [[nodiscard]] frame_ledger& ledger() noexcept { return ledger_; }
+  [[nodiscard]] frame_places places() noexcept { return {memory_, slot_of_frame_.data()}; }
 
   // Any thread.
   [[nodiscard]] tx_counters& counters() noexcept { return counters_; }
@@ -94,7 +95,7 @@ class tx_engine {
     std::uint32_t size = 0;
     std::array<tx_request, tx_batch> requests;
     std::array<std::uint32_t, tx_batch> path_lists;
-    std::array<std::uint32_t, tx_batch> hops;
+    std::array<const hop*, tx_batch> hops;
   };
 
   void gather() noexcept;
@@ -102,10 +103,18 @@ class tx_engine {
   void take_sample() noexcept;
   void forward(const forwarding_table& table) noexcept;
   void look_up(const forwarding_table& table) noexcept;
-  void look_up_group(const forwarding_table& table, const std::uint8_t* members,
-                     std::uint32_t count) noexcept;
+  /// `at(j)` is the place in the batch of the group's request number j.
+  template <class At>
+  void look_up_group(const forwarding_table& table, std::uint32_t count, At at) noexcept;
+  void choose(std::uint32_t i, const hop* via) noexcept {
+    batch_.hops[i] = via;
+    __builtin_prefetch(via->header);
+    __builtin_prefetch(via->header + 64);
+    __builtin_prefetch(&via->ip_sum);
+  }
   void select_hops(const forwarding_table& table) noexcept;
-  void write_and_submit(const forwarding_table& table) noexcept;
+  void select_members(const forwarding_table& table) noexcept;
+  void write_and_submit() noexcept;
 
   [[nodiscard]] std::uint32_t serve_ports() noexcept;
   void serve_closing_port(tx_port& port, std::chrono::milliseconds grace) noexcept;
@@ -113,7 +122,9 @@ class tx_engine {
   void collect(tx_port& port) noexcept;
   void divert_waiting(tx_port& port, divert_reason reason) noexcept;
   void divert(const tx_request& request, divert_reason reason) noexcept;
-  void give_back(frame_index frame) noexcept;
+  void give_back(std::span<const frame_index> frames) noexcept;
+  void give_back_one(frame_index frame) noexcept;
+  void return_to(tx_channel& channel, std::span<const frame_index> frames) noexcept;
   void flush_returned(tx_channel& channel) noexcept;
   void finish_channels(bool busy) noexcept;
   void check_conservation() const noexcept;
@@ -130,7 +141,7 @@ class tx_engine {
   const clock::duration stall_deadline_;
   const clock::duration sample_interval_;
 
-  frame_ledger ledger_;
+  std::vector<std::uint8_t> slot_of_frame_;  ///< Of frame_places.
   spsc_ring<diverted_request> diverted_;
   spsc_ring<flow_sample> samples_;
   doorbell work_bell_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/xdp/detail/tx_port.hpp>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace cowire::detail {
@@ -18,23 +19,37 @@ constexpr auto watchdog_first = std::chrono::microseconds(200);
 
 }  // namespace
 
-tx_port::tx_port(egress_slot slot, const tx_queue& queue, frame_ledger& ledger,
+tx_port::tx_port(egress_slot slot, const tx_queue& queue, const frame_places& places,
                  tx_counters::slot& counters)
-    : slot_(slot),
+    : slot_(static_cast<std::uint8_t>(slot)),
       queue_(queue),
-      ledger_(ledger),
+      places_(places),
+      descriptor_mask_(queue.size - 1),
       counters_(counters),
       producer_(*queue.producer),
       committed_(*queue.producer),
-      cached_consumer_(std::atomic_ref(*queue.consumer).load(std::memory_order_acquire)),
+      room_end_(*queue.producer),
       completion_consumer_(*queue.completion_consumer),
-      queued_(std::bit_ceil(ledger.size())),
+      queued_(std::bit_ceil(places.count())),
       mask_(static_cast<std::uint32_t>(queued_.size() - 1)) {
   COWIRE_ASSERT(std::has_single_bit(queue.size) && std::has_single_bit(queue.completion_size));
 }
 
+bool tx_port::find_room() noexcept {
+  // Pairs with the kernel's release of the consumer index: the slots below it have been read.
+  room_end_ = std::atomic_ref(*queue_.consumer).load(std::memory_order_acquire) + queue_.size;
+  return producer_ != room_end_;
+}
+
+void tx_port::submit_or_wait(const tx_request& request, tx_descriptor descriptor) noexcept {
+  if (waiting() == 0 && find_room()) return put(request.frame, descriptor);
+  COWIRE_DEBUG_ASSERT(waiting() <= mask_);
+  queued_[tail_++ & mask_] = {request, descriptor};
+}
+
 void tx_port::advance_waiting() noexcept {
-  while (waiting() != 0 && has_room()) {
+  if (waiting() == 0 || !find_room()) return;
+  while (waiting() != 0 && producer_ != room_end_) {
     const waiting_request& next = queued_[head_++ & mask_];
     put(next.request.frame, next.descriptor);
   }
@@ -44,12 +59,43 @@ void tx_port::commit(clock::time_point now) noexcept {
   const std::uint32_t count = producer_ - committed_;
   if (waiting() != 0) counters_.ring_full.add(1);
   if (count == 0) return;
-  if (outstanding_ == count) last_progress_ = now;  // It was idle: its time begins now.
+  if (outstanding_ == 0) last_progress_ = now;  // It was idle: its time begins now.
+  outstanding_ += count;
   // Pairs with the kernel's acquire of the producer index: the descriptors below it are written.
   std::atomic_ref(*queue_.producer).store(producer_, std::memory_order_release);
   committed_ = producer_;
   counters_.submitted.add(count);
   wants_kick_ = true;
+}
+
+tx_port::collected tx_port::collect(clock::time_point now,
+                                    std::array<frame_index, tx_batch>& frames) noexcept {
+  // Pairs with the kernel's release of the completion producer: the addresses below it are written.
+  const std::uint32_t ready =
+      std::atomic_ref(*queue_.completion_producer).load(std::memory_order_acquire);
+  const std::uint32_t count = std::min<std::uint32_t>(ready - completion_consumer_, tx_batch);
+  if (count == 0) return {0, 0};
+  const frame_places places = places_;  // Copies, which stores into it cannot change.
+  const std::uint64_t* const completions = queue_.completions;
+  const std::uint32_t mask = queue_.completion_size - 1;
+  const std::uint32_t end = completion_consumer_ + count;
+  const std::uint8_t slot = slot_;
+  std::uint32_t home = 0;
+  for (std::uint32_t at = completion_consumer_; at != end; ++at) {
+    const std::uint64_t frame = places.frame_at(completions[at & mask]);
+    if (places.leave(frame, slot)) [[likely]]
+      frames[home++] = static_cast<frame_index>(frame);
+  }
+  completion_consumer_ = end;
+  if (home != count) counters_.unknown_completions.add(count - home);
+  outstanding_ -= home;
+  counters_.completed.add(home);
+  // Pairs with the kernel's acquire: the entries may be written again.
+  std::atomic_ref(*queue_.completion_consumer).store(end, std::memory_order_release);
+  last_progress_ = now;
+  next_watchdog_ = {};
+  stalled_ = false;
+  return {count, home};
 }
 
 bool tx_port::kick() noexcept {

@@ -6,10 +6,12 @@
 #pragma once
 
 #include <cowire/base/assert.hpp>
+#include <cowire/xdp/tx_core.hpp>
 #include <cowire/xdp/tx_counters.hpp>
 #include <cowire/xdp/tx_queue.hpp>
 #include <cowire/xdp/umem.hpp>
 
+#include <array>
 #include <atomic>
 #include <bit>
 #include <chrono>
@@ -18,36 +20,43 @@
 
 namespace cowire::detail {
 
-/// Which device each frame is in: the slot's number, or 0.
-class frame_ledger {
+/// Which device each frame is in: the slot's number, or 0. A view, so that loops which write into
+/// frames can keep it in registers.
+class frame_places {
  public:
-  explicit frame_ledger(const frame_memory& memory)
-      : memory_(memory), slot_of_frame_(memory.frame_count, 0) {}
+  frame_places(const frame_memory& memory, std::uint8_t* slot_of_frame) noexcept
+      : slot_of_frame_(slot_of_frame),
+        count_(memory.frame_count),
+        shift_(static_cast<unsigned>(std::countr_zero(memory.frame_size))) {}
 
-  void enter(frame_index frame, egress_slot slot) noexcept {
+  void enter(frame_index frame, std::uint8_t slot) const noexcept {
     COWIRE_DEBUG_ASSERT(slot_of_frame_[frame] == 0);
-    slot_of_frame_[frame] = static_cast<std::uint8_t>(slot);
+    slot_of_frame_[frame] = slot;
   }
   /// False: that frame is not in that device.
-  [[nodiscard]] bool leave(frame_index frame, egress_slot slot) noexcept {
-    if (frame >= slot_of_frame_.size() || slot_of_frame_[frame] != slot) return false;
+  [[nodiscard]] bool leave(std::uint64_t frame, std::uint8_t slot) const noexcept {
+    if (frame >= count_ || slot_of_frame_[frame] != slot) return false;
     slot_of_frame_[frame] = 0;
     return true;
   }
-  [[nodiscard]] const frame_memory& memory() const noexcept { return memory_; }
-  [[nodiscard]] std::uint32_t size() const noexcept { return memory_.frame_count; }
+  /// The frame that an address lies in; there may be no such frame.
+  [[nodiscard]] std::uint64_t frame_at(std::uint64_t address) const noexcept {
+    return address >> shift_;
+  }
+  [[nodiscard]] std::uint32_t count() const noexcept { return count_; }
 
  private:
   static_assert(max_egress_slots <= 256);
-  frame_memory memory_;
-  std::vector<std::uint8_t> slot_of_frame_;
+  std::uint8_t* slot_of_frame_;
+  std::uint32_t count_;
+  unsigned shift_;
 };
 
 class tx_port {
  public:
   using clock = std::chrono::steady_clock;
 
-  tx_port(egress_slot slot, const tx_queue& queue, frame_ledger& ledger,
+  tx_port(egress_slot slot, const tx_queue& queue, const frame_places& places,
           tx_counters::slot& counters);
   tx_port(const tx_port&) = delete;
   tx_port& operator=(const tx_port&) = delete;
@@ -59,12 +68,13 @@ class tx_port {
 
   /// Puts a descriptor in the device's ring behind all earlier ones, or has it wait where there is
   /// no room.
-  void submit(const tx_request& request, const tx_descriptor& descriptor) noexcept {
-    if (waiting() == 0 && has_room()) {
-      put(request.frame, descriptor);
+  /// `frame` is the request's.
+  [[gnu::always_inline]] void submit(const tx_request& request, frame_index frame,
+                                     tx_descriptor descriptor) noexcept {
+    if (producer_ != room_end_) [[likely]] {
+      put(frame, descriptor);
     } else {
-      COWIRE_DEBUG_ASSERT(waiting() <= mask_);
-      queued_[tail_++ & mask_] = {request, descriptor};
+      submit_or_wait(request, descriptor);
     }
   }
 
@@ -79,10 +89,14 @@ class tx_port {
   /// Makes all descriptors since the last commit visible to the device.
   void commit(clock::time_point now) noexcept;
 
-  /// Calls `completed(frame)` for each frame the device is done with; returns how many entries it
-  /// read.
-  template <class Completed>
-  std::uint32_t collect(clock::time_point now, Completed&& completed) noexcept;
+  /// What collect() read: `count` entries, of which `home` were frames that the device had.
+  struct collected {
+    std::uint32_t count;
+    std::uint32_t home;
+  };
+  /// Takes up to tx_batch completions: puts the frames that the device is done with in `frames`.
+  [[nodiscard]] collected collect(clock::time_point now,
+                                  std::array<frame_index, tx_batch>& frames) noexcept;
 
   /// Calls the device where it asks for it.
   /// @returns false if it answered "later" because its completions should be collected first.
@@ -112,28 +126,31 @@ class tx_port {
     tx_descriptor descriptor;
   };
 
-  [[nodiscard]] bool has_room() noexcept {
-    if (producer_ - cached_consumer_ < queue_.size) return true;
-    // Pairs with the kernel's release of the consumer index: the slots below it have been read.
-    cached_consumer_ = std::atomic_ref(*queue_.consumer).load(std::memory_order_acquire);
-    return producer_ - cached_consumer_ < queue_.size;
-  }
-  void put(frame_index frame, const tx_descriptor& descriptor) noexcept {
-    queue_.descriptors[producer_++ & (queue_.size - 1)] = descriptor;
-    ledger_.enter(frame, slot_);
-    ++outstanding_;
+  /// Asks the device how far it has read; whether there is room then.
+  [[nodiscard]] bool find_room() noexcept;
+  void submit_or_wait(const tx_request& request, tx_descriptor descriptor) noexcept;
+  [[gnu::always_inline]] void put(frame_index frame, tx_descriptor descriptor) noexcept {
+    // Member by member: the compiler would gather them in memory first, and read them back at once.
+    tx_descriptor& to = queue_.descriptors[producer_++ & descriptor_mask_];
+    to.address = descriptor.address;
+    to.length = descriptor.length;
+    to.options = descriptor.options;
+    places_.enter(frame, slot_);
   }
 
-  const egress_slot slot_;
+  const std::uint8_t slot_;
   const tx_queue queue_;
-  frame_ledger& ledger_;
+  const frame_places places_;
+  const std::uint32_t descriptor_mask_;
   tx_counters::slot& counters_;
 
   std::uint32_t producer_;   ///< Ours; published by commit().
   std::uint32_t committed_;  ///< What is published.
-  std::uint32_t cached_consumer_;
+  /// Where the room known of ends. Equal to producer_ while requests wait, so that none overtakes
+  /// them.
+  std::uint32_t room_end_;
   std::uint32_t completion_consumer_;
-  std::uint32_t outstanding_ = 0;
+  std::uint32_t outstanding_ = 0;  ///< Committed and not completed.
   bool wants_kick_ = false;
   bool obey_flag_ =
       false;  ///< False: kick whatever the flag says; drivers without the flag need one to start.
@@ -147,40 +164,10 @@ class tx_port {
   std::uint32_t head_ = 0, tail_ = 0;
 };
 
-template <class Completed>
-std::uint32_t tx_port::collect(clock::time_point now, Completed&& completed) noexcept {
-  // Pairs with the kernel's release of the completion producer: the addresses below it are written.
-  const std::uint32_t ready =
-      std::atomic_ref(*queue_.completion_producer).load(std::memory_order_acquire);
-  const std::uint32_t count = ready - completion_consumer_;
-  if (count == 0) return 0;
-  std::uint32_t home = 0;
-  for (; completion_consumer_ != ready; ++completion_consumer_) {
-    const std::uint64_t address =
-        queue_.completions[completion_consumer_ & (queue_.completion_size - 1)];
-    const frame_index frame = ledger_.memory().frame_at(address);
-    if (!ledger_.leave(frame, slot_)) {
-      counters_.unknown_completions.add(1);
-      continue;
-    }
-    ++home;
-    completed(frame);
-  }
-  outstanding_ -= home;
-  counters_.completed.add(home);
-  // Pairs with the kernel's acquire: the entries may be written again.
-  std::atomic_ref(*queue_.completion_consumer)
-      .store(completion_consumer_, std::memory_order_release);
-  last_progress_ = now;
-  next_watchdog_ = {};
-  stalled_ = false;
-  return count;
-}
-
 template <class Lost>
 void tx_port::abandon(Lost&& lost) noexcept {
-  for (frame_index frame = 0; outstanding_ != 0 && frame < ledger_.size(); ++frame) {
-    if (!ledger_.leave(frame, slot_)) continue;
+  for (frame_index frame = 0; outstanding_ != 0 && frame < places_.count(); ++frame) {
+    if (!places_.leave(frame, slot_)) continue;
     --outstanding_;
     counters_.lost_in_device.add(1);
     lost(frame);
