@@ -1,42 +1,76 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/checksum.hpp>
 
-#include <algorithm>
-
 namespace cowire {
 namespace {
 
-/// Eight 32-bit words: one register with AVX2, two with SSE2.
-using words = std::uint32_t __attribute__((vector_size(32)));
+/// Four 64-bit words: one register with AVX2, two with SSE2.
+using words = std::uint64_t __attribute__((vector_size(32)));
 
-/// A lane takes four 16-bit halves of every 64 bytes, so 2^14 steps, a MiB, cannot overflow it.
-/// Half of that is added up before the lanes start afresh.
-constexpr std::size_t block = std::size_t{1} << 19;
+/// Adds up the 32-bit halves of 64-bit words without taking out the lower ones: their sum is that
+/// of the whole words less that of the upper halves, modulo 2^64, and is itself less than that.
+struct half_sums {
+  words all{};
+  words upper{};
+
+  [[gnu::always_inline]] void add(const words& word) noexcept {
+    all += word;
+    upper += word >> 32;
+  }
+  [[nodiscard, gnu::always_inline]] std::uint64_t total() const noexcept {
+    const words lanes = all - (upper << 32) + upper;
+    return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+  }
+};
+
+/// The word at `from`, copied to `to` or not.
+template <class Word, bool Copy>
+[[nodiscard, gnu::always_inline]] inline std::uint64_t take(std::byte* to,
+                                                            const std::byte* from) noexcept {
+  Word word;
+  std::memcpy(&word, from, sizeof word);
+  if constexpr (Copy) std::memcpy(to, &word, sizeof word);
+  return word;
+}
+template <bool Copy>
+[[gnu::always_inline]] inline void take(half_sums& sums, std::byte* to,
+                                        const std::byte* from) noexcept {
+  words word;
+  std::memcpy(&word, from, sizeof word);
+  if constexpr (Copy) std::memcpy(to, &word, sizeof word);
+  sums.add(word);
+}
 
 template <bool Copy>
 [[gnu::always_inline]] inline std::uint64_t run(std::byte* __restrict to,
                                                 const std::byte* __restrict from,
                                                 std::size_t size) noexcept {
+  constexpr std::size_t step = sizeof(words);
+  const std::byte* const end = from + size;
+  const auto left = [&] { return static_cast<std::size_t>(end - from); };
+  const auto advance = [&](std::size_t bytes) {
+    from += bytes;
+    if constexpr (Copy) to += bytes;
+  };
   std::uint64_t sum = 0;
-  while (size >= 2 * sizeof(words)) {
-    words lanes{};
-    std::size_t left = std::min(size, block) / (2 * sizeof(words)) * (2 * sizeof(words));
-    size -= left;
-    for (; left != 0; left -= 2 * sizeof(words), from += 2 * sizeof(words)) {
-      words a, b;
-      std::memcpy(&a, from, sizeof a);
-      std::memcpy(&b, from + sizeof a, sizeof b);
-      if constexpr (Copy) {
-        std::memcpy(to, &a, sizeof a);
-        std::memcpy(to + sizeof a, &b, sizeof b);
-        to += 2 * sizeof(words);
-      }
-      lanes += ((a & 0xffffu) + (a >> 16)) + ((b & 0xffffu) + (b >> 16));
+  if (size >= step) {
+    half_sums even, odd;
+    for (; left() >= 4 * step; advance(4 * step)) {
+      take<Copy>(even, to, from);
+      take<Copy>(odd, Copy ? to + step : nullptr, from + step);
+      take<Copy>(even, Copy ? to + 2 * step : nullptr, from + 2 * step);
+      take<Copy>(odd, Copy ? to + 3 * step : nullptr, from + 3 * step);
     }
-    for (int i = 0; i < 8; ++i) sum += lanes[i];
+    for (; left() >= step; advance(step)) take<Copy>(even, to, from);
+    sum = even.total() + odd.total();
   }
-  if (Copy && size != 0) std::memcpy(to, from, size);  // An empty span may be null.
-  return sum + sum_bytes({from, size});
+  for (; left() >= 4; advance(4)) sum += take<std::uint32_t, Copy>(to, from);
+  if (left() >= 2) {
+    sum += take<std::uint16_t, Copy>(to, from);
+    advance(2);
+  }
+  if (left() != 0) sum += take<std::uint8_t, Copy>(to, from);
+  return sum;
 }
 
 // Compiled twice and chosen at run time: the build is for generic x86-64.
@@ -62,11 +96,16 @@ std::uint64_t detail::sum_long(const std::byte* from, std::size_t size) noexcept
   return run<false>(nullptr, from, size);
 }
 
+std::uint64_t detail::copy_and_sum_portably(std::byte* to,
+                                            std::span<const std::byte> from) noexcept {
+  return run<true>(to, from.data(), from.size());
+}
+
 std::uint64_t copy_and_sum(std::byte* to, std::span<const std::byte> from) noexcept {
 #if defined(__x86_64__)
   if (has_avx2) return copy_avx2(to, from.data(), from.size());
 #endif
-  return run<true>(to, from.data(), from.size());
+  return detail::copy_and_sum_portably(to, from);
 }
 
 }  // namespace cowire

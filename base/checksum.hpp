@@ -40,6 +40,9 @@ namespace cowire {
 namespace detail {
 /// sum_bytes for any size, worth its call from 64 bytes on.
 [[nodiscard]] std::uint64_t sum_long(const std::byte* from, std::size_t size) noexcept;
+/// copy_and_sum without the instructions of newer processors.
+[[nodiscard]] std::uint64_t copy_and_sum_portably(std::byte* to,
+                                                  std::span<const std::byte> from) noexcept;
 }  // namespace detail
 
 /// Sum of the 16-bit words of `bytes`; an odd last byte is padded with zero.
