@@ -2,11 +2,11 @@
 /// A bounded ring between exactly one producer thread and one consumer thread, in batches.
 ///
 /// Who may call what:
-/// | call                                  | producer | consumer | anyone |
-/// |---------------------------------------|----------|----------|--------|
-/// | try_push, push_some, writable         | yes      |          |        |
-/// | try_pop, pop_some, readable           |          | yes      |        |
-/// | size_approximate, capacity            |          |          | yes    |
+/// | call                                        | producer | consumer | anyone |
+/// |---------------------------------------------|----------|----------|--------|
+/// | try_push, try_emplace, push_some, writable  | yes      |          |        |
+/// | try_pop, pop_some, readable                 |          | yes      |        |
+/// | size_approximate, capacity                  |          |          | yes    |
 ///
 /// "Thread" means serialised use: a strand may be the producer. Elements are trivially copyable. No
 /// call allocates, blocks or spins. Not for several producers: give each one its own ring.
@@ -50,9 +50,16 @@ class spsc_ring {
 
   /// Producer: appends one element; false when full.
   [[nodiscard]] bool try_push(const T& value) noexcept {
+    return try_emplace([&value] { return value; });
+  }
+
+  /// Producer: appends what `make()` returns, which is made in its slot: an element that was just
+  /// put together member by member elsewhere is slow to copy. False when full, and nothing is made.
+  template <class Make>
+  [[nodiscard]] bool try_emplace(Make&& make) noexcept {
     const std::size_t tail = producer_.tail.load(std::memory_order_relaxed);
     if (room(tail, 1) == 0) return false;
-    slots_[tail & mask_] = value;
+    ::new (static_cast<void*>(&slots_[tail & mask_])) T(make());
     producer_.tail.store(tail + 1, std::memory_order_release);  // Pairs with ready()'s acquire.
     return true;
   }

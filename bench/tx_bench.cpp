@@ -4,14 +4,16 @@
 ///
 /// Every variant runs on one thread and includes the same instant device, which completes each
 /// descriptor at once.
-/// - tx_in_place: the payload lies in the frame already. cowire: request, look-up, headers with
-///   checksums, descriptor, completion, frame back at the producer. bare_loop: descriptor and
-///   completion, nothing else: the floor that any AF_XDP sender stands on.
+/// - tx_core: what the TX core spends. cowire: take the request, look up, headers with checksums,
+///   descriptor, completion, frame back to the producer. bare_loop: descriptor and completion,
+///   nothing else: the floor that any AF_XDP sender stands on.
+/// - tx_in_place: with the producer's part, whose payload lies in the frame already.
 /// - tx_with_copy: the payload is copied first. cowire sums it while copying; memcpy_loop copies
 ///   payload and a ready-made header and leaves the UDP checksum out.
 #include <benchmark/benchmark.h>
 #include <cowire/xdp/tx_core.hpp>
 
+#include <chrono>
 #include <vector>
 
 #include "bench/bench_options.hpp"
@@ -29,6 +31,20 @@ namespace {
 void core_in_place(benchmark::State& state) {
   tx_world& w = world();
   while (state.KeepRunningBatch(tx_batch)) w.send_batch_in_place();
+  state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations()));
+}
+
+/// The core's part of it alone.
+void core_alone(benchmark::State& state) {
+  tx_world& w = world();
+  while (state.KeepRunningBatch(tx_batch)) {
+    w.queue_batch_in_place();
+    const auto start = std::chrono::steady_clock::now();
+    static_cast<void>(w.core.run_once());
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+    w.device.run();
+    state.SetIterationTime(spent.count());
+  }
   state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations()));
 }
 
@@ -76,6 +92,8 @@ void bare_with_memcpy(benchmark::State& state) {
   });
 }
 
+BENCHMARK(core_alone)->Name("tx_core/cowire")->UseManualTime();
+BENCHMARK(bare_in_place)->Name("tx_core/bare_loop");
 BENCHMARK(core_in_place)->Name("tx_in_place/cowire");
 BENCHMARK(bare_in_place)->Name("tx_in_place/bare_loop");
 BENCHMARK(core_with_copy)->Name("tx_with_copy/cowire");

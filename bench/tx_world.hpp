@@ -92,10 +92,13 @@ struct tx_world {
   }
 
   /// A batch whose payloads lie in their frames already.
-  void send_batch_in_place() noexcept {
+  void queue_batch_in_place() noexcept {
     producer.reclaim();
     for (std::size_t i = 0; i < tx_batch; ++i)
       static_cast<void>(producer.send_in_place(payload_size, next()));
+  }
+  void send_batch_in_place() noexcept {
+    queue_batch_in_place();
     static_cast<void>(core.run_once());
     device.run();
   }

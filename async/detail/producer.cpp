@@ -89,13 +89,26 @@ tx_request producer::request_from(const sender_state& from, frame_index frame, s
   return request;
 }
 
-void producer::submit(std::span<tx_request> requests) noexcept {
-  for (const tx_request& request : requests)
-    generation_of_[request.frame - channel_.first_frame] = newest_generation();
-  outstanding_.back() += static_cast<std::uint32_t>(requests.size());
+void producer::note_submitted(frame_index frame) noexcept {
+  generation_of_[frame - channel_.first_frame] = newest_generation();
+  ++outstanding_.back();
+}
+
+void producer::submit_one(const sender_state& from, frame_index frame, std::size_t length,
+                          std::uint16_t sum, const endpoint& to) noexcept {
+  note_submitted(frame);
+  submitted_.add(1);
+  const bool pushed =
+      channel_.requests.try_emplace([&] { return request_from(from, frame, length, sum, to); });
+  COWIRE_ASSERT(pushed);  // The ring holds every frame of the slice.
+  owner_->work_bell().ring();
+}
+
+void producer::submit(std::span<const tx_request> requests) noexcept {
+  for (const tx_request& request : requests) note_submitted(request.frame);
   submitted_.add(requests.size());
   const auto pushed = channel_.requests.push_some(requests);
-  COWIRE_ASSERT(pushed == requests.size());  // The ring holds every frame of the slice.
+  COWIRE_ASSERT(pushed == requests.size());  // As above.
   owner_->work_bell().ring();
 }
 
@@ -108,8 +121,7 @@ std::error_code producer::try_send(const sender_state& from, std::span<const std
   frame_index frame;
   if (!waiters_.empty() || !take(frame)) return error::would_block;
   const auto sum = fold_sum(copy_and_sum(pool_.payload(frame).data(), bytes));
-  tx_request request = request_from(from, frame, bytes.size(), sum, to);
-  submit({&request, 1});
+  submit_one(from, frame, bytes.size(), sum, to);
   return {};
 }
 
@@ -120,9 +132,8 @@ std::error_code producer::send(const sender_state& from, payload&& what,
   if (!from.family_served[static_cast<std::size_t>(to.address.family())])
     return error::family_mismatch;
   const auto sum = fold_sum(sum_bytes(what.content()));
-  tx_request request = request_from(from, what.frame_, what.size(), sum, to);
   what.owner_.reset();  // The frame is the TX core's now.
-  submit({&request, 1});
+  submit_one(from, what.frame_, what.size(), sum, to);
   return {};
 }
 

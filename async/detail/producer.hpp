@@ -193,7 +193,10 @@ class producer final : public cancellable {
   [[nodiscard]] std::error_code check(const send_operation& op) const noexcept;
   /// Submits as much as there are frames for; true when the operation is over.
   [[nodiscard]] bool advance(send_operation& op) noexcept;
-  void submit(std::span<tx_request> requests) noexcept;
+  void submit(std::span<const tx_request> requests) noexcept;
+  void submit_one(const sender_state& from, frame_index frame, std::size_t length,
+                  std::uint16_t sum, const endpoint& to) noexcept;
+  void note_submitted(frame_index frame) noexcept;
   [[nodiscard]] static tx_request request_from(const sender_state& from, frame_index frame,
                                                std::size_t length, std::uint16_t sum,
                                                const endpoint& to) noexcept;
