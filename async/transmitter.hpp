@@ -77,6 +77,8 @@ struct interface_stats {
   std::string reason;                  ///< Why not a better rung; "" on the best one.
   std::uint64_t transmitted = 0;
   std::uint64_t lost_in_device = 0;
+  /// Times its socket was opened anew because the device completed nothing of what it held.
+  std::uint64_t rebuilt = 0;
 };
 
 /// A snapshot. Once drained: submitted == sum(transmitted) + kernel_path + sum(refused) +

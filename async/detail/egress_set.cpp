@@ -18,6 +18,9 @@ using namespace std::chrono_literals;
 constexpr auto completion_grace = 50ms;
 /// How long readers may take to leave the table that named a socket: a batch, usually.
 constexpr auto reader_grace = 1s;
+/// A second of the route service's ticks: an order above what pause frames and resets take on
+/// devices that recover, and above the TX core's own deadline, which diverts what waits meanwhile.
+constexpr unsigned silent_ticks_max = 4;
 
 send_mode next_lower(send_mode mode) noexcept {
   return mode == send_mode::zero_copy ? send_mode::copy : send_mode::kernel;
@@ -153,16 +156,32 @@ void egress_set::poll() {
       // igb, for one, binds zero-copy without complaint and may then never send.
       const auto now = core_.snapshot().slots[on.slot];
       if (now.completed == on.slot_before.completed && now.stalls != on.slot_before.stalls) {
-        {
-          const std::lock_guard lock(mutex_);
-          on.reason = "zero-copy: bound, but no frame ever completed";
-          on.at_most = next_lower(on.egress.mode);
-        }
+        step_down(on);
         begin_close(on);
       }
     }
   }
   if (again) reconcile();
+}
+
+void egress_set::step_down(interface& on) {
+  const std::lock_guard lock(mutex_);
+  on.reason = std::string(cowire::name(on.egress.mode)) + ": bound, but no frame ever completed";
+  on.at_most = next_lower(on.egress.mode);
+}
+
+void egress_set::rebuild(const std::string& name, interface& on) {
+  const auto now = core_.snapshot().slots[on.slot];
+  if (config_.log)
+    config_.log(log_severity::warning, name + ": completed nothing for a second with " +
+                                           std::to_string(now.outstanding) +
+                                           " frames in the device; its socket is opened anew");
+  if (now.completed == on.slot_before.completed && !config_.mode) step_down(on);
+  {
+    const std::lock_guard lock(mutex_);
+    ++on.rebuilt;
+  }
+  begin_close(on);
 }
 
 void egress_set::close_all() {
@@ -177,9 +196,14 @@ void egress_set::close_all() {
 void egress_set::note_activity() {
   const auto counters = core_.snapshot();
   for (auto& [name, on] : interfaces_) {
-    const auto completed = on.slot == divert_slot ? 0 : counters.slots[on.slot].completed;
+    const bool open = on.slot != divert_slot && !on.closing;
+    const auto& slot = counters.slots[on.slot];
+    const auto completed = on.slot == divert_slot ? 0 : slot.completed;
     on.active = on.slot != divert_slot && completed != on.seen;
+    const bool silent = open && completed == on.seen && slot.outstanding != 0;
+    on.silent_ticks = silent ? on.silent_ticks + 1 : 0;
     on.seen = completed;
+    if (on.silent_ticks >= silent_ticks_max) rebuild(name, on);
   }
 }
 
@@ -193,8 +217,8 @@ std::vector<interface_stats> egress_set::stats(const tx_snapshot& counters) cons
   std::vector<interface_stats> out;
   const std::lock_guard lock(mutex_);
   for (const auto& [name, on] : interfaces_) {
-    interface_stats one{name,          on.index, on.egress.mode, on.reason, on.transmitted_before,
-                        on.lost_before};
+    interface_stats one{name,           on.index,  on.egress.mode, on.reason, on.transmitted_before,
+                        on.lost_before, on.rebuilt};
     if (on.slot != divert_slot) {
       const auto& slot = counters.slots[on.slot];
       one.transmitted += slot.completed - on.slot_before.completed;

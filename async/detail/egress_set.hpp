@@ -41,6 +41,8 @@ class egress_set {
 
   /// Whether frames left through an interface between the last two calls of note_activity().
   [[nodiscard]] bool active(std::uint32_t interface_index) const;
+  /// Also opens the socket anew of a device that has completed nothing of what it holds for too
+  /// many calls.
   void note_activity();
 
   /// Any thread. One element for each interface that is or was served, in order of name.
@@ -61,11 +63,15 @@ class egress_set {
     tx_snapshot::slot slot_before;
     std::uint64_t seen = 0;  ///< Completed at the last note_activity().
     bool active = false;
+    unsigned silent_ticks = 0;  ///< Calls of note_activity() since it last completed anything.
+    std::uint64_t rebuilt = 0;
   };
 
   [[nodiscard]] bool wanted(const mirror::device& device) const;
   void open(const std::string& name, interface& on);
   void begin_close(interface& on);
+  void rebuild(const std::string& name, interface& on);
+  void step_down(interface& on);
   [[nodiscard]] bool finish_close(interface& on);
   [[nodiscard]] egress_slot free_slot() const;
 

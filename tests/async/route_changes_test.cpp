@@ -2,8 +2,6 @@
 // The world changes while datagrams flow.
 #include <tests/async/two_hosts.hpp>
 
-#include <atomic>
-
 namespace cowire::test {
 namespace {
 
@@ -22,24 +20,6 @@ class route_changes : public two_links {
     sink.reset();
     two_links::TearDown();
   }
-  /// Sends about one datagram in 200 us on a thread of its own until told to stop.
-  struct stream {
-    stream(transmitter& tx, const endpoint& destination)
-        : thread([this, &tx, destination] {
-            auto s = tx.make_sender();
-            while (!done) {
-              if (s.try_send(bytes_of("stream"), destination)) ++sent;
-              std::this_thread::sleep_for(200us);
-            }
-          }) {}
-    void stop() {
-      done = true;
-      thread.join();
-    }
-    std::atomic<bool> done{false};
-    std::atomic<std::size_t> sent{0};
-    std::thread thread;
-  };
   std::unique_ptr<udp_sink> sink;
 };
 
@@ -47,12 +27,6 @@ auto next_change(route_events& routes) {
   outcome<std::error_code, route_change> next;
   routes.async_next(next.handler());
   return std::move(next.future);
-}
-
-std::uint64_t by(const transmitter& tx, const std::string& interface) {
-  const auto stats = tx.stats();
-  const auto found = stats.transmitted.find(interface);
-  return found == stats.transmitted.end() ? 0 : found->second;
 }
 
 TEST_F(route_changes, a_replaced_route_moves_the_traffic_and_loses_nothing) {

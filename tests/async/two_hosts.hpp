@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <future>
@@ -17,6 +18,7 @@
 #include <string>
 #include <thread>
 #include <tuple>
+#include <vector>
 
 namespace cowire::test {
 
@@ -56,6 +58,54 @@ inline std::string summary(const transmitter_stats& s) {
     out += " [" + i.name + " " + std::string(name(i.mode)) + " " + i.reason + "]";
   return out;
 }
+
+/// What left through an interface.
+inline std::uint64_t by(const transmitter& tx, const std::string& interface) {
+  const auto stats = tx.stats();
+  const auto found = stats.transmitted.find(interface);
+  return found == stats.transmitted.end() ? 0 : found->second;
+}
+
+/// Sends about one datagram in 200 us on a thread of its own until told to stop.
+struct stream {
+  stream(transmitter& tx, const endpoint& destination)
+      : thread([this, &tx, destination] {
+          auto s = tx.make_sender();
+          while (!done) {
+            if (s.try_send(bytes_of("stream"), destination)) ++sent;
+            std::this_thread::sleep_for(200us);
+          }
+          ended = true;
+          ended.notify_one();
+          counted.wait(false);
+          std::vector<payload> all;
+          while (payload one = s.try_acquire()) all.push_back(std::move(one));
+          free = all.size();
+        }) {}
+  ~stream() {
+    stop();
+    static_cast<void>(free_frames());
+  }
+  stream(const stream&) = delete;
+  stream& operator=(const stream&) = delete;
+
+  void stop() {
+    done = true;
+    ended.wait(false);
+  }
+  /// Ends the thread; how many frames of its producer nobody has. After stop().
+  std::size_t free_frames() {
+    counted = true;
+    counted.notify_one();
+    if (thread.joinable()) thread.join();
+    return free;
+  }
+
+  std::atomic<bool> done{false}, ended{false}, counted{false};
+  std::atomic<std::size_t> sent{0};
+  std::size_t free = 0;
+  std::thread thread;  ///< Last: it uses the others.
+};
 
 /// A handler whose results are waited for: as_tuple(use_future), which Asio 1.22 cannot.
 template <class... Results>

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Devices that fail while datagrams flow. Whatever happens, the totals add up and no frame leaks.
+#include <cowire/xdp/device.hpp>
+#include <cowire/xdp/program.hpp>
+
+#include <tests/async/two_hosts.hpp>
+
+#include <sys/socket.h>
+
+#include <filesystem>
+#include <vector>
+
+namespace cowire::test {
+namespace {
+
+/// AF_XDP sockets of this process.
+std::vector<int> xdp_sockets() {
+  std::vector<int> found;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    const int fd = std::stoi(entry.path().filename());
+    int domain = 0;
+    socklen_t size = sizeof domain;
+    if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_XDP)
+      found.push_back(fd);
+  }
+  return found;
+}
+
+class faults : public two_hosts {
+ protected:
+  void SetUp() override {
+    two_hosts::SetUp();
+    if (IsSkipped()) return;
+    sink = std::make_unique<udp_sink>(*b, destination);
+    resolve("10.77.1.2");
+  }
+  void TearDown() override {
+    sink.reset();
+    two_hosts::TearDown();
+  }
+
+  /// The fast path serves the destination (again).
+  static bool flows(const transmitter& tx) {
+    const auto before = by(tx, "a0");
+    return eventually([&] { return by(tx, "a0") > before + 5; }, 20s);
+  }
+  static interface_stats first_interface(const transmitter& tx) { return tx.stats().interfaces[0]; }
+
+  /// Everything is accounted for, and every frame of the stream's producer is free.
+  static void expect_settled(const transmitter& tx, stream& flow) {
+    flow.stop();
+    EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 20s))
+        << summary(tx.stats());
+    EXPECT_EQ(flow.sent, tx.stats().submitted) << summary(tx.stats());
+    EXPECT_EQ(flow.free_frames(), small().frames_per_producer) << summary(tx.stats());
+  }
+
+  const endpoint destination = to("10.77.1.2:9000");
+  std::unique_ptr<udp_sink> sink;
+};
+
+TEST_F(faults, a_device_that_completes_nothing_gets_a_new_socket) {
+  transmitter tx(small());
+  stream flow(tx, destination);
+  ASSERT_TRUE(flows(tx)) << summary(tx.stats());
+  for (std::uint64_t round = 1; round <= 2; ++round) {
+    // The descriptor leads to another socket now, that is not bound: nobody kicks the device.
+    const auto sockets = xdp_sockets();
+    ASSERT_EQ(sockets.size(), 1u);
+    const unique_fd other(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
+    ASSERT_TRUE(other);
+    ASSERT_EQ(::dup3(other.get(), sockets[0], O_CLOEXEC), sockets[0]);
+    EXPECT_TRUE(eventually([&] { return first_interface(tx).rebuilt == round; }, 20s))
+        << summary(tx.stats());
+    EXPECT_TRUE(flows(tx)) << round << " " << summary(tx.stats());
+  }
+  expect_settled(tx, flow);
+  const auto stats = tx.stats();
+  EXPECT_EQ(stats.interfaces[0].mode, send_mode::copy) << summary(stats);
+  EXPECT_GT(stats.lost_in_device, 0u);
+  EXPECT_EQ(stats.submitted - stats.lost_in_device, sink->drain()) << summary(stats);
+}
+
+TEST_F(faults, a_link_that_flaps_leaves_nothing_uncounted) {
+  transmitter tx(small());
+  stream flow(tx, destination);
+  for (int i = 0; i < 25; ++i) {
+    (*a)("ip link set a0 down");
+    (*a)("ip link set a0 up");
+  }
+  EXPECT_TRUE(flows(tx)) << summary(tx.stats());
+  expect_settled(tx, flow);
+}
+
+TEST_F(faults, an_interface_made_anew_under_load_leaves_nothing_uncounted) {
+  transmitter tx(small());
+  stream flow(tx, destination);
+  for (int i = 0; i < 8; ++i) {
+    (*a)("ip link del a0");
+    connect(*a, "a0", *b, "b0", 1);
+  }
+  EXPECT_TRUE(flows(tx)) << summary(tx.stats());
+  expect_settled(tx, flow);
+}
+
+TEST_F(faults, a_storm_of_neighbour_flushes_loses_nothing) {
+  transmitter tx(small());
+  stream flow(tx, destination);
+  for (int i = 0; i < 60; ++i) (*a)("ip neigh flush all");
+  EXPECT_TRUE(flows(tx)) << summary(tx.stats());
+  expect_settled(tx, flow);
+  EXPECT_EQ(flow.sent, sink->drain()) << summary(tx.stats());
+}
+
+TEST_F(faults, somebody_elses_xdp_program_may_come_and_go) {
+  transmitter tx(small());
+  stream flow(tx, destination);
+  const std::uint32_t index = read_device("a0").index;
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(flows(tx)) << i << " " << summary(tx.stats());
+    const xdp_pass_program theirs(index, xdp_program_mode::native);
+    EXPECT_TRUE(flows(tx)) << i << " " << summary(tx.stats());
+  }
+  expect_settled(tx, flow);
+  EXPECT_EQ(tx.stats().lost_in_device, 0u);
+  EXPECT_EQ(flow.sent, sink->drain()) << summary(tx.stats());
+}
+
+TEST_F(faults, a_queue_that_somebody_else_uses_is_named_and_left_to_the_kernel_path) {
+  const transmitter theirs(small());
+  ASSERT_EQ(first_interface(theirs).mode, send_mode::copy);
+  transmitter tx(small());
+  EXPECT_EQ(first_interface(tx).mode, send_mode::kernel);
+  EXPECT_NE(first_interface(tx).reason.find("another AF_XDP socket"), std::string::npos)
+      << summary(tx.stats());
+  auto s = tx.make_sender();
+  ASSERT_TRUE(s.try_send(bytes_of("x"), destination));
+  EXPECT_TRUE(sink->next()) << summary(tx.stats());
+}
+
+TEST_F(faults, without_frames_senders_are_told_and_producers_refused) {
+  auto config = small();
+  config.frames_per_producer = 64;
+  config.max_producers = 1;
+  transmitter tx(config);
+  auto s = tx.make_sender();
+  std::vector<payload> all;
+  while (payload one = s.try_acquire()) all.push_back(std::move(one));
+  EXPECT_EQ(all.size(), 64u);
+  std::error_code ec;
+  s.try_send(bytes_of("x"), destination, ec);
+  EXPECT_EQ(ec, make_error_code(error::would_block));
+  EXPECT_THROW(static_cast<void>(tx.make_producer()), std::system_error);
+  all.clear();
+  s.try_send(bytes_of("x"), destination, ec);
+  EXPECT_FALSE(ec) << ec.message();
+  EXPECT_TRUE(sink->next());
+}
+
+}  // namespace
+}  // namespace cowire::test
