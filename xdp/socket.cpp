@@ -159,7 +159,7 @@ class socket_ladder {
   /// 0 or an errno, with the name of what failed.
   [[nodiscard]] int bind_once(state& s, std::string& operation) const {
     const std::uint32_t fill_count = s.mode == send_mode::zero_copy ? wanted_fill_frames() : 0;
-    const std::uint32_t tx_size = std::bit_ceil(std::max(options_.tx_ring_size, 64u));
+    const std::uint32_t tx_size = std::bit_ceil(std::clamp(options_.tx_ring_size, 64u, 1u << 16));
     operation = "register the umem";
     xsk_umem_config umem_config{};
     umem_config.fill_size = std::bit_ceil(std::max(fill_count, 64u));

@@ -47,7 +47,8 @@ enum class send_mode : std::uint8_t { zero_copy, copy, generic, kernel };
 struct socket_options {
   std::optional<send_mode> mode = std::nullopt;  ///< Only this rung; unset = the ladder.
   std::uint32_t queue = 0;
-  std::uint32_t tx_ring_size = 2048;  ///< Descriptors; rounded up to a power of two.
+  /// Descriptors: 64 to 65536, rounded up to a power of two; what is beyond is taken as the limit.
+  std::uint32_t tx_ring_size = 2048;
   /// Receive buffers given to a zero-copy queue, without which the kernel could not receive on it;
   /// 0 = as many as the NIC's receive ring holds, twice.
   std::uint32_t fill_frames = 0;

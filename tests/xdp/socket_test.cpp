@@ -7,6 +7,7 @@
 #include <cowire/xdp/program.hpp>
 #include <cowire/xdp/tx_core.hpp>
 
+#include <map>
 #include <set>
 #include <thread>
 
@@ -154,6 +155,35 @@ TEST_F(socket_on_veth, the_ladder_names_what_it_rejects) {
 
 TEST_F(socket_on_veth, a_queue_is_free_again_soon_after_its_socket_is_closed) {
   for (int i = 0; i < 5; ++i) EXPECT_EQ(open("a0").mode, send_mode::copy);
+}
+
+TEST_F(socket_on_veth, rings_of_any_size_carry_datagrams) {
+  publish_routes();
+  const unique_fd receiver = lab_->udp_receiver(9001);
+  const device_facts device = lab_->device_a("a0");
+  const std::map<std::uint32_t, std::uint32_t> sizes = {
+      {0, 64}, {64, 64}, {511, 512}, {1000, 1024}, {4096, 4096}, {~0u, 1u << 16}};
+  for (const auto& [asked, given] : sizes) {
+    const opened_egress egress =
+        lab_->in_a([&] { return open_egress(memory_, device, {.tx_ring_size = asked}); });
+    ASSERT_TRUE(egress.socket) << asked << " " << egress.explain();
+    EXPECT_EQ(egress.socket->queue().size, given);
+    test::test_producer producer(memory_, 0, 256);
+    tx_core core(memory_.memory(), publisher_, epochs_, control_);
+    core.attach(producer.channel);
+    core.add_port(1, egress.socket->interface_index(), egress.socket->queue());
+    core.start();
+    std::uint32_t room[8] = {};
+    for (std::uint32_t i = 0; i < 1000; ++i)
+      while (!producer.send(numbered(room, i), to("10.1.0.2", 9001))) std::this_thread::yield();
+    EXPECT_EQ(receive(receiver, 1000).size(), 1000u) << asked;
+    wait_until_quiet(core, producer.sent);
+    core.remove_port(1, 1s);
+    EXPECT_EQ(core.snapshot().slots[1].completed, 1000u) << asked;
+    producer.reclaim();
+    EXPECT_EQ(producer.pool.free_count(), producer.slice.count) << asked;
+    memory_.release_slice(producer.slice);
+  }
 }
 
 TEST_F(socket_on_veth, two_interfaces_send_from_one_umem) {

@@ -413,6 +413,38 @@ TEST_F(tx_core_on_memory, makes_a_waiting_producer_known_but_not_for_every_frame
   EXPECT_TRUE(rung(control_));
 }
 
+TEST_F(tx_core_on_memory, rings_of_every_size_give_every_frame_back) {
+  std::mt19937_64 random(1);
+  // Nothing is diverted, however slowly this runs.
+  tx_core core(memory_.memory(), publisher_, epochs_, control_, {.stall_deadline = 1h});
+  for (std::uint32_t size = 1; size <= 4096; size *= 2) {
+    test_producer producer(memory_, 0, 1024);
+    fake_device device(size, size);
+    core.attach(producer.channel);
+    core.add_port(1, 11, device.queue());
+    const std::uint64_t completed_before = core.snapshot().slots[1].completed;
+    while (producer.sent < 3000) {
+      for (std::uint64_t n = random() % 200; n > 0 && producer.sent < 3000; --n)
+        if (!send(producer, "10.1.0.1")) break;
+      static_cast<void>(core.run_once());
+      device.transmit(1 + static_cast<std::uint32_t>(random() % 100));
+      device.complete(1 + static_cast<std::uint32_t>(random() % 100));
+    }
+    while (core.snapshot().held != 0 || producer.channel.requests.readable() != 0) {
+      static_cast<void>(core.run_once());
+      device.transmit();
+      device.complete();
+    }
+    EXPECT_EQ(core.snapshot().slots[1].completed - completed_before, 3000u) << size;
+    expect_all_home(producer);
+    core.remove_port(1, 0ms);
+    core.begin_detach(producer.channel);
+    static_cast<void>(core.run_once());
+    ASSERT_TRUE(core.detached(producer.channel));
+    memory_.release_slice(producer.slice);
+  }
+}
+
 TEST_F(tx_core_on_memory, totals_add_up_exactly_under_random_traffic) {
   const std::uint64_t seed = std::random_device{}();
   std::cout << "seed " << seed << '\n';
