@@ -70,7 +70,7 @@ struct tx_world {
       spec.source = ip_address::v4(0x0a000001);
       spec.destination_mac.bytes[5] = i;
       if (mix == hop_mix::tunnels && i % 2 != 0)
-        spec.outer = {ip_address::v4(0x0a000001), ip_address::v4(0x0a000100u + i)};
+        spec.outer = {{ip_address::v4(0x0a000001), ip_address::v4(0x0a000100u + i)}};
       paths.push_back(table.add_hop(test::make_hop(spec)));
     }
     const auto prefixes = synthetic_table(routes, next_hops);

@@ -49,13 +49,14 @@ class frame_writer : public ::testing::Test {
     for (auto& b : m.bytes) b = byte();
     return m;
   }
-  hop_spec spec(ip_family family, bool vlan, bool outer) {
+  hop_spec spec(ip_family family, bool vlan, std::size_t tunnels) {
     hop_spec s;
     s.family = family;
     s.source_mac = mac();
     s.destination_mac = mac();
     if (vlan) s.vlan = static_cast<std::uint16_t>(random_() & 0xefff);
-    if (outer) s.outer = {address(ip_family::v4), address(ip_family::v4)};
+    for (std::size_t i = 0; i < tunnels; ++i)
+      s.outer.emplace_back(address(ip_family::v4), address(ip_family::v4));
     s.source = address(family);
     s.ttl = byte();
     s.max_payload = 1900;
@@ -88,8 +89,8 @@ TEST_F(frame_writer, writes_the_bytes_of_a_naive_builder_for_every_kind_of_hop) 
   for (int round = 0; round < 3000; ++round) {
     for (const ip_family family : {ip_family::v4, ip_family::v6}) {
       for (const bool vlan : {false, true}) {
-        for (const bool outer : {false, true}) {
-          const hop_spec s = spec(family, vlan, outer);
+        for (std::size_t tunnels = 0; tunnels <= outer_headers_max; ++tunnels) {
+          const hop_spec s = spec(family, vlan, tunnels);
           const endpoint to{address(family), static_cast<std::uint16_t>(random_())};
           const auto source_port = static_cast<std::uint16_t>(random_());
           bytes payload(random_() % 1901);
@@ -97,7 +98,7 @@ TEST_F(frame_writer, writes_the_bytes_of_a_naive_builder_for_every_kind_of_hop) 
           ASSERT_EQ(written(s, to, source_port, payload),
                     test::naive_frame(s, to, source_port, payload))
               << "round " << round << (family == ip_family::v4 ? " v4" : " v6")
-              << (vlan ? " vlan" : "") << (outer ? " outer" : "") << ' ' << payload.size();
+              << (vlan ? " vlan " : " ") << tunnels << " tunnels " << payload.size();
         }
       }
     }
@@ -107,7 +108,7 @@ TEST_F(frame_writer, writes_the_bytes_of_a_naive_builder_for_every_kind_of_hop) 
 TEST_F(frame_writer, sends_a_udp_checksum_of_zero_as_ffff) {
   // The payload's two bytes are chosen so that the sum of all comes out as ffff, its complement as
   // 0.
-  const hop_spec s = spec(ip_family::v4, false, false);
+  const hop_spec s = spec(ip_family::v4, false, 0);
   const endpoint to{address(ip_family::v4), 53};
   const bytes probe = written(s, to, 7, {0, 0});
   const std::uint8_t high = probe[probe.size() - 4], low = probe[probe.size() - 3];

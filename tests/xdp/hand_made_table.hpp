@@ -25,8 +25,8 @@ struct hop_spec {
   ip_family family = ip_family::v4;
   mac_address source_mac, destination_mac;
   std::optional<std::uint16_t> vlan;
-  /// GRE tunnel over IPv4: outer source and destination.
-  std::optional<std::pair<ip_address, ip_address>> outer;
+  /// GRE tunnels over IPv4, from the inside out: outer source and destination.
+  std::vector<std::pair<ip_address, ip_address>> outer;
   ip_address source;
   std::uint8_t ttl = 64;
   egress_slot egress = 1;
@@ -113,15 +113,16 @@ inline void append(bytes& to, const void* from, std::size_t size) {
     append16(frame, 0x8100);
     append16(frame, *spec.vlan);
   }
-  const unsigned inner_type = v4 ? 0x0800 : 0x86dd;
-  if (spec.outer) {
-    append16(frame, 0x0800);
-    const bytes outer = naive_ipv4(spec.outer->first, spec.outer->second, 255, 47,
-                                   static_cast<unsigned>(ip.size()) + 24);
-    append(frame, outer.data(), outer.size());
-    append16(frame, 0);
+  unsigned type = v4 ? 0x0800 : 0x86dd;
+  for (const auto& [from, remote] : spec.outer) {
+    bytes around = naive_ipv4(from, remote, 255, 47, static_cast<unsigned>(ip.size()) + 24);
+    append16(around, 0);
+    append16(around, type);
+    append(around, ip.data(), ip.size());
+    ip = std::move(around);
+    type = 0x0800;
   }
-  append16(frame, inner_type);
+  append16(frame, type);
   append(frame, ip.data(), ip.size());
   return frame;
 }
@@ -156,14 +157,14 @@ inline void append(bytes& to, const void* from, std::size_t size) {
     clear(ip + 4 - start, 2);
   }
   h.udp_sum = sum_of(ip - start + (v4 ? 12 : 8), v4 ? 4 : 16) + be16::from_host(17).raw;
-  if (spec.outer) {
-    const std::size_t outer = ip - 24;
+  for (std::size_t i = 0; i < spec.outer.size(); ++i) {
+    const std::size_t outer = ip - 24 * (i + 1);
     clear(outer + 2 - start, 2);
     clear(outer + 10 - start, 2);
-    h.outer_sum[0] = sum_of(outer - start, 20);
-    h.outer_length_base[0] = static_cast<std::uint16_t>(24 + ip_size + 8);
-    h.outer_length_offset[0] = static_cast<std::uint8_t>(outer + 2);
-    h.outer_checksum_offset[0] = static_cast<std::uint8_t>(outer + 10);
+    h.outer_sum[i] = sum_of(outer - start, 20);
+    h.outer_length_base[i] = static_cast<std::uint16_t>(24 * (i + 1) + ip_size + 8);
+    h.outer_length_offset[i] = static_cast<std::uint8_t>(outer + 2);
+    h.outer_checksum_offset[i] = static_cast<std::uint8_t>(outer + 10);
   }
   std::memcpy(h.header + start, frame.data(), frame.size());
   h.max_payload = spec.max_payload;
