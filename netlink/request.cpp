@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/assert.hpp>
+#include <cowire/netlink/detail/link_info.hpp>
 #include <cowire/netlink/detail/message_builder.hpp>
 #include <cowire/netlink/request.hpp>
 
 #include <linux/fib_rules.h>
+#include <linux/if.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
 #include <linux/neighbour.h>
@@ -19,6 +21,7 @@ namespace cowire::netlink {
 namespace {
 
 using detail::message_builder;
+using detail::put_if_set;
 
 constexpr std::uint16_t dump_flags = NLM_F_REQUEST | NLM_F_DUMP;
 
@@ -167,6 +170,32 @@ std::vector<std::byte> neighbour_poke(std::uint32_t interface, const ip_address&
   message_builder to(RTM_NEWNEIGH, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE, sequence, header);
   to.put(NDA_DST, destination);
   return std::move(to).finish();
+}
+
+std::vector<std::byte> create_link(const link& wanted, std::uint32_t sequence) {
+  ifinfomsg header{};
+  header.ifi_flags = wanted.flags & IFF_UP;
+  header.ifi_change = IFF_UP;
+  message_builder to(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, sequence, header);
+  to.put(IFLA_IFNAME, wanted.name);
+  put_if_set(to, IFLA_MTU, wanted.mtu);
+  detail::put_link_info(to, wanted);
+  return std::move(to).finish();
+}
+
+std::vector<std::byte> change_link(const link& wanted, std::uint32_t sequence) {
+  ifinfomsg header{};
+  header.ifi_index = static_cast<int>(wanted.index);
+  message_builder to(RTM_NEWLINK, NLM_F_REQUEST, sequence, header);
+  put_if_set(to, IFLA_MTU, wanted.mtu);
+  detail::put_link_info(to, wanted);
+  return std::move(to).finish();
+}
+
+std::vector<std::byte> remove_link(std::uint32_t index, std::uint32_t sequence) {
+  ifinfomsg header{};
+  header.ifi_index = static_cast<int>(index);
+  return message_builder(RTM_DELLINK, NLM_F_REQUEST, sequence, header).finish();
 }
 
 }  // namespace cowire::netlink

@@ -67,4 +67,16 @@ struct route_query {
                                                     const ip_address& destination,
                                                     std::uint32_t sequence);
 
+/// RTM_NEWLINK that makes a device of `wanted`'s kind with its name and `info`, its MTU unless that
+/// is 0, up if its flags have IFF_UP; nothing else is looked at. The kernel answers EEXIST where
+/// the name is taken, or another tunnel of the type has the same end points, device and input key.
+[[nodiscard]] std::vector<std::byte> create_link(const link& wanted, std::uint32_t sequence);
+
+/// RTM_NEWLINK that gives the existing device of index and kind `wanted` its `info`, and its MTU
+/// unless that is 0. All of a tunnel's attributes are sent: the kernel starts from zero.
+[[nodiscard]] std::vector<std::byte> change_link(const link& wanted, std::uint32_t sequence);
+
+/// RTM_DELLINK of one device.
+[[nodiscard]] std::vector<std::byte> remove_link(std::uint32_t index, std::uint32_t sequence);
+
 }  // namespace cowire::netlink

@@ -92,4 +92,10 @@ class message_builder {
   std::vector<std::byte> bytes_;
 };
 
+/// Attributes that are absent when empty or zero.
+template <class T>
+void put_if_set(message_builder& to, std::uint16_t type, const T& value) {
+  if (value != T{}) to.put(type, value);
+}
+
 }  // namespace cowire::netlink::detail

@@ -34,6 +34,42 @@ class generator {
     }
   }
 
+  // What the kernel tells of a kind, and no more.
+  tunnel_info make_tunnel(const std::string& kind) {
+    const bool gre = kind.find("gre") != std::string::npos || kind == "erspan";
+    const bool v6 = kind.starts_with("ip6");
+    tunnel_info t;
+    t.link = number<std::uint32_t>();
+    if (gre) {
+      t.input_flags = number<std::uint16_t>();
+      t.output_flags = number<std::uint16_t>();
+      t.input_key.raw = number<std::uint32_t>();
+      t.output_key.raw = number<std::uint32_t>();
+    } else {
+      t.protocol = number<std::uint8_t>();
+    }
+    t.local = address_of(v6 ? ip_family::v6 : ip_family::v4);
+    t.remote = address_of(v6 ? ip_family::v6 : ip_family::v4);
+    t.ttl = number<std::uint8_t>();
+    if (v6) {
+      t.encap_limit = number<std::uint8_t>();
+      t.flow_info.raw = number<std::uint32_t>();
+      t.flags = number<std::uint32_t>();
+    } else {
+      t.tos = number<std::uint8_t>();
+      t.pmtu_discovery = coin();
+      t.ignore_df = gre && coin();
+      if (kind == "sit") t.flags = number<std::uint16_t>();
+    }
+    t.fwmark = number<std::uint32_t>();
+    t.encapsulation_type = number<std::uint16_t>();
+    t.encapsulation_flags = number<std::uint16_t>();
+    t.encapsulation_source_port.raw = number<std::uint16_t>();
+    t.encapsulation_destination_port.raw = number<std::uint16_t>();
+    t.collect_metadata = coin();
+    return t;
+  }
+
  private:
   std::uint64_t below(std::uint64_t limit) { return random_() % limit; }
   bool coin() { return below(2) == 0; }
@@ -68,37 +104,8 @@ class generator {
     return coin() ? std::optional<T>(value) : std::nullopt;
   }
 
-  tunnel_info make_tunnel(ip_family f, bool gre) {
-    tunnel_info t;
-    t.link = number<std::uint32_t>();
-    if (gre) {
-      t.input_flags = number<std::uint16_t>();
-      t.output_flags = number<std::uint16_t>();
-      t.input_key.raw = number<std::uint32_t>();
-      t.output_key.raw = number<std::uint32_t>();
-      t.ignore_df = coin();
-    } else {
-      t.protocol = number<std::uint8_t>();
-    }
-    t.local = address_of(f);
-    t.remote = address_of(f);
-    t.ttl = number<std::uint8_t>();
-    t.tos = number<std::uint8_t>();
-    t.pmtu_discovery = coin();
-    t.fwmark = number<std::uint32_t>();
-    t.encapsulation_type = number<std::uint16_t>();
-    t.encapsulation_flags = number<std::uint16_t>();
-    t.encapsulation_source_port.raw = number<std::uint16_t>();
-    t.encapsulation_destination_port.raw = number<std::uint16_t>();
-    t.collect_metadata = coin();
-    t.encap_limit = number<std::uint8_t>();
-    t.flow_info.raw = number<std::uint32_t>();
-    t.flags = number<std::uint32_t>();
-    return t;
-  }
-
   void set_kind(link& l) {
-    switch (below(8)) {
+    switch (below(7)) {
       case 0:
         l.kind = "vlan";
         l.info = vlan_info{
@@ -117,14 +124,10 @@ class generator {
         l.info = macvlan_info{number<std::uint32_t>()};
         return;
       case 4:
-        l.kind = coin() ? "gretap" : "ip6gre";
-        l.info = make_tunnel(l.kind == "ip6gre" ? ip_family::v6 : ip_family::v4, true);
+        l.kind = tunnel_kinds[below(tunnel_kinds.size())];
+        l.info = make_tunnel(l.kind);
         return;
       case 5:
-        l.kind = coin() ? "sit" : "ip6tnl";
-        l.info = make_tunnel(l.kind == "ip6tnl" ? ip_family::v6 : ip_family::v4, false);
-        return;
-      case 6:
         l.kind = "veth";
         return;
       default:
@@ -313,5 +316,9 @@ class generator {
 }  // namespace
 
 netlink::message random_message(std::mt19937_64& random) { return generator(random).any(); }
+
+netlink::tunnel_info random_tunnel(std::mt19937_64& random, const std::string& kind) {
+  return generator(random).make_tunnel(kind);
+}
 
 }  // namespace cowire::test
