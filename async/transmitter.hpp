@@ -19,6 +19,7 @@
 
 #include <cowire/async/route_events.hpp>
 #include <cowire/async/sender.hpp>
+#include <cowire/async/tunnel.hpp>
 #include <cowire/base/reason.hpp>
 #include <cowire/xdp/socket.hpp>
 #include <cowire/xdp/tx_core.hpp>
@@ -52,6 +53,9 @@ struct transmitter_config {
   std::uint32_t max_producers = 8;           ///< Threads and explicit producers, intakes included.
   std::uint32_t frame_size = 2048;           ///< 2048 or 4096; payloads hold 128 bytes less.
   bool huge_pages = true;                    ///< 2 MiB pages where there are any.
+  /// Made before anything else and removed by stop(). An existing one of the name must be as it is
+  /// declared, and stays.
+  std::vector<tunnel_declaration> tunnels{};
   /// False: destinations are looked up by the plain reference resolver instead of the compiled
   /// table. For comparison only; slow.
   bool performance_mode = true;

@@ -5,6 +5,7 @@
 #include <cowire/cli/parse.hpp>
 #include <cowire/cli/route.hpp>
 #include <cowire/cli/send.hpp>
+#include <cowire/cli/tunnel.hpp>
 
 #include <CLI/CLI.hpp>
 
@@ -26,6 +27,7 @@ constexpr const char* examples = R"(Examples:
   cowire send --via /run/cowire.sock --to 192.0.2.7:8001 --stdin < message
   cowire route get 192.0.2.7 mark 7 -j
   cowire route monitor -j
+  cowire tunnel show
   cowire doctor eth0
 
 Exit status: 0 done; 1 a datagram is unaccounted for, or sending would fail (doctor);
@@ -52,6 +54,20 @@ tos is hexadecimal, as there. In a batch file each line is one such query, optio
 Examples:
   cowire route get 192.0.2.7 from 192.0.2.1 mark 0x7 -j
   cowire route get -b queries.txt -j)";
+
+constexpr const char* tunnel_notes = R"(The words are those of 'ip tunnel':
+  NAME mode { gre | gretap | ip6gre | ip6gretap | ipip | sit | ip6ip6 | ipip6 | any }
+       [remote ADDR] [local ADDR] [dev DEV] [ttl { 1..255 | inherit }] [tos { 00..ff | inherit }]
+       [[i|o]key KEY] [[i|o]csum] [[i|o]seq] [[no]pmtudisc] [[no]ignore-df] [fwmark MARK]
+       [encaplimit { 0..255 | none }] [hoplimit N] [tclass { 00..ff | inherit }]
+       [flowlabel { 0..fffff | inherit }] [[no]allow-localremote] [mtu N]
+'no' in front of key, csum or seq takes it away. tos, tclass and flowlabel are hexadecimal. Defaults
+are those of iproute2. A new tunnel is down and without addresses.
+Examples:
+  cowire tunnel add doublezero0 mode gre remote 203.0.113.9 local 198.51.100.7 ttl 64 nopmtudisc
+  cowire tunnel change doublezero0 remote 203.0.113.10
+  cowire tunnel show -j
+  cowire tunnel del doublezero0)";
 
 void add_transmit_options(CLI::App& app, transmit_arguments& to) {
   app.add_option("--source", to.sources,
@@ -155,6 +171,22 @@ void add_route(CLI::App& app, route_arguments& to, action& chosen) {
   monitor->callback([&] { chosen = [&] { return run_route_monitor(to.json, to.verbosity); }; });
 }
 
+void add_tunnel(CLI::App& app, tunnel_arguments& to, action& chosen) {
+  auto* tunnel = app.add_subcommand("tunnel", "Tunnels, and whether the fast path serves them");
+  tunnel->require_subcommand(1);
+  const auto add = [&](const char* name, const char* text, int (*run)(const tunnel_arguments&)) {
+    auto* one = tunnel->add_subcommand(name, text);
+    one->add_option("words", to.words, "NAME and the words of 'ip tunnel'")->type_name("WORD");
+    one->add_flag("-j,--json", to.json, "Print a JSON array with the keys of 'ip -d -s -j link'");
+    one->footer(tunnel_notes);
+    one->callback([&, run] { chosen = [&, run] { return run(to); }; });
+  };
+  add("show", "All tunnels, or one: parameters, underlay, MTU budget", run_tunnel_show);
+  add("add", "Make one", run_tunnel_add);
+  add("change", "Change what the words tell, and leave the rest", run_tunnel_change);
+  add("del", "Remove one", run_tunnel_del);
+}
+
 struct doctor_arguments {
   std::string interface;
   bool json = false;
@@ -211,10 +243,12 @@ int run(int argc, char** argv) {
   send_arguments send;
   run_arguments service;
   route_arguments route;
+  tunnel_arguments tunnel;
   doctor_arguments doctor;
   add_send(app, send, chosen);
   add_run(app, service, chosen);
   add_route(app, route, chosen);
+  add_tunnel(app, tunnel, chosen);
   add_doctor(app, doctor, chosen);
   try {
     app.parse(argc, argv);

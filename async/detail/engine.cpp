@@ -85,6 +85,7 @@ engine::engine(transmitter_config config)
       kernel_(ring_, umem_.memory(), config_.frames_per_producer / 2,
               [this](const ip_address& to, std::uint32_t mtu) { routes_.learn_path_mtu(to, mtu); }),
       bell_ready_(ring_, control_bell_.fd()) {
+  if (!config_.tunnels.empty()) tunnels_.emplace(config_.tunnels);
   for (const auto& name : config_.interfaces) static_cast<void>(read_device(name));
   if (config_.log && !umem_.pages_reason().empty())
     config_.log(log_severity::info, umem_.pages_reason());
@@ -248,6 +249,7 @@ void engine::stop() noexcept {
     on_control_thread([] {});
     ring_.stop();
     control_.join();
+    tunnels_.reset();
     ended_.store(true, std::memory_order_release);
     wake_producers(true);
   });

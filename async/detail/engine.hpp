@@ -8,6 +8,7 @@
 /// every socket is closed, but frames and producers stay until the last payload is dropped.
 #pragma once
 
+#include <cowire/async/detail/declared_tunnels.hpp>
 #include <cowire/async/detail/egress_set.hpp>
 #include <cowire/async/detail/kernel_path.hpp>
 #include <cowire/async/detail/producer.hpp>
@@ -26,6 +27,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -83,6 +85,7 @@ class engine : public std::enable_shared_from_this<engine> {
                                                            std::error_code& ec);
 
   const transmitter_config config_;
+  std::optional<declared_tunnels> tunnels_;
   ring_context ring_;
   umem umem_;
   epoch_domain epochs_;

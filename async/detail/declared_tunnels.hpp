@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The tunnels that a transmitter's configuration declares: made at start, removed at stop.
+///
+/// One that exists already is somebody else's: it must be as declared, is used as it is and stays.
+/// After a crash the own ones are found again in that way.
+///
+/// One thread at a time; calls block for a few milliseconds a tunnel.
+#pragma once
+
+#include <cowire/async/tunnel.hpp>
+
+#include <vector>
+
+namespace cowire::detail {
+
+class declared_tunnels {
+ public:
+  /// Makes them in order, so that one may be bound to one before it. Throws as create_tunnel(), and
+  /// error::invalid_argument where an existing device differs; then none that was made stays.
+  explicit declared_tunnels(const std::vector<tunnel_declaration>& wanted);
+  declared_tunnels(const declared_tunnels&) = delete;
+  declared_tunnels& operator=(const declared_tunnels&) = delete;
+  /// Removes what it made, the last first. A device of the name that was made by somebody else
+  /// meanwhile stays.
+  ~declared_tunnels();
+
+ private:
+  void make(const tunnel_declaration& wanted);
+  void remove() noexcept;
+
+  netlink::request_socket kernel_;
+  std::vector<netlink::link> made_;
+};
+
+}  // namespace cowire::detail
