@@ -237,10 +237,10 @@ std::string left_to_kernel(const netlink::link& tunnel) {
   if (info == nullptr) return "";
   if (info->collect_metadata)
     return "external: its headers come from each route's encapsulation (collect metadata)";
-  if (tunnel.kind == "erspan") return "erspan: its headers mirror traffic, not datagrams";
   const bool no_end_points = info->local.is_unspecified() && info->remote.is_unspecified();
   if (no_end_points && std::ranges::find(fallback_devices, tunnel.name) != fallback_devices.end())
     return "the fallback device of its kernel module, which receives what no other tunnel takes";
+  if (tunnel.kind == "erspan") return "erspan: its headers mirror traffic, not datagrams";
   return "";
 }
 

@@ -233,6 +233,11 @@ std::uint32_t overhead_of(const netlink::link& tunnel, const tunnel_info& info) 
   return tunnel.hardware_type == ARPHRD_ETHER ? size + ethernet_size : size;
 }
 
+bool carries(const netlink::link& tunnel, const tunnel_info& info, ip_family family) {
+  if (is_gre(tunnel) || info.protocol == 0) return true;
+  return info.protocol == (family == ip_family::v4 ? IPPROTO_IPIP : IPPROTO_IPV6);
+}
+
 // How the kernel routes the outer packet: with the tunnel's own flow, as root.
 flow outer_question(const netlink::link& tunnel, const tunnel_info& info) {
   flow out;
@@ -241,17 +246,14 @@ flow outer_question(const netlink::link& tunnel, const tunnel_info& info) {
     (info.local.is_v4() ? out.cls.source_v4 : out.cls.source_v6) = info.local;
   out.cls.mark = info.fwmark;
   out.cls.output_interface = info.link;
-  out.cls.ip_protocol = is_gre(tunnel) ? std::uint8_t{IPPROTO_GRE} : info.protocol;
+  out.cls.ip_protocol = is_gre(tunnel)                         ? IPPROTO_GRE
+                        : carries(tunnel, info, ip_family::v4) ? IPPROTO_IPIP
+                                                               : IPPROTO_IPV6;
   if (outer_is_v6(tunnel))
     out.cls.tos = static_cast<std::uint8_t>(info.flow_info.host() >> 20);
   else if ((info.tos & 1) == 0)
     out.cls.tos = info.tos & 0xfc;
   return out;
-}
-
-bool carries(const netlink::link& tunnel, const tunnel_info& info, ip_family family) {
-  if (is_gre(tunnel) || info.protocol == 0) return true;
-  return info.protocol == (family == ip_family::v4 ? IPPROTO_IPIP : IPPROTO_IPV6);
 }
 
 // A destination that a route of `family` leads into the tunnel; an arbitrary one without a route.
@@ -302,19 +304,29 @@ void add_underlay(json& out, const kernel_state& kernel, const netlink::link& tu
                        {"fits", std::min(tunnel.mtu, way > overhead ? way - overhead : 0)}};
 }
 
-json knowledge_json(const kernel_state& kernel, const netlink::link& tunnel,
-                    const tunnel_info& info) {
-  if (const auto why = left_to_kernel(tunnel); !why.empty())
-    return {{"fast", false}, {"left_to_kernel", why}};
+void add_service(json& out, const kernel_state& kernel, const netlink::link& tunnel,
+                 const tunnel_info& info) {
   const auto question = inner_question(kernel.state(), tunnel, info);
   const auto answer = answer_json(question, kernel.explain(question));
   const auto known = answer.contains("cowire") ? answer["cowire"] : json::object();
-  json out;
   out["fast"] = known.contains("header_template");
   out["asked_for"] = question.destination.to_string();
   for (const char* key : {"divert", "text", "header_template", "payload_offset", "max_payload"})
     if (known.contains(key)) out[key] = known[key];
   if (answer.contains("error")) out["error"] = answer["error"];
+}
+
+json knowledge_json(const kernel_state& kernel, const netlink::link& tunnel,
+                    const tunnel_info& info) {
+  if (const auto why = left_to_kernel(tunnel); !why.empty())
+    return {{"fast", false}, {"left_to_kernel", why}};
+  json out;
+  if ((tunnel.flags & IFF_UP) != 0)
+    add_service(out, kernel, tunnel, info);
+  else
+    out = {{"fast", false},
+           {"divert", name(divert_reason::egress_down)},
+           {"text", describe(divert_reason::egress_down)}};
   add_underlay(out, kernel, tunnel, info);
   return out;
 }
