@@ -52,6 +52,7 @@ struct transmitter_config {
   std::uint32_t frames_per_producer = 4096;  ///< What one thread can have on the way at once.
   std::uint32_t max_producers = 8;           ///< Threads and explicit producers, intakes included.
   std::uint32_t frame_size = 2048;           ///< 2048 or 4096; payloads hold 128 bytes less.
+  std::uint32_t ring_capacity = 2048;        ///< Descriptors of each AF_XDP transmit ring.
   bool huge_pages = true;                    ///< 2 MiB pages where there are any.
   /// Made before anything else and removed by stop(). An existing one of the name must be as it is
   /// declared, and stays.

@@ -2,6 +2,7 @@
 #include <cowire/cli/arguments.hpp>
 
 #include <cowire/async/intake.hpp>
+#include <cowire/cli/config.hpp>
 #include <cowire/cli/log.hpp>
 #include <cowire/cli/parse.hpp>
 
@@ -24,9 +25,9 @@ T number_or_zero(const char* what, const std::string& text, std::uint64_t low) {
   return static_cast<T>(parse_number(what, text, low, std::numeric_limits<T>::max()));
 }
 
-// Empty = the best rung that works.
+// Unset = the best rung that works.
 std::optional<send_mode> parse_mode(const std::string& text) {
-  if (text.empty() || text == "auto") return std::nullopt;
+  if (text == "auto") return std::nullopt;
   if (const auto mode = parse_send_mode(text)) return mode;
   throw usage_error("--mode '" + text +
                     "': no such mode; use auto, zero-copy, copy, generic or kernel");
@@ -66,8 +67,9 @@ payload_plan make_payload(const send_arguments& arguments, std::size_t limit) {
 
 // An intake's datagrams leave with the server's options; silently ignoring ours would surprise.
 void refuse_server_options(const send_arguments& arguments) {
-  const std::array<std::pair<const char*, bool>, 8> server{
-      {{"--source", !arguments.sources.empty()},
+  const std::array<std::pair<const char*, bool>, 9> server{
+      {{"--config", !arguments.config_file.empty()},
+       {"--source", !arguments.sources.empty()},
        {"--interface", !arguments.interfaces.empty()},
        {"--mark", !arguments.mark.empty()},
        {"--tos", !arguments.tos.empty()},
@@ -95,6 +97,8 @@ void check_families(const send_plan& plan) {
 
 transmit_plan make_plan(const transmit_arguments& arguments) {
   transmit_plan plan;
+  if (!arguments.config_file.empty()) read_config(arguments.config_file, plan.config);
+  if (!arguments.interfaces.empty()) plan.config.interfaces.clear();
   for (const auto& text : arguments.sources) add_source(plan.sender, text);
   for (const auto& text : arguments.interfaces) {
     static_cast<void>(parse_interface("--interface", text));
@@ -105,7 +109,7 @@ transmit_plan make_plan(const transmit_arguments& arguments) {
   plan.sender.mark = number_or_zero<std::uint32_t>("--mark", arguments.mark, 0);
   plan.sender.tos = number_or_zero<std::uint8_t>("--tos", arguments.tos, 0);
   plan.sender.ttl = number_or_zero<std::uint8_t>("--ttl", arguments.ttl, 1);
-  plan.config.mode = parse_mode(arguments.mode);
+  if (!arguments.mode.empty()) plan.config.mode = parse_mode(arguments.mode);
   if (!arguments.cpu.empty()) {
     plan.config.cpus = {parse_cpu(arguments.cpu)};
     plan.config.idle = idle_policy::spin;  // A CPU of its own is there to be polled on.

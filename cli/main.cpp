@@ -81,6 +81,9 @@ void add_transmit_options(CLI::App& app, transmit_arguments& to) {
       ->type_name("T");
   app.add_option("--ttl", to.ttl, "TTL or hop limit (default: the route's or the system's)")
       ->type_name("N");
+  app.add_option("--config", to.config_file,
+                 "TOML file with [xdp], [doublezero] and [[tunnel]]; options go before it")
+      ->type_name("FILE");
   app.add_option("--interface", to.interfaces,
                  "Interfaces with AF_XDP sockets (default: every Ethernet device that is up)")
       ->type_name("IF");

@@ -98,6 +98,7 @@ void egress_set::open(const std::string& name, interface& on) {
   } else if (on.at_most != send_mode::kernel) {
     socket_options options;
     options.mode = on.at_most ? on.at_most : config_.mode;
+    options.tx_ring_size = config_.ring_capacity;
     opened = open_egress(memory_, facts, options);
     for (const auto& rung : opened.rejected)
       reason +=

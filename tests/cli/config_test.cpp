@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/cli/config.hpp>
+#include <cowire/cli/parse.hpp>
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+
+namespace cowire::cli {
+namespace {
+
+using namespace std::chrono_literals;
+
+transmitter_config read(const std::string& text) {
+  transmitter_config config;
+  parse_config(text, "f", config);
+  return config;
+}
+
+std::string refusal(const std::string& text) {
+  try {
+    read(text);
+  } catch (const usage_error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(config, an_empty_file_changes_nothing) {
+  const auto config = read("# nothing\n");
+  EXPECT_TRUE(config.interfaces.empty());
+  EXPECT_FALSE(config.mode);
+  EXPECT_TRUE(config.cpus.empty());
+  EXPECT_TRUE(config.huge_pages);
+  EXPECT_TRUE(config.performance_mode);
+  EXPECT_EQ(config.update_interval, transmitter_config{}.update_interval);
+  EXPECT_EQ(config.ring_capacity, transmitter_config{}.ring_capacity);
+  EXPECT_TRUE(config.tunnels.empty());
+}
+
+TEST(config, every_key_of_xdp_arrives) {
+  const auto config = read(
+      "[xdp]\ninterface = ['lo']\ncpus = [0]\nzero_copy = true\nring_capacity = 512\n"
+      "huge_pages = false\n");
+  EXPECT_EQ(config.interfaces, std::vector<std::string>{"lo"});
+  EXPECT_EQ(config.cpus, std::vector<unsigned>{0});
+  EXPECT_EQ(config.idle, idle_policy::spin);
+  EXPECT_EQ(config.mode, send_mode::zero_copy);
+  EXPECT_EQ(config.ring_capacity, 512u);
+  EXPECT_FALSE(config.huge_pages);
+  EXPECT_EQ(read("[xdp]\nzero_copy = false\n").mode, send_mode::copy);
+  EXPECT_EQ(read("[xdp]\ninterface = 'lo'\n").interfaces, std::vector<std::string>{"lo"});
+}
+
+TEST(config, the_audits_period_is_in_seconds) {
+  const auto config = read("[doublezero]\nupdate_interval = 0.25\nperformance_mode = false\n");
+  EXPECT_EQ(config.update_interval, 250ms);
+  EXPECT_FALSE(config.performance_mode);
+  EXPECT_EQ(read("[doublezero]\nupdate_interval = 0\n").update_interval, 0ms);
+}
+
+
+TEST(config, tunnels_have_the_words_of_the_command_line) {
+  const auto config = read(
+      "[[tunnel]]\nname = 'g0'\nmode = 'gre'\nremote = '10.0.0.2'\nlocal = '10.0.0.1'\nttl = 64\n"
+      "tos = 0x10\npmtudisc = false\nignore-df = true\nokey = 5\nikey = '0.0.1.0'\ncsum = true\n"
+      "seq = false\nfwmark = 7\ndev = 'eth0'\nmtu = 1400\naddresses = ['169.254.0.1/31', "
+      "'fe80::1']\n"
+      "[[tunnel]]\nname = 'g1'\nmode = 'ip6gre'\nremote = 'fd00::2'\nhoplimit = 'inherit'\n"
+      "encaplimit = 'none'\nflowlabel = 0x12345\n");
+  ASSERT_EQ(config.tunnels.size(), 2u);
+  const auto& first = config.tunnels[0];
+  EXPECT_EQ(first.name, "g0");
+  EXPECT_TRUE(first.up);
+  EXPECT_EQ(first.mtu, 1400u);
+  EXPECT_EQ(first.addresses,
+            (std::vector<interface_address>{{*ip_address::parse("169.254.0.1"), 31},
+                                            {*ip_address::parse("fe80::1"), 128}}));
+  const std::vector<tunnel_word> words = {{"mode", "gre"},
+                                          {"remote", "10.0.0.2"},
+                                          {"local", "10.0.0.1"},
+                                          {"dev", "eth0"},
+                                          {"ttl", "64"},
+                                          {"tos", "0x10"},
+                                          {"nopmtudisc", ""},
+                                          {"ignore-df", ""},
+                                          {"ikey", "256"},
+                                          {"okey", "5"},
+                                          {"csum", ""},
+                                          {"fwmark", "0x7"},
+                                          {"mtu", "1400"},
+                                          {"address", "169.254.0.1/31"},
+                                          {"address", "fe80::1/128"}};
+  EXPECT_EQ(words_of(first), words);
+  const auto& second = config.tunnels[1];
+  EXPECT_EQ(second.kind, "ip6gre");
+  EXPECT_EQ(second.info.ttl, 0);
+  EXPECT_EQ(second.info.flow_info.host(), 0x12345u);
+}
+
+// (file, beginning of the message)
+TEST(config, what_is_wrong_is_told_with_file_line_and_column) {
+  const std::vector<std::pair<const char*, const char*>> wrong = {
+      {"xdp = 1\n", "f:1:7: xdp: not a table"},
+      {"[xdq]\n", "f:1:2: 'xdq': no such table"},
+      {"[xdp]\ninterfaces = 'lo'\n",
+       "f:2:1: 'interfaces': no such key in [xdp]; use one of interface"},
+      {"[xdp]\ninterface = 'nosuch0'\n", "f:2:13: interface 'nosuch0': no such network interface"},
+      {"[xdp]\ninterface = ['lo', 5]\n", "f:2:20: interface: not a string"},
+      {"[xdp]\ncpus = 0\n", "f:2:8: cpus: not an array"},
+      {"[xdp]\ncpus = [99999]\n", "f:2:9: cpus '99999': out of range"},
+      {"[xdp]\ncpus = [0, 0]\n", "f:2:12: cpus: one TX core"},
+      {"[xdp]\n\nzero_copy = 1\n", "f:3:13: zero_copy: neither true nor false"},
+      {"[xdp]\nring_capacity = 63\n", "f:2:17: ring_capacity '63': out of range; use 64 to 65536"},
+      {"[xdp]\nring_capacity = '64'\n", "f:2:17: ring_capacity: not a whole number"},
+      {"[doublezero]\nupdate_intervall = 3\n",
+       "f:2:1: 'update_intervall': no such key in [doublezero]"},
+      {"[doublezero]\nupdate_interval = -1\n", "f:2:19: update_interval: not a number of seconds"},
+      {"[doublezero]\nupdate_interval = nan\n", "f:2:19: update_interval: not a number of seconds"},
+      {"[tunnel]\nname = 'x'\n", "f:1:1: tunnel: not an array of tables"},
+      {"[[tunnel]]\nmode = 'gre'\n", "f:1:1: [[tunnel]]: no name"},
+      {"[[tunnel]]\nname = 'x'\n", "f:1:1: [[tunnel]]: no mode"},
+      {"[[tunnel]]\nname = 'a b'\nmode = 'gre'\n", "f:2:8: name 'a b': not a name"},
+      {"[[tunnel]]\nname = 'x'\nmode = 'vxlan'\n", "f:3:8: mode 'vxlan': no such mode"},
+      {"[[tunnel]]\nname = 'x'\nmode = 'gre'\nremot = '10.0.0.1'\n", "f:4:1: 'remot': not a word"},
+      {"[[tunnel]]\nname = 'x'\nmode = 'gre'\nremote = 'fd00::1'\n",
+       "f:4:10: remote 'fd00::1': not of the family"},
+      {"[[tunnel]]\nname = 'x'\nmode = 'gre'\nttl = 256\n", "f:4:7: ttl '256': out of range"},
+      {"[[tunnel]]\nname = 'x'\nmode = 'gre'\nmtu = '14x'\n", "f:4:7: mtu '14x': not a number"},
+      {"[[tunnel]]\nname = 'x'\nmode = 'gre'\ncsum = 1\n", "f:4:8: csum: neither true nor false"},
+      {"[[tunnel]]\nname = 'x'\nmode = 'gre'\nnocsum = true\n",
+       "f:4:1: 'nocsum': write csum = false"},
+      {"[[tunnel]]\nname = 'x'\nmode = 'ipip'\nkey = 1\n",
+       "f:4:7: key: a tunnel of mode ipip has none"},
+      {"[[tunnel]]\nname = 'x'\nmode = 'gre'\nignore-df = true\n",
+       "f:1:1: tunnel x: ignore-df excludes pmtudisc"},
+      {"[[tunnel]]\nname = 'x'\nmode = 'gre'\naddresses = ['10.0.0.1/33']\n",
+       "f:4:14: addresses '33': out of range"},
+      {"[[tunnel]]\nname = 'x'\nmode = 'gre'\n[[tunnel]]\nname = 'x'\nmode = 'gre'\n",
+       "f:5:8: name 'x': declared before"},
+      {"[[[xdp]]]\n", "f:1:3: "},
+      {"[xdp\n", "f:1:5: "},
+      {"[xdp]\nzero_copy = yes\n", "f:2:13: "},
+      {"[xdp]\nzero_copy = true\nzero_copy = true\n", "f:3:"},
+  };
+  for (const auto& [text, message] : wrong)
+    EXPECT_TRUE(refusal(text).starts_with(message))
+        << text << "\n is " << refusal(text) << "\n not " << message;
+}
+
+TEST(config, every_message_is_one_line) {
+  for (const char* text :
+       {"[xdp\n", "a = \"\n", "[xdp]\ninterface = 'a\nb'\n", "\x80\x81", "a=1\na=2"})
+    EXPECT_EQ(refusal(text).find('\n'), std::string::npos) << refusal(text);
+}
+
+TEST(config, the_shipped_example_is_accepted_and_tells_every_key) {
+  transmitter_config config;
+  read_config(COWIRE_SOURCE "/examples/doublezero.toml", config);
+  EXPECT_EQ(config.interfaces, std::vector<std::string>{"lo"});
+  ASSERT_EQ(config.tunnels.size(), 1u);
+  EXPECT_EQ(config.tunnels[0].info.ttl, 64);
+  EXPECT_FALSE(config.tunnels[0].info.pmtu_discovery);
+  EXPECT_EQ(config.tunnels[0].mtu, 1476u);
+  EXPECT_EQ(config.tunnels[0].addresses.size(), 1u);
+  EXPECT_EQ(config.update_interval, 30s);
+}
+
+TEST(config, a_file_that_cannot_be_read_is_named) {
+  transmitter_config config;
+  try {
+    read_config("/nonexistent/c.toml", config);
+    FAIL();
+  } catch (const usage_error& error) {
+    EXPECT_NE(std::string(error.what()).find("/nonexistent/c.toml"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace cowire::cli
