@@ -21,6 +21,7 @@
 #include <cowire/async/sender.hpp>
 #include <cowire/async/tunnel.hpp>
 #include <cowire/base/reason.hpp>
+#include <cowire/route/restrictions.hpp>
 #include <cowire/xdp/socket.hpp>
 #include <cowire/xdp/tx_core.hpp>
 
@@ -57,6 +58,8 @@ struct transmitter_config {
   /// Made before anything else and removed by stop(). An existing one of the name must be as it is
   /// declared, and stays.
   std::vector<tunnel_declaration> tunnels{};
+  /// Tables, tunnels and destinations that the fast path keeps to.
+  route_restrictions restrictions{};
   /// False: destinations are looked up by the plain reference resolver instead of the compiled
   /// table. For comparison only; slow.
   bool performance_mode = true;

@@ -34,6 +34,9 @@
   X(tunnel_underlay, "the kernel would find no way to the tunnel's remote address, or to itself")  \
   X(tunnel_multipath, "several next hops to the tunnel's remote address; the kernel pins them")    \
   X(tunnel_depth, "more tunnels inside each other than a header template holds")                   \
+  X(tunnel_not_listed, "a tunnel that the configuration does not list")                            \
+  X(outside_prefixes, "a tunnel's destination outside the prefixes that the configuration lists")  \
+  X(table_not_mirrored, "a rule leads to a table that the configuration does not list")            \
   X(unsupported_rule, "a policy rule that this flow class cannot decide")                          \
   X(unsupported_route, "a route with an attribute that is not modelled")                           \
   X(resilient_group, "a resilient nexthop group, whose buckets follow the kernel's own traffic")   \

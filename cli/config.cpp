@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/cli/config.hpp>
 
+#include <cowire/cli/names.hpp>
 #include <cowire/cli/parse.hpp>
 #include <cowire/cli/tunnel_words.hpp>
 
@@ -155,6 +156,19 @@ class config_reader {
 
   // ---- [doublezero] ------------------------------------------------------------------------------
 
+  void set_routing_tables(const toml::node& from) {
+    to_.restrictions.routing_tables.emplace();
+    each(from, [&](const toml::node& one) {
+      to_.restrictions.routing_tables->push_back(
+          parse_table(one.is_integer() ? whole(one) : text(one)));
+    });
+  }
+  void set_tunnel_interfaces(const toml::node& from) {
+    to_.restrictions.tunnel_interfaces.emplace();
+    each(from, [&](const toml::node& one) {
+      to_.restrictions.tunnel_interfaces->push_back(parse_interface_name(key_, text(one)));
+    });
+  }
   void set_update_interval(const toml::node& from) {
     const auto seconds = from.value<double>();
     if (!seconds || !(*seconds >= 0 && *seconds <= interval_max_s))
@@ -163,6 +177,16 @@ class config_reader {
     to_.update_interval = std::chrono::milliseconds(std::lround(*seconds * 1000));
   }
   void set_performance_mode(const toml::node& from) { to_.performance_mode = truth(from); }
+  void set_prefixes(const toml::node& from) {
+    to_.restrictions.tunnel_prefixes.emplace();
+    each(from, [&](const toml::node& one) {
+      const auto prefix = ip_prefix::parse(text(one));
+      if (!prefix)
+        fail(one.source(), key_ + " '" + text(one) +
+                               "': not a prefix; write it as 192.0.2.0/24 or 2001:db8::/32");
+      to_.restrictions.tunnel_prefixes->push_back(*prefix);
+    });
+  }
 
   // ---- [[tunnel]] --------------------------------------------------------------------------------
 
@@ -234,9 +258,12 @@ class config_reader {
       {"ring_capacity", &config_reader::set_ring_capacity},
       {"huge_pages", &config_reader::set_huge_pages},
   }};
-  static constexpr std::array<key_rule, 2> doublezero_keys = {{
+  static constexpr std::array<key_rule, 5> doublezero_keys = {{
+      {"routing_tables", &config_reader::set_routing_tables},
+      {"tunnel_interfaces", &config_reader::set_tunnel_interfaces},
       {"update_interval", &config_reader::set_update_interval},
       {"performance_mode", &config_reader::set_performance_mode},
+      {"prefixes", &config_reader::set_prefixes},
   }};
 
   const std::string& name_;

@@ -8,6 +8,7 @@
 #include <cowire/route/detail/region_map.hpp>
 #include <cowire/route/detail/situation.hpp>
 #include <cowire/route/detail/source_v6.hpp>
+#include <cowire/route/detail/tunnel.hpp>
 
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
@@ -222,6 +223,13 @@ class compiler::implementation {
                                         const flow_class& cls, const ip_prefix& region,
                                         bool& on_link);
   [[nodiscard]] bool quarantines(const ip_prefix& region) const;
+  [[nodiscard]] bool is_outside(const ip_prefix& region) const;
+  [[nodiscard]] hop build(const detail::hop_key& key) const;
+  [[nodiscard]] hop hop_of(const flow& question, std::uint32_t chosen) const;
+  [[nodiscard]] const std::vector<std::uint32_t>* mirrored_tables() const noexcept {
+    const auto& tables = options_.restrictions.routing_tables;
+    return tables ? &*tables : nullptr;
+  }
   void forget_situation(family_state& family, situation_id situation);
   void purge(family_state& family);
 
@@ -264,19 +272,20 @@ compiler::implementation::implementation(const mirror& state, epoch_domain& epoc
     : state_(state),
       epoch_(epoch),
       publisher_(publish_to),
-      options_(options),
+      options_(std::move(options)),
       individual_decider_(
-          state, options.performance_mode ? detail::covers_by_search : detail::covers_by_walk),
+          state, options_.performance_mode ? detail::covers_by_search : detail::covers_by_walk,
+          mirrored_tables()),
       situation_decider_(
           state,
           [this](const route_table& table, const ip_prefix&, std::vector<detail::cover>& out) {
             out.clear();
             for (const auto& [known, covers] : situation_covers_)
               if (known == &table) out = covers;
-          }),
-      hops_(std::make_shared<detail::hop_store>(options.hop_capacity)) {
-  hops_->set_builder(
-      [this](const detail::hop_key& key) { return detail::build_hop(state_, egress_, key); });
+          },
+          mirrored_tables()),
+      hops_(std::make_shared<detail::hop_store>(options_.hop_capacity)) {
+  hops_->set_builder([this](const detail::hop_key& key) { return build(key); });
   for (const ip_family family : families)
     of(family).situations.set_effect_of([this, family](const std::vector<route_entry>& entries) {
       return individual_decider_.effect_of(family, entries, any_output_interface_);
@@ -366,6 +375,9 @@ std::vector<ip_prefix> compiler::implementation::list_contexts(ip_family family)
     if (rule.to) all.insert(*rule.to);
   for (const ip_prefix& prefix : quarantined_)
     if (prefix.family() == family) all.insert(prefix);
+  if (const auto& prefixes = options_.restrictions.tunnel_prefixes)
+    for (const ip_prefix& prefix : *prefixes)
+      if (prefix.family() == family) all.insert(prefix);
   return {all.begin(), all.end()};
 }
 
@@ -671,6 +683,25 @@ bool compiler::implementation::quarantines(const ip_prefix& region) const {
                              [&](const ip_prefix& prefix) { return prefix.contains(region); });
 }
 
+/// Whether the user keeps tunnels from a region that no listed prefix divides.
+bool compiler::implementation::is_outside(const ip_prefix& region) const {
+  const auto& prefixes = options_.restrictions.tunnel_prefixes;
+  return prefixes && std::ranges::none_of(*prefixes, [&](const ip_prefix& prefix) {
+           return prefix.contains(region);
+         });
+}
+
+hop compiler::implementation::build(const detail::hop_key& key) const {
+  const mirror::device* device = state_.find_device(key.interface_index);
+  if (device != nullptr && detail::is_tunnel_kind(device->link.kind)) {
+    const auto& listed = options_.restrictions.tunnel_interfaces;
+    if (listed && std::ranges::find(*listed, device->link.name) == listed->end())
+      return detail::divert_hop(divert_reason::tunnel_not_listed);
+    if (key.outside_prefixes) return detail::divert_hop(divert_reason::outside_prefixes);
+  }
+  return detail::build_hop(state_, egress_, key);
+}
+
 /// The shares that a class has in a region. `on_link` is set where they depend on the host.
 detail::path_key compiler::implementation::key_of(family_state& family, detail::decider& decider,
                                                   const flow_class& cls, const ip_prefix& region,
@@ -694,8 +725,9 @@ detail::path_key compiler::implementation::key_of(family_state& family, detail::
   for (const path_share& share : decided.shares) {
     const path_member& member = decided.members[share.member];
     on_link |= !member.gateway;
-    const auto hop = detail::hop_key_of(state_, decided, member, cls, region);
+    auto hop = detail::hop_key_of(state_, decided, member, cls, region);
     if (!hop) return divert(divert_reason::no_source_address);
+    hop->outside_prefixes = is_outside(region);
     key.push_back({share.bound, hops_->intern(*hop)});
   }
   return key;
@@ -957,9 +989,10 @@ bool compiler::implementation::tunnels_may_move(const mirror_changes& changes) c
     return true;
   return std::ranges::any_of(tunnels_, [&](const auto& tunnel) {
     const ip_address& remote = tunnel.second;
-    return std::ranges::any_of(
-               changes.routes,
-               [&](const auto& route) { return route.destination.contains(host_prefix(remote)); }) ||
+    return std::ranges::any_of(changes.routes,
+                               [&](const auto& route) {
+                                 return route.destination.contains(host_prefix(remote));
+                               }) ||
            std::ranges::find(changes.path_mtus, remote) != changes.path_mtus.end();
   });
 }
@@ -1040,33 +1073,31 @@ void compiler::implementation::store_version() {
 // ------------------------------------------------------------------------------------------------
 // questions
 
+/// Over member `chosen` of the decision.
+hop compiler::implementation::hop_of(const flow& question, std::uint32_t chosen) const {
+  const ip_prefix region = host_prefix(question.destination);
+  if (quarantines(region)) return detail::divert_hop(divert_reason::audit_quarantine);
+  if (is_multicast_v6(region)) return detail::divert_hop(divert_reason::multicast_destination);
+  detail::decider decider(state_, detail::covers_by_search, mirrored_tables());
+  detail::decision_question asked;
+  asked.cls = &question.cls;
+  asked.region = region;
+  asked.destination_port = question.destination_port;
+  const detail::decision& decided = decider.decide(asked);
+  if (decided.error != 0)
+    return detail::divert_hop(decided.error == ENETUNREACH ? divert_reason::no_route
+                                                           : divert_reason::rejected);
+  if (decided.divert) return detail::divert_hop(*decided.divert);
+  auto key = detail::hop_key_of(state_, decided, decided.members[chosen], question.cls, region);
+  if (!key) return detail::divert_hop(divert_reason::no_source_address);
+  key->outside_prefixes = is_outside(region);
+  return build(*key);
+}
+
 explanation compiler::implementation::explain(const flow& question) const {
   explanation told;
   told.decision = resolve(state_, question);
-  told.template_hop = detail::divert_hop(divert_reason::no_route);
-  const ip_prefix region = host_prefix(question.destination);
-  const resolution& decision = told.decision;
-  if (quarantines(region)) {
-    told.template_hop = detail::divert_hop(divert_reason::audit_quarantine);
-  } else if (is_multicast_v6(region)) {
-    told.template_hop = detail::divert_hop(divert_reason::multicast_destination);
-  } else if (decision.error != 0) {
-    told.template_hop = detail::divert_hop(decision.error == ENETUNREACH ? divert_reason::no_route
-                                                                         : divert_reason::rejected);
-  } else if (decision.divert) {
-    told.template_hop = detail::divert_hop(*decision.divert);
-  } else {
-    detail::decider decider(state_, detail::covers_by_search);
-    detail::decision_question asked;
-    asked.cls = &question.cls;
-    asked.region = region;
-    asked.destination_port = question.destination_port;
-    const detail::decision& decided = decider.decide(asked);
-    const auto key =
-        detail::hop_key_of(state_, decided, decided.members[decision.chosen], question.cls, region);
-    told.template_hop = key ? detail::build_hop(state_, egress_, *key)
-                            : detail::divert_hop(divert_reason::no_source_address);
-  }
+  told.template_hop = hop_of(question, told.decision.chosen);
   const hop& shown = told.template_hop;
   if (shown.egress != divert_slot) {
     told.destination_mac.emplace();
@@ -1102,7 +1133,7 @@ compiler_statistics compiler::implementation::statistics() const noexcept {
 
 compiler::compiler(const mirror& state, epoch_domain& epoch, publisher& publish_to,
                    compiler_options options)
-    : impl_(std::make_unique<implementation>(state, epoch, publish_to, options)) {}
+    : impl_(std::make_unique<implementation>(state, epoch, publish_to, std::move(options))) {}
 compiler::~compiler() = default;
 
 flow_class_id compiler::add_class(const flow_class& cls) { return impl_->add_class(cls); }

@@ -22,6 +22,7 @@
 #include <cowire/route/mirror.hpp>
 #include <cowire/route/publisher.hpp>
 #include <cowire/route/resolve.hpp>
+#include <cowire/route/restrictions.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -38,6 +39,7 @@ struct compiler_options {
   /// Most hops alive at a time, the old versions' included. Address space, not memory, is reserved
   /// for all of them.
   std::uint32_t hop_capacity = 1u << 20;
+  route_restrictions restrictions{};
 };
 
 /// What a publish() did.

@@ -79,6 +79,7 @@ engine::engine(transmitter_config config)
               {.update_interval = config_.update_interval,
                .audit_rate = config_.audit_rate,
                .performance_mode = config_.performance_mode,
+               .restrictions = config_.restrictions,
                .log = config_.log}),
       core_(umem_.memory(), tables_, epochs_, control_bell_, core_options(config_)),
       egress_(config_, umem_, core_, routes_, epochs_),

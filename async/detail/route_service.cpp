@@ -88,7 +88,9 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       events_(ring, event_fd_.get(), buffers(64)),
       replies_(ring, request_fd_.get(), buffers(16)),
       timer_(ring),
-      compiler_(mirror_, epochs, tables, {.performance_mode = options_.performance_mode}) {
+      compiler_(
+          mirror_, epochs, tables,
+          {.performance_mode = options_.performance_mode, .restrictions = options_.restrictions}) {
   if (options_.audit_rate != 0) truth_.emplace(ring, mirror_);
 }
 

@@ -43,6 +43,7 @@ struct route_service_options {
   std::chrono::milliseconds update_interval{30'000};
   std::uint32_t audit_rate = 0;  ///< Flows a second; needs flow_in_use.
   bool performance_mode = true;
+  route_restrictions restrictions{};
   log_callback log{};
 };
 

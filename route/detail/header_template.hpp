@@ -30,6 +30,7 @@ struct hop_key {
   std::uint8_t tos = 0, hop_limit = 0;
   std::uint32_t route_mtu = 0;  ///< 0 = the device's.
   bool needs_identification = false;
+  bool outside_prefixes = false;  ///< The user keeps tunnels from this destination.
   friend auto operator<=>(const hop_key&, const hop_key&) = default;
 };
 

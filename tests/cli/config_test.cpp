@@ -60,6 +60,22 @@ TEST(config, the_audits_period_is_in_seconds) {
   EXPECT_EQ(read("[doublezero]\nupdate_interval = 0\n").update_interval, 0ms);
 }
 
+TEST(config, restrictions_are_unset_unless_told_and_may_be_empty) {
+  const auto untold = read("[doublezero]\n").restrictions;
+  EXPECT_FALSE(untold.routing_tables);
+  EXPECT_FALSE(untold.tunnel_interfaces);
+  EXPECT_FALSE(untold.tunnel_prefixes);
+  const auto told = read(
+                        "[doublezero]\nrouting_tables = ['main', 100, '0x65']\n"
+                        "tunnel_interfaces = ['doublezero0']\n"
+                        "prefixes = ['192.0.2.0/24', '2001:db8::/32']\n")
+                        .restrictions;
+  EXPECT_EQ(told.routing_tables, (std::vector<std::uint32_t>{254, 100, 101}));
+  EXPECT_EQ(told.tunnel_interfaces, std::vector<std::string>{"doublezero0"});
+  EXPECT_EQ(told.tunnel_prefixes, (std::vector<ip_prefix>{*ip_prefix::parse("192.0.2.0/24"),
+                                                          *ip_prefix::parse("2001:db8::/32")}));
+  EXPECT_TRUE(read("[doublezero]\nprefixes = []\n").restrictions.tunnel_prefixes->empty());
+}
 
 TEST(config, tunnels_have_the_words_of_the_command_line) {
   const auto config = read(
@@ -139,6 +155,11 @@ TEST(config, what_is_wrong_is_told_with_file_line_and_column) {
        "f:4:14: addresses '33': out of range"},
       {"[[tunnel]]\nname = 'x'\nmode = 'gre'\n[[tunnel]]\nname = 'x'\nmode = 'gre'\n",
        "f:5:8: name 'x': declared before"},
+      {"[doublezero]\nrouting_tables = ['nosuch']\n", "f:2:19: table 'nosuch': no such name"},
+      {"[doublezero]\nrouting_tables = [true]\n", "f:2:19: routing_tables: not a string"},
+      {"[doublezero]\ntunnel_interfaces = ['']\n", "f:2:22: tunnel_interfaces '': not a name"},
+      {"[doublezero]\nprefixes = ['10.0.0.0/8', '10.0.0.0/33']\n",
+       "f:2:27: prefixes '10.0.0.0/33': not a prefix"},
       {"[[[xdp]]]\n", "f:1:3: "},
       {"[xdp\n", "f:1:5: "},
       {"[xdp]\nzero_copy = yes\n", "f:2:13: "},
@@ -164,6 +185,9 @@ TEST(config, the_shipped_example_is_accepted_and_tells_every_key) {
   EXPECT_FALSE(config.tunnels[0].info.pmtu_discovery);
   EXPECT_EQ(config.tunnels[0].mtu, 1476u);
   EXPECT_EQ(config.tunnels[0].addresses.size(), 1u);
+  EXPECT_EQ(config.restrictions.routing_tables, (std::vector<std::uint32_t>{254, 100, 101}));
+  EXPECT_EQ(config.restrictions.tunnel_interfaces->size(), 2u);
+  EXPECT_EQ(config.restrictions.tunnel_prefixes->size(), 2u);
   EXPECT_EQ(config.update_interval, 30s);
 }
 
