@@ -130,10 +130,9 @@ netlink::link link_of(netlink::request_socket& kernel, const tunnel_declaration&
                                         "; load the module " + std::string(kind->module) +
                                         ", or use a kernel with " + std::string(kind->option));
   if (ec == std::errc::file_exists)
-    throw_error(ec, who + (find_link(kernel, tunnel.name)
-                               ? "an interface of this name is there; remove it or use another name"
-                               : "another tunnel has the same remote, local, dev and key; "
-                                 "'cowire tunnel show' lists them"));
+    throw_error(ec, who +
+                        "another tunnel has the same remote, local, dev and key; "
+                        "'cowire tunnel show' lists them");
   throw_error(ec, who + "refused by the kernel" + (words.empty() ? "" : " (" + words + ")"));
 }
 
@@ -252,6 +251,10 @@ std::optional<netlink::link> find_link(netlink::request_socket& kernel, std::str
 
 std::uint32_t create_tunnel(netlink::request_socket& kernel, const tunnel_declaration& tunnel) {
   std::error_code ec;
+  if (find_link(kernel, tunnel.name))
+    throw_error(errno_code(EEXIST),
+                "tunnel " + tunnel.name +
+                    ": an interface of this name is there; remove it or use another name");
   kernel.execute(netlink::create_link(link_of(kernel, tunnel), 0), ec);
   if (ec) refuse(kernel, tunnel, ec);
   const auto made = find_link(kernel, tunnel.name);

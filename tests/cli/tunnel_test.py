@@ -1,50 +1,58 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """`cowire tunnel` against iproute2 and the kernel in private network namespaces."""
+import functools
 import json
 import os
 import unittest
 
 import support
 
-# name: words of `cowire tunnel add`, the same for `ip link add` where they are others.
+# name: how `cowire tunnel add` and how `ip link add` begin, and the words that follow both.
 TUNNELS = {
-    "g0": ("mode gre remote 10.0.0.2 local 10.0.0.1 ttl 64 nopmtudisc", "type gre remote 10.0.0.2 "
-           "local 10.0.0.1 ttl 64 nopmtudisc"),
-    "g1": ("mode gre remote 10.0.0.3 dev u0 tos b8 key 5 csum seq fwmark 7",
-           "type gre remote 10.0.0.3 dev u0 tos b8 key 5 csum seq fwmark 7"),
-    "g2": ("mode gre remote 10.0.0.4 tos inherit nopmtudisc ignore-df ikey 5 okey 1.2.3.4 oseq",
-           "type gre remote 10.0.0.4 tos inherit nopmtudisc ignore-df ikey 5 okey 1.2.3.4 oseq"),
-    "g3": ("mode gre remote 239.1.1.1 local 10.0.0.1", "type gre remote 239.1.1.1 local 10.0.0.1"),
-    "g4": ("mode gre remote 10.0.0.5 mtu 1400", "mtu 1400 type gre remote 10.0.0.5"),
-    "t0": ("mode gretap remote 10.0.0.2 local 10.0.0.1 key 9 ttl 3",
-           "type gretap remote 10.0.0.2 local 10.0.0.1 key 9 ttl 3"),
-    "s0": ("mode ip6gre remote fd00::2 local fd00::1 hoplimit 9 tclass 20 flowlabel 12345",
-           "type ip6gre remote fd00::2 local fd00::1 hoplimit 9 tclass 20 flowlabel 12345"),
-    "s1": ("mode ip6gre remote fd00::3 local fd00::1 encaplimit none tclass inherit "
-           "flowlabel inherit key 5 csum", "type ip6gre remote fd00::3 local fd00::1 encaplimit none "
-           "tclass inherit flowlabel inherit key 5 csum"),
-    "s2": ("mode ip6gretap remote fd00::2 local fd00::1 encaplimit 7",
-           "type ip6gretap remote fd00::2 local fd00::1 encaplimit 7"),
-    "i0": ("mode ipip remote 10.0.0.2 local 10.0.0.1 ttl 7",
-           "type ipip mode ipip remote 10.0.0.2 local 10.0.0.1 ttl 7"),
-    "i1": ("mode sit remote 10.0.0.2 local 10.0.0.1",
-           "type sit mode ip6ip remote 10.0.0.2 local 10.0.0.1"),
-    "i2": ("mode ip6ip6 remote fd00::2 local fd00::1",
-           "type ip6tnl mode ip6ip6 remote fd00::2 local fd00::1"),
-    "i3": ("mode any remote fd00::3 local fd00::1 fwmark inherit allow-localremote",
-           "type ip6tnl mode any remote fd00::3 local fd00::1 fwmark inherit allow-localremote"),
+    "g0": ("mode gre", "type gre", "remote 10.0.0.2 local 10.0.0.1 ttl 64 nopmtudisc"),
+    "g1": ("mode gre", "type gre", "remote 10.0.0.3 dev u0 tos b8 key 5 csum seq fwmark 7"),
+    "g2": ("mode gre", "type gre", "remote 10.0.0.4 tos inherit nopmtudisc ignore-df ikey 5 oseq"),
+    "g3": ("mode gre", "type gre", "remote 239.1.1.1 local 10.0.0.1"),
+    "g4": ("mode gre mtu 1400", "mtu 1400 type gre", "remote 10.0.0.5 okey 1.2.3.4"),
+    "t0": ("mode gretap", "type gretap", "remote 10.0.0.2 local 10.0.0.1 key 9 ttl 3"),
+    "s0": ("mode ip6gre", "type ip6gre", "remote fd00::2 local fd00::1 hoplimit 9 tclass 20"),
+    "s1": (
+        "mode ip6gre",
+        "type ip6gre",
+        "remote fd00::3 encaplimit none tclass inherit key 5 csum",
+    ),
+    "s2": ("mode ip6gre", "type ip6gre", "remote fd00::4 flowlabel 12345 fwmark inherit"),
+    "s3": ("mode ip6gretap", "type ip6gretap", "remote fd00::5 encaplimit 7 flowlabel inherit"),
+    "i0": ("mode ipip", "type ipip mode ipip", "remote 10.0.0.2 local 10.0.0.1 ttl 7"),
+    "i1": ("mode sit", "type sit mode ip6ip", "remote 10.0.0.2 local 10.0.0.1"),
+    "i2": ("mode ip6ip6", "type ip6tnl mode ip6ip6", "remote fd00::2 local fd00::1"),
+    "i3": ("mode any", "type ip6tnl mode any", "remote fd00::3 allow-localremote"),
 }
 # Keys that name one device, or that only one of the two commands has.
 INDIVIDUAL = {"ifindex", "ifname", "address"}
 UNMODELLED = {"prefix", "prefixlen"}  # 6rd of sit.
 
 
+# Both ends of a link, and neighbours on it.
+LINK = """
+link add u0 type veth peer name p0
+link set u0 up
+link set p0 up
+addr add 10.0.0.1/24 dev u0
+addr add fd00::1/64 dev u0 nodad
+neigh add 10.0.0.2 lladdr 02:00:00:00:00:aa dev u0
+neigh add 10.0.0.9 lladdr 02:00:00:00:00:ab dev u0
+neigh add fd00::2 lladdr 02:00:00:00:00:aa dev u0
+"""
+
+
+@functools.cache
 def has_gre():
     world = support.World("probe")
+    words = "link add x type gre remote 10.0.0.2".split()
     try:
-        done = support.run("ip", "-n", world.names["probe"], *"link add x type gre remote 1.1.1.1".split())
-        return done.returncode == 0
+        return support.run("ip", "-n", world.names["probe"], *words).returncode == 0
     finally:
         world.close()
 
@@ -120,61 +128,66 @@ class TunnelWorld(unittest.TestCase):
         support.need_root()
         if not has_gre():
             self.skipTest("kernel has no ip_gre")
-        self.world = support.World("a")
+        self.world = support.World("a", "b")
         self.addCleanup(self.world.close)
-        for command in """
-            link add u0 type veth peer name p0
-            link set u0 up
-            link set p0 up
-            addr add 10.0.0.1/24 dev u0
-            addr add fd00::1/64 dev u0 nodad
-            neigh add 10.0.0.2 lladdr 02:00:00:00:00:aa dev u0
-            neigh add 10.0.0.9 lladdr 02:00:00:00:00:ab dev u0
-            neigh add fd00::2 lladdr 02:00:00:00:00:aa dev u0
-        """.strip().splitlines():
-            self.world.ip("a", command)
+        self.batch("a", LINK)
+
+    def batch(self, where, commands):
+        support.run("ip", "-n", self.world.names[where], "-batch", "-", stdin=commands, check=0)
+
+    def make_all(self, where):
+        commands = [
+            f"link add {name} {begin} {words}" for name, (_, begin, words) in TUNNELS.items()
+        ]
+        self.batch(where, "\n".join(commands))
 
     def tunnel(self, words, check=0):
         return self.world.cowire("a", "tunnel", *words.split(), check=check)
 
-    def shown(self, name):
-        return json.loads(self.tunnel(f"show {name} -j").stdout)[0]
+    def shown(self, name=""):
+        """As `cowire tunnel show` has them: one, or all by name."""
+        found = json.loads(self.tunnel(f"show {name} -j").stdout)
+        return found[0] if name else {one["ifname"]: one for one in found}
 
-    def kernels(self, name):
-        return self.world.ip_json("a", f"-d -s link show {name}")[0]
+    def kernels(self, name="", where="a"):
+        """As iproute2 shows them."""
+        found = self.world.ip_json(where, f"-d -s link show {name}")
+        return found[0] if name else {one["ifname"]: one for one in found}
 
-    def assert_as_iproute2_shows(self, name):
-        ours, theirs = self.shown(name), self.kernels(name)
+    def assert_same_keys(self, ours, theirs):
         for key, value in ours.items():
-            if key in ("cowire", "linkinfo", "stats64"):
-                continue
-            self.assertEqual(value, theirs.get(key), f"{name}: {key}")
+            if key not in ("cowire", "linkinfo", "stats64"):
+                self.assertEqual(value, theirs.get(key), f"{ours['ifname']}: {key}")
         wanted = dict(theirs["linkinfo"]["info_data"])
         for key in UNMODELLED:
             wanted.pop(key, None)
         self.assertEqual(ours["linkinfo"]["info_kind"], theirs["linkinfo"]["info_kind"])
-        self.assertEqual(ours["linkinfo"]["info_data"], wanted, name)
+        self.assertEqual(ours["linkinfo"]["info_data"], wanted, ours["ifname"])
         self.assertEqual(set(ours["stats64"]["tx"]), set(theirs["stats64"]["tx"]))
 
 
 class Add(TunnelWorld):
     def test_makes_what_ip_link_makes_of_the_same_words(self):
-        for name, (ours, theirs) in TUNNELS.items():
+        for name, (begin, _, words) in TUNNELS.items():
+            self.tunnel(f"add {name} {begin} {words}")
+        self.batch("b", LINK)
+        self.make_all("b")
+        made, reference = self.kernels(), self.kernels(where="b")
+        for name in TUNNELS:
+            for one in (made[name], reference[name]):
+                for key in ("ifindex", "permaddr", "stats64"):
+                    one.pop(key, None)
+                if one["link_type"] == "ether":
+                    one.pop("address")  # Random.
             with self.subTest(name):
-                self.tunnel(f"add {name} {ours}")
-                made = self.kernels(name)
-                self.assert_as_iproute2_shows(name)
-                self.tunnel(f"del {name}")
-                self.world.ip("a", f"link add {name} {theirs}")
-                reference = self.kernels(name)
-                self.assert_as_iproute2_shows(name)
-                self.world.ip("a", f"link del {name}")
-                for one in (made, reference):
-                    for key in ("ifindex", "permaddr", "stats64"):
-                        one.pop(key, None)
-                    if name in ("t0", "s2"):
-                        one.pop("address")  # Random.
-                self.assertEqual(made, reference)
+                self.assertEqual(made[name], reference[name])
+
+    def test_show_has_the_keys_and_values_of_ip_link(self):
+        self.make_all("a")
+        ours, theirs = self.shown(), self.kernels()
+        for name in TUNNELS:
+            with self.subTest(name):
+                self.assert_same_keys(ours[name], theirs[name])
 
     def test_a_name_or_end_points_that_are_taken_are_told_apart(self):
         self.tunnel("add g0 mode gre remote 10.0.0.2")
@@ -193,19 +206,26 @@ class Add(TunnelWorld):
 
 class Change(TunnelWorld):
     def test_keeps_everything_that_is_not_told(self):
-        for name, (words, _) in TUNNELS.items():
+        self.make_all("a")
+        before = self.kernels()
+        for name in TUNNELS:
+            self.tunnel(f"change {name} ttl 33")
+        after = self.kernels()
+        for name in TUNNELS:
             with self.subTest(name):
-                self.tunnel(f"add {name} {words}")
-                before = self.kernels(name)
-                self.tunnel(f"change {name} ttl 33")
-                after = self.kernels(name)
-                self.assertEqual(after["linkinfo"]["info_data"].pop("ttl"), 33)
-                before["linkinfo"]["info_data"].pop("ttl")
-                self.assertEqual(after, before)
-                self.tunnel(f"del {name}")
+                self.assertEqual(after[name]["linkinfo"]["info_data"].pop("ttl"), 33)
+                before[name]["linkinfo"]["info_data"].pop("ttl")
+                self.assertEqual(after[name], before[name])
+
+    def test_end_points_that_are_taken_are_refused(self):
+        self.tunnel("add g0 mode gre remote 10.0.0.2")
+        self.tunnel("add g1 mode gre remote 10.0.0.9")
+        self.assertIn("the same remote", self.tunnel("change g1 remote 10.0.0.2", 2).stderr)
 
     def test_each_word_can_be_taken_back(self):
-        self.tunnel("add g0 mode gre remote 10.0.0.2 local 10.0.0.1 key 5 csum seq ttl 4 tos inherit")
+        self.tunnel(
+            "add g0 mode gre remote 10.0.0.2 local 10.0.0.1 key 5 csum seq ttl 4 tos inherit"
+        )
         self.tunnel("change g0 nokey nocsum noseq ttl inherit tos 0 nopmtudisc remote 10.0.0.9")
         data = self.kernels("g0")["linkinfo"]["info_data"]
         self.assertEqual(
@@ -214,11 +234,12 @@ class Change(TunnelWorld):
         self.assertEqual(self.kernels("g0")["mtu"], 1476)
 
     def test_the_fallback_devices_are_left_to_the_kernel(self):
+        shown = self.shown()
         for name in ("gre0", "gretap0", "erspan0", "ip6gre0", "tunl0", "sit0", "ip6tnl0"):
             with self.subTest(name):
-                self.assertIn("fallback", self.tunnel(f"change {name} ttl 5", 2).stderr)
-                self.assertIn("fallback", self.tunnel(f"del {name}", 2).stderr)
-                self.assertIn("fallback", self.shown(name)["cowire"]["left_to_kernel"])
+                self.assertIn("fallback", shown[name]["cowire"]["left_to_kernel"])
+        self.assertIn("fallback", self.tunnel("change gre0 ttl 5", 2).stderr)
+        self.assertIn("fallback", self.tunnel("del ip6tnl0", 2).stderr)
 
     def test_an_external_tunnel_is_left_to_the_kernel(self):
         self.world.ip("a", "link add e0 type gre external")
@@ -229,8 +250,10 @@ class Change(TunnelWorld):
 class Show(TunnelWorld):
     def bring_up(self, words):
         self.tunnel(f"add g0 {words}")
-        self.world.ip("a", "link set g0 up")
-        self.world.ip("a", "addr add 10.9.0.1/24 dev g0")
+        # Without an IPv6 address it sends nothing by itself.
+        self.batch(
+            "a", "link set g0 addrgenmode none\nlink set g0 up\naddr add 10.9.0.1/24 dev g0\n"
+        )
         return self.shown("g0")["cowire"]
 
     def test_a_plain_tunnel_is_fast_by_its_underlay(self):
@@ -255,7 +278,8 @@ class Show(TunnelWorld):
 
     def test_a_tunnel_that_is_not_fast_says_why(self):
         self.assertEqual(
-            self.bring_up("mode gre remote 10.0.0.2 local 10.0.0.1 seq")["divert"], "tunnel_sequence"
+            self.bring_up("mode gre remote 10.0.0.2 local 10.0.0.1 seq")["divert"],
+            "tunnel_sequence",
         )
         self.world.ip("a", "link set g0 down")
         self.assertEqual(self.shown("g0")["cowire"]["divert"], "egress_down")
@@ -269,9 +293,12 @@ class Show(TunnelWorld):
         self.bring_up("mode gre remote 10.0.0.2 local 10.0.0.1")
         before = self.shown("g0")["stats64"]["tx"]["packets"]
         self.world.exec(
-            "a", "python3", "-c",
+            "a",
+            "python3",
+            "-c",
             "import socket; s = socket.socket(type=socket.SOCK_DGRAM);"
-            "[s.sendto(b'x', ('10.9.0.2', 9)) for _ in range(5)]", check=0,
+            "[s.sendto(b'x', ('10.9.0.2', 9)) for _ in range(5)]",
+            check=0,
         )
         self.assertEqual(self.shown("g0")["stats64"]["tx"]["packets"], before + 5)
 
@@ -302,7 +329,14 @@ class Declared(TunnelWorld):
     def test_made_at_start_with_addresses_and_removed_at_stop(self):
         path = support.scratch_file(self, self.CONFIG)
         service = self.world.start(
-            "a", support.COWIRE, "run", "--config", path, "--mode", "kernel", "--intake",
+            "a",
+            support.COWIRE,
+            "run",
+            "--config",
+            path,
+            "--mode",
+            "kernel",
+            "--intake",
             f"/tmp/cowire-{os.getpid()}.sock",
         )
         with support.ended(service):
