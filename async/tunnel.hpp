@@ -49,7 +49,7 @@ struct tunnel_kind {
 [[nodiscard]] const tunnel_kind* find_tunnel_kind(std::string_view name) noexcept;
 
 /// A declaration of a kind (one that find_tunnel_kind() knows) with the defaults of iproute2: no
-/// end points, path MTU discovery; TTL inherited over IPv4, 64 over IPv6 with encapsulation limit 4.
+/// end points, path MTU discovery; TTL inherited over IPv4; over IPv6 64, encapsulation limit 4.
 [[nodiscard]] tunnel_declaration default_tunnel(std::string name, std::string_view kind);
 
 /// What a device with a tunnel_info is declared as; `device` is the name of the interface that it

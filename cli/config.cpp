@@ -101,7 +101,7 @@ class config_reader {
     }
   }
 
-  // ---- values ------------------------------------------------------------------------------------
+  // ---- values ---------------------------------------------------------------------------------
 
   [[nodiscard]] std::string text(const toml::node& from) const {
     if (const auto* found = from.as_string()) return found->get();
@@ -122,7 +122,7 @@ class config_reader {
     for (const auto& one : *all) at_place_of(one, [&] { use(one); });
   }
 
-  // ---- [xdp] -------------------------------------------------------------------------------------
+  // ---- [xdp] ----------------------------------------------------------------------------------
 
   void set_interface(const toml::node& from) {
     to_.interfaces.clear();
@@ -154,7 +154,7 @@ class config_reader {
   }
   void set_huge_pages(const toml::node& from) { to_.huge_pages = truth(from); }
 
-  // ---- [doublezero] ------------------------------------------------------------------------------
+  // ---- [doublezero] ---------------------------------------------------------------------------
 
   void set_routing_tables(const toml::node& from) {
     to_.restrictions.routing_tables.emplace();
@@ -188,7 +188,7 @@ class config_reader {
     });
   }
 
-  // ---- [[tunnel]] --------------------------------------------------------------------------------
+  // ---- [[tunnel]] -----------------------------------------------------------------------------
 
   void read_tunnels(const toml::node& from) {
     const auto* all = from.as_array();

@@ -41,7 +41,7 @@ bool is_gre(const netlink::link& tunnel) {
   return tunnel.kind.find("gre") != std::string::npos || tunnel.kind == "erspan";
 }
 
-// ---- as `ip -d -j link` ---------------------------------------------------------------------------
+// ---- as `ip -d -j link` ------------------------------------------------------------------------
 
 json link_flags(std::uint32_t flags) {
   constexpr std::array<std::pair<std::uint32_t, const char*>, 13> names{
@@ -215,7 +215,7 @@ json link_json(const netlink::link& tunnel, const tunnel_info& info) {
   return out;
 }
 
-// ---- what cowire knows ----------------------------------------------------------------------------
+// ---- what cowire knows -------------------------------------------------------------------------
 
 std::uint32_t overhead_of(const netlink::link& tunnel, const tunnel_info& info) {
   const bool v6 = outer_is_v6(tunnel), gre = is_gre(tunnel);
@@ -275,7 +275,7 @@ ip_address inner_destination(const mirror& state, const netlink::link& tunnel, i
   return *ip_address::parse(family == ip_family::v4 ? "192.0.2.1" : "2001:db8::1");
 }
 
-// A datagram into the tunnel. IPv4 where the tunnel carries it: bound to a device, it needs no route.
+// A datagram into the tunnel; IPv4 if it carries that: bound to a device, it needs no route.
 flow inner_question(const mirror& state, const netlink::link& tunnel, const tunnel_info& info) {
   const auto family = carries(tunnel, info, ip_family::v4) ? ip_family::v4 : ip_family::v6;
   flow out;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /// IFLA_LINKINFO as the kernel writes it and as it takes it, by kind of device.
 ///
-/// A tunnel's attributes are always all there, which a change needs: the kernel takes what is absent
-/// for its default, not for "as it was". The one exception are end points that are not set: some
-/// kinds refuse an explicit 0.0.0.0. Any thread.
+/// A tunnel's attributes are always all there, which a change needs: the kernel takes what is
+/// absent for its default, not for "as it was". The one exception are end points that are not set:
+/// some kinds refuse an explicit 0.0.0.0. Any thread.
 #pragma once
 
 #include <cowire/netlink/detail/message_builder.hpp>

@@ -57,6 +57,14 @@ BAD_INPUT = [
         ["send", "--to", "10.0.0.1:80", "--via", "/tmp/s", "--mark", "1"],
         ["--mark", "--via", "cowire run"],
     ),
+    (
+        ["send", "--to", "10.0.0.1:80", "--config", "/nonexistent/c"],
+        ["--config", "/nonexistent/c"],
+    ),
+    (
+        ["send", "--to", "10.0.0.1:80", "--via", "/tmp/s", "--config", "/dev/null"],
+        ["--config", "--via", "cowire run"],
+    ),
     (["send", "--no-such-option"], ["--no-such-option", "cowire send --help"]),
     (["run"], ["--intake"]),
     (["run", "--intake", "/nonexistent/folder/s", "--mode", "kernel"], ["/nonexistent/folder/s"]),
@@ -101,6 +109,13 @@ class BadInput(unittest.TestCase):
         path = support.scratch_file(self, "# nobody\n")
         self.assert_one_line(["send", "--to-file", path], [path, "no destinations"])
 
+    def test_a_bad_configuration_file_is_named_with_line_and_column(self):
+        path = support.scratch_file(self, "[xdp]\nzero_copi = true\n")
+        for command in (["send", "--to", "10.0.0.1:80"], ["run", "--intake", "/tmp/s"]):
+            self.assert_one_line(
+                [*command, "--config", path], [f"{path}:2:1:", "zero_copi", "zero_copy"]
+            )
+
     def test_a_payload_file_that_is_too_long_is_refused_with_the_limit(self):
         path = support.scratch_file(self, "x" * 4000)
         self.assert_one_line(
@@ -119,7 +134,7 @@ class Help(unittest.TestCase):
         self.assertRegex(done.stdout, r"^cowire \d+\.\d+\.\d+\n$")
 
     def test_help_of_every_command_shows_an_example(self):
-        for words in ([], ["send"], ["run"], ["route", "get"]):
+        for words in ([], ["send"], ["run"], ["route", "get"], ["tunnel", "add"]):
             with self.subTest(" ".join(words)):
                 self.assertIn("Example", support.cowire(*words, "--help", check=0).stdout)
 
