@@ -122,14 +122,14 @@ void monitor::on_reply_datagram(std::span<const std::byte> datagram, time_point 
       ++counters_.malformed;
       outstanding_->failure = decode_error;
     }
-    if (value) on_dumped_object(*value);
+    if (value) on_dumped_object(std::move(*value));
   }
   if (!ec) return;
   ++counters_.malformed;
   if (outstanding_) outstanding_->failure = ec;
 }
 
-void monitor::on_dumped_object(const message& value) {
+void monitor::on_dumped_object(message&& value) {
   const auto& dump = *outstanding_;
   if (dump.abandoned || dump.interrupted || dump.failure) return;  // Void already.
   if (kind_of(value) != dump.scope.kind || !matches(dump.scope.filter, value) ||
@@ -137,9 +137,9 @@ void monitor::on_dumped_object(const message& value) {
     return;
   ++counters_.dumped_objects;
   if (refresh_running_)
-    refresh_objects_.push_back(value);
+    refresh_objects_.push_back(std::move(value));
   else
-    events_.emplace_back(events::object{value, false});
+    events_.emplace_back(events::object{std::move(value), false});
 }
 
 void monitor::finish_dump(time_point now, int error_number) {

@@ -182,7 +182,7 @@ class monitor {
   void begin_sync();
   void give_up(time_point now, std::error_code reason);
   [[nodiscard]] const dump_scope* next_scope();
-  void on_dumped_object(const message& value);
+  void on_dumped_object(message&& value);
   void finish_dump(time_point now, int error_number);
   void repeat_dump(time_point now, const dump_scope& scope);
   void complete_sync(time_point now);

@@ -20,6 +20,9 @@ constexpr std::size_t slot(object_kind kind) noexcept { return static_cast<std::
 
 constexpr std::uint32_t lower_up = 0x10000;  // IFF_LOWER_UP, missing in linux/if.h beside net/if.h.
 
+/// Bytes: more than glibc keeps in bins of one size each.
+constexpr std::size_t merging_allocation = 2048;
+
 bool is_reject(std::uint8_t type) noexcept {
   return type == RTN_BLACKHOLE || type == RTN_UNREACHABLE || type == RTN_PROHIBIT ||
          type == RTN_THROW;
@@ -68,13 +71,6 @@ std::string cached_attributes(const netlink::route& route) {
   else if (route.preferred_source)
     key += "/source " + route.preferred_source->to_string();
   return key;
-}
-
-bool same_link(const netlink::link& a, const netlink::link& b) {
-  return a.flags == b.flags && a.name == b.name && a.mtu == b.mtu && a.address == b.address &&
-         a.master == b.master && a.lower == b.lower && a.group == b.group && a.kind == b.kind &&
-         a.info == b.info && a.bond_slave == b.bond_slave && a.carrier == b.carrier &&
-         a.lower_in_other_namespace == b.lower_in_other_namespace;
 }
 
 /// netif_oper_up(): an IPv6 route over a device that came up stays dead until then.
@@ -246,6 +242,13 @@ bool mirror::named_by_rule(std::string_view name) const noexcept {
     for (const netlink::rule& rule : rules.list)
       if (rule.input_interface == name || rule.output_interface == name) return true;
   return false;
+}
+
+bool mirror::same_link(const netlink::link& a, const netlink::link& b) {
+  return a.flags == b.flags && a.name == b.name && a.mtu == b.mtu && a.address == b.address &&
+         a.master == b.master && a.lower == b.lower && a.group == b.group && a.kind == b.kind &&
+         a.info == b.info && a.bond_slave == b.bond_slave && a.carrier == b.carrier &&
+         a.lower_in_other_namespace == b.lower_in_other_namespace;
 }
 
 void mirror::apply_one(const netlink::link& message, mirror_changes& changes) {
@@ -497,9 +500,9 @@ void mirror::count_nexthop_user(const netlink::route& route, int step, mirror_ch
   if (users.empty()) nexthop_users_.erase(route.nexthop_id);
 }
 
-std::vector<netlink::next_hop> mirror::current_flags(const netlink::route& route) const {
-  std::vector<netlink::next_hop> hops = route.next_hops;
-  for (netlink::next_hop& hop : hops) {
+/// Gives the next hops the flags that follow from what is known now.
+void mirror::update_flags(netlink::route& route) const {
+  for (netlink::next_hop& hop : route.next_hops) {
     // Follows from the link, which may change without a word about the route.
     hop.flags &= ~static_cast<std::uint32_t>(RTNH_F_LINKDOWN);
     const device* on = find_device(hop.index);
@@ -509,14 +512,13 @@ std::vector<netlink::next_hop> mirror::current_flags(const netlink::route& route
         ignores_linkdown(route.destination.family(), hop.index))
       hop.flags &= ~static_cast<std::uint32_t>(RTNH_F_DEAD);
   }
-  return hops;
 }
 
 route_entry mirror::make_entry(const netlink::route& route) const {
   route_entry entry;
   entry.route = route;
   entry.route.placement = {};
-  entry.route.next_hops = current_flags(route);
+  update_flags(entry.route);
   entry.generation = generations_[slot(object_kind::route)];
   if (route.expires_s)
     entry.expires = std::chrono::steady_clock::now() + std::chrono::seconds(*route.expires_s);
@@ -538,7 +540,7 @@ bool mirror::refresh_entry(route_entry& entry, const netlink::route& route,
     entry.expires = std::chrono::steady_clock::now() + std::chrono::seconds(*route.expires_s);
   netlink::route next = route;
   next.placement = {};
-  next.next_hops = current_flags(route);
+  update_flags(next);
   netlink::route before = entry.route;
   before.expires_s = next.expires_s;
   if (before == next) return false;
@@ -558,8 +560,14 @@ void mirror::apply_one(const netlink::route& message, mirror_changes& changes) {
     add_route_v6(message, changes);
 }
 
+std::vector<route_entry>& mirror::entries_at(const netlink::route& route) {
+  route_table& table = tables_[slot(route.destination.family())][route.table];
+  // A dump is nearly in order: most of it belongs at the end.
+  return table.try_emplace(table.end(), route.destination)->second;
+}
+
 void mirror::add_route_v4(const netlink::route& route, mirror_changes& changes) {
-  auto& entries = tables_[slot(ip_family::v4)][route.table][route.destination];
+  auto& entries = entries_at(route);
   const auto before = [](const route_entry& entry, const netlink::route& other) {
     return entry.route.tos != other.tos ? entry.route.tos > other.tos
                                         : entry.route.priority < other.priority;
@@ -592,7 +600,7 @@ void mirror::add_route_v4(const netlink::route& route, mirror_changes& changes) 
 
 void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) {
   if (route.expires_s == 0u) return;  // Expired and not collected yet: no longer used.
-  auto& entries = tables_[slot(ip_family::v6)][route.table][route.destination];
+  auto& entries = entries_at(route);
   const auto first = std::ranges::lower_bound(
       entries, route.priority, {}, [](const route_entry& entry) { return entry.route.priority; });
   auto last = first;
@@ -620,12 +628,14 @@ void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) 
         return other.index == hop.index && other.gateway == hop.gateway;
       });
     };
+    netlink::route current = route;
+    update_flags(current);
     if (origin_ == message_origin::dump) {
-      next.next_hops = current_flags(route);
+      next.next_hops = std::move(current.next_hops);
     } else {
       const std::size_t before = next.next_hops.size();
       const bool newcomer_first = !listed(next.next_hops, route.next_hops.front());
-      for (const netlink::next_hop& hop : current_flags(route))
+      for (const netlink::next_hop& hop : current.next_hops)
         if (!listed(next.next_hops, hop)) next.next_hops.push_back(hop);
       // Only a single newcomer stands first and shows its own attributes; several hide theirs.
       const std::size_t fresh = next.next_hops.size() - before;
@@ -898,7 +908,7 @@ void mirror::end_refresh(object_kind kind, mirror_changes& changes) {
   }
 }
 
-void mirror::replace_with(mirror&& shadow, mirror_changes& changes) {
+void mirror::exchange_with(mirror& shadow) {
   shadow.settings_ = settings_;
   shadow.path_mtus_ = std::move(path_mtus_);
   shadow.registrations_ = registrations_;
@@ -914,160 +924,55 @@ void mirror::replace_with(mirror&& shadow, mirror_changes& changes) {
     fresh.stale_shares = known->stale_shares;
     fresh.renumbered = known->renumbered;
   }
-  note_differences(shadow, changes);
-  *this = std::move(shadow);
+  std::swap(*this, shadow);
 }
 
-namespace {
-
-/// What a decision can depend on; the rest of an entry is bookkeeping.
-bool same_entries(const std::vector<route_entry>& a, const std::vector<route_entry>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](const route_entry& x, const route_entry& y) {
-                      netlink::route other = y.route;
-                      other.expires_s = x.route.expires_s;
-                      other.flags = x.route.flags;  // The hops have flags of their own.
-                      return x.route == other;
-                    });
-}
-
-bool same_object(const netlink::neighbour& a, const netlink::neighbour& b) {
-  return a.state == b.state && a.link_address == b.link_address;
-}
-
-/// Whether the kernel goes from one state to the other without a word (net/core/neighbour.c): at
-/// the first use of an entry, and for the fixed entries of multicast and broadcast destinations.
-bool may_differ_unannounced(const netlink::neighbour* from, const netlink::neighbour* to) {
-  if (to == nullptr) return false;
-  switch (to->state) {
-    case NUD_NOARP:
-      return from == nullptr;
-    case NUD_INCOMPLETE:
-      return from == nullptr || from->state == NUD_NONE || from->state == NUD_FAILED;
-    case NUD_DELAY:
-      return from != nullptr && (from->state == NUD_STALE || from->state == NUD_REACHABLE) &&
-             from->link_address == to->link_address;
-    default:
-      return false;
+void mirror::forget(object_kind kind, std::optional<ip_family> family) {
+  mirror_changes ignored;
+  for (const ip_family one : {ip_family::v4, ip_family::v6}) {
+    if (family && *family != one) continue;
+    switch (kind) {
+      case object_kind::address:
+        for (auto& [index, known_device] : devices_)
+          (one == ip_family::v4 ? known_device.v4 : known_device.v6).clear();
+        break;
+      case object_kind::netconf:
+        netconf_[slot(one)].clear();
+        break;
+      case object_kind::rule:
+        rules_[slot(one)].list.clear();
+        rules_[slot(one)].generations.clear();
+        break;
+      case object_kind::route:
+        remove_routes_if(
+            one, [](const route_entry&) { return true; }, ignored);
+        break;
+      case object_kind::neighbour:
+        std::erase_if(neighbours_,
+                      [&](const auto& item) { return item.first.destination.family() == one; });
+        break;
+      case object_kind::link:
+        devices_.clear();
+        break;
+      case object_kind::nexthop:
+        nexthops_.clear();
+        break;
+    }
   }
 }
 
-bool same_address(const netlink::address& a, const netlink::address& b) {
-  return a.local == b.local && a.peer == b.peer && a.prefix_length == b.prefix_length &&
-         a.flags == b.flags && a.scope == b.scope;
-}
-
-/// Calls differs(key) for each key whose values are not equal, or that only one map has.
-template <class Map, class Same, class Differs>
-void compare_maps(const Map& a, const Map& b, Same&& same, Differs&& differs) {
-  for (const auto& [key, value] : a) {
-    const auto other = b.find(key);
-    if (other == b.end() || !same(value, other->second)) differs(key);
-  }
-  for (const auto& [key, value] : b)
-    if (!a.contains(key)) differs(key);
-}
-
-}  // namespace
-
-template <class Report>
-void mirror::compare(const mirror& other, Report&& report) const {
-  compare_maps(
-      devices_, other.devices_,
-      [](const device& a, const device& b) { return same_link(a.link, b.link); },
-      [&](std::uint32_t index) { report.link(index); });
-  compare_maps(
-      devices_, other.devices_,
-      [](const device& a, const device& b) {
-        return std::ranges::equal(a.v4, b.v4, same_address) &&
-               std::ranges::equal(a.v6, b.v6, same_address);
-      },
-      [&](std::uint32_t index) { report.addresses(index); });
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
-    const auto& left = rules_[slot(family)].list;
-    const auto& right = other.rules_[slot(family)].list;
-    if (left != right) report.rules(family);
-    static const route_table none;
-    compare_maps(
-        tables_[slot(family)], other.tables_[slot(family)],
-        [](const route_table&, const route_table&) { return false; },
-        [&](std::uint32_t id) {
-          const route_table* a = find_table(family, id);
-          const route_table* b = other.find_table(family, id);
-          compare_maps(a ? *a : none, b ? *b : none, same_entries,
-                       [&](const ip_prefix& prefix) { report.route(id, prefix); });
-        });
-    compare_maps(
-        netconf_[slot(family)], other.netconf_[slot(family)],
-        [](const device_settings& a, const device_settings& b) {
-          return a.forwarding == b.forwarding && a.ignore_linkdown == b.ignore_linkdown;
-        },
-        [&](std::int32_t index) { report.netconf(family, index); });
-  }
-  compare_maps(
-      nexthops_, other.nexthops_,
-      [](const nexthop_entry& a, const nexthop_entry& b) { return a.object == b.object; },
-      [&](std::uint32_t id) { report.nexthop(id); });
-  compare_maps(
-      neighbours_, other.neighbours_,
-      [](const neighbour_entry& a, const neighbour_entry& b) {
-        return same_object(a.neighbour, b.neighbour);
-      },
-      [&](const neighbour_key& key) { report.neighbour(key); });
-}
-
-void mirror::note_differences(const mirror& next, mirror_changes& changes) const {
-  struct noting {
-    mirror_changes& changes;
-    void link(std::uint32_t index) {
-      changes.links.push_back(index);
-      changes.decisions_v4 = changes.decisions_v6 = true;
+bool mirror::dismantle(std::size_t count) noexcept {
+  // glibc merges what was freed in small pieces at the next allocation that is not small, which
+  // would take long after a million of them. Let it do so now, a few at a time.
+  ::operator delete(::operator new(merging_allocation));
+  for (auto& tables : tables_)
+    for (auto& [id, table] : tables) {
+      // From the end: the allocator gives memory back bit by bit then.
+      for (; count > 0 && !table.empty(); --count) table.erase(std::prev(table.end()));
+      if (!table.empty()) return true;
     }
-    void addresses(std::uint32_t) { changes.decisions_v4 = changes.decisions_v6 = true; }
-    void decisions(ip_family family) {
-      (family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6) = true;
-    }
-    void rules(ip_family family) { decisions(family); }
-    void route(std::uint32_t table, const ip_prefix& prefix) {
-      changes.routes.push_back({table, prefix});
-    }
-    void netconf(ip_family family, std::int32_t) { decisions(family); }
-    void nexthop(std::uint32_t id) { changes.nexthops.push_back(id); }
-    void neighbour(const neighbour_key& key) { changes.neighbours.push_back(key); }
-  };
-  compare(next, noting{changes});
-}
-
-std::vector<std::string> difference(const mirror& left, const mirror& right) {
-  struct describing {
-    const mirror &left, &right;
-    std::vector<std::string>& lines;
-    void link(std::uint32_t index) { lines.push_back("link " + std::to_string(index)); }
-    void addresses(std::uint32_t index) {
-      lines.push_back("addresses of link " + std::to_string(index));
-    }
-    void rules(ip_family family) {
-      lines.push_back(family == ip_family::v4 ? "IPv4 rules" : "IPv6 rules");
-    }
-    void route(std::uint32_t table, const ip_prefix& prefix) {
-      lines.push_back("route " + prefix.to_string() + " table " + std::to_string(table));
-    }
-    void netconf(ip_family, std::int32_t index) {
-      lines.push_back("netconf " + std::to_string(index));
-    }
-    void nexthop(std::uint32_t id) { lines.push_back("nexthop " + std::to_string(id)); }
-    void neighbour(const neighbour_key& key) {
-      const auto* in_left = left.find_neighbour(key.index, key.destination);
-      const auto* in_right = right.find_neighbour(key.index, key.destination);
-      if (may_differ_unannounced(in_left, in_right) || may_differ_unannounced(in_right, in_left))
-        return;
-      lines.push_back("neighbour " + key.destination.to_string() + " on link " +
-                      std::to_string(key.index));
-    }
-  };
-  std::vector<std::string> lines;
-  left.compare(right, describing{left, right, lines});
-  return lines;
+  for (; count > 0 && !neighbours_.empty(); --count) neighbours_.erase(neighbours_.begin());
+  return !neighbours_.empty();
 }
 
 }  // namespace cowire

@@ -10,8 +10,8 @@
 /// marked, so that the resolver can divert instead of guessing.
 ///
 /// A mirror decides nothing: resolve.hpp does. It is a value: copy it, build a second one from a
-/// new dump beside it (a shadow) and let replace_with() take it over, compare two with
-/// difference().
+/// new dump beside it (a shadow) and let exchange_with() take it over, compare two with
+/// mirror_comparison.hpp.
 ///
 /// One thread at a time. Allocates. Never blocks, does no I/O.
 #pragma once
@@ -159,10 +159,19 @@ class mirror {
   void begin_refresh(object_kind kind);
   void end_refresh(object_kind kind, mirror_changes& changes);
 
-  /// Takes over a mirror that was built from a complete new dump. What a dump cannot tell (device
-  /// order, learned path MTUs, settings, whether rules were ever configured) is kept. Everything
-  /// that differs is added to `changes`.
-  void replace_with(mirror&& shadow, mirror_changes& changes);
+  /// Takes over a mirror that was built from a complete new dump, and gives it the old contents.
+  /// What a dump cannot tell (device order, learned path MTUs, settings, whether rules were ever
+  /// configured) is kept. Takes no longer for a large table; what differs is not told
+  /// (mirror_comparison does).
+  void exchange_with(mirror& shadow);
+
+  /// The dump of this kind begins again: what it has told so far is void. Only for a mirror that
+  /// was told nothing but this dump and those before it in the monitor's order. Unset = both
+  /// families.
+  void forget(object_kind kind, std::optional<ip_family> family);
+  /// Frees up to `count` routes or neighbours of a mirror that nobody will ask any more; true while
+  /// there are some left. Destroying a large one at once takes long.
+  [[nodiscard]] bool dismantle(std::size_t count) noexcept;
 
   void set_settings(const mirror_settings& settings, mirror_changes& changes);
   /// A path MTU smaller than the route's for one destination, until `expires`. 0 forgets it.
@@ -251,16 +260,14 @@ class mirror {
   void insert_address(device& on, const netlink::address& message);
   void add_route_v4(const netlink::route& route, mirror_changes& changes);
   void add_route_v6(const netlink::route& route, mirror_changes& changes);
-  [[nodiscard]] std::vector<netlink::next_hop> current_flags(const netlink::route& route) const;
+  void update_flags(netlink::route& route) const;
+  [[nodiscard]] std::vector<route_entry>& entries_at(const netlink::route& route);
   bool refresh_entry(route_entry& entry, const netlink::route& route, mirror_changes& changes);
   void remove_route(const netlink::route& route, mirror_changes& changes);
   void note_route(const netlink::route& route, mirror_changes& changes);
   void count_nexthop_user(const netlink::route& route, int step, mirror_changes& changes);
   [[nodiscard]] route_entry make_entry(const netlink::route& route) const;
-  /// Tells `report` each object that the two do not agree on.
-  template <class Report>
-  void compare(const mirror& other, Report&& report) const;
-  void note_differences(const mirror& next, mirror_changes& changes) const;
+  [[nodiscard]] static bool same_link(const netlink::link& a, const netlink::link& b);
   /// Removes the entries for which `gone(entry)` is true, in all tables of a family.
   template <class Predicate>
   void remove_routes_if(ip_family family, Predicate&& gone, mirror_changes& changes);
@@ -287,12 +294,7 @@ class mirror {
   std::vector<std::pair<std::uint32_t, ip_address>>
       named_addresses_;  ///< Seen since begin_refresh(address).
 
-  friend std::vector<std::string> difference(const mirror&, const mirror&);
+  friend class mirror_comparison;
 };
-
-/// What two mirrors do not agree on, one line each, for people and logs; empty = equal. Learned
-/// facts that a dump cannot tell do not count, nor do neighbours that need no resolution (NOARP):
-/// the kernel makes those without a word.
-[[nodiscard]] std::vector<std::string> difference(const mirror& left, const mirror& right);
 
 }  // namespace cowire

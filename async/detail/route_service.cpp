@@ -26,6 +26,8 @@ constexpr auto settings_period = 1s;
 constexpr int pokes_max = 32;
 /// As net.ipv4.route.mtu_expires and net.ipv6.route.mtu_expires have it by default.
 constexpr auto path_mtu_lifetime = 600s;
+/// How long changes wait at most for a slice of the shadow's work.
+constexpr auto shadow_slice = 100us;
 constexpr int event_buffer_bytes = 64 << 20;
 constexpr int reply_buffer_bytes = 4 << 20;
 constexpr std::size_t differences_logged_max = 8;
@@ -54,10 +56,15 @@ unique_fd open_requests() {
   return checked(std::move(fd), ec, "netlink request socket");
 }
 
-constexpr datagram_source::options buffers(std::size_t count) {
+/// The kernel fills a dump's datagrams up to what the reader has room for, but never needs more
+/// than this (NLMSG_GOODSIZE). One is read at a time, with others' work in between.
+constexpr std::size_t dump_datagram_size = 8192;
+
+constexpr datagram_source::options buffers(std::size_t count,
+                                           std::size_t size = netlink::datagram_size_max) {
   datagram_source::options out;
   out.buffer_count = count;
-  out.payload_capacity = netlink::datagram_size_max;
+  out.payload_capacity = size;
   out.name_capacity = 16;  // sockaddr_nl has 12 bytes.
   return out;
 }
@@ -67,6 +74,10 @@ bool from_kernel(const datagram& d) noexcept {
   if (d.source().size() < sizeof from) return false;
   std::memcpy(&from, d.source().data(), sizeof from);
   return from.nl_pid == 0;
+}
+
+void rethrow(std::exception_ptr error) {
+  if (error) std::rethrow_exception(error);
 }
 
 std::int64_t unix_time_ns(route_service::clock::time_point t) noexcept {
@@ -86,7 +97,7 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       request_fd_(open_requests()),
       poke_fd_(open_requests()),
       events_(ring, event_fd_.get(), buffers(64)),
-      replies_(ring, request_fd_.get(), buffers(16)),
+      replies_(ring, request_fd_.get(), buffers(4, dump_datagram_size)),
       timer_(ring),
       compiler_(
           mirror_, epochs, tables,
@@ -108,9 +119,6 @@ void route_service::start(std::function<void()> ready) {
   next_settings_ = now + settings_period;
   next_audit_ =
       options_.update_interval > 0ms ? now + options_.update_interval : clock::time_point::max();
-  const auto rethrow = [](std::exception_ptr error) {
-    if (error) std::rethrow_exception(error);
-  };
   co_spawn(ring_.get_executor(), follow_events(), rethrow);
   co_spawn(ring_.get_executor(), follow_replies(), rethrow);
   monitor_.start();
@@ -155,16 +163,30 @@ awaitable<void> route_service::follow_replies() {
   while (!stopped_) {
     auto [ec, batch] = co_await replies_.async_receive_some(as_tuple(use_awaitable));
     if (stopped_) co_return;
-    const auto now = clock::now();
     if (ec) monitor_.on_reply_loss();
     for (const datagram& d : batch) {
       if (d.truncated())
         monitor_.on_reply_loss();
       else if (from_kernel(d))
-        monitor_.on_reply_datagram(d.payload(), now);
+        monitor_.on_reply_datagram(d.payload(), clock::now());
+      advance();
+      co_await let_others_run();
+      if (stopped_) co_return;
     }
     advance();
   }
+}
+
+/// The handlers of what had arrived by now run before the rest of the caller. Where nothing is in a
+/// hurry (an audit) the thread sleeps between two slices: one that never does is no longer run at
+/// once when a change arrives, where other threads want the CPU.
+awaitable<void> route_service::let_others_run() {
+  if (whole_ && !monitor_.refreshing()) {
+    ring_timer pause(ring_);
+    pause.expires_after(shadow_slice);
+    co_await pause.async_wait(as_tuple(use_awaitable));
+  }
+  co_await asio::post(ring_.get_executor(), use_awaitable);
 }
 
 awaitable<void> route_service::keep_time() {
@@ -187,6 +209,8 @@ void route_service::advance() {
   send_requests();
   if (const auto deadline = monitor_.deadline(); deadline && *deadline < timer_.expiry())
     timer_.cancel();  // keep_time() looks again.
+  if (shadow_.busy() && !std::exchange(working_, true))
+    co_spawn(ring_.get_executor(), keep_working(), rethrow);
 }
 
 void route_service::send_requests() {
@@ -204,98 +228,33 @@ void route_service::handle(netlink::monitor_event& event) {
   std::visit([this](auto& e) { on(e); }, event);
 }
 
-void route_service::on(netlink::events::sync_started&) {
-  shadow_.emplace();
-  shadow_pending_.clear();
-  candidate_.reset();
-}
+void route_service::on(netlink::events::sync_started&) { shadow_.begin(); }
 
 void route_service::on(netlink::events::object& e) {
-  if (in_refresh_) {
-    mirror_changes changes;
-    const auto origin = e.from_event ? message_origin::notification : message_origin::dump;
-    mirror_.apply(e.value, changes, origin);
-    note(std::move(changes));
-    mirror_changes ignored;  // It decides nothing yet.
-    if (candidate_) candidate_->apply(e.value, ignored, origin);
-    return;
-  }
-  if (!shadow_) return;
-  const bool same_dump = !e.from_event && !shadow_pending_.empty() &&
-                         netlink::kind_of(shadow_pending_.back()) == netlink::kind_of(e.value);
-  if (!same_dump) flush_shadow();
-  if (!e.from_event) {
-    shadow_pending_.push_back(std::move(e.value));
-    return;
-  }
-  mirror_changes ignored;  // A shadow decides nothing.
-  shadow_->apply(e.value, ignored, message_origin::notification);
+  if (!in_refresh_) return shadow_.on_object(std::move(e.value), e.from_event);
+  mirror_changes changes;
+  const auto origin = e.from_event ? message_origin::notification : message_origin::dump;
+  mirror_.apply(e.value, changes, origin);
+  note(std::move(changes));
+  shadow_.follow(e.value, origin);
 }
 
-void route_service::on(netlink::events::dump_restarted& e) {
-  std::erase_if(shadow_pending_, [&](const netlink::message& m) {
-    return netlink::kind_of(m) == e.scope.kind && netlink::matches(e.scope.filter, m);
-  });
-}
-
-void route_service::flush_shadow() {
-  mirror_changes ignored;
-  for (const auto& message : shadow_pending_)
-    shadow_->apply(message, ignored, message_origin::dump);
-  shadow_pending_.clear();
-}
+void route_service::on(netlink::events::dump_restarted& e) { shadow_.on_restart(e.scope); }
 
 void route_service::on(netlink::events::sync_complete&) {
-  flush_shadow();
-  mirror whole = std::move(*shadow_);
-  shadow_.reset();
-  if (std::exchange(auditing_, false)) {
-    candidate_ = std::move(whole);
-    candidate_caught_up_ = false;
-    return;
-  }
-  {
-    const std::lock_guard lock(mutex_);
-    ++stats_.resyncs;
-  }
-  take_over(std::move(whole));
-}
-
-/// Once the event socket was seen empty all that the dump is ahead of has been read; a tick later
-/// it is applied.
-void route_service::compare_candidate() {
-  if (!std::exchange(candidate_caught_up_, candidate_caught_up_ || is_settled())) return;
-  const auto differences = difference(mirror_, *candidate_);
-  mirror whole = std::move(*candidate_);
-  candidate_.reset();
-  {
-    const std::lock_guard lock(mutex_);
-    ++stats_.audits;
-    stats_.audit_differences += differences.size();
-  }
-  for (std::size_t i = 0; i < std::min(differences.size(), differences_logged_max); ++i)
-    log(log_severity::warning, "audit: no notification told of: " + differences[i]);
-  if (!differences.empty()) return take_over(std::move(whole));
-  if (truth_) truth_->audit.on_resynced();
-}
-
-void route_service::take_over(mirror&& next) {
-  mirror_changes changes;
-  mirror_.replace_with(std::move(next), changes);
-  read_settings();
-  links_changed_ = true;
-  note(std::move(changes));
-  if (truth_) truth_->audit.on_resynced();
-  route_change change;
-  change.what = route_change::kind::resynced;
-  report(std::move(change), clock::now());
+  shadow_.complete();
+  live_has_caught_up_ = false;
 }
 
 void route_service::on(netlink::events::sync_abandoned& e) {
-  shadow_.reset();
-  shadow_pending_.clear();
-  candidate_.reset();
+  // The storm goes on, but a whole shadow is nearer to the truth than what there is.
+  if (!auditing_ && shadow_.at() > shadow_mirror::stage::filling) {
+    shadow_.catch_up();
+    while (shadow_.at() != shadow_mirror::stage::none) work_on_shadow();
+  }
+  whole_ = false;
   auditing_ = false;
+  shadow_.abandon();
   if (truth_) truth_->audit.forget_suspicions();
   log(log_severity::warning, "re-synchronising with the kernel: " + e.reason.message());
 }
@@ -304,8 +263,7 @@ void route_service::on(netlink::events::change& e) {
   mirror_changes changes;
   route_change told = describe(e.value, mirror_);  // Before: a removed device has a name still.
   mirror_.apply(e.value, changes, message_origin::notification);
-  mirror_changes ignored;
-  if (candidate_) candidate_->apply(e.value, ignored, message_origin::notification);
+  shadow_.follow(e.value, message_origin::notification);
   if (const auto* link = std::get_if<netlink::link>(&e.value)) {
     links_changed_ = true;
     // A change of a tunnel is announced with its former flags and MTU (net/ipv4/ip_tunnel.c emits
@@ -325,7 +283,8 @@ void route_service::on(netlink::events::change& e) {
 void route_service::on(netlink::events::refresh_started& e) {
   in_refresh_ = true;
   mirror_.begin_refresh(e.scope.kind);
-  if (candidate_) candidate_->begin_refresh(e.scope.kind);
+  shadow_.catch_up();
+  shadow_.likewise([&](mirror& shadow, mirror_changes&) { shadow.begin_refresh(e.scope.kind); });
 }
 
 void route_service::on(netlink::events::refresh_complete& e) {
@@ -333,8 +292,62 @@ void route_service::on(netlink::events::refresh_complete& e) {
   mirror_changes changes;
   mirror_.end_refresh(e.scope.kind, changes);
   note(std::move(changes));
-  mirror_changes ignored;
-  if (candidate_) candidate_->end_refresh(e.scope.kind, ignored);
+  shadow_.likewise(
+      [&](mirror& shadow, mirror_changes& changed) { shadow.end_refresh(e.scope.kind, changed); });
+}
+
+// The shadow
+// ----------------------------------------------------------------------------------------
+
+awaitable<void> route_service::keep_working() {
+  while (!stopped_ && shadow_.busy()) {
+    work_on_shadow();
+    advance();
+    co_await let_others_run();
+  }
+  working_ = false;
+}
+
+void route_service::work_on_shadow() {
+  using enum shadow_mirror::stage;
+  shadow_.work(clock::now() + shadow_slice);
+  if (shadow_.at() == whole && !auditing_) {
+    if (ready_) return take_over();  // The compiler knows nothing yet that could differ.
+    shadow_.compare();
+  }
+  if (shadow_.at() != compared) return;
+  if (std::exchange(auditing_, false)) return conclude_audit();
+  take_over();
+}
+
+void route_service::conclude_audit() {
+  const auto differences = shadow_.differences();
+  {
+    const std::lock_guard lock(mutex_);
+    ++stats_.audits;
+    stats_.audit_differences += differences.size();
+  }
+  for (std::size_t i = 0; i < std::min(differences.size(), differences_logged_max); ++i)
+    log(log_severity::warning, "audit: no notification told of: " + differences[i]);
+  if (!differences.empty()) return take_over();
+  shadow_.abandon();
+  if (truth_) truth_->audit.on_resynced();
+}
+
+void route_service::take_over() {
+  mirror_changes changes;
+  shadow_.take_over(changes);
+  if (!std::exchange(whole_, true)) {
+    const std::lock_guard lock(mutex_);
+    ++stats_.resyncs;
+  }
+  read_settings();
+  links_changed_ = true;
+  note(std::move(changes));
+  if (truth_) truth_->audit.on_resynced();
+  route_change change;
+  change.what = route_change::kind::resynced;
+  report(std::move(change), clock::now());
 }
 
 void route_service::note(mirror_changes&& changes) {
@@ -343,6 +356,7 @@ void route_service::note(mirror_changes&& changes) {
     return mirror_.find_device(index) != nullptr && !known_devices_.contains(index);
   };
   const bool new_devices = std::ranges::any_of(changes.links, is_new);
+  shadow_.note(changes);
   compiler_.note(std::move(changes));
   if (new_devices) read_settings();
 }
@@ -372,7 +386,7 @@ void route_service::report(route_change change, clock::time_point received_at) {
 
 void route_service::publish() {
   if (!compiler_.pending() && unpublished_.empty()) return;
-  if (ready_ && !monitor_.in_sync()) return;  // Nothing before the first whole state.
+  if (ready_ && !whole_) return;  // Nothing before the first whole state.
   const auto published = compiler_.publish();
   const auto now = clock::now();
   {
@@ -403,7 +417,7 @@ void route_service::publish() {
   }
   unpublished_.clear();
   update_stats();
-  if (monitor_.in_sync() && ready_) std::exchange(ready_, nullptr)();
+  if (ready_) std::exchange(ready_, nullptr)();
 }
 
 void route_service::update_stats() {
@@ -444,10 +458,15 @@ route_stats route_service::stats() const {
 
 void route_service::upkeep(clock::time_point now) {
   next_tick_ = now + tick_period;
-  if (candidate_) compare_candidate();
+  // Once the event socket was seen empty all that the dump is ahead of has been read; a tick later
+  // it is applied.
+  if (auditing_ && shadow_.at() == shadow_mirror::stage::whole &&
+      std::exchange(live_has_caught_up_, live_has_caught_up_ || is_settled()))
+    shadow_.compare();
   mirror_changes changes;
   mirror_.expire(now, changes);
-  compiler_.note(std::move(changes));
+  note(std::move(changes));
+  shadow_.likewise([now](mirror& shadow, mirror_changes& gone) { shadow.expire(now, gone); });
   epochs_.reclaim();
   if (now >= next_poke_) poke_neighbours(now);
   if (now >= next_settings_) {
@@ -463,7 +482,7 @@ void route_service::upkeep(clock::time_point now) {
 
 /// Has everything read anew and compared, unless that is under way or due anyhow.
 void route_service::begin_audit() {
-  if (shadow_ || candidate_ || !monitor_.in_sync()) return;
+  if (shadow_.at() != shadow_mirror::stage::none || !is_followed()) return;
   auditing_ = true;
   monitor_.request_sync();
 }
@@ -507,8 +526,7 @@ awaitable<void> route_service::keep_auditing() {
   while (!stopped_) {
     truth_->timer.expires_after(period);
     co_await truth_->timer.async_wait(as_tuple(use_awaitable));
-    // The handlers of what had arrived by now run before the rest of this.
-    co_await asio::post(ring_.get_executor(), use_awaitable);
+    co_await let_others_run();
     if (stopped_) co_return;
     audit_turn(clock::now());
     advance();
@@ -519,7 +537,7 @@ void route_service::audit_turn(clock::time_point now) {
   truth_audit& audit = truth_->audit;
   flow in_use;
   for (std::size_t i = 0; i < questions_per_turn && flow_in_use && flow_in_use(in_use); ++i)
-    if (monitor_.in_sync()) audit.ask(in_use);
+    if (is_followed()) audit.ask(in_use);
   audit.on_timer(now, is_settled());
   while (const auto verdict = audit.next_verdict()) act_on(*verdict, now);
   if (audit.any_diverted() && now >= truth_->next_repair) {
@@ -535,7 +553,7 @@ void route_service::audit_turn(clock::time_point now) {
 /// Whether the mirror is believed to show all that the kernel has announced.
 bool route_service::is_settled() const noexcept {
   pollfd waiting{.fd = event_fd_.get(), .events = POLLIN, .revents = 0};
-  return monitor_.in_sync() && !monitor_.refreshing() && ::poll(&waiting, 1, 0) == 0;
+  return is_followed() && !monitor_.refreshing() && ::poll(&waiting, 1, 0) == 0;
 }
 
 void route_service::act_on(const truth_audit::verdict& verdict, clock::time_point now) {

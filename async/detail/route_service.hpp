@@ -4,11 +4,11 @@
 ///
 /// Two netlink sockets: one receives events all the time, one asks (dumps, neighbour upkeep). What
 /// a batch of notifications changed is published once, as soon as the batch is applied. A re-sync
-/// or an audit builds a shadow mirror meanwhile and takes it over in a single publication. An
-/// audit's shadow, being newer than what the notifications have told so far, first goes along with
-/// the live mirror until those that it was ahead of are read; what differs then is a bug. A third
-/// socket asks the kernel about flows in use (truth_audit.hpp); what the answers say is acted upon
-/// here.
+/// or an audit builds a shadow mirror meanwhile (shadow_mirror.hpp), in slices so short that
+/// changes are published in between, and takes it over in a single publication. An audit's shadow,
+/// being newer than what the notifications have told so far, first goes along with the live mirror
+/// until those that it was ahead of are read; what differs then is a bug. A third socket asks the
+/// kernel about flows in use (truth_audit.hpp); what the answers say is acted upon here.
 ///
 /// All calls on the ring thread, but where said otherwise. Created and destroyed while the ring
 /// does not run, or on the ring thread. Network namespace: the creating thread's.
@@ -16,6 +16,7 @@
 
 #include <cowire/async/datagram_source.hpp>
 #include <cowire/async/detail/event_queue.hpp>
+#include <cowire/async/detail/shadow_mirror.hpp>
 #include <cowire/async/detail/truth_audit.hpp>
 #include <cowire/async/ring_context.hpp>
 #include <cowire/async/ring_timer.hpp>
@@ -90,6 +91,8 @@ class route_service {
   [[nodiscard]] awaitable<void> keep_time();
   [[nodiscard]] awaitable<void> follow_answers();
   [[nodiscard]] awaitable<void> keep_auditing();
+  [[nodiscard]] awaitable<void> keep_working();
+  [[nodiscard]] awaitable<void> let_others_run();
 
   void advance();
   void handle(netlink::monitor_event& event);
@@ -101,9 +104,9 @@ class route_service {
   void on(netlink::events::change& e);
   void on(netlink::events::refresh_started& e);
   void on(netlink::events::refresh_complete& e);
-  void flush_shadow();
-  void take_over(mirror&& next);
-  void compare_candidate();
+  void work_on_shadow();
+  void conclude_audit();
+  void take_over();
   void note(mirror_changes&& changes);
   void report(route_change change, clock::time_point received_at);
   void read_settings();
@@ -112,6 +115,7 @@ class route_service {
   void send_requests();
   void begin_audit();
   void audit_turn(clock::time_point now);
+  [[nodiscard]] bool is_followed() const noexcept { return whole_ && monitor_.in_sync(); }
   [[nodiscard]] bool is_settled() const noexcept;
   void act_on(const truth_audit::verdict& verdict, clock::time_point now);
   void send_questions(clock::time_point now);
@@ -139,12 +143,11 @@ class route_service {
   };
   std::optional<truth_auditing> truth_;  ///< Unset = the rate is 0.
 
-  std::optional<mirror> shadow_;
-  /// Objects of the dump that runs: they reach the shadow when it is known to be whole.
-  std::vector<netlink::message> shadow_pending_;
-  std::optional<mirror> candidate_;  ///< An audit's shadow, whole, not compared yet.
-  bool candidate_caught_up_ = false;
-  bool auditing_ = false;  ///< The running sync was asked for by an audit, not by a loss.
+  shadow_mirror shadow_{mirror_};
+  bool working_ = false;             ///< keep_working() runs.
+  bool whole_ = false;               ///< The live mirror has lost nothing since it was complete.
+  bool auditing_ = false;            ///< The shadow was asked for by an audit, not by a loss.
+  bool live_has_caught_up_ = false;  ///< With the audit's shadow; a tick later they are compared.
   bool in_refresh_ = false;
   bool links_changed_ = false;
   bool stopped_ = false;

@@ -13,6 +13,7 @@
 #include <cowire/netlink/codec.hpp>
 #include <cowire/netlink/request_socket.hpp>
 #include <cowire/route/compiler.hpp>
+#include <cowire/route/mirror_comparison.hpp>
 #include <cowire/route/resolve.hpp>
 
 #include <gtest/gtest.h>

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/route/mirror_comparison.hpp>
+
+#include <linux/neighbour.h>
+
+#include <algorithm>
+#include <limits>
+#include <tuple>
+
+namespace cowire {
+namespace {
+
+constexpr ip_family families[] = {ip_family::v4, ip_family::v6};
+
+/// What a decision can depend on; the rest of an entry is bookkeeping.
+bool same_entry(const route_entry& x, const route_entry& y) {
+  if (x.route == y.route) return true;
+  netlink::route other = y.route;
+  other.expires_s = x.route.expires_s;
+  other.flags = x.route.flags;  // The hops have flags of their own.
+  return x.route == other;
+}
+
+bool same_entries(const std::vector<route_entry>& a, const std::vector<route_entry>& b) {
+  return std::ranges::equal(a, b, same_entry);
+}
+
+bool same_object(const netlink::neighbour& a, const netlink::neighbour& b) {
+  return a.state == b.state && a.link_address == b.link_address;
+}
+
+/// Whether the kernel goes from one state to the other without a word (net/core/neighbour.c): at
+/// the first use of an entry, and for the fixed entries of multicast and broadcast destinations.
+bool may_differ_unannounced(const netlink::neighbour* from, const netlink::neighbour* to) {
+  if (to == nullptr) return false;
+  switch (to->state) {
+    case NUD_NOARP:
+      return from == nullptr;
+    case NUD_INCOMPLETE:
+      return from == nullptr || from->state == NUD_NONE || from->state == NUD_FAILED;
+    case NUD_DELAY:
+      return from != nullptr && (from->state == NUD_STALE || from->state == NUD_REACHABLE) &&
+             from->link_address == to->link_address;
+    default:
+      return false;
+  }
+}
+
+bool same_address(const netlink::address& a, const netlink::address& b) {
+  return a.local == b.local && a.peer == b.peer && a.prefix_length == b.prefix_length &&
+         a.flags == b.flags && a.scope == b.scope;
+}
+
+/// Calls differs(key) for each key whose values are not equal, or that only one map has.
+template <class Map, class Same, class Differs>
+void compare_maps(const Map& a, const Map& b, Same&& same, Differs&& differs) {
+  for (const auto& [key, value] : a) {
+    const auto other = b.find(key);
+    if (other == b.end() || !same(value, other->second)) differs(key);
+  }
+  for (const auto& [key, value] : b)
+    if (!a.contains(key)) differs(key);
+}
+
+}  // namespace
+
+// ----------------------------------------------------------------------------------------------
+// routes
+
+bool mirror_comparison::advance(std::size_t count) {
+  if (walk(count)) return true;
+  for (; count > 0 && !changed_.empty(); --count) {
+    if (differs_at(changed_.back())) differing_.push_back(changed_.back());
+    changed_.pop_back();
+  }
+  return !changed_.empty();
+}
+
+void mirror_comparison::note(const mirror_changes& changes) {
+  changed_.insert(changed_.end(), changes.routes.begin(), changes.routes.end());
+}
+
+/// The first table behind `table_` in the family that the walk is at.
+std::optional<std::uint32_t> mirror_comparison::next_table() const {
+  std::optional<std::uint32_t> first;
+  for (const mirror* one : {&left_, &right_}) {
+    const auto& tables = one->tables(families[family_]);
+    const auto at = table_ ? tables.upper_bound(*table_) : tables.begin();
+    if (at != tables.end() && (!first || at->first < *first)) first = at->first;
+  }
+  return first;
+}
+
+/// Goes on along both mirrors' tables at once; false at the end.
+bool mirror_comparison::walk(std::size_t& count) {
+  static const route_table none;
+  for (; family_ < std::size(families); ++family_, table_.reset(), last_.reset()) {
+    if (!table_) table_ = next_table();
+    for (; table_; table_ = next_table(), last_.reset()) {
+      const route_table* const a = left_.find_table(families[family_], *table_);
+      const route_table* const b = right_.find_table(families[family_], *table_);
+      const route_table &left = a != nullptr ? *a : none, &right = b != nullptr ? *b : none;
+      auto l = last_ ? left.upper_bound(*last_) : left.begin();
+      auto r = last_ ? right.upper_bound(*last_) : right.begin();
+      for (; l != left.end() || r != right.end(); --count) {
+        if (count == 0) return true;
+        const bool in_left = l != left.end() && (r == right.end() || l->first <= r->first);
+        const bool in_right = r != right.end() && (l == left.end() || r->first <= l->first);
+        last_ = in_left ? l->first : r->first;
+        if (!in_left || !in_right || !same_entries(l->second, r->second))
+          differing_.push_back({*table_, *last_});
+        if (in_left) ++l;
+        if (in_right) ++r;
+      }
+    }
+  }
+  return false;
+}
+
+bool mirror_comparison::differs_at(const place& where) const {
+  static const std::vector<route_entry> none;
+  const auto entries_in = [&](const mirror& in) -> const std::vector<route_entry>& {
+    const route_table* const table = in.find_table(where.destination.family(), where.table);
+    if (table == nullptr) return none;
+    const auto found = table->find(where.destination);
+    return found != table->end() ? found->second : none;
+  };
+  return !same_entries(entries_in(left_), entries_in(right_));
+}
+
+// ----------------------------------------------------------------------------------------------
+// results
+
+/// Tells `report` each object that the two do not agree on.
+template <class Report>
+void mirror_comparison::compare(Report&& report) const {
+  using slot = std::size_t;
+  compare_maps(
+      left_.devices_, right_.devices_,
+      [](const auto& a, const auto& b) { return mirror::same_link(a.link, b.link); },
+      [&](std::uint32_t index) { report.link(index); });
+  compare_maps(
+      left_.devices_, right_.devices_,
+      [](const auto& a, const auto& b) {
+        return std::ranges::equal(a.v4, b.v4, same_address) &&
+               std::ranges::equal(a.v6, b.v6, same_address);
+      },
+      [&](std::uint32_t index) { report.addresses(index); });
+  for (const ip_family family : families) {
+    if (left_.rules(family) != right_.rules(family)) report.rules(family);
+    compare_maps(
+        left_.netconf_[slot(family)], right_.netconf_[slot(family)],
+        [](const auto& a, const auto& b) {
+          return a.forwarding == b.forwarding && a.ignore_linkdown == b.ignore_linkdown;
+        },
+        [&](std::int32_t index) { report.netconf(family, index); });
+  }
+  const auto key = [](const place& one) { return std::tie(one.table, one.destination); };
+  std::vector<place> routes = differing_;
+  std::ranges::sort(routes, {}, key);
+  const auto repeated = std::ranges::unique(routes, {}, key);
+  routes.erase(repeated.begin(), repeated.end());
+  for (const place& one : routes)
+    if (differs_at(one)) report.route(one);
+  compare_maps(
+      left_.nexthops_, right_.nexthops_,
+      [](const auto& a, const auto& b) { return a.object == b.object; },
+      [&](std::uint32_t id) { report.nexthop(id); });
+  compare_maps(
+      left_.neighbours_, right_.neighbours_,
+      [](const auto& a, const auto& b) { return same_object(a.neighbour, b.neighbour); },
+      [&](const neighbour_key& one) { report.neighbour(one); });
+}
+
+void mirror_comparison::add_to(mirror_changes& changes) const {
+  struct adding {
+    mirror_changes& changes;
+    void link(std::uint32_t index) {
+      changes.links.push_back(index);
+      changes.decisions_v4 = changes.decisions_v6 = true;
+    }
+    void addresses(std::uint32_t) { changes.decisions_v4 = changes.decisions_v6 = true; }
+    void decisions(ip_family family) {
+      (family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6) = true;
+    }
+    void rules(ip_family family) { decisions(family); }
+    void route(const place& where) { changes.routes.push_back(where); }
+    void netconf(ip_family family, std::int32_t) { decisions(family); }
+    void nexthop(std::uint32_t id) { changes.nexthops.push_back(id); }
+    void neighbour(const neighbour_key& key) { changes.neighbours.push_back(key); }
+  };
+  compare(adding{changes});
+}
+
+std::vector<std::string> mirror_comparison::describe() const {
+  struct describing {
+    const mirror &left, &right;
+    std::vector<std::string>& lines;
+    void link(std::uint32_t index) { lines.push_back("link " + std::to_string(index)); }
+    void addresses(std::uint32_t index) {
+      lines.push_back("addresses of link " + std::to_string(index));
+    }
+    void rules(ip_family family) {
+      lines.push_back(family == ip_family::v4 ? "IPv4 rules" : "IPv6 rules");
+    }
+    void route(const place& where) {
+      lines.push_back("route " + where.destination.to_string() + " table " +
+                      std::to_string(where.table));
+    }
+    void netconf(ip_family, std::int32_t index) {
+      lines.push_back("netconf " + std::to_string(index));
+    }
+    void nexthop(std::uint32_t id) { lines.push_back("nexthop " + std::to_string(id)); }
+    void neighbour(const neighbour_key& key) {
+      const auto* in_left = left.find_neighbour(key.index, key.destination);
+      const auto* in_right = right.find_neighbour(key.index, key.destination);
+      if (may_differ_unannounced(in_left, in_right) || may_differ_unannounced(in_right, in_left))
+        return;
+      lines.push_back("neighbour " + key.destination.to_string() + " on link " +
+                      std::to_string(key.index));
+    }
+  };
+  std::vector<std::string> lines;
+  compare(describing{left_, right_, lines});
+  return lines;
+}
+
+std::vector<std::string> difference(const mirror& left, const mirror& right) {
+  mirror_comparison found(left, right);
+  while (found.advance(std::numeric_limits<std::size_t>::max())) continue;
+  return found.describe();
+}
+
+}  // namespace cowire

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Comparing two mirrors bit by bit while both change comes to the same as comparing them at once.
+#include "world.hpp"
+
+#include <cowire/route/mirror_comparison.hpp>
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+namespace cowire {
+namespace {
+
+using namespace cowire::testing;
+
+/// What is found slice by slice, with `change` called after each.
+template <class Change>
+std::vector<std::string> found_in_slices(const mirror& left, const mirror& right, Change&& change) {
+  mirror_comparison found(left, right);
+  for (std::size_t slice = 0; found.advance(1 + slice % 3); ++slice) found.note(change());
+  return found.describe();
+}
+
+TEST(MirrorComparison, MirrorsThatWereToldTheSameStayEqual) {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    random_world left(seed), right(seed);
+    for (int i = 0; i < 100; ++i) static_cast<void>(left.step()), static_cast<void>(right.step());
+    int steps = 0;
+    const auto both = [&] {
+      if (++steps > 200) return mirror_changes{};
+      mirror_changes changes = left.step();
+      changes.merge(right.step());
+      return changes;
+    };
+    EXPECT_EQ(found_in_slices(left.state(), right.state(), both), std::vector<std::string>{})
+        << "seed " << seed;
+    EXPECT_GT(steps, 10);
+  }
+}
+
+TEST(MirrorComparison, FindsInSlicesWhatTheWholeComparisonFinds) {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    random_world left(seed), right(seed);
+    for (int i = 0; i < 100; ++i) static_cast<void>(left.step()), static_cast<void>(right.step());
+    int steps = 0;
+    const auto either = [&] {
+      if (++steps > 200) return mirror_changes{};
+      return left.random()() % 2 == 0 ? left.step() : right.step();
+    };
+    const auto in_slices = found_in_slices(left.state(), right.state(), either);
+    EXPECT_EQ(in_slices, difference(left.state(), right.state())) << "seed " << seed;
+    EXPECT_FALSE(in_slices.empty()) << "seed " << seed;
+  }
+}
+
+TEST(MirrorComparison, TellsACompilerWhichRoutesDiffer) {
+  mirror left = small_world(), right = small_world();
+  mirror_changes ignored, told;
+  left.apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2), ignored, message_origin::dump);
+  right.apply(route_via(net("fd01::/16"), "fd00:2::2", 2, 100), ignored, message_origin::dump);
+  mirror_comparison found(left, right);
+  while (found.advance(std::numeric_limits<std::size_t>::max())) continue;
+  found.add_to(told);
+  ASSERT_EQ(told.routes.size(), 2u);
+  EXPECT_EQ(told.count(), 2u);
+  for (const auto& [table, prefix] : told.routes)
+    EXPECT_TRUE((table == 254 && prefix == net("20.0.0.0/8")) ||
+                (table == 100 && prefix == net("fd01::/16")));
+}
+
+}  // namespace
+}  // namespace cowire
