@@ -5,6 +5,10 @@
 
 #include <sys/mman.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -35,10 +39,14 @@ constexpr unsigned slots = 1u << stride;
 /// Keys that a batch descends together: as many as a word has bits.
 constexpr unsigned group = 64;
 
-/// An entry is a value, 0 for "the default", or this bit and the place of a block in the pool.
+/// An entry is a value, 0 for "the default", or this bit and the place of a block in the pool; the
+/// entries of the root name plain blocks, the others packed ones.
 constexpr std::uint32_t block_bit = 1u << 31;
+constexpr std::uint32_t plain_bit = 1u << 30;  ///< Besides block_bit.
+constexpr std::uint32_t place_mask = plain_bit - 1;
 
-/// A block in the pool: the bitmap of run starts in two words, then one entry per run.
+/// A plain block is one entry per slot. A packed one: the bitmap of run starts in two words, then
+/// one entry per run.
 constexpr std::uint32_t header_words = 2;
 
 [[nodiscard]] std::uint64_t load_bitmap(const std::uint32_t* block) noexcept {
@@ -71,105 +79,143 @@ static_assert(stride == 6);
 
 struct tables {
   const std::uint32_t* pool;
-  const std::uint32_t* root;
+  std::uint64_t root_place;
   std::uint32_t default_value;
 };
 
-/// The entry for a slot (its lowest 6 bits) of a block.
-[[nodiscard, gnu::always_inline]] inline std::uint32_t entry_of(const std::uint32_t* block,
-                                                                std::uint64_t slot) noexcept {
+[[nodiscard, gnu::always_inline]] inline const std::uint32_t* block_of(
+    const tables& t, std::uint32_t entry) noexcept {
+  return t.pool + (entry & place_mask);
+}
+
+/// The entry for a slot (its lowest 6 bits) of the packed block that `entry` names.
+[[nodiscard, gnu::always_inline]] inline std::uint32_t descend(const tables& t, std::uint32_t entry,
+                                                               std::uint64_t slot) noexcept {
+  const std::uint32_t* const block = block_of(t, entry);
   const std::uint64_t runs_up_to_slot = load_bitmap(block) << (~slot & 63);
   // Bit 0 is set in every block, so the count is at least 1.
   return block[header_words - 1 + static_cast<unsigned>(__builtin_popcountll(runs_up_to_slot))];
 }
 
-/// One step down, through the block that `entry` names.
-[[nodiscard, gnu::always_inline]] inline std::uint32_t descend(const std::uint32_t* pool,
-                                                               std::uint32_t entry,
-                                                               std::uint64_t slot) noexcept {
-  return entry_of(pool + (entry & ~block_bit), slot);
+template <class Key>
+[[nodiscard, gnu::always_inline]] inline std::uint32_t slot_below_root(const Key& key) noexcept {
+  return static_cast<std::uint32_t>(bits_at(key, root_bits) % slots);
 }
 
 template <class Key>
 [[nodiscard, gnu::always_inline]] inline std::uint32_t find_one(const tables& t, Key key) noexcept {
-  std::uint32_t entry = t.root[root_index(key)];
-  for (unsigned offset = root_bits; (entry & block_bit) != 0; offset += stride)
-    entry = descend(t.pool, entry, bits_at(key, offset));
+  std::uint32_t entry = t.pool[t.root_place + root_index(key)];
+  if ((entry & block_bit) != 0) entry = block_of(t, entry)[slot_below_root(key)];
+  for (unsigned offset = root_bits + stride; (entry & block_bit) != 0; offset += stride)
+    entry = descend(t, entry, bits_at(key, offset));
   return entry != 0 ? entry : t.default_value;
 }
 
-/// As descend(), but an entry that is a value stays. Without a branch: it reads the root instead.
-[[nodiscard, gnu::always_inline]] inline std::uint32_t descend_or_stay(
-    const tables& t, std::uint32_t entry, std::uint64_t slot) noexcept {
-  const bool down = (entry & block_bit) != 0;
-  const std::uint32_t* const block = down ? t.pool + (entry & ~block_bit) : t.root;
-  const std::uint32_t next = entry_of(block, slot);
-  return down ? next : entry;
+/// As find_one() through root and plain block. Without a branch: where there is no block it reads
+/// the root twice.
+template <class Key>
+[[nodiscard, gnu::always_inline]] inline std::uint32_t enter(const tables& t, Key key) noexcept {
+  const auto top = static_cast<std::uint32_t>(t.root_place + root_index(key));
+  const std::uint32_t entry = t.pool[top];
+  const std::uint32_t below = (entry & place_mask) + slot_below_root(key);
+  const std::uint32_t is_block = 0 - entry / block_bit;  // All ones or none.
+  return t.pool[top ^ ((top ^ below) & is_block)];
+}
+
+/// enter() for the first keys, eight at a time; returns for how many. Bit i of `deeper` gets set
+/// where values[i] names a packed block.
+template <class Key>
+unsigned enter_eights(const tables&, const Key*, std::uint32_t*, unsigned,
+                      std::uint64_t&) noexcept {
+  return 0;
 }
 
 /// Level by level, so that the cache misses of all keys overlap, and without a branch that depends
-/// on one key's depth. Bit i of `below` says that key i has to go deeper: where most do, all take
-/// the step, otherwise those few.
-template <class Key>
+/// on one key's depth.
+template <bool Wide, class Key>
 [[gnu::always_inline]] inline void find_group(const tables& t, const Key* keys,
                                               std::uint32_t* values, unsigned count) noexcept {
-  std::uint64_t below = 0;
-  const auto keep = [&](unsigned i, std::uint32_t entry) {
-    __builtin_prefetch(t.pool + (entry & ~block_bit));  // Harmless if it is a value.
-    values[i] = entry;
-    below |= std::uint64_t{entry / block_bit} << i;
-  };
-  for (unsigned i = 0; i < count; ++i)
-    keep(i, descend_or_stay(t, t.root[root_index(keys[i])], bits_at(keys[i], root_bits)));
-  for (unsigned offset = root_bits + stride; below != 0; offset += stride) {
-    std::uint64_t left = std::exchange(below, 0);
-    if (static_cast<unsigned>(__builtin_popcountll(left)) > count / 2) {
-      for (unsigned i = 0; i < count; ++i)
-        keep(i, descend_or_stay(t, values[i], bits_at(keys[i], offset)));
-      continue;
-    }
-    for (; left != 0; left &= left - 1) {
-      const auto i = static_cast<unsigned>(__builtin_ctzll(left));
-      keep(i, descend(t.pool, values[i], bits_at(keys[i], offset)));
+  std::uint64_t deeper = 0;  // Bit i: values[i] names a packed block.
+  unsigned i = 0;
+  if constexpr (Wide) i = enter_eights(t, keys, values, count, deeper);
+  for (; i < count; ++i) {
+    values[i] = enter(t, keys[i]);
+    deeper |= std::uint64_t{values[i] / block_bit} << i;
+  }
+  for (unsigned offset = root_bits + stride; deeper != 0; offset += stride) {
+    for (std::uint64_t left = std::exchange(deeper, 0); left != 0; left &= left - 1) {
+      i = static_cast<unsigned>(__builtin_ctzll(left));
+      values[i] = descend(t, values[i], bits_at(keys[i], offset));
+      deeper |= std::uint64_t{values[i] / block_bit} << i;
     }
   }
   if (t.default_value == 0) return;
-  for (unsigned i = 0; i < count; ++i) values[i] = values[i] != 0 ? values[i] : t.default_value;
+  for (i = 0; i < count; ++i) values[i] = values[i] != 0 ? values[i] : t.default_value;
 }
 
-template <class Key>
+template <bool Wide, class Key>
 [[gnu::always_inline]] inline void find_many(const tables& t, const Key* keys,
                                              std::uint32_t* values, std::size_t count) noexcept {
   for (; count > group; keys += group, values += group, count -= group)
-    find_group(t, keys, values, group);
-  find_group(t, keys, values, static_cast<unsigned>(count));
+    find_group<Wide>(t, keys, values, group);
+  find_group<Wide>(t, keys, values, static_cast<unsigned>(count));
 }
 
 // The build is for generic x86-64, where counting bits takes a dozen instructions. The same code is
-// compiled once more for processors with POPCNT and BMI2 (all since 2013) and chosen at run time.
+// compiled once more for processors with POPCNT, BMI2 and AVX2 (all since 2015) and chosen at run
+// time. Gathers bring the first two levels of eight IPv4 keys at once; packed blocks are left to
+// the scalar code, as AVX2 cannot count bits.
 #if defined(__x86_64__)
-#define COWIRE_FAST_BITS __attribute__((target("popcnt,bmi,bmi2")))
-const bool fast_bits = __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi2");
+#define COWIRE_NEWER_PROCESSOR __attribute__((target("popcnt,bmi,bmi2,avx2")))
+const bool newer_processor = __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi2") &&
+                             __builtin_cpu_supports("avx2");
+
+COWIRE_NEWER_PROCESSOR inline unsigned sign_bits(const __m256i& v) noexcept {
+  return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(v)));
+}
+
+template <>
+COWIRE_NEWER_PROCESSOR unsigned enter_eights(const tables& t, const lpm_key4* keys,
+                                             std::uint32_t* values, unsigned count,
+                                             std::uint64_t& deeper) noexcept {
+  const std::uint32_t* const root = t.pool + t.root_place;
+  unsigned i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m256i key = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys + i));
+    __m256i entry = _mm256_i32gather_epi32(reinterpret_cast<const int*>(root),
+                                           _mm256_srli_epi32(key, 32 - root_bits), sizeof *root);
+    if (sign_bits(entry) != 0) {  // Some name a plain block: block_bit is the sign.
+      const __m256i slot = _mm256_and_si256(_mm256_srli_epi32(key, 32 - root_bits - stride),
+                                            _mm256_set1_epi32(slots - 1));
+      const __m256i place = _mm256_and_si256(entry, _mm256_set1_epi32(place_mask));
+      entry = _mm256_mask_i32gather_epi32(entry, reinterpret_cast<const int*>(t.pool),
+                                          _mm256_add_epi32(place, slot), entry, sizeof *root);
+      deeper |= std::uint64_t{sign_bits(entry)} << i;
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(values + i), entry);
+  }
+  return i;
+}
 
 template <class Key>
-COWIRE_FAST_BITS std::uint32_t find_one_fast(const tables& t, Key key) noexcept {
+COWIRE_NEWER_PROCESSOR std::uint32_t find_one_newer(const tables& t, Key key) noexcept {
   return find_one(t, key);
 }
 template <class Key>
-COWIRE_FAST_BITS void find_many_fast(const tables& t, const Key* keys, std::uint32_t* values,
-                                     std::size_t count) noexcept {
-  find_many(t, keys, values, count);
+COWIRE_NEWER_PROCESSOR void find_many_newer(const tables& t, const Key* keys, std::uint32_t* values,
+                                            std::size_t count) noexcept {
+  find_many<true>(t, keys, values, count);
 }
 #else
-constexpr bool fast_bits = false;
+constexpr bool newer_processor = false;
 template <class Key>
-std::uint32_t find_one_fast(const tables& t, Key key) noexcept {
+std::uint32_t find_one_newer(const tables& t, Key key) noexcept {
   return find_one(t, key);
 }
 template <class Key>
-void find_many_fast(const tables& t, const Key* keys, std::uint32_t* values,
-                    std::size_t count) noexcept {
-  find_many(t, keys, values, count);
+void find_many_newer(const tables& t, const Key* keys, std::uint32_t* values,
+                     std::size_t count) noexcept {
+  find_many<false>(t, keys, values, count);
 }
 #endif
 
@@ -178,8 +224,8 @@ void find_many_fast(const tables& t, const Key* keys, std::uint32_t* values,
 template <class Key>
 std::uint32_t lpm_view<Key>::lookup(Key key) const noexcept {
   if (root_ == nullptr) return default_value_;
-  const tables t{pool_, root_, default_value_};
-  return fast_bits ? find_one_fast(t, key) : find_one(t, key);
+  const tables t{pool_, static_cast<std::uint64_t>(root_ - pool_), default_value_};
+  return newer_processor ? find_one_newer(t, key) : find_one(t, key);
 }
 
 template <class Key>
@@ -189,8 +235,9 @@ void lpm_view<Key>::lookup_batch(const Key* keys, std::uint32_t* values,
     std::fill_n(values, count, default_value_);
     return;
   }
-  const tables t{pool_, root_, default_value_};
-  fast_bits ? find_many_fast(t, keys, values, count) : find_many(t, keys, values, count);
+  const tables t{pool_, static_cast<std::uint64_t>(root_ - pool_), default_value_};
+  newer_processor ? find_many_newer(t, keys, values, count)
+                  : find_many<false>(t, keys, values, count);
 }
 
 // --- Memory -----------------------------------------------------------------------------------
@@ -226,19 +273,20 @@ class lpm_pool {
   [[nodiscard]] std::uint32_t* at(std::uint32_t place) noexcept { return base_ + place; }
 
   [[nodiscard]] std::uint32_t allocate_root() { return allocate(root_class); }
+  [[nodiscard]] std::uint32_t allocate_plain() { return allocate(plain_class); }
   /// Room for `entries` entries and the bitmap.
-  [[nodiscard]] std::uint32_t allocate_block(unsigned entries) {
+  [[nodiscard]] std::uint32_t allocate_packed(unsigned entries) {
     return allocate(class_of(entries));
   }
 
-  /// A root is told from a block by block_bit, as an entry is.
+  /// An item is the place of a root, or the entry that names a block.
   void set_aside(std::uint32_t item) noexcept { waiting_bytes_ += bytes_of(item), ++waiting_; }
   void free(std::uint32_t item) noexcept {
     const std::size_t bytes = bytes_of(item);
     const std::size_t size_class = class_of_item(item);
-    std::uint32_t* const memory = at(item & ~block_bit);
+    std::uint32_t* const memory = at(item & place_mask);
     memory[0] = free_[size_class];
-    free_[size_class] = item & ~block_bit;
+    free_[size_class] = item & place_mask;
     poison(memory + 1, bytes / sizeof(std::uint32_t) - 1);
     waiting_bytes_ -= bytes, --waiting_;
     bytes_ -= bytes, --blocks_;
@@ -252,22 +300,24 @@ class lpm_pool {
   [[nodiscard]] std::size_t blocks_live() const noexcept { return blocks_ - waiting_; }
 
  private:
-  // 31 bits of words are 8 GiB; half of that holds 25 million routes without anything in common.
+  // 30 bits of words; it holds 25 million routes without anything in common.
   static constexpr std::size_t largest_reservation = std::size_t{4} << 30;
   static constexpr std::size_t smallest_reservation = std::size_t{64} << 20;
   static constexpr std::size_t growth = std::size_t{2} << 20;  // A huge page.
 
-  /// Blocks of 2n - 1 and 2n entries share class n; the last class is the root's.
-  static constexpr std::size_t root_class = slots / 2 + 1;
+  /// Packed blocks of 2n - 1 and 2n entries share class n.
+  static constexpr std::size_t plain_class = slots / 2 + 1, root_class = plain_class + 1;
   static constexpr std::uint32_t none = ~std::uint32_t{0};
 
   [[nodiscard]] static std::size_t class_of(unsigned entries) noexcept { return (entries + 1) / 2; }
   [[nodiscard]] std::size_t class_of_item(std::uint32_t item) noexcept {
     if ((item & block_bit) == 0) return root_class;
-    return class_of(static_cast<unsigned>(std::popcount(load_bitmap(at(item & ~block_bit)))));
+    if ((item & plain_bit) != 0) return plain_class;
+    return class_of(static_cast<unsigned>(std::popcount(load_bitmap(at(item & place_mask)))));
   }
   [[nodiscard]] static std::size_t words_of_class(std::size_t size_class) noexcept {
-    return size_class == root_class ? root_slots : header_words + 2 * size_class;
+    if (size_class == root_class) return root_slots;
+    return size_class == plain_class ? slots : header_words + 2 * size_class;
   }
 
   std::uint32_t allocate(std::size_t size_class) {
@@ -470,15 +520,30 @@ struct lpm_trie<Key>::state {
       drop(n.children[i]->built);
     }
   }
-  [[nodiscard]] std::uint32_t store(const std::uint32_t* entries, std::uint32_t old);
-  [[nodiscard]] std::uint32_t rebuild(node& n, std::uint32_t inherited);
+  [[nodiscard]] std::uint32_t store_plain(const std::uint32_t* entries, std::uint32_t old);
+  [[nodiscard]] std::uint32_t store_packed(const std::uint32_t* entries, std::uint32_t old);
+  enum class format : std::uint8_t { plain, packed };
+  [[nodiscard]] std::uint32_t rebuild(node& n, std::uint32_t inherited, format as);
   void rebuild_second(node& n, std::uint32_t inherited, std::uint32_t* out);
   void rebuild_root();
 };
 
 /// A block for 64 entries; the old one if it says the same; no block at all for 64 equal values.
 template <class Key>
-std::uint32_t lpm_trie<Key>::state::store(const std::uint32_t* entries, std::uint32_t old) {
+std::uint32_t lpm_trie<Key>::state::store_plain(const std::uint32_t* entries, std::uint32_t old) {
+  if ((old & block_bit) != 0) {
+    if (std::equal(entries, entries + slots, pool->at(old & place_mask))) return old;
+    drop(old);
+  }
+  if ((entries[0] & block_bit) == 0 && std::equal(entries + 1, entries + slots, entries))
+    return entries[0];
+  const std::uint32_t place = pool->allocate_plain();
+  std::copy_n(entries, slots, pool->at(place));
+  return block_bit | plain_bit | place;
+}
+
+template <class Key>
+std::uint32_t lpm_trie<Key>::state::store_packed(const std::uint32_t* entries, std::uint32_t old) {
   std::array<std::uint32_t, slots> runs;
   std::uint64_t bitmap = 1;
   unsigned count = 1;
@@ -490,30 +555,31 @@ std::uint32_t lpm_trie<Key>::state::store(const std::uint32_t* entries, std::uin
     count += begins;
   }
   if ((old & block_bit) != 0) {
-    const std::uint32_t* const block = pool->at(old & ~block_bit);
+    const std::uint32_t* const block = pool->at(old & place_mask);
     if (load_bitmap(block) == bitmap &&
         std::equal(runs.begin(), runs.begin() + count, block + header_words))
       return old;
     drop(old);
   }
   if (count == 1) return runs[0];
-  const std::uint32_t place = pool->allocate_block(count);
+  const std::uint32_t place = pool->allocate_packed(count);
   std::memcpy(pool->at(place), &bitmap, sizeof bitmap);
   std::copy_n(runs.begin(), count, pool->at(place) + header_words);
   return block_bit | place;
 }
 
 template <class Key>
-std::uint32_t lpm_trie<Key>::state::rebuild(node& n, std::uint32_t inherited) {
+std::uint32_t lpm_trie<Key>::state::rebuild(node& n, std::uint32_t inherited, format as) {
   if (!n.changed && n.inherited == inherited) return n.built;
   std::array<std::uint32_t, slots> entries;
   expand(n, inherited, entries.data());
   std::size_t index = 0;
   for (std::uint64_t left = n.child_slots; left != 0; left &= left - 1) {
     std::uint32_t& entry = entries[static_cast<unsigned>(std::countr_zero(left))];
-    entry = rebuild(*n.children[index++], entry);
+    entry = rebuild(*n.children[index++], entry, format::packed);
   }
-  n.built = store(entries.data(), n.built);
+  n.built = as == format::plain ? store_plain(entries.data(), n.built)
+                                : store_packed(entries.data(), n.built);
   n.inherited = inherited;
   n.changed = false;
   return n.built;
@@ -527,7 +593,7 @@ void lpm_trie<Key>::state::rebuild_second(node& n, std::uint32_t inherited, std:
   std::size_t index = 0;
   for (std::uint64_t left = n.child_slots; left != 0; left &= left - 1) {
     std::uint32_t& entry = out[std::countr_zero(left)];
-    entry = rebuild(*n.children[index++], entry);
+    entry = rebuild(*n.children[index++], entry, format::plain);
   }
   n.inherited = inherited;
   n.changed = false;

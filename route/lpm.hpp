@@ -3,11 +3,12 @@
 /// number of threads look up in views of them.
 ///
 /// A view reads an immutable multiway trie. Its root is indexed by the first 12 bits of the
-/// address; below, each block decides 6 more bits. A block holds one bit per slot, set where a run
-/// of equal slots begins, and one 32-bit entry per run: `popcount` turns the slot into the entry.
-/// An entry is a value, or the place of a deeper block. So neighbouring prefixes with the same
-/// value cost nothing, a block is usually one cache line, and a change copies only the blocks on
-/// its path plus the root (16 KiB): older versions stay whole and share the rest.
+/// address; below, each block decides 6 more bits. Directly below the root a block has one 32-bit
+/// entry per slot. A deeper one is packed: one bit per slot, set where a run of equal slots begins,
+/// and one entry per run; `popcount` turns the slot into the entry. An entry is a value, or the
+/// place of a deeper block. So neighbouring prefixes with the same value cost nothing, a packed
+/// block is usually one cache line, and a change copies only the blocks on its path plus the root
+/// (16 KiB): older versions stay whole and share the rest.
 ///
 /// The writer also keeps the prefixes themselves, which views do not need: what lies below an
 /// erased prefix, and exact(), come from there.
