@@ -70,7 +70,9 @@ struct transmitter_config {
   /// send them likewise. 0 = never. 500 look at 10 000 live destinations in 20 s, for some 0.2 % of
   /// a CPU on the control thread.
   std::uint32_t audit_rate = 500;
-  idle_policy idle = idle_policy::adaptive;  ///< xdp/tx_core.hpp
+  /// What a TX core does when there is nothing to do. Unset = polls on a CPU of its own (`cpus`) if
+  /// the machine has more than two, otherwise sleeps after a while.
+  std::optional<idle_policy> idle{};
   /// How long stop() waits for datagrams on the way.
   std::chrono::milliseconds drain_timeout{1'000};
   /// What the control thread waits with (async/ring_context.hpp).

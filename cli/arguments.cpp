@@ -110,10 +110,7 @@ transmit_plan make_plan(const transmit_arguments& arguments) {
   plan.sender.tos = number_or_zero<std::uint8_t>("--tos", arguments.tos, 0);
   plan.sender.ttl = number_or_zero<std::uint8_t>("--ttl", arguments.ttl, 1);
   if (!arguments.mode.empty()) plan.config.mode = parse_mode(arguments.mode);
-  if (!arguments.cpu.empty()) {
-    plan.config.cpus = {parse_cpu(arguments.cpu)};
-    plan.config.idle = idle_policy::spin;  // A CPU of its own is there to be polled on.
-  }
+  if (!arguments.cpu.empty()) plan.config.cpus = {parse_cpu(arguments.cpu)};
   if (!arguments.audit_rate.empty())
     plan.config.audit_rate = static_cast<std::uint32_t>(
         parse_number("--audit-rate", arguments.audit_rate, 0, audit_rate_max));

@@ -141,7 +141,6 @@ class config_reader {
       if (!to_.cpus.empty()) fail(one.source(), "cpus: one TX core for now; give one CPU");
       to_.cpus.push_back(static_cast<unsigned>(parse_number(key_, whole(one), 0, last)));
     });
-    if (!to_.cpus.empty()) to_.idle = idle_policy::spin;  // A CPU of its own is there to be used.
   }
   void set_zero_copy(const toml::node& from) {
     to_.mode = truth(from) ? send_mode::zero_copy : send_mode::copy;

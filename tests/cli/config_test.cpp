@@ -45,7 +45,6 @@ TEST(config, every_key_of_xdp_arrives) {
       "huge_pages = false\n");
   EXPECT_EQ(config.interfaces, std::vector<std::string>{"lo"});
   EXPECT_EQ(config.cpus, std::vector<unsigned>{0});
-  EXPECT_EQ(config.idle, idle_policy::spin);
   EXPECT_EQ(config.mode, send_mode::zero_copy);
   EXPECT_EQ(config.ring_capacity, 512u);
   EXPECT_FALSE(config.huge_pages);

@@ -157,5 +157,23 @@ TEST(tx_core_stress, a_sleeping_core_wakes_for_a_single_request) {
   }
 }
 
+/// On a machine with two CPUs one that only polls would be half of it.
+TEST(tx_core_stress, a_pinned_core_polls_for_ever_only_where_cpus_are_to_spare) {
+  umem memory({.frame_count = 64, .huge_pages = false});
+  publisher tables;
+  epoch_domain epochs;
+  doorbell control;
+  tx_core core(memory.memory(), tables, epochs, control, {.cpu = 0});
+  core.start();
+  if (std::thread::hardware_concurrency() > 2) {
+    std::this_thread::sleep_for(200ms);
+    EXPECT_EQ(core.snapshot().idle_sleeps, 0u);
+    return;
+  }
+  const auto deadline = std::chrono::steady_clock::now() + 20s;
+  while (core.snapshot().idle_sleeps == 0)
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "it never slept";
+}
+
 }  // namespace
 }  // namespace cowire
