@@ -256,23 +256,32 @@ flow outer_question(const netlink::link& tunnel, const tunnel_info& info) {
   return out;
 }
 
-// A destination that a route of `family` leads into the tunnel; an arbitrary one without a route.
+// Any address that a route leads to: the last but one, for the last may be a broadcast.
+ip_address inside(const ip_prefix& prefix) {
+  if (prefix.is_host()) return prefix.address();
+  auto bytes = prefix.last().bytes();
+  bytes[prefix.address().size() - 1] &= 0xfe;
+  return ip_address::from_bytes(prefix.family(), bytes.data());
+}
+
+// A destination that a route of `family` leads into the tunnel, one that somebody made rather than
+// the kernel; an arbitrary one without a route.
 ip_address inner_destination(const mirror& state, const netlink::link& tunnel, ip_family family) {
+  // Reserved for documentation (RFC 5737, RFC 3849).
+  auto found = *ip_address::parse(family == ip_family::v4 ? "192.0.2.1" : "2001:db8::1");
   for (const auto& [id, prefixes] : state.tables(family))
     for (const auto& [prefix, entries] : prefixes)
       for (const auto& entry : entries) {
+        const auto& route = entry.route;
         const bool leads_in = std::ranges::any_of(
-            entry.route.next_hops, [&](const auto& hop) { return hop.index == tunnel.index; });
-        if (entry.route.type != RTN_UNICAST || !leads_in || prefix.length() == 0 ||
+            route.next_hops, [&](const auto& hop) { return hop.index == tunnel.index; });
+        if (route.type != RTN_UNICAST || !leads_in || prefix.length() == 0 ||
             prefix.address().is_multicast())
           continue;
-        if (prefix.is_host()) return prefix.address();
-        auto bytes = prefix.last().bytes();  // The last but one: the last may be a broadcast.
-        bytes[prefix.address().size() - 1] &= 0xfe;
-        return ip_address::from_bytes(family, bytes.data());
+        found = inside(prefix);
+        if (route.protocol != RTPROT_KERNEL) return found;
       }
-  // Reserved for documentation (RFC 5737, RFC 3849).
-  return *ip_address::parse(family == ip_family::v4 ? "192.0.2.1" : "2001:db8::1");
+  return found;
 }
 
 // A datagram into the tunnel; IPv4 if it carries that: bound to a device, it needs no route.
@@ -391,6 +400,7 @@ std::string tunnel_text(const netlink::link& tunnel, const json& shown) {
     out << "\n    mtu " << (*budget)["fits"] << " fit: tunnel " << (*budget)["tunnel"]
         << ", underlay " << (*budget)["underlay"] << " less " << (*budget)["overhead"];
   out << "\n    cowire " << (known["fast"] == true ? "fast" : "kernel path");
+  add(out, known, "asked_for", " for ");
   add(out, known, "egress", " egress ");
   add(out, known, "destination_mac", " mac ");
   add(out, known, "error", " error ");

@@ -376,5 +376,57 @@ class Declared(TunnelWorld):
         self.assertIsNone(self.world.ip_json("a", "link show d0"))
 
 
+class Restricted(unittest.TestCase):
+    """[doublezero]: what is not listed goes the kernel's way, and arrives."""
+
+    def setUp(self):
+        support.need_root()
+        self.world = support.World("a")
+        self.addCleanup(self.world.close)
+        self.batch(LINK)
+
+    def batch(self, commands):
+        support.run("ip", "-n", self.world.names["a"], "-batch", "-", stdin=commands, check=0)
+
+    def send(self, config, *destinations):
+        path = support.scratch_file(self, config)
+        words = [word for to in destinations for word in ("--to", f"{to}:9")]
+        done = self.world.cowire(
+            "a", "send", "--config", path, *words, "--count", "5", "--rate", "200", "-j", check=0
+        )
+        return json.loads(done.stdout)
+
+    def test_a_rule_to_a_table_that_is_not_listed_diverts(self):
+        self.batch(
+            "route add 20.0.0.0/8 via 10.0.0.2 table 100\nrule add to 20.0.0.0/8 lookup 100\n"
+        )
+        listed = self.send("[doublezero]\nrouting_tables = ['main', 100]\n", "20.0.0.1", "10.0.0.2")
+        self.assertEqual(listed["transmitted"], {"u0": 10}, listed)
+        other = self.send("[doublezero]\nrouting_tables = ['main']\n", "20.0.0.1", "10.0.0.2")
+        self.assertEqual(other["diverted"], {"table_not_mirrored": 5}, other)
+        self.assertEqual(other["kernel_path"], 5)
+        self.assertEqual(other["transmitted"], {"u0": 5})
+
+    def test_tunnels_and_their_destinations_are_restricted(self):
+        if not has_gre():
+            self.skipTest("kernel has no ip_gre")
+        for name, remote, net in (("g0", "10.0.0.2", 20), ("g1", "10.0.0.9", 30)):
+            self.batch(
+                f"link add {name} type gre remote {remote} local 10.0.0.1 ttl 64\n"
+                f"link set {name} addrgenmode none\n"
+                f"link set {name} up\n"
+                f"route add {net}.0.0.0/8 dev {name} src 10.0.0.1\n"
+            )
+        to = ("20.0.0.1", "20.1.0.1", "30.0.0.1", "10.0.0.2")
+        free = self.send("", *to)
+        self.assertEqual(free["transmitted"], {"u0": 20}, free)
+        kept = self.send(
+            "[doublezero]\ntunnel_interfaces = ['g0']\nprefixes = ['20.1.0.0/16']\n", *to
+        )
+        self.assertEqual(kept["diverted"], {"outside_prefixes": 5, "tunnel_not_listed": 5}, kept)
+        self.assertEqual(kept["kernel_path"], 10)
+        self.assertEqual(kept["transmitted"], {"u0": 10})
+
+
 if __name__ == "__main__":
     unittest.main()
