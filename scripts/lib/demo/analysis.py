@@ -4,22 +4,34 @@
 Pure functions of plain data. Times are Unix time in ns.
 """
 import bisect
+import collections
+import math
 from dataclasses import dataclass
 
-# What the TX core may already have handed over when the interface went down: one batch.
-IN_HAND_AT_DOWN = 64
+# What the TX core may already have handed over when the path broke: one batch.
+IN_HAND_AT_BREAK = 64
+
+# Why a datagram may be missing without being `lost`, in the words of the summary. The keys of the
+# report have "lost_" in front.
+CAUSES = {
+    "in_downed_interface": "lost in a downed interface",
+    "on_cut_fiber": "lost on the cut fiber",
+}
 
 
 @dataclass
 class Change:
-    """One command and what came of it."""
+    """One command, or several, and what came of it."""
 
-    command: str  # Without the leading "ip".
-    begin_ns: int  # Just before `ip` was given the command: never later than the kernel's change.
+    command: str
+    begin_ns: int  # Just before the command was given.
     end_ns: int
-    before: str  # The interface the kernel named for the stream before the command,
+    before: str  # The path that the kernel named for the stream before the command,
     after: str  # and after it.
-    downs: str | None = None  # The interface that the command takes down.
+    breaks: str | None = None  # The path that the command breaks,
+    cause: str = ""  # as one of CAUSES.
+    repairs: str | None = None  # The path that it repairs.
+    old_path_ns: int | None = None  # When A was last told `before`, if a daemon moves the route.
     published_ns: int | None = None  # When `cowire route monitor` saw the new table published.
     first_ns: int | None = None  # First arrival on `after` since.
 
@@ -28,8 +40,25 @@ class Change:
         return self.before != self.after
 
     @property
+    def since_ns(self):
+        """Never later than the kernel's change."""
+        return self.old_path_ns or self.begin_ns
+
+    @property
     def latency_us(self):
-        return None if self.first_ns is None else (self.first_ns - self.begin_ns) / 1000
+        return None if self.first_ns is None else (self.first_ns - self.since_ns) / 1000
+
+    @property
+    def breaks_stream(self):
+        return self.breaks is not None and self.breaks == self.before
+
+
+@dataclass
+class Excused:
+    """Datagrams that are missing for a cause that nobody can do anything about."""
+
+    lost: int = 0
+    allowance: int = 0  # How many that can have been.
 
 
 @dataclass
@@ -43,9 +72,9 @@ class Account:
     refused: int
     lost_in_device: int  # By the sender's own account.
     received: int
+    received_by_path: dict
     lost: int
-    lost_in_downed_interface: int
-    downed_allowance: int  # How many the downed interfaces may have taken along.
+    excused: dict  # By cause, those that the run had.
     reordered: int
 
     def carriers(self):
@@ -67,11 +96,12 @@ class Account:
             )
         if self.lost != 0:
             found.append(f"{self.lost} datagrams lost")
-        if self.lost_in_downed_interface > self.downed_allowance:
-            found.append(
-                f"{self.lost_in_downed_interface} datagrams lost in a downed interface, more than "
-                f"rate x time to publication + {IN_HAND_AT_DOWN} = {self.downed_allowance}"
-            )
+        for cause, excused in self.excused.items():
+            if excused.lost > excused.allowance:
+                found.append(
+                    f"{excused.lost} datagrams {CAUSES[cause]}, more than "
+                    f"rate x time to publication + {IN_HAND_AT_BREAK} = {excused.allowance}"
+                )
         return found
 
 
@@ -90,7 +120,7 @@ def published_at(change, monitor_lines):
     times = [
         line["publish_time_ns"]
         for line in monitor_lines
-        if line["event_time_ns"] >= change.begin_ns
+        if line["event_time_ns"] >= change.since_ns
     ]
     return min(times, default=None)
 
@@ -119,16 +149,35 @@ def gaps(arrivals, submitted):
     return found
 
 
-def in_downed_interface(gap, changes):
-    """Whether a gap touches the time from a link going down to the first use of the new path."""
+def excuse(gap, changes):
+    """The cause of a gap that touches the time from a break to the first use of the new path."""
     _, before_ns, after_ns = gap
     for change in changes:
-        if change.downs and change.downs == change.before and change.first_ns is not None:
+        if change.breaks_stream and change.first_ns is not None:
             ended_before = after_ns is not None and after_ns < change.begin_ns
             began_after = before_ns is not None and before_ns > change.first_ns
             if not ended_before and not began_after:
-                return True
-    return False
+                return change.cause
+    return None
+
+
+def excuses(found, changes, rate):
+    """Excused by cause: what is missing of that cause, and how many that may be."""
+    by_cause = {change.cause: Excused() for change in changes if change.breaks}
+    for change in changes:
+        if change.breaks_stream and change.published_ns:
+            by_cause[change.cause].allowance += (
+                int(rate * (change.published_ns - change.begin_ns) / 1e9) + IN_HAND_AT_BREAK
+            )
+    for gap in found:
+        if cause := excuse(gap, changes):
+            by_cause[cause].lost += gap[0]
+    return by_cause
+
+
+def percentile(values, share):
+    """The smallest value that is not exceeded by that share of them."""
+    return sorted(values)[math.ceil(share * len(values)) - 1] if values else None
 
 
 def count_reordered(sequences):
@@ -143,18 +192,16 @@ def count_reordered(sequences):
     return reordered
 
 
-def settle(totals, arrivals, changes, rate):
-    """Weighs the sender's totals (the JSON of `cowire send -j`) against what arrived."""
+def settle(totals, arrivals, changes, rate, paths):
+    """Weighs the sender's totals (the JSON of `cowire send -j`) against what arrived.
+
+    `paths`: the path by interface of B, as the records have it."""
     submitted = totals["submitted"]
     refused = sum(totals["refused"].values())
     found = gaps(arrivals, submitted)
     missing = sum(gap[0] for gap in found)
-    downed = sum(gap[0] for gap in found if in_downed_interface(gap, changes))
-    allowance = sum(
-        int(rate * (change.published_ns - change.begin_ns) / 1e9) + IN_HAND_AT_DOWN
-        for change in changes
-        if change.downs == change.before and change.published_ns
-    )
+    excused = excuses(found, changes, rate)
+    by_interface = collections.Counter(arrivals.interface)
     return Account(
         submitted=submitted,
         transmitted=totals["transmitted"],
@@ -163,31 +210,56 @@ def settle(totals, arrivals, changes, rate):
         refused=refused,
         lost_in_device=totals["lost_in_device"],
         received=submitted - missing,
-        lost=missing - downed - refused,
-        lost_in_downed_interface=downed,
-        downed_allowance=allowance,
+        received_by_path={path: by_interface[index] for index, path in paths.items()},
+        lost=missing - refused - sum(each.lost for each in excused.values()),
+        excused=excused,
         reordered=count_reordered(arrivals.sequence),
     )
 
 
+def move_latencies_us(changes):
+    """How long each change of path took, in order of time."""
+    return [
+        round(change.latency_us, 1)
+        for change in changes
+        if change.moves and change.latency_us is not None
+    ]
+
+
 def report(account, changes, origin_ns):
     """The content of demo-report.json."""
+    latencies = move_latencies_us(changes)
     return {
         "submitted": account.submitted,
         "transmitted": account.transmitted,
         "kernel_path": account.kernel_path,
         "refused": account.refused,
         "received": account.received,
+        "received_by_path": account.received_by_path,
         "lost": account.lost,
-        "lost_in_downed_interface": account.lost_in_downed_interface,
+        **{f"lost_{cause}": account.excused.get(cause, Excused()).lost for cause in CAUSES},
+        "allowance": {f"lost_{cause}": each.allowance for cause, each in account.excused.items()},
         "reordered": account.reordered,
+        "first_on_new_path_us": {
+            "moves": len(latencies),
+            "p50": percentile(latencies, 0.5),
+            "p99": percentile(latencies, 0.99),
+        },
         "changes": [
             {
-                "command": f"ip {change.command}",
+                "command": change.command,
                 "at_s": round((change.begin_ns - origin_ns) / 1e9, 6),
+                "path_before": change.before,
+                "path_after": change.after,
+                "kernel_moved_after_ms": None
+                if change.old_path_ns is None
+                else round((change.old_path_ns - change.begin_ns) / 1e6, 1),
                 "first_on_new_path_us": None
                 if change.latency_us is None
                 else round(change.latency_us, 1),
+                "published_after_us": None
+                if change.published_ns is None
+                else round((change.published_ns - change.since_ns) / 1000, 1),
             }
             for change in changes
         ],

@@ -2,9 +2,11 @@
 """demo-report.html: who carried the stream, when, and each change marked. Fetches nothing."""
 import html
 import pathlib
+import re
 
+from analysis import CAUSES
 from terminal import duration, path
-from world import SERVICE, UPLINKS
+from world import PATHS
 
 BIN_NS = 50_000_000
 WIDTH = 1000
@@ -15,16 +17,16 @@ STYLE = (pathlib.Path(__file__).parent / "page.css").read_text()
 
 
 class Timeline:
-    """The picture: a lane an interface with its rate in bins of 50 ms, a vertical line a change."""
+    """The picture: a lane a path with its rate in bins of 50 ms, a vertical line a change."""
 
-    def __init__(self, arrivals, names, changes, origin_ns):
+    def __init__(self, arrivals, paths, changes, origin_ns):
         self.changes = changes
         self.origin_ns = origin_ns
         self.span_ns = max(arrivals.arrived_ns) - origin_ns
         bins = self.span_ns // BIN_NS + 1
-        self.counts = {name: [0] * bins for name in UPLINKS}
+        self.counts = {name: [0] * bins for name in PATHS}
         for at_ns, index in zip(arrivals.arrived_ns, arrivals.interface):
-            self.counts[names[index]][max(0, at_ns - origin_ns) // BIN_NS] += 1
+            self.counts[paths[index]][max(0, at_ns - origin_ns) // BIN_NS] += 1
         # The last bin is cut off by the end of the stream, the scale leaves some air above.
         self.ceiling = 1.15 * max(max(counts) for counts in self.counts.values())
 
@@ -35,13 +37,13 @@ class Timeline:
         return TOP + LANE_HEIGHT * (lane + 1) + LANE_GAP * lane
 
     def draw(self):
-        bottom = self.lane_bottom(len(UPLINKS) - 1)
+        bottom = self.lane_bottom(len(PATHS) - 1)
         parts = [
             f'<svg viewBox="0 0 {WIDTH} {bottom + 30}" role="img" '
-            'aria-label="Rate of arrivals by interface">'
+            'aria-label="Rate of arrivals by path">'
         ]
-        parts += [self._downtime(lane, name) for lane, name in enumerate(UPLINKS)]
-        parts += [self._lane(lane, name) for lane, name in enumerate(UPLINKS)]
+        parts += [self._downtime(lane, name) for lane, name in enumerate(PATHS)]
+        parts += [self._lane(lane, name) for lane, name in enumerate(PATHS)]
         parts += [self._axis(bottom)]
         parts += [
             self._mark(number, change, bottom) for number, change in enumerate(self.changes, 1)
@@ -66,13 +68,13 @@ class Timeline:
         )
 
     def _downtime(self, lane, name):
-        """Shades the time between `link set … down` and `… up`."""
+        """Shades the time between a break and its repair."""
         parts = []
         began_ns = None
         for change in self.changes:
-            if change.downs == name:
+            if change.breaks == name:
                 began_ns = change.begin_ns
-            elif began_ns and change.command == f"link set {name} up":
+            elif began_ns and change.repairs == name:
                 x, width = self.x(began_ns), self.x(change.begin_ns) - self.x(began_ns)
                 top = self.lane_bottom(lane) - LANE_HEIGHT
                 parts.append(
@@ -96,7 +98,7 @@ class Timeline:
 
     def _mark(self, number, change, bottom):
         x = self.x(change.begin_ns)
-        label = pretty(f"ip {change.command}: {path(change)}, {duration(change.latency_us)}")
+        label = pretty(f"{change.command}: {path(change)}, {duration(change.latency_us)}")
         return (
             f"<g><title>{label}</title>"
             f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="22" y2="{bottom}"/>'
@@ -117,14 +119,14 @@ def tiles(account):
         ("kernel path", account.kernel_path, False),
         ("refused", account.refused, False),
         ("received", account.received, False),
+        *((f"by the {path} path", n, False) for path, n in account.received_by_path.items()),
         ("lost", account.lost, account.lost != 0),
-        (
-            f"lost in downed interface (at most {account.downed_allowance})",
-            account.lost_in_downed_interface,
-            account.lost_in_downed_interface > account.downed_allowance,
-        ),
-        ("reordered", account.reordered, False),
     ]
+    facts += [
+        (f"{CAUSES[cause]} (at most {each.allowance})", each.lost, each.lost > each.allowance)
+        for cause, each in account.excused.items()
+    ]
+    facts.append(("reordered", account.reordered, False))
     items = (
         f'<div><dt>{name}</dt><dd{" class=bad" if bad else ""}>{count:,}</dd></div>'
         for name, count, bad in facts
@@ -132,34 +134,33 @@ def tiles(account):
     return f"<dl>{''.join(items)}</dl>".replace(",", "\u202f")
 
 
-def change_table(changes, origin_ns):
+def change_table(changes, origin_ns, heading):
     rows = []
     for number, change in enumerate(changes, 1):
         rows.append(
             f'<tr><td class="n">{number}</td>'
             f'<td class="n">{(change.begin_ns - origin_ns) / 1e9:.2f} s</td>'
-            f"<td><code>ip {html.escape(change.command)}</code></td><td>{pretty(path(change))}</td>"
+            f"<td><code>{html.escape(change.command)}</code></td><td>{pretty(path(change))}</td>"
             f'<td class="n">{pretty(duration(change.latency_us))}</td></tr>'
         )
     return (
-        '<table><thead><tr><th class="n">#</th><th class="n">at</th><th>command in host A</th>'
+        f'<table><thead><tr><th class="n">#</th><th class="n">at</th><th>{heading}</th>'
         '<th>path of the stream, as the kernel says</th><th class="n">first datagram on it</th>'
         "</tr></thead><tbody>" + "\n".join(rows) + "</tbody></table>"
     )
 
 
-def render(account, changes, arrivals, names, origin_ns):
-    timeline = Timeline(arrivals, names, changes, origin_ns)
+def render(account, changes, arrivals, paths, origin_ns, words):
+    timeline = Timeline(arrivals, paths, changes, origin_ns)
+    clock = re.sub("`(.*?)`", r"<code>\1</code>", words.clock)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>cowire demo</title><style>{STYLE}</style></head><body>
-<h1>Routes change, the stream follows</h1>
-<p>Host A streams to {SERVICE} on host B while iproute2 changes A's routes.
-Arrivals at B, per uplink, in bins of 50 ms.</p>
+<h1>{words.headline}</h1>
+<p>{words.picture}</p>
 {tiles(account)}
 {timeline.draw()}
-{change_table(changes, origin_ns)}
-<p>Times run from the moment <code>ip</code> is given the command to the kernel's time stamp of
-arrival at host B.</p>
+{change_table(changes, origin_ns, words.change)}
+<p>{clock}</p>
 </body></html>
 """

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 
-from world import MARK, SERVICE, UPLINKS, Failure
+from world import Failure
 
 PORT = 9000
 RECORD_WORDS = (
@@ -108,26 +108,23 @@ class Receiver(Program):
 class Sender(Program):
     """`cowire send`, whose one line of JSON comes at the end."""
 
-    def __init__(self, namespace, cowire, rate, size, longest_s):
+    def __init__(self, world, cowire, rate, size, longest_s):
         self.result = None
         command = [
             cowire,
             "send",
             "--to",
-            f"{SERVICE}:{PORT}",
-            "--mark",
-            str(MARK),
+            f"{world.SERVICE}:{PORT}",
+            *world.SENDER_OPTIONS,
             "--rate",
             str(rate),
             "--size",
             str(size),
             "--duration",
             str(longest_s),
-            "--interface",
-            *UPLINKS,
             "-j",
         ]
-        super().__init__(namespace, command, self._note)
+        super().__init__(world.namespace("a"), command, self._note)
 
     def _note(self, result):
         self.result = result

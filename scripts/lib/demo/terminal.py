@@ -3,7 +3,8 @@
 import shutil
 import time
 
-from world import MARK, SERVICE, UPLINKS
+from analysis import CAUSES, move_latencies_us
+from world import PATHS
 
 BAR_WIDTH = 24
 
@@ -15,17 +16,22 @@ def duration(us):
 
 
 def path(change):
-    return f"{change.before} -> {change.after}" if change.moves else f"{change.after} stays"
+    if not change.moves:
+        return f"{change.after} stays"
+    by_daemon = change.old_path_ns is not None
+    after = f" after {(change.old_path_ns - change.begin_ns) / 1e9:.1f} s" if by_daemon else ""
+    return f"{change.before} -> {change.after}{after}"
 
 
 class Screen:
-    def __init__(self, out):
+    def __init__(self, out, world):
         self._out = out
+        self._world = world
         self._live = out.isatty()
         self._live_lines = 0
         self._last = None  # The report that the rates are of,
         self._last_at = 0.0  # and when it came.
-        self._rates = dict.fromkeys(UPLINKS, 0.0)
+        self._rates = dict.fromkeys(PATHS, 0.0)
         self._rate = 1
         self._origin_ns = 0
 
@@ -36,11 +42,14 @@ class Screen:
     def heading(self, chosen):
         self._rate = chosen.rate
         self.line(
-            f"host A sends {chosen.rate} datagrams/s of {chosen.size} bytes, mark {MARK}, "
-            f"to {SERVICE} on host B; uplinks: {', '.join(UPLINKS)}"
+            f"host A sends {chosen.rate} datagrams/s of {chosen.size} bytes, "
+            f"{self._world.WORDS.stream}"
         )
         self.line()
-        self.line(f"{'at':>8}  {'command':<62} {'path of the stream':<20} {'first on it':>12}")
+        self.line(
+            f"{'at':>8}  {self._world.WORDS.change:<62} {'path of the stream':<28} "
+            f"{'first on it':>12}"
+        )
 
     def start(self, origin_ns):
         """The stream began at that moment."""
@@ -49,7 +58,7 @@ class Screen:
     def change(self, change):
         at_s = (change.begin_ns - self._origin_ns) / 1e9
         self.line(
-            f"{at_s:6.2f} s  {'ip ' + change.command:<62} {path(change):<20} "
+            f"{at_s:6.2f} s  {change.command:<62} {path(change):<28} "
             f"{duration(change.latency_us):>12}"
         )
 
@@ -61,8 +70,8 @@ class Screen:
         self._erase()
         rows = [
             f"  {name:<8} {self._bar(name)} {self._rates[name]:>9.0f}/s  "
-            f"{report['interfaces'].get(name, 0):>10}"
-            for name in UPLINKS
+            f"{self._received(report, name):>10}"
+            for name in PATHS
         ]
         rows.append(
             f"  received {report['received']} by {(time.time_ns() - self._origin_ns) / 1e9:.1f} s, "
@@ -80,37 +89,34 @@ class Screen:
             ("sent by the kernel path", account.kernel_path),
             ("refused", account.refused),
             ("received by host B", account.received),
+            *((f"  by the {path} path", n) for path, n in account.received_by_path.items()),
             ("lost", account.lost),
-            (
-                f"lost in a downed interface (at most {account.downed_allowance})",
-                account.lost_in_downed_interface,
-            ),
-            ("reordered", account.reordered),
         ]
+        rows += [
+            (f"{CAUSES[cause]} (at most {each.allowance})", each.lost)
+            for cause, each in account.excused.items()
+        ]
+        rows.append(("reordered", account.reordered))
         for label, count in rows:
             self.line(f"{label:<48} {count:>12}")
-        moved = [
-            change.latency_us
-            for change in changes
-            if change.moves and change.latency_us is not None
-        ]
-        if moved:
+        if moved := move_latencies_us(changes):
             self.line(
-                f"{'command to first datagram on the new path':<48} {duration(min(moved)):>12} to "
+                f"{'change to first datagram on the new path':<48} {duration(min(moved)):>12} to "
                 f"{duration(max(moved))}"
             )
         self.line()
-        self.line(
-            "Times run from the moment `ip` is given the command to the kernel's time stamp of "
-            "arrival at host B."
-        )
+        self.line(self._world.WORDS.clock)
         self.line(f"Details: {folder / 'demo-report.json'}, picture: {folder / 'demo-report.html'}")
+
+    def _received(self, report, path):
+        arrivals = self._world.ARRIVALS
+        return sum(n for name, n in report["interfaces"].items() if arrivals.get(name) == path)
 
     def _measure(self, report):
         now = time.monotonic()
         if self._last:
-            for name in UPLINKS:
-                count = report["interfaces"].get(name, 0) - self._last["interfaces"].get(name, 0)
+            for name in PATHS:
+                count = self._received(report, name) - self._received(self._last, name)
                 self._rates[name] = count / (now - self._last_at)
         self._last, self._last_at = report, now
 

@@ -1,35 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hosts of the demo: network namespaces A and B, joined by two uplinks.
+"""What every story of the demo has: hosts that are network namespaces, and steps that change them.
 
-      A  public 10.1.0.1/24 ---- 10.1.0.2/24 public  B
-         fiber  10.2.0.1/24 ---- 10.2.0.2/24 fiber      10.9.0.1/32 lo (the service)
-
-B answers for the service address on both uplinks, so A's routes alone decide which one carries the
-traffic.
+In each of them host A streams to an address of host B, over one of two paths: "public" and "fiber".
 """
 import glob
 import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
-SERVICE = "10.9.0.1"
-MARK = 7  # What A's stream is marked with, so that an `ip rule` can single it out.
-UPLINKS = ("public", "fiber")
-GATEWAY = {"public": "10.1.0.2", "fiber": "10.2.0.2"}
+PATHS = ("public", "fiber")
 PREFIX = "cowire-demo-"
+ROUTES_LIMIT_S = 60  # How long a routing daemon may take.
 
 
 class Failure(Exception):
     """Ends the demo with one line for the user."""
 
 
-def ip(*words):
-    """Runs one ip command outside of the measured stream."""
-    done = subprocess.run(["ip", *words], capture_output=True, text=True)
+@dataclass(frozen=True)
+class Step:
+    """Something that happens under the running stream."""
+
+    title: str
+    in_a: str = ""  # An ip command for A that takes effect at once, without the leading "ip",
+    action: Callable | None = None  # or what does it, on a thread of its own,
+    until_path: str | None = None  # and then the kernel of A must send the stream there.
+    breaks: str | None = None  # The path that loses from now on what is still sent there.
+    cause: str = ""  # Of that loss: one of analysis.CAUSES.
+    repairs: str | None = None
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a reader is told about a story."""
+
+    stream: str  # "host A sends 20000 datagrams/s of 200 bytes, " goes before it.
+    headline: str
+    picture: str
+    change: str  # What a row of the table is.
+    clock: str  # Where a latency begins and ends.
+
+
+def run(*command):
+    """Runs one command outside of the measured stream."""
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise Failure(f"`ip {' '.join(words)}` failed: {done.stderr.strip()}")
+        raise Failure(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
+
+
+def wait_until(condition, complaint):
+    deadline = time.monotonic() + ROUTES_LIMIT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Failure(f"{complaint} after {ROUTES_LIMIT_S} s")
+        time.sleep(0.05)
 
 
 def remove_leftovers():
@@ -42,17 +70,30 @@ def remove_leftovers():
 
 
 class World:
-    """Makes the namespaces on entry and removes them, with all that is in them, on exit."""
+    """Makes the namespaces on entry and removes them, with all that is in them, on exit.
+
+    A story derives from it and says what is below."""
+
+    HOSTS = ("a", "b")
+    WORDS: Words
+    SERVICE: str  # The address that the stream goes to.
+    SELECTORS = ""  # What else `ip route get` must be told about the stream.
+    DEVICES: dict  # Path by interface of A, as the kernel names it for the stream,
+    ARRIVALS: dict  # and by interface of B, where it comes out.
+    SENDER_OPTIONS: tuple
+    RATE_PPS: int  # By default.
+    DURATION_S: float  # By default.
 
     def __init__(self, keep):
         self.keep = keep
-        self.a = f"{PREFIX}{os.getpid()}-a"
-        self.b = f"{PREFIX}{os.getpid()}-b"
 
     def __enter__(self):
         remove_leftovers()
         try:
-            self._build()
+            for host in self.HOSTS:
+                run("ip", "netns", "add", self.namespace(host))
+                self.ip(host, "link set lo up")
+            self.build()
         except BaseException:
             self._remove()
             raise
@@ -62,51 +103,55 @@ class World:
         if not self.keep:
             self._remove()
 
-    def _build(self):
-        for name in (self.a, self.b):
-            ip("netns", "add", name)
-            ip("-n", name, "link", "set", "lo", "up")
-        ip("-n", self.b, "address", "add", f"{SERVICE}/32", "dev", "lo")
-        for number, uplink in enumerate(UPLINKS, 1):
-            ip("-n", self.a, "link", "add", uplink, "type", "veth", "peer", uplink, "netns", self.b)
-            for side, name in enumerate((self.a, self.b), 1):
-                ip("-n", name, "address", "add", f"10.{number}.0.{side}/24", "dev", uplink)
-                ip("-n", name, "link", "set", uplink, "up")
-        # "public" carries the stream; "fiber" stands by with a worse metric.
-        for metric, uplink in ((10, "public"), (100, "fiber")):
-            ip(
-                "-n",
-                self.a,
-                "route",
-                "add",
-                SERVICE,
-                "via",
-                GATEWAY[uplink],
-                "dev",
-                uplink,
-                "metric",
-                str(metric),
-            )
-
     def _remove(self):
-        for name in (self.a, self.b):
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+        for host in self.HOSTS:
+            subprocess.run(["ip", "netns", "del", self.namespace(host)], capture_output=True)
 
-    def interface_names(self):
-        """Names of B's interfaces by index."""
+    def build(self):
+        raise NotImplementedError
+
+    def steps(self):
+        raise NotImplementedError
+
+    @staticmethod
+    def reason_not_here():
+        """What this machine lacks for the story, or None."""
+        return None
+
+    def daemons(self, _folder):
+        """Starts the programs that belong to the world; they may keep files in the folder."""
+        return []
+
+    def namespace(self, host):
+        return f"{PREFIX}{os.getpid()}-{host}"
+
+    def ip(self, host, words):
+        return run("ip", "-n", self.namespace(host), *words.split())
+
+    def execute(self, host, words):
+        return run("ip", "netns", "exec", self.namespace(host), *words.split())
+
+    def paths_of_arrival(self):
+        """Path by index of B's interfaces."""
+        links = json.loads(self.ip("b", "-j link show"))
         return {
-            link["ifindex"]: link["ifname"]
-            for link in json.loads(ip("-n", self.b, "-j", "link", "show"))
+            link["ifindex"]: self.ARRIVALS[link["ifname"]]
+            for link in links
+            if link["ifname"] in self.ARRIVALS
         }
 
     def shell(self):
-        return IpShell(self.a)
+        return IpShell(
+            self.namespace("a"), f"route get {self.SERVICE} {self.SELECTORS}", self.DEVICES
+        )
 
 
 class IpShell:
     """One `ip -batch -` waiting in A: commands take effect without the delay of a start."""
 
-    def __init__(self, namespace):
+    def __init__(self, namespace, question, paths):
+        self._question = question
+        self._paths = paths
         self._process = subprocess.Popen(
             ["ip", "-n", namespace, "-json", "-batch", "-"],
             stdin=subprocess.PIPE,
@@ -123,16 +168,16 @@ class IpShell:
         self._process.kill()
         self._process.wait()
 
-    def change(self, command):
+    def change(self, command=""):
         """Runs one command and asks the kernel where the stream goes from now on.
 
-        Returns (the moment before, the moment after, the interface); moments are Unix time in ns.
+        Returns (the moment before, the moment after, the path); moments are Unix time in ns.
         """
         before_ns = time.time_ns()
-        self._process.stdin.write(f"{command}\nroute get {SERVICE} mark {MARK}\n")
+        self._process.stdin.write(f"{command}\n{self._question}\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         after_ns = time.time_ns()
         if not answer:
             raise Failure(f"`ip {command}` failed: {self._process.stderr.read().strip()}")
-        return before_ns, after_ns, json.loads(answer)[0]["dev"]
+        return before_ns, after_ns, self._paths[json.loads(answer)[0]["dev"]]
