@@ -18,7 +18,7 @@ PATHS = "fiber public public fiber public fiber fiber fiber".split()
 def main(cowire, receiver):
     with tempfile.TemporaryDirectory(prefix="cowire-demo-test-") as folder:
         command = [sys.executable, "-B", str(DEMO), "--doublezero", "--output", folder]
-        command += ["--cowire", cowire, "--receiver", receiver, "--rate", "1000", "--duration", "6"]
+        command += ["--cowire", cowire, "--receiver", receiver, "--rate", "200", "--duration", "6"]
         status = subprocess.run(command).returncode
         if status != 0:
             return status

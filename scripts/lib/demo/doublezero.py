@@ -143,7 +143,7 @@ class DoubleZero(World):
     DEVICES = ARRIVALS = {"public": "public", "doublezero0": "fiber"}
     SENDER_OPTIONS = ("--interface", "public")
     # What an emulated machine can keep up with.
-    RATE_PPS = 2000
+    RATE_PPS = 500
     DURATION_S = 18
     WORDS = Words(
         stream=f"to {SERVICE}, the public address of host B; paths: the Internet, and a fiber "
