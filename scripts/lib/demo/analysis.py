@@ -258,7 +258,7 @@ def report(account, changes, origin_ns):
                 if change.latency_us is None
                 else round(change.latency_us, 1),
                 "published_after_us": None
-                if change.published_ns is None
+                if change.published_ns is None or not change.moves
                 else round((change.published_ns - change.since_ns) / 1000, 1),
             }
             for change in changes
