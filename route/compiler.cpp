@@ -131,7 +131,8 @@ class compiler::implementation {
   [[nodiscard]] explanation explain(const flow& question) const;
   [[nodiscard]] compiler_statistics statistics() const noexcept;
   [[nodiscard]] bool pending() const noexcept {
-    return !noted_.empty() || egress_changed_ || rebuild_;
+    return !noted_.empty() || egress_changed_ || class_added_ ||
+           (rebuild_ && (current_ == nullptr || !classes_.empty()));
   }
 
   std::vector<flow_class> classes_;
@@ -253,6 +254,7 @@ class compiler::implementation {
   std::shared_ptr<detail::hop_store> hops_;
   detail::egress_slots egress_;
   bool egress_changed_ = false;
+  bool class_added_ = false;  ///< One that shares its table with another.
   bool rebuild_ = true;
   std::map<std::uint32_t, ip_address> tunnels_;  ///< Remote address by ifindex.
 
@@ -301,8 +303,16 @@ flow_class_id compiler::implementation::add_class(const flow_class& cls) {
   const auto known = std::ranges::find(classes_, cls);
   if (known != classes_.end()) return static_cast<flow_class_id>(known - classes_.begin());
   COWIRE_ASSERT(classes_.size() < std::numeric_limits<flow_class_id>::max());
+  const auto alike = std::ranges::find_if(classes_, [&](const flow_class& other) {
+    return distinguished(other) == distinguished(cls);
+  });
+  if (!rebuild_ && alike != classes_.end()) {
+    class_index_.push_back(class_index_[static_cast<std::size_t>(alike - classes_.begin())]);
+    class_added_ = true;
+  } else {
+    rebuild_ = true;
+  }
   classes_.push_back(cls);
-  rebuild_ = true;
   return static_cast<flow_class_id>(classes_.size() - 1);
 }
 
@@ -951,9 +961,11 @@ void compiler::implementation::change_family(ip_family family, const mirror_chan
 
 void compiler::implementation::incorporate() {
   const mirror_changes changes = std::exchange(noted_, {});
+  const bool links = std::exchange(egress_changed_, false) || !changes.links.empty();
+  class_added_ = false;
+  if (classes_.empty()) return;  // Nobody asks yet; the first class has everything built.
   const bool everything = std::exchange(rebuild_, false) || !options_.performance_mode ||
                           ((changes.decisions_v4 || changes.decisions_v6) && !same_classes());
-  const bool links = std::exchange(egress_changed_, false) || !changes.links.empty();
   if (links) hops_->rebuild_if([](const detail::hop_key&) { return true; });
   for (const neighbour_key& key : changes.neighbours) hops_->rebuild_neighbour(key);
   if (everything || !changes.links.empty()) list_tunnels();

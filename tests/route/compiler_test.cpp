@@ -173,6 +173,41 @@ TEST(Compiler, ClassesThatNoRuleTellsApartShareATable) {
   EXPECT_EQ(b.look_up(other, ip("20.0.0.1")).egress, 1);
 }
 
+TEST(Compiler, AClassThatSharesATableRebuildsNothing) {
+  mirror state = small_world();
+  bench b(state);
+  EXPECT_EQ(b.made.publish().prefixes_evaluated, 0u) << "nobody asks yet";
+  const flow_class_id plain = b.made.add_class({});
+  EXPECT_GT(b.made.publish().prefixes_evaluated, 0u);
+  flow_class marked;
+  marked.mark = 7;
+  const flow_class_id other = b.made.add_class(marked);
+  EXPECT_TRUE(b.made.pending());
+  EXPECT_EQ(b.made.publish().prefixes_evaluated, 0u);
+  EXPECT_FALSE(b.made.pending());
+  const auto direct = ip("10.2.0.9");
+  EXPECT_EQ(b.look_up(other, direct).reason, b.look_up(plain, direct).reason);
+  EXPECT_EQ(b.look_up(other, ip("20.0.0.1")).reason, divert_reason::no_route);
+
+  // What tells them apart is heard of together with the third class.
+  mirror_changes changes;
+  netlink::rule rule = rule_to_table(ip_family::v4, 50, 100);
+  rule.mark = 7;
+  rule.mark_mask = 0xffffffff;
+  for (const netlink::message& change :
+       {netlink::message(rule), netlink::message(route_via(net("20.0.0.0/8"), "10.2.0.2", 2, 100)),
+        netlink::message(neighbour(2, ip("10.2.0.2")))})
+    state.apply(change, changes, message_origin::notification);
+  flow_class third = marked;
+  third.uid = 5;
+  const flow_class_id last = b.made.add_class(third);
+  b.made.note(std::move(changes));
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.made.statistics().class_tables, 2u);
+  EXPECT_EQ(b.look_up(plain, ip("20.0.0.1")).reason, divert_reason::no_route);
+  EXPECT_EQ(b.look_up(last, ip("20.0.0.1")).egress, 1);
+}
+
 TEST(Compiler, WithoutChangesNothingIsPublished) {
   mirror state = small_world();
   bench b(state);
