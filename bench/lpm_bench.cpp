@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Longest-prefix match: cowire's trie, DPDK's rte_fib (DIR24_8) if present, and a std::map of
-/// address ranges. One iteration is one lookup (or one change).
+/// Longest-prefix match: cowire's trie, DPDK's rte_fib (DIR24_8) and, for the small table, rte_lpm
+/// if present, and a std::map of address ranges. One iteration is one lookup (or one change).
 ///
 /// bench_lpm [--table FILE] [Google Benchmark options]; FILE replaces the synthetic large table.
 #include <cowire/route/epoch.hpp>
@@ -22,6 +22,8 @@ namespace {
 
 using routes = std::vector<table_route>;
 constexpr std::size_t batch = 64;
+/// It would take minutes to fill a larger one.
+[[maybe_unused]] constexpr std::size_t rte_lpm_routes_max = 10'000;
 
 lpm_trie<lpm_key4> build(const routes& table) {
   std::vector<lpm_trie<lpm_key4>::route> sorted;
@@ -167,13 +169,16 @@ class shared_table {
 };
 
 void add_lookups(const std::string& name, std::shared_ptr<const routes> table) {
-  const std::pair<const char*, maker> peers[] = {
+  std::vector<std::pair<const char*, maker>> peers = {
     {"cowire", [](const routes& t) { return std::make_unique<cowire_table>(t); }},
 #if defined(COWIRE_BENCH_DPDK)
     {"rte_fib", make_rte_fib},
 #endif
     {"std_map", [](const routes& t) { return std::make_unique<map_table>(t); }},
   };
+#if defined(COWIRE_BENCH_DPDK)
+  if (table->size() <= rte_lpm_routes_max) peers.emplace_back("rte_lpm", make_rte_lpm);
+#endif
   const std::pair<const char*, std::shared_ptr<std::vector<std::uint32_t>>> loads[] = {
       {"uniform", std::make_shared<std::vector<std::uint32_t>>(uniform_keys())},
       {"hot5000", std::make_shared<std::vector<std::uint32_t>>(hot_keys(*table, 5000))},

@@ -22,5 +22,7 @@ class lookup_table {
 
 /// DPDK's rte_fib as DIR24_8 with 4-byte next hops; only where DPDK was found.
 std::unique_ptr<lookup_table> make_rte_fib(const std::vector<table_route>& table);
+/// DPDK's rte_lpm. Adding a rule walks all rules of its length: for small tables only.
+std::unique_ptr<lookup_table> make_rte_lpm(const std::vector<table_route>& table);
 
 }  // namespace cowire::bench
