@@ -15,8 +15,18 @@ import sys
 from collections import defaultdict
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-NAMES = ("lpm", "convergence", "spsc", "epoch", "checksum", "tx", "end-to-end", "path-change")
-NEEDS_ROOT = {"end-to-end", "path-change"}
+NAMES = (
+    "lpm",
+    "convergence",
+    "spsc",
+    "epoch",
+    "checksum",
+    "tx",
+    "end-to-end",
+    "follow",
+    "path-change",
+)
+NEEDS_ROOT = {"end-to-end", "follow", "path-change"}
 REPETITIONS = 7
 OURS = "cowire"
 NS_PER = {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}
