@@ -82,9 +82,10 @@ struct outer_headers {
 [[nodiscard]] std::uint8_t routing_tos(const tunnel& through, const inner_packet& inner) noexcept;
 
 /// What a tunnel over IPv4 takes for the packet inside when that already is a tunnel's: the driver
-/// looks at the innermost IP header (`innermost`, its first 20 bytes), and reads it as if it were of
-/// the family of the packet that it carries (net/ipv4/ip_tunnel.c with skb_inner_network_header(),
-/// which the first encapsulation alone sets). The tunnels over IPv6, and sit, look at the packet.
+/// looks at the innermost IP header (`innermost`, its first 20 bytes), and reads it as if it were
+/// of the family of the packet that it carries (net/ipv4/ip_tunnel.c with
+/// skb_inner_network_header(), which the first encapsulation alone sets). The tunnels over IPv6,
+/// and sit, look at the packet.
 [[nodiscard]] inner_packet as_ip_tunnel_sees(const tunnel& through, const inner_packet& carried,
                                              const std::byte* innermost) noexcept;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every kind of device that adds something to a frame, and every parameter that shapes it: frames of
-// the kernel's drivers and frames of the fast path, byte for byte.
+// Every kind of device that adds something to a frame, and every parameter that shapes it: frames
+// of the kernel's drivers and frames of the fast path, byte for byte.
 #include <tests/async/frame_capture.hpp>
 
 #include <algorithm>
