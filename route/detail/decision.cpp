@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/route/detail/decision.hpp>
 #include <cowire/route/detail/source_v6.hpp>
+#include <cowire/route/detail/vrf.hpp>
 #include <cowire/route/rules.hpp>
 
 #include <linux/if.h>
@@ -36,15 +37,6 @@ std::uint32_t loopback_device(const mirror& state) {
   for (const auto& [index, device] : state.devices())
     if ((device.link.flags & IFF_LOOPBACK) != 0) return index;
   return 1;
-}
-
-bool touches_vrf(const mirror& state, std::uint32_t index) {
-  const mirror::device* device = state.find_device(index);
-  if (device == nullptr) return false;
-  if (device->link.kind == "vrf") return true;
-  const mirror::device* master =
-      device->link.master == 0 ? nullptr : state.find_device(device->link.master);
-  return master != nullptr && master->link.kind == "vrf";
 }
 
 }  // namespace
@@ -85,7 +77,7 @@ const decision& decider::decide(const decision_question& question) {
   source_ = question.cls->source(question.family());
   if (source_ && source_->is_unspecified()) source_.reset();
   const std::uint32_t oif = question.cls->output_interface;
-  if (oif != 0 && touches_vrf(state_, oif)) {
+  if (oif != 0 && vrf_of(state_, oif) != 0) {
     static_cast<void>(divert(divert_reason::unsupported_rule));
     return result_;
   }
@@ -376,6 +368,10 @@ void decider::answer_on_link_v4(std::uint8_t scope) {
 void decider::answer_local(std::uint8_t type) {
   result_.type = type;
   result_.interface_index = loopback_device(state_);
+  // A VRF is the loopback of its members.
+  if (result_.entry != nullptr && !result_.entry->route.next_hops.empty())
+    if (const auto vrf = vrf_of(state_, result_.entry->route.next_hops.front().index))
+      result_.interface_index = vrf;
   const auto preferred = result_.entry ? result_.entry->route.preferred_source : std::nullopt;
   result_.source = source_     ? source_
                    : preferred ? preferred
@@ -565,6 +561,8 @@ std::optional<ip_address> decider::device_source_v4(std::uint32_t index,
                                                     const std::optional<ip_address>& gateway,
                                                     std::uint8_t scope) {
   std::optional<ip_address> first;
+  // The VRF's own address goes before those of its other members.
+  if (vrf_of(state_, index) != 0) static_cast<void>(divert(divert_reason::unsupported_device));
   if (const mirror::device* device = state_.find_device(index)) {
     for (const netlink::address& own : device->v4) {
       if ((own.flags & IFA_F_SECONDARY) != 0 || own.scope > scope) continue;
@@ -585,7 +583,7 @@ std::optional<ip_address> decider::device_source_v4(std::uint32_t index,
   const mirror::device* best = nullptr;
   bool certain = true;
   for (const auto& [i, device] : state_.devices()) {
-    if (eligible(device) == nullptr) continue;
+    if (eligible(device) == nullptr || vrf_of(state_, device) != 0) continue;
     if ((device.link.flags & IFF_LOOPBACK) != 0) return eligible(device)->local;
     if (best == nullptr || device.registered < best->registered) {
       best = &device;
@@ -794,6 +792,7 @@ void decider::share_v6() {
 std::optional<ip_address> decider::selected_source_v6(std::uint32_t index) {
   if (!state_.settings().default_source_policy)
     static_cast<void>(divert(divert_reason::source_policy));
+  if (vrf_of(state_, index) != 0) static_cast<void>(divert(divert_reason::unsupported_device));
   const source_choice choice = select_source_v6(state_, index, question_.destination());
   if (!choice.certain) static_cast<void>(divert(divert_reason::source_tie));
   return choice.address;

@@ -4,6 +4,7 @@
 #include <cowire/route/detail/cover.hpp>
 #include <cowire/route/detail/header_template.hpp>
 #include <cowire/route/detail/tunnel.hpp>
+#include <cowire/route/detail/vrf.hpp>
 
 #include <linux/if.h>
 #include <linux/if_arp.h>
@@ -36,9 +37,7 @@ constexpr std::array<std::string_view, 4> direct_kinds = {"", "veth", "dummy", "
 
 std::optional<divert_reason> obstacle(const mirror& state, const mirror::device& device) {
   if (!device.up() || !has_carrier(device.link)) return divert_reason::egress_down;
-  const mirror::device* master =
-      device.link.master == 0 ? nullptr : state.find_device(device.link.master);
-  if (master != nullptr && master->link.kind == "vrf") return divert_reason::unsupported_device;
+  if (vrf_of(state, device) != 0) return divert_reason::unsupported_device;
   const bool ethernet =
       device.link.hardware_type == ARPHRD_ETHER && device.link.address.size() == 6;
   return ethernet ? std::nullopt : std::optional(divert_reason::unsupported_device);

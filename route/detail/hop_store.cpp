@@ -45,7 +45,7 @@ hop_store::hop_store(std::uint32_t hop_capacity)
   next_hop_ = divert_reason_count;
   adjacencies_.resize(divert_adjacency_count);
   for (adjacency_id id = 0; id < divert_adjacency_count; ++id) {
-    adjacencies_[id].hop = id % divert_reason_count;
+    adjacencies_[id].hop = static_cast<std::uint32_t>(id % divert_reason_count);
     adjacencies_[id].references = 1;
   }
   paths_.resize(divert_reason_count);

@@ -2,6 +2,7 @@
 #include <cowire/base/assert.hpp>
 #include <cowire/route/detail/cover.hpp>
 #include <cowire/route/detail/source_v6.hpp>
+#include <cowire/route/detail/vrf.hpp>
 
 #include <linux/if_addr.h>
 
@@ -78,10 +79,11 @@ source_choice select_source_v6(const mirror& state, std::uint32_t index,
                                const ip_address& destination) {
   const std::uint32_t label = label_of(destination);
   const int scope = scope_of(destination);
+  const std::uint32_t vrf = vrf_of(state, index);
   const bool only_output = index != 0 && (destination.is_multicast() || scope <= link_local);
   std::vector<const mirror::device*> devices;
   for (const auto& [i, device] : state.devices())
-    if (!only_output || i == index) devices.push_back(&device);
+    if ((!only_output || i == index) && vrf_of(state, device) == vrf) devices.push_back(&device);
   std::ranges::sort(devices, {}, [](const mirror::device* device) {
     return std::pair(device->registered, device->link.index);
   });
