@@ -43,6 +43,7 @@ class config_reader {
   config_reader(const std::string& name, transmitter_config& to) : name_(name), to_(to) {}
 
   void read(std::string_view text) {
+    refuse_non_ascii(text);
     const toml::parse_result parsed = toml::parse(text);
     if (!parsed) fail(parsed.error().source(), std::string(parsed.error().description()));
     for (const auto& [key, value] : parsed.table()) {
@@ -64,6 +65,17 @@ class config_reader {
     const char* name;
     setter set;
   };
+
+  /// toml++ 3.3 looks up some characters above U+00A0 with undefined behaviour.
+  void refuse_non_ascii(std::string_view text) const {
+    toml::source_region at{{1, 1}, {1, 1}, {}};
+    for (const char c : text) {
+      if (static_cast<unsigned char>(c) > 0x7f)
+        fail(at, "a character that is not ASCII; the file is plain ASCII, comments included");
+      ++at.begin.column;
+      if (c == '\n') at.begin = {at.begin.line + 1, 1};
+    }
+  }
 
   [[noreturn]] void fail(const toml::source_region& at, const std::string& what) const {
     throw placed_error(name_ + ":" + std::to_string(at.begin.line) + ":" +

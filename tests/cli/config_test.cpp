@@ -160,6 +160,7 @@ TEST(config, what_is_wrong_is_told_with_file_line_and_column) {
       {"[doublezero]\nprefixes = ['10.0.0.0/8', '10.0.0.0/33']\n",
        "f:2:27: prefixes '10.0.0.0/33': not a prefix"},
       {"[[[xdp]]]\n", "f:1:3: "},
+      {"[xdp]\na\xc2\xa1 = 1\n", "f:2:2: a character that is not ASCII"},
       {"[xdp\n", "f:1:5: "},
       {"[xdp]\nzero_copy = yes\n", "f:2:13: "},
       {"[xdp]\nzero_copy = true\nzero_copy = true\n", "f:3:"},
@@ -170,8 +171,8 @@ TEST(config, what_is_wrong_is_told_with_file_line_and_column) {
 }
 
 TEST(config, every_message_is_one_line) {
-  for (const char* text :
-       {"[xdp\n", "a = \"\n", "[xdp]\ninterface = 'a\nb'\n", "\x80\x81", "a=1\na=2"})
+  for (const char* text : {"[xdp\n", "a = \"\n", "[xdp]\ninterface = 'a\nb'\n", "\x80\x81",
+                           "a=1\na=2", "# gr\xc3\xbc\xc3\x9f"})
     EXPECT_EQ(refusal(text).find('\n'), std::string::npos) << refusal(text);
 }
 
