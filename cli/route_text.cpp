@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/cli/json_text.hpp>
 #include <cowire/cli/route_view.hpp>
 
 #include <sstream>
@@ -6,17 +7,8 @@
 namespace cowire::cli {
 namespace {
 
-// A JSON value as a word: strings without quotes.
-std::string word(const json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
-}
-
-void add(std::ostream& out, const json& route, const char* key, const char* before) {
-  if (const auto found = route.find(key); found != route.end()) out << before << word(*found);
-}
-
 void add_gateway(std::ostream& out, const json& route) {
-  add(out, route, "gateway", " via ");
+  add_word(out, route, "gateway", " via ");
   if (const auto via = route.find("via"); via != route.end())
     out << " via " << word((*via)["family"]) << ' ' << word((*via)["host"]);
 }
@@ -47,10 +39,10 @@ void add_cowire(std::ostream& out, const json& route) {
     if (found->contains("text")) out << " (" << word((*found)["text"]) << ')';
     return;
   }
-  if (found->contains("header_template")) add(out, *found, "egress", " egress ");
-  add(out, *found, "destination_mac", " mac ");
-  add(out, *found, "payload_offset", " payload at ");
-  add(out, *found, "header_template", " header ");
+  if (found->contains("header_template")) add_word(out, *found, "egress", " egress ");
+  add_word(out, *found, "destination_mac", " mac ");
+  add_word(out, *found, "payload_offset", " payload at ");
+  add_word(out, *found, "header_template", " header ");
 }
 
 }  // namespace
@@ -63,32 +55,32 @@ std::string route_text(const json& route) {
     out << " error " << word(*error);
     return out.str();
   }
-  add(out, route, "from", " from ");
-  add(out, route, "tos", " tos ");
-  add(out, route, "nhid", " nhid ");
+  add_word(out, route, "from", " from ");
+  add_word(out, route, "tos", " tos ");
+  add_word(out, route, "nhid", " nhid ");
   add_gateway(out, route);
-  add(out, route, "dev", " dev ");
-  add(out, route, "table", " table ");
-  add(out, route, "protocol", " proto ");
-  add(out, route, "scope", " scope ");
-  add(out, route, "prefsrc", " src ");
-  add(out, route, "metric", " metric ");
+  add_word(out, route, "dev", " dev ");
+  add_word(out, route, "table", " table ");
+  add_word(out, route, "protocol", " proto ");
+  add_word(out, route, "scope", " scope ");
+  add_word(out, route, "prefsrc", " src ");
+  add_word(out, route, "metric", " metric ");
   add_list(out, route, "flags", " ");
-  add(out, route, "mark", " mark ");
-  add(out, route, "uid", " uid ");
+  add_word(out, route, "mark", " mark ");
+  add_word(out, route, "uid", " uid ");
   if (const auto cache = route.find("cache"); cache != route.end()) {
     out << "\n    cache";
     add_list(out, route, "cache", " ");
   }
   add_metrics(out, route);
-  add(out, route, "expires", " expires ");
-  add(out, route, "pref", " pref ");
+  add_word(out, route, "expires", " expires ");
+  add_word(out, route, "pref", " pref ");
   if (const auto hops = route.find("nexthops"); hops != route.end())
     for (const auto& hop : *hops) {
       out << "\n\tnexthop";
       add_gateway(out, hop);
-      add(out, hop, "dev", " dev ");
-      add(out, hop, "weight", " weight ");
+      add_word(out, hop, "dev", " dev ");
+      add_word(out, hop, "weight", " weight ");
       add_list(out, hop, "flags", " ");
     }
   add_cowire(out, route);

@@ -2,6 +2,7 @@
 #include <cowire/cli/tunnel_view.hpp>
 
 #include <cowire/async/tunnel.hpp>
+#include <cowire/cli/json_text.hpp>
 #include <cowire/cli/names.hpp>
 #include <cowire/gre/header.hpp>
 
@@ -340,14 +341,6 @@ json knowledge_json(const kernel_state& kernel, const netlink::link& tunnel,
   return out;
 }
 
-std::string word(const json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
-}
-
-void add(std::ostream& out, const json& from, const char* key, const char* before) {
-  if (const auto found = from.find(key); found != from.end()) out << before << word(*found);
-}
-
 }  // namespace
 
 // /proc/thread-self follows the thread's namespace; /sys is that of whoever mounted it.
@@ -400,16 +393,16 @@ std::string tunnel_text(const netlink::link& tunnel, const json& shown) {
     out << "\n    mtu " << (*budget)["fits"] << " fit: tunnel " << (*budget)["tunnel"]
         << ", underlay " << (*budget)["underlay"] << " less " << (*budget)["overhead"];
   out << "\n    cowire " << (known["fast"] == true ? "fast" : "kernel path");
-  add(out, known, "asked_for", " for ");
-  add(out, known, "egress", " egress ");
-  add(out, known, "destination_mac", " mac ");
-  add(out, known, "error", " error ");
-  add(out, known, "divert", " divert ");
-  add(out, known, "text", " (");
+  add_word(out, known, "asked_for", " for ");
+  add_word(out, known, "egress", " egress ");
+  add_word(out, known, "destination_mac", " mac ");
+  add_word(out, known, "error", " error ");
+  add_word(out, known, "divert", " divert ");
+  add_word(out, known, "text", " (");
   if (known.contains("text")) out << ')';
-  add(out, known, "left_to_kernel", ": ");
-  add(out, known, "payload_offset", " payload at ");
-  add(out, known, "header_template", " header ");
+  add_word(out, known, "left_to_kernel", ": ");
+  add_word(out, known, "payload_offset", " payload at ");
+  add_word(out, known, "header_template", " header ");
   return out.str();
 }
 
