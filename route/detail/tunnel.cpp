@@ -2,7 +2,6 @@
 #include <cowire/route/detail/resolve_by_search.hpp>
 #include <cowire/route/detail/tunnel.hpp>
 
-#include <linux/if.h>
 #include <linux/if_tunnel.h>
 #include <linux/ip6_tunnel.h>
 #include <netinet/in.h>
@@ -120,10 +119,8 @@ std::variant<underlay, divert_reason> underlay_of(const mirror& state, const net
   if (route.shares.size() > 1) return divert_reason::tunnel_multipath;
   const path_member& member = route.members.at(route.chosen);
   if (!member.source || member.interface_index == link.index) return divert_reason::tunnel_underlay;
-  const mirror::device* device = state.find_device(member.interface_index);
-  const std::uint32_t mtu = device != nullptr ? std::min(route.mtu, device->link.mtu) : 0;
   return underlay{member.interface_index, member.gateway.value_or(info.remote), *member.source,
-                  mtu};
+                  route.mtu};
 }
 
 }  // namespace cowire::detail

@@ -29,7 +29,7 @@ struct underlay {
   std::uint32_t interface_index = 0;
   ip_address next_hop;
   ip_address source;
-  std::uint32_t mtu = 0;  ///< Of the outer route, the device's included.
+  std::uint32_t mtu = 0;  ///< Of the outer route; the device may have a smaller one.
 };
 
 /// As the tunnel driver looks it up: with the tunnel's mark, bound device and addresses, for
