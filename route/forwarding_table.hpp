@@ -25,6 +25,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace cowire {
 
@@ -44,38 +45,57 @@ inline constexpr egress_slot divert_slot = 0;
 /// So many tunnels inside each other have a place in a template.
 inline constexpr std::size_t outer_headers_max = 2;
 
+/// Marks a byte of a template to which no field is added.
+inline constexpr std::uint8_t no_field = 0x80;
+
 /// A resolved next hop as a header template, right-aligned: the frame starts at
 /// header[header_capacity - header_length] and the payload follows header[header_capacity].
 ///
-/// The writer copies all of `header`, ORs the destination into its (zero) place, and patches the
-/// fields below. A field that this hop lacks has an offset below the frame's start: the store lands
-/// in dead bytes and nobody branches. Sums are ones' complement sums of native 16-bit loads, not
-/// folded (base/checksum.hpp).
+/// What differs from datagram to datagram is zero in `header`. The writer computes the *fields*
+/// of a datagram, four pairs of a length and a checksum, for whatever headers the hop may have, and
+/// `field_at` says where each of their bytes goes. A field that this hop lacks goes nowhere, and
+/// nobody branches.
 struct alignas(64) hop {
+  /// The headers that have a length and a checksum of their own, in order of their pairs.
+  enum field_pair : std::uint8_t { ip_pair, udp_pair, outer_pair };
+  static constexpr std::size_t pair_count = outer_pair + outer_headers_max;
+
   std::byte header[header_capacity];
+  /// For each byte of `header`: the number of the byte of the fields that is added, or no_field.
+  /// Pair i has its length in bytes 4 * i and 4 * i + 1, its checksum in the next two.
+  std::uint8_t field_at[header_capacity];
 
-  // The writer loads each of these two groups as one vector, a lane for each header that has such
-  // a field: keep their order.
-  std::uint32_t ip_sum;   ///< IPv4 header without total length, destination and checksum.
-  std::uint32_t udp_sum;  ///< Pseudo header without destination and length (source, protocol).
-  std::uint32_t outer_sum[outer_headers_max];  ///< IPv4: as ip_sum, the destination included.
-  std::uint16_t
-      length_base;  ///< Host order; 28 for IPv4 (total length), 8 for IPv6 (payload length).
-  std::uint16_t udp_length_base = 8;                   ///< Likewise for the UDP header.
-  std::uint16_t outer_length_base[outer_headers_max];  ///< Likewise; the payload is added to it.
+  /// By pair, ones' complement sums of native 16-bit loads, not folded (base/checksum.hpp). IP: the
+  /// IPv4 header without total length, destination and checksum. UDP: the pseudo header without
+  /// destination and length (source, protocol), and 1, for which frame_writer.hpp has the reason.
+  /// Outer: the IPv4 header without total length and checksum.
+  std::uint32_t sum[pair_count];
+  /// By pair, host order: what the length is where the payload has none.
+  std::uint16_t length_base[pair_count];
 
-  std::uint16_t max_payload;     ///< Longer payloads are diverted as exceeds_mtu.
-  egress_slot egress;            ///< divert_slot, or the socket that sends it.
-  std::uint8_t header_length;    ///< Bytes in front of the payload; at most header_capacity.
-  std::uint8_t length_offset;    ///< Where the IP length goes (be16).
-  std::uint8_t checksum_offset;  ///< Where the IPv4 header checksum goes.
-  // Those of the outer IP headers of a tunnelled datagram, from the inside out.
-  std::uint8_t outer_length_offset[outer_headers_max];
-  std::uint8_t outer_checksum_offset[outer_headers_max];
+  std::uint16_t max_payload;      ///< Longer payloads are diverted as exceeds_mtu.
+  egress_slot egress;             ///< divert_slot, or the socket that sends it.
+  std::uint8_t header_length;     ///< Bytes in front of the payload; at most header_capacity.
   divert_reason reason;           ///< Why, where egress is divert_slot.
   std::uint32_t interface_index;  ///< Egress ifindex, for accounting; 0 for diverts.
+
+  /// Nothing is added anywhere. Call it first.
+  void clear_fields() noexcept { std::memset(field_at, no_field, sizeof field_at); }
+  /// The place of a pair's length, or of its checksum, in `header`.
+  void place_length(std::size_t pair, std::size_t offset) noexcept { place(4 * pair, offset); }
+  void place_checksum(std::size_t pair, std::size_t offset) noexcept {
+    place(4 * pair + 2, offset);
+  }
+
+  friend bool operator==(const hop&, const hop&) noexcept = default;
+
+ private:
+  void place(std::size_t field, std::size_t offset) noexcept {
+    field_at[offset] = static_cast<std::uint8_t>(field);
+    field_at[offset + 1] = static_cast<std::uint8_t>(field + 1);
+  }
 };
-static_assert(sizeof(hop) == 192);
+static_assert(sizeof(hop) == 320);
 
 /// A hop group, or one hop: `count` members. With one, `index` is its hop id; with several, the
 /// index of a hop_group.

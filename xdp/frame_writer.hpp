@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Writes the headers of one datagram in front of its payload, without a branch.
 ///
-/// A plain, a VLAN-tagged, an IPv6 and a tunnelled datagram all take the same instructions: copy
-/// the hop's whole template, OR the destination in, patch lengths and checksums. What a hop lacks
-/// lands in dead bytes below the frame's start (forwarding_table.hpp). Pure functions of their
-/// arguments; any thread that owns the frame.
+/// A plain, a VLAN-tagged, an IPv6 and a tunnelled datagram all take the same instructions: compute
+/// the fields, then template + fields + destination + ports. Where a field goes, and whether it
+/// goes anywhere, is data of the hop (forwarding_table.hpp). Pure functions of their arguments; any
+/// thread that owns the frame.
 #pragma once
 
 #include <cowire/base/checksum.hpp>
@@ -13,21 +13,25 @@
 #include <cowire/xdp/tx_request.hpp>
 #include <cowire/xdp/umem.hpp>
 
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace cowire {
 
 namespace detail {
 
-// Vectors as gcc and clang know them: whatever the processor's registers hold, and the compiler
-// splits what they do not.
-using header_block = std::uint64_t __attribute__((vector_size(32)));
+// Vectors as gcc and clang know them: the compiler splits what the processor does not have.
 using lanes64 = std::uint64_t __attribute__((vector_size(16)));
 using lanes32 = std::uint32_t __attribute__((vector_size(16)));
 using lanes16 = std::uint16_t __attribute__((vector_size(16)));
+using lanes8 = std::uint8_t __attribute__((vector_size(16)));
 
 template <class T>
 [[nodiscard, gnu::always_inline]] inline T load(const void* from) noexcept {
@@ -40,74 +44,86 @@ template <class T>
   std::memcpy(to, &value, sizeof value);
 }
 
-[[gnu::always_inline]] inline void copy_block(std::byte* to, const std::byte* from) noexcept {
-  header_block block;
-  std::memcpy(&block, from, sizeof block);
-  std::memcpy(to, &block, sizeof block);
+#if defined(__x86_64__)
+__attribute__((always_inline, target("avx2"))) inline __m256i block_at(const void* from) noexcept {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(from));
 }
+#endif
 
-// One lane for each header that carries a length and a checksum: IP, UDP, and two outer IP headers.
-static_assert(outer_headers_max == 2);
-static_assert(offsetof(hop, udp_sum) == offsetof(hop, ip_sum) + 4 &&
-              offsetof(hop, outer_sum) == offsetof(hop, ip_sum) + 8);
-static_assert(offsetof(hop, udp_length_base) == offsetof(hop, length_base) + 2 &&
-              offsetof(hop, outer_length_base) == offsetof(hop, length_base) + 4);
+// A lane of 32 bits for each pair.
+static_assert(hop::pair_count == 4);
 static_assert(offsetof(tx_request, udp_sum) == offsetof(tx_request, destination_sum) + 4);
-static_assert(offsetof(tx_request, destination_port) == offsetof(tx_request, source_port) + 2);
 
-/// The lengths in network order.
-[[nodiscard, gnu::always_inline]] inline lanes16 lengths_of(const hop& via,
-                                                            std::uint16_t length) noexcept {
-  const auto base = std::bit_cast<lanes16>(lanes64{load<std::uint64_t>(&via.length_base), 0});
-  const lanes16 host =
-      base + lanes16{length, length, length, length, length, length, length, length};
-  return host << 8 | host >> 8;
-}
-
-/// The checksums, each in the upper half of its lane of 32 bits.
-[[nodiscard, gnu::always_inline]] inline lanes16 checksums_of(const hop& via,
-                                                              const tx_request& request,
-                                                              lanes16 lengths) noexcept {
-  const auto of_lengths =
-      std::bit_cast<lanes32>(__builtin_shufflevector(lengths, lanes16{}, 0, 8, 1, 9, 2, 10, 3, 11));
+/// The fields of a datagram (hop::field_at).
+[[nodiscard, gnu::always_inline]] inline lanes16 fields_of(const hop& via,
+                                                           const tx_request& request) noexcept {
+  const std::uint16_t payload = request.length;
+  // Loads more than the lengths' bases; the upper half is not used.
+  const auto host = std::bit_cast<lanes8>(
+      load<lanes16>(via.length_base) +
+      lanes16{payload, payload, payload, payload, payload, payload, payload, payload});
+  // In network order, each in the lower half of its lane.
+  const auto lengths = std::bit_cast<lanes16>(__builtin_shufflevector(
+      host, lanes8{}, 1, 0, 16, 16, 3, 2, 16, 16, 5, 4, 16, 16, 7, 6, 16, 16));
   const auto of_request =
       std::bit_cast<lanes32>(lanes64{load<std::uint64_t>(&request.destination_sum), 0});
-  // UDP sends a computed 0 as 0xffff (RFC 768). Of a sum that is one too large the negative is the
-  // complement of the right one, except that it is 0xffff where that is 0.
-  const auto sum = std::bit_cast<lanes16>(load<lanes32>(&via.ip_sum) + of_lengths + of_request +
-                                          lanes32{0, 1, 0, 0});
+  const auto sum =
+      std::bit_cast<lanes16>(load<lanes32>(via.sum) + std::bit_cast<lanes32>(lengths) + of_request);
   // Ones' complement: the upper half of a sum and its halves exchanged is both halves added, and
   // the carry.
   const lanes16 exchanged = __builtin_shufflevector(sum, sum, 1, 0, 3, 2, 5, 4, 7, 6);
   const auto folded =
       std::bit_cast<lanes16>(std::bit_cast<lanes32>(sum) + std::bit_cast<lanes32>(exchanged));
-  return lanes16{0, 0xffff, 0, 0, 0, 0xffff, 0, 0xffff} - folded;
+  // UDP sends a computed 0 as 0xffff (RFC 768). Of a sum that is one too large the negative is the
+  // complement of the right one, except that it is 0xffff where that is 0.
+  const lanes16 checksums = lanes16{0, 0xffff, 0, 0, 0, 0xffff, 0, 0xffff} - folded;
+  return __builtin_shufflevector(lengths, checksums, 0, 9, 2, 11, 4, 13, 6, 15);
 }
 
 }  // namespace detail
 
 /// Writes the header_capacity bytes in front of `payload`. `request.length` is at most
 /// `via.max_payload`; for a hop that diverts the result is meaningless and harmless.
-[[gnu::always_inline]] inline void write_headers(std::byte* payload, const hop& via,
-                                                 const tx_request& request) noexcept {
+inline void write_headers(std::byte* payload, const hop& via, const tx_request& request) noexcept {
   using namespace detail;
   std::byte* const header = payload - header_capacity;
-  const lanes16 lengths = lengths_of(via, request.length);
-  const lanes16 checksums = checksums_of(via, request, lengths);
-  for (std::size_t at = 0; at < header_capacity; at += sizeof(header_block))
-    copy_block(header + at, via.header + at);
-  store(header + destination_offset,
-        load<lanes64>(via.header + destination_offset) | load<lanes64>(request.destination.data()));
-  store(header + udp_header_offset, load<std::uint32_t>(&request.source_port));
-  store<std::uint16_t>(header + udp_header_offset + 4, lengths[1]);
-  store<std::uint16_t>(header + via.outer_length_offset[0], lengths[2]);
-  store<std::uint16_t>(header + via.outer_checksum_offset[0], checksums[5]);
-  store<std::uint16_t>(header + via.outer_length_offset[1], lengths[3]);
-  store<std::uint16_t>(header + via.outer_checksum_offset[1], checksums[7]);
-  store<std::uint16_t>(header + via.length_offset, lengths[0]);
-  store<std::uint16_t>(header + via.checksum_offset, checksums[1]);
-  store<std::uint16_t>(header + udp_header_offset + 6, checksums[3]);
+  const auto fields = std::bit_cast<std::array<std::byte, 16>>(fields_of(via, request));
+  for (std::size_t at = 0; at < header_capacity; ++at) {
+    const std::uint8_t field = via.field_at[at];
+    header[at] = via.header[at] | (field == no_field ? std::byte{0} : fields[field]);
+  }
+  for (std::size_t i = 0; i < request.destination.size(); ++i)
+    header[destination_offset + i] |= std::byte{request.destination[i]};
+  store(header + udp_header_offset, request.source_port);
+  store(header + udp_header_offset + 2, request.destination_port);
 }
+
+#if defined(__x86_64__)
+/// The same for processors that have AVX2.
+__attribute__((always_inline, target("avx2"))) inline void write_headers_avx2(
+    std::byte* payload, const hop& via, const tx_request& request) noexcept {
+  using namespace detail;
+  constexpr std::size_t block_size = sizeof(__m256i);
+  const __m256i fields =
+      _mm256_broadcastsi128_si256(std::bit_cast<__m128i>(fields_of(via, request)));
+  // The destination and the ports lie in the request as in the last block.
+  static_assert(destination_offset - (header_capacity - block_size) ==
+                    offsetof(tx_request, destination) &&
+                offsetof(tx_request, source_port) == offsetof(tx_request, destination) + 16 &&
+                offsetof(tx_request, destination_port) == offsetof(tx_request, source_port) + 2 &&
+                sizeof(tx_request) >= block_size);
+  const __m256i of_request =
+      _mm256_and_si256(block_at(&request), _mm256_set_epi64x(0xffffffff, -1, -1, 0));
+  std::byte* const header = payload - header_capacity;
+  for (std::size_t at = 0; at < header_capacity; at += block_size) {
+    const bool last = at + block_size == header_capacity;
+    __m256i block = _mm256_or_si256(block_at(via.header + at),
+                                    _mm256_shuffle_epi8(fields, block_at(via.field_at + at)));
+    if (last) block = _mm256_or_si256(block, of_request);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(header + at), block);
+  }
+}
+#endif
 
 /// What the device is told about it.
 [[nodiscard, gnu::always_inline]] inline tx_descriptor descriptor_of(

@@ -16,18 +16,19 @@ namespace cowire {
 using frame_index = std::uint32_t;
 
 struct tx_request {
-  /// Network order, right-aligned: an IPv4 address is in the last four bytes and the rest is zero.
-  std::array<std::uint8_t, 16> destination{};
   frame_index frame = 0;
   flow_class_id flow_class = 0;
   ip_family family = ip_family::v4;
-  std::uint8_t zero = 0;     ///< Makes one word of the two above: requests that share a trie.
-  std::uint16_t length = 0;  ///< Payload bytes.
+  std::uint8_t zero = 0;  ///< Makes one word of the two above: requests that share a trie.
+  /// Network order, right-aligned: an IPv4 address is in the last four bytes and the rest is zero.
+  /// As in the headers, the ports follow it.
+  std::array<std::uint8_t, 16> destination{};
   be16 source_port, destination_port;
   std::uint32_t destination_sum = 0;  ///< Sum of `destination`.
   /// What the UDP checksum covers and no hop knows: payload, destination, ports, and the length
   /// in the pseudo header.
   std::uint32_t udp_sum = 0;
+  std::uint16_t length = 0;  ///< Payload bytes.
   std::uint32_t sender = 0;  ///< Who sent it: the kernel path finds the backing socket by it.
 };
 static_assert(sizeof(tx_request) == 44);

@@ -25,8 +25,6 @@ constexpr std::uint16_t ethertype_ipv4 = 0x0800, ethertype_ipv6 = 0x86dd;
 constexpr std::size_t udp_size = 8, ipv4_size = 20, ipv6_size = 40;
 constexpr std::size_t ethernet_size_max = 18;  // With one tag.
 constexpr std::uint8_t udp_protocol = 17;
-// Fields that a hop lacks are written here, below the start of every frame.
-constexpr std::uint8_t dead_offset = 0;
 
 template <std::size_t N>
 bool one_of(const std::string& kind, const std::array<std::string_view, N>& kinds) {
@@ -60,9 +58,8 @@ class template_writer {
  public:
   explicit template_writer(hop& to) noexcept : to_(to) {}
 
-  /// The lowest bytes stay dead.
   [[nodiscard]] bool fits(std::size_t size) const noexcept {
-    return length_ + size <= header_capacity - 2;
+    return length_ + size <= header_capacity;
   }
   std::byte* prepend(std::size_t size) noexcept {
     COWIRE_ASSERT(fits(size));
@@ -88,6 +85,16 @@ std::uint16_t sum_of(const void* bytes, std::size_t size) noexcept {
   return fold_sum(sum_bytes({static_cast<const std::byte*>(bytes), size}));
 }
 
+void prepend_udp(template_writer& writer, hop& to, const hop_key& key) noexcept {
+  writer.prepend(udp_size);
+  const be16 protocol = be16::from_host(udp_protocol);
+  to.sum[hop::udp_pair] =
+      std::uint32_t{sum_of(key.source.bytes().data(), key.source.size())} + protocol.raw + 1;
+  to.length_base[hop::udp_pair] = udp_size;
+  to.place_length(hop::udp_pair, writer.offset(4));
+  to.place_checksum(hop::udp_pair, writer.offset(6));
+}
+
 void prepend_ipv4(template_writer& writer, hop& to, const hop_key& key) noexcept {
   std::byte* ip = writer.prepend(ipv4_size);
   ip[0] = std::byte{0x45};
@@ -96,10 +103,10 @@ void prepend_ipv4(template_writer& writer, hop& to, const hop_key& key) noexcept
   ip[8] = std::byte{key.hop_limit};
   ip[9] = std::byte{udp_protocol};
   std::memcpy(ip + 12, key.source.bytes().data(), 4);
-  to.ip_sum = sum_of(ip, ipv4_size);
-  to.length_base = ipv4_size + udp_size;
-  to.length_offset = writer.offset(2);
-  to.checksum_offset = writer.offset(10);
+  to.sum[hop::ip_pair] = sum_of(ip, ipv4_size);
+  to.length_base[hop::ip_pair] = ipv4_size + udp_size;
+  to.place_length(hop::ip_pair, writer.offset(2));
+  to.place_checksum(hop::ip_pair, writer.offset(10));
 }
 
 void prepend_ipv6(template_writer& writer, hop& to, const hop_key& key) noexcept {
@@ -109,9 +116,8 @@ void prepend_ipv6(template_writer& writer, hop& to, const hop_key& key) noexcept
   ip[6] = std::byte{udp_protocol};
   ip[7] = std::byte{key.hop_limit};
   std::memcpy(ip + 8, key.source.bytes().data(), 16);
-  to.length_base = udp_size;
-  to.length_offset = writer.offset(4);
-  to.checksum_offset = dead_offset;
+  to.length_base[hop::ip_pair] = udp_size;
+  to.place_length(hop::ip_pair, writer.offset(4));
 }
 
 /// The device that a frame goes to next, and what is added on the way; empty where that is more
@@ -183,14 +189,12 @@ class hop_maker {
 
   refusal build() {
     const bool v4 = key_.family == ip_family::v4;
-    writer_.prepend(udp_size);
+    made_.clear_fields();
+    prepend_udp(writer_, made_, key_);
     if (v4)
       prepend_ipv4(writer_, made_, key_);
     else
       prepend_ipv6(writer_, made_, key_);
-    const be16 protocol = be16::from_host(udp_protocol);
-    made_.udp_sum =
-        std::uint32_t{sum_of(key_.source.bytes().data(), key_.source.size())} + protocol.raw;
 
     packet_ = {key_.family, key_.tos, key_.hop_limit, !key_.needs_identification, {}};
     const std::byte* const innermost = made_.header + writer_.offset(0);
@@ -237,11 +241,11 @@ class hop_maker {
     std::memcpy(ip, outer->bytes().data(), outer->size);
     const bool v4 = tunnel.outer == ip_family::v4;
     if (v4 && !outer->packet.dont_fragment) return divert_reason::needs_identification;
-    made_.outer_length_base[level] =
-        static_cast<std::uint16_t>(writer_.length() - (v4 ? 0 : ipv6_size));
-    made_.outer_length_offset[level] = writer_.offset(v4 ? 2 : 4);
-    made_.outer_checksum_offset[level] = v4 ? writer_.offset(10) : dead_offset;
-    if (v4) made_.outer_sum[level] = sum_of(ip, ipv4_size);
+    const std::size_t pair = hop::outer_pair + level;
+    made_.length_base[pair] = static_cast<std::uint16_t>(writer_.length() - (v4 ? 0 : ipv6_size));
+    made_.place_length(pair, writer_.offset(v4 ? 2 : 4));
+    if (v4) made_.place_checksum(pair, writer_.offset(10));
+    if (v4) made_.sum[pair] = sum_of(ip, ipv4_size);
     packet_ = outer->packet;
     return std::nullopt;
   }

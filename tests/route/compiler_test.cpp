@@ -65,12 +65,6 @@ hop reference_hop(const mirror& state, const flow& question, std::uint32_t hash)
              : detail::divert_hop(divert_reason::no_source_address);
 }
 
-bool same_hop(const hop& a, const hop& b) {
-  return std::memcmp(a.header, b.header, header_capacity) == 0 && a.egress == b.egress &&
-         a.reason == b.reason && a.ip_sum == b.ip_sum && a.udp_sum == b.udp_sum &&
-         a.max_payload == b.max_payload && a.header_length == b.header_length;
-}
-
 std::string describe_hop(const hop& h) {
   if (h.egress == divert_slot) return "divert " + std::string(name(h.reason));
   static constexpr char digits[] = "0123456789abcdef";
@@ -278,13 +272,13 @@ void compare_random_worlds(std::uint64_t seed, int steps, bool performance_mode)
       const auto hash = static_cast<std::uint32_t>(world.random()() >> 33);
       const hop& seen = incremental.look_up(id, question.destination, hash);
       const hop expected = reference_hop(world.state(), question, hash);
-      ASSERT_TRUE(same_hop(seen, expected))
+      ASSERT_TRUE(seen == expected)
           << "step " << step << " class " << id << " to " << question.destination.to_string()
           << "\n  compiled " << describe_hop(seen) << "\n  resolver " << describe_hop(expected)
           << "\n  " << tail(world.log());
       if (step % 8 == 0) {
         const hop& fresh = scratch.look_up(id, question.destination, hash);
-        ASSERT_TRUE(same_hop(seen, fresh))
+        ASSERT_TRUE(seen == fresh)
             << "step " << step << " to " << question.destination.to_string();
       }
     }

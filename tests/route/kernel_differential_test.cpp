@@ -723,12 +723,6 @@ class compiled {
   std::vector<std::pair<flow_class_id, flow_class>> classes_;
 };
 
-bool same_hop(const hop& a, const hop& b) {
-  return std::memcmp(a.header, b.header, header_capacity) == 0 && a.egress == b.egress &&
-         a.reason == b.reason && a.ip_sum == b.ip_sum && a.udp_sum == b.udp_sum &&
-         a.max_payload == b.max_payload && a.header_length == b.header_length;
-}
-
 std::string describe_hop(const hop& h) {
   return h.egress == divert_slot
              ? "divert " + std::string(name(h.reason))
@@ -748,7 +742,7 @@ std::string compiled::disagreement(std::size_t which, const ip_address& to,
   const hop& seen = hop_of(taken->hop);
   // One flow knows its destination port, a class does not.
   if (seen.reason == divert_reason::unsupported_rule && seen.egress == divert_slot) return {};
-  if (same_hop(seen, expected.template_hop)) return {};
+  if (seen == expected.template_hop) return {};
   return "class " + std::to_string(id) + " to " + to.to_string() + ": compiled " +
          describe_hop(seen) + ", resolved " + describe_hop(expected.template_hop);
 }
@@ -758,7 +752,7 @@ std::string compiled::difference(const compiled& other, const ip_address& to) co
     const auto mine = members_of(path_of(classes_[i].first, to));
     const auto theirs = other.members_of(other.path_of(other.classes_[i].first, to));
     const bool same = std::ranges::equal(mine, theirs, [&](auto a, auto b) {
-      return a.bound == b.bound && same_hop(hop_of(a.hop), other.hop_of(b.hop));
+      return a.bound == b.bound && hop_of(a.hop) == other.hop_of(b.hop);
     });
     if (!same)
       return "class " + std::to_string(classes_[i].first) + " to " + to.to_string() + ": " +

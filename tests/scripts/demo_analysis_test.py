@@ -210,5 +210,14 @@ class Latency(unittest.TestCase):
         self.assertEqual(analysis.published_at(change, lines), 125)
         self.assertIsNone(analysis.published_at(change, lines[:1]))
 
+    def test_a_daemons_publication_is_the_last_before_the_new_path_was_seen(self):
+        change = analysis.Change("fiber cut", 0, 900, "fiber", "public")
+        change.old_path_ns, change.new_path_ns = 500, 700
+        lines = [
+            {"event_time_ns": at, "publish_time_ns": at + 10} for at in (400, 510, 690, 720, 880)
+        ]
+        self.assertEqual(analysis.published_at(change, lines), 700)
+        self.assertEqual(analysis.published_at(change, lines[:1] + lines[3:]), 730)
+
 
 unittest.main()

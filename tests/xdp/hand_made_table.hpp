@@ -137,9 +137,13 @@ inline void append(bytes& to, const void* from, std::size_t size) {
   const std::size_t start = header_capacity - frame.size();
   const std::size_t ip_size = v4 ? 20 : 40;
   const std::size_t ip = udp_header_offset - ip_size;
-  h.length_offset = static_cast<std::uint8_t>(ip + (v4 ? 2 : 4));
-  h.checksum_offset = static_cast<std::uint8_t>(v4 ? ip + 10 : 4);
-  h.length_base = v4 ? 28 : 8;
+  h.clear_fields();
+  h.place_length(hop::ip_pair, ip + (v4 ? 2 : 4));
+  if (v4) h.place_checksum(hop::ip_pair, ip + 10);
+  h.length_base[hop::ip_pair] = v4 ? 28 : 8;
+  h.place_length(hop::udp_pair, udp_header_offset + 4);
+  h.place_checksum(hop::udp_pair, udp_header_offset + 6);
+  h.length_base[hop::udp_pair] = 8;
 
   const auto sum_of = [&frame](std::size_t at, std::size_t size) {
     return static_cast<std::uint32_t>(sum_bytes(std::as_bytes(std::span(frame).subspan(at, size))) %
@@ -152,19 +156,21 @@ inline void append(bytes& to, const void* from, std::size_t size) {
   if (v4) {
     clear(ip + 2 - start, 2);
     clear(ip + 10 - start, 2);
-    h.ip_sum = sum_of(ip - start, 20);
+    h.sum[hop::ip_pair] = sum_of(ip - start, 20);
   } else {
     clear(ip + 4 - start, 2);
   }
-  h.udp_sum = sum_of(ip - start + (v4 ? 12 : 8), v4 ? 4 : 16) + be16::from_host(17).raw;
+  h.sum[hop::udp_pair] =
+      sum_of(ip - start + (v4 ? 12 : 8), v4 ? 4 : 16) + be16::from_host(17).raw + 1;
   for (std::size_t i = 0; i < spec.outer.size(); ++i) {
     const std::size_t outer = ip - 24 * (i + 1);
     clear(outer + 2 - start, 2);
     clear(outer + 10 - start, 2);
-    h.outer_sum[i] = sum_of(outer - start, 20);
-    h.outer_length_base[i] = static_cast<std::uint16_t>(24 * (i + 1) + ip_size + 8);
-    h.outer_length_offset[i] = static_cast<std::uint8_t>(outer + 2);
-    h.outer_checksum_offset[i] = static_cast<std::uint8_t>(outer + 10);
+    const std::size_t pair = hop::outer_pair + i;
+    h.sum[pair] = sum_of(outer - start, 20);
+    h.length_base[pair] = static_cast<std::uint16_t>(24 * (i + 1) + ip_size + 8);
+    h.place_length(pair, outer + 2);
+    h.place_checksum(pair, outer + 10);
   }
   std::memcpy(h.header + start, frame.data(), frame.size());
   h.max_payload = spec.max_payload;

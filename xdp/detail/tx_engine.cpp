@@ -8,6 +8,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace cowire::detail {
@@ -71,43 +72,52 @@ constexpr int kicks_per_batch = 4;
   return table.hash_v4(cls.source_v4, destination, request.source_port, request.destination_port);
 }
 
-/// Writes the headers of a batch and puts its descriptors in the rings. What no port takes is
-/// noted in `rejected`, by its place; returns how many those are.
-[[gnu::always_inline]] inline std::uint32_t write_batch(const frame_memory& memory,
-                                                        tx_port* const* port_of_slot,
-                                                        const tx_request* requests,
-                                                        const hop* const* hops, std::uint32_t size,
-                                                        std::uint8_t* rejected) noexcept {
-  // Copies, which stores into frames cannot change.
-  std::byte* const base = memory.base;
-  const std::uint64_t frame_size = memory.frame_size;
-  std::uint32_t rejected_count = 0;
+/// Of a hop: its egress, and in the lower half how long a payload may be.
+[[nodiscard, gnu::always_inline]] inline std::uint32_t terms_of(const hop& via) noexcept {
+  static_assert(offsetof(hop, egress) == offsetof(hop, max_payload) + 2 &&
+                std::endian::native == std::endian::little);
+  return load<std::uint32_t>(&via.max_payload);
+}
+
+/// Writes the headers of a batch and says where each frame begins and ends. Returns whether all of
+/// it goes to the egress of the first, and none is too long.
+[[nodiscard]] bool prepare(const frame_memory& memory, const tx_request* requests,
+                           const hop* const* hops, std::uint32_t size,
+                           tx_descriptor* descriptors) noexcept {
+  const std::uint32_t first_egress = std::uint32_t{hops[0]->egress} << 16;
+  std::uint32_t differences = 0;
   for (std::uint32_t i = 0; i < size; ++i) {
-    const tx_request& request = requests[i];
     const hop& via = *hops[i];
-    const frame_index frame = request.frame;
-    const std::uint32_t length = request.length;
-    COWIRE_DEBUG_ASSERT(via.egress < max_egress_slots);
-    tx_port* const port = port_of_slot[via.egress];
-    if (port == nullptr || length > via.max_payload) [[unlikely]] {
-      rejected[rejected_count++] = static_cast<std::uint8_t>(i);
-      continue;
-    }
-    const std::uint64_t payload_address = frame * frame_size + payload_offset;
-    write_headers(base + payload_address, via, request);
-    port->submit(request, frame, descriptor_of(payload_address, via, length));
+    write_headers(memory.payload(requests[i].frame), via, requests[i]);
+    descriptors[i] =
+        descriptor_of(memory.payload_address(requests[i].frame), via, requests[i].length);
+    differences |= (terms_of(via) - requests[i].length) ^ first_egress;
   }
-  return rejected_count;
+  return differences >> 16 == 0;
 }
 
 // As in the look-up (route/lpm.cpp): compiled once more for newer processors than the build is for.
 #if defined(__x86_64__)
 const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
 
-__attribute__((target("avx2,bmi,bmi2"))) std::uint32_t write_batch_avx2(
-    const frame_memory& memory, tx_port* const* port_of_slot, const tx_request* requests,
-    const hop* const* hops, std::uint32_t size, std::uint8_t* rejected) noexcept {
-  return write_batch(memory, port_of_slot, requests, hops, size, rejected);
+__attribute__((target("avx2,bmi,bmi2"))) [[nodiscard]] bool prepare_avx2(
+    const frame_memory& memory, const tx_request* requests, const hop* const* hops,
+    std::uint32_t size, tx_descriptor* descriptors) noexcept {
+  // Copies, which stores into frames cannot change.
+  std::byte* const base = memory.base;
+  const int frame_shift = std::countr_zero(memory.frame_size);
+  const std::uint32_t first_egress = std::uint32_t{hops[0]->egress} << 16;
+  std::uint32_t differences = 0;
+  for (std::uint32_t i = 0; i < size; ++i) {
+    const tx_request& request = requests[i];
+    const hop& via = *hops[i];
+    const std::uint64_t payload_address =
+        (std::uint64_t{request.frame} << frame_shift) + payload_offset;
+    write_headers_avx2(base + payload_address, via, request);
+    descriptors[i] = descriptor_of(payload_address, via, request.length);
+    differences |= (terms_of(via) - request.length) ^ first_egress;
+  }
+  return differences >> 16 == 0;
 }
 #endif
 
@@ -337,21 +347,33 @@ void tx_engine::select_members(const forwarding_table& table) noexcept {
 }
 
 void tx_engine::write_and_submit() noexcept {
-  std::array<std::uint8_t, tx_batch> rejected;
+  const std::uint32_t size = batch_.size;
+  std::array<tx_descriptor, tx_batch> descriptors;
 #if defined(__x86_64__)
-  const auto write = has_avx2 ? write_batch_avx2 : write_batch;
+  const auto write = has_avx2 ? prepare_avx2 : prepare;
 #else
-  const auto write = write_batch;
+  const auto write = prepare;
 #endif
-  const std::uint32_t count = write(memory_, active_->port_of_slot.data(), batch_.requests.data(),
-                                    batch_.hops.data(), batch_.size, rejected.data());
-  for (std::uint32_t j = 0; j < count; ++j) {
-    const tx_request& request = batch_.requests[rejected[j]];
-    const hop& via = *batch_.hops[rejected[j]];
-    divert(request, via.egress == divert_slot          ? via.reason
-                    : request.length > via.max_payload ? divert_reason::exceeds_mtu
-                                                       : divert_reason::no_egress_socket);
-  }
+  const bool alike =
+      write(memory_, batch_.requests.data(), batch_.hops.data(), size, descriptors.data());
+  tx_port* const first = active_->port_of_slot[batch_.hops[0]->egress];
+  if (alike && first != nullptr &&
+      first->submit_all({batch_.requests.data(), size}, descriptors.data()))
+    return;
+  for (std::uint32_t i = 0; i < size; ++i)
+    submit_or_divert(batch_.requests[i], *batch_.hops[i], descriptors[i]);
+}
+
+void tx_engine::submit_or_divert(const tx_request& request, const hop& via,
+                                 const tx_descriptor& descriptor) noexcept {
+  COWIRE_DEBUG_ASSERT(via.egress < max_egress_slots);
+  tx_port* const port = active_->port_of_slot[via.egress];
+  const bool too_long = request.length > via.max_payload;
+  if (port != nullptr && !too_long) [[likely]]
+    return port->submit(request, descriptor);
+  divert(request, via.egress == divert_slot ? via.reason
+                  : too_long                ? divert_reason::exceeds_mtu
+                                            : divert_reason::no_egress_socket);
 }
 
 std::uint32_t tx_engine::serve_ports() noexcept {

@@ -108,13 +108,14 @@ class tx_engine {
   void look_up_group(const forwarding_table& table, std::uint32_t count, At at) noexcept;
   void choose(std::uint32_t i, const hop* via) noexcept {
     batch_.hops[i] = via;
-    __builtin_prefetch(via->header);
-    __builtin_prefetch(via->header + 64);
-    __builtin_prefetch(&via->ip_sum);
+    for (std::size_t line = 0; line < sizeof *via; line += 64)
+      __builtin_prefetch(reinterpret_cast<const std::byte*>(via) + line);
   }
   void select_hops(const forwarding_table& table) noexcept;
   void select_members(const forwarding_table& table) noexcept;
   void write_and_submit() noexcept;
+  void submit_or_divert(const tx_request& request, const hop& via,
+                        const tx_descriptor& descriptor) noexcept;
 
   [[nodiscard]] std::uint32_t serve_ports() noexcept;
   void serve_closing_port(tx_port& port, std::chrono::milliseconds grace) noexcept;

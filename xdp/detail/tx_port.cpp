@@ -41,7 +41,24 @@ bool tx_port::find_room() noexcept {
   return producer_ != room_end_;
 }
 
-void tx_port::submit_or_wait(const tx_request& request, tx_descriptor descriptor) noexcept {
+bool tx_port::submit_all(std::span<const tx_request> requests,
+                         const tx_descriptor* descriptors) noexcept {
+  const auto count = static_cast<std::uint32_t>(requests.size());
+  if (room_end_ - producer_ < count &&
+      (waiting() != 0 || !find_room() || room_end_ - producer_ < count))
+    return false;
+  const std::uint32_t at = producer_ & descriptor_mask_;
+  const std::uint32_t until_end = std::min(count, queue_.size - at);
+  std::copy_n(descriptors, until_end, queue_.descriptors + at);
+  std::copy_n(descriptors + until_end, count - until_end, queue_.descriptors);
+  producer_ += count;
+  const frame_places places = places_;  // A copy, which stores into it cannot change.
+  const std::uint8_t slot = slot_;
+  for (const tx_request& request : requests) places.enter(request.frame, slot);
+  return true;
+}
+
+void tx_port::submit_or_wait(const tx_request& request, const tx_descriptor& descriptor) noexcept {
   if (waiting() == 0 && find_room()) return put(request.frame, descriptor);
   COWIRE_DEBUG_ASSERT(waiting() <= mask_);
   queued_[tail_++ & mask_] = {request, descriptor};

@@ -16,6 +16,7 @@
 #include <bit>
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace cowire::detail {
@@ -68,15 +69,16 @@ class tx_port {
 
   /// Puts a descriptor in the device's ring behind all earlier ones, or has it wait where there is
   /// no room.
-  /// `frame` is the request's.
-  [[gnu::always_inline]] void submit(const tx_request& request, frame_index frame,
-                                     tx_descriptor descriptor) noexcept {
+  void submit(const tx_request& request, const tx_descriptor& descriptor) noexcept {
     if (producer_ != room_end_) [[likely]] {
-      put(frame, descriptor);
+      put(request.frame, descriptor);
     } else {
       submit_or_wait(request, descriptor);
     }
   }
+  /// The same for a whole batch, or nothing of it (false) where there is no room for all.
+  [[nodiscard]] bool submit_all(std::span<const tx_request> requests,
+                                const tx_descriptor* descriptors) noexcept;
 
   /// Moves what waits into the ring, as far as there is room.
   void advance_waiting() noexcept;
@@ -128,13 +130,9 @@ class tx_port {
 
   /// Asks the device how far it has read; whether there is room then.
   [[nodiscard]] bool find_room() noexcept;
-  void submit_or_wait(const tx_request& request, tx_descriptor descriptor) noexcept;
-  [[gnu::always_inline]] void put(frame_index frame, tx_descriptor descriptor) noexcept {
-    // Member by member: the compiler would gather them in memory first, and read them back at once.
-    tx_descriptor& to = queue_.descriptors[producer_++ & descriptor_mask_];
-    to.address = descriptor.address;
-    to.length = descriptor.length;
-    to.options = descriptor.options;
+  void submit_or_wait(const tx_request& request, const tx_descriptor& descriptor) noexcept;
+  void put(frame_index frame, const tx_descriptor& descriptor) noexcept {
+    queue_.descriptors[producer_++ & descriptor_mask_] = descriptor;
     places_.enter(frame, slot_);
   }
 

@@ -148,12 +148,12 @@ class Demo:
 
     def _perform(self, step, before, shell):
         begin_ns, end_ns, after = shell.change(step.in_a)
-        old_path_ns = None
+        old_path_ns = new_path_ns = None
         if step.action:
             with concurrent.futures.ThreadPoolExecutor() as aside:
                 action = aside.submit(step.action)
                 if step.until_path:
-                    old_path_ns = self._wait_for_path(step, action, begin_ns, shell)
+                    old_path_ns, new_path_ns = self._wait_for_path(step, action, begin_ns, shell)
                 while not action.done():
                     self._watch(0.05)
                 action.result()  # Or why it failed.
@@ -168,16 +168,17 @@ class Demo:
             step.cause,
             step.repairs,
             old_path_ns,
+            new_path_ns,
         )
 
     def _wait_for_path(self, step, action, begin_ns, shell):
-        """Returns the last moment when A was still told the old path."""
+        """Returns the last moment when A was still told the old path, and the next, when not."""
         deadline = time.monotonic() + ROUTES_LIMIT_S
         old_path_ns = begin_ns
         while True:
-            asked_ns, _, path = shell.change()
+            asked_ns, answered_ns, path = shell.change()
             if path == step.until_path:
-                return old_path_ns
+                return old_path_ns, answered_ns
             old_path_ns = asked_ns
             if action.done():
                 action.result()  # Or why it failed.

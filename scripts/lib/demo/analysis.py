@@ -31,7 +31,9 @@ class Change:
     breaks: str | None = None  # The path that the command breaks,
     cause: str = ""  # as one of CAUSES.
     repairs: str | None = None  # The path that it repairs.
-    old_path_ns: int | None = None  # When A was last told `before`, if a daemon moves the route.
+    # If a daemon moves the route: when A was last told `before`, and when `after` for the first time.
+    old_path_ns: int | None = None
+    new_path_ns: int | None = None
     published_ns: int | None = None  # When `cowire route monitor` saw the new table published.
     first_ns: int | None = None  # First arrival on `after` since.
 
@@ -116,12 +118,20 @@ def first_arrival(arrivals, interface, since_ns):
 
 
 def published_at(change, monitor_lines):
-    """When the table that first reflects the change was published; None if nothing was seen."""
-    times = [
-        line["publish_time_ns"]
-        for line in monitor_lines
-        if line["event_time_ns"] >= change.since_ns
-    ]
+    """When the table that first reflects the change was published; None if nothing was seen.
+
+    A daemon may have changed more than the path meanwhile: the last change before A was told the
+    new path is not too early."""
+    lines = [line for line in monitor_lines if line["event_time_ns"] >= change.since_ns]
+    times = [line["publish_time_ns"] for line in lines]
+    if change.new_path_ns is not None:
+        before = [
+            line["publish_time_ns"]
+            for line in lines
+            if line["event_time_ns"] <= change.new_path_ns
+        ]
+        if before:
+            return max(before)
     return min(times, default=None)
 
 
