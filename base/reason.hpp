@@ -26,7 +26,7 @@
   X(unsupported_device, "the output interface is of a kind the fast path cannot imitate")          \
   X(tunnel, "the output interface is a tunnel of a kind the fast path does not build")             \
   X(tunnel_sequence, "a tunnel with sequence numbers, which only the kernel can count")            \
-  X(tunnel_checksum, "a tunnel with GRE checksums over the payload")                               \
+  X(tunnel_checksum, "a GRE checksum around a tunnel over IPv6")                                   \
   X(tunnel_encapsulation, "a tunnel inside UDP (FOU or GUE)")                                      \
   X(tunnel_external, "a tunnel whose outer headers come with the route (collect metadata)")        \
   X(tunnel_without_remote, "a tunnel without one remote unicast address")                          \

@@ -5,8 +5,8 @@
 /// Every variant runs on one thread and includes the same instant device, which completes each
 /// descriptor at once.
 /// - tx_core: what the TX core spends. cowire: take the request, look up, headers with checksums,
-///   descriptor, completion, frame back to the producer. bare_loop: descriptor and completion,
-///   nothing else: the floor that any AF_XDP sender stands on.
+///   descriptor, completion, frame back to the producer; the others the same with other headers.
+///   bare_loop: descriptor and completion, nothing else: the floor that any AF_XDP sender stands on.
 /// - tx_in_place: with the producer's part, whose payload lies in the frame already.
 /// - tx_with_copy: the payload is copied first. cowire sums it while copying; memcpy_loop copies
 ///   payload and a ready-made header and leaves the UDP checksum out.
@@ -14,6 +14,7 @@
 #include <cowire/xdp/tx_core.hpp>
 
 #include <chrono>
+#include <map>
 #include <vector>
 
 #include "bench/bench_options.hpp"
@@ -23,9 +24,9 @@ namespace cowire::bench {
 namespace {
 
 /// Built once: a table of a million routes takes a while.
-[[nodiscard]] tx_world& world() {
-  static tx_world w(1'200'000);
-  return w;
+[[nodiscard]] tx_world& world(hop_kind kind = hop_kind::plain) {
+  static std::map<hop_kind, tx_world> worlds;
+  return worlds.try_emplace(kind, 1'200'000, kind).first->second;
 }
 
 void core_in_place(benchmark::State& state) {
@@ -35,8 +36,8 @@ void core_in_place(benchmark::State& state) {
 }
 
 /// The core's part of it alone.
-void core_alone(benchmark::State& state) {
-  tx_world& w = world();
+void core_alone(benchmark::State& state, hop_kind kind) {
+  tx_world& w = world(kind);
   while (state.KeepRunningBatch(tx_batch)) {
     w.queue_batch_in_place();
     const auto start = std::chrono::steady_clock::now();
@@ -92,7 +93,13 @@ void bare_with_memcpy(benchmark::State& state) {
   });
 }
 
-BENCHMARK(core_alone)->Name("tx_core/cowire")->UseManualTime();
+BENCHMARK_CAPTURE(core_alone, plain, hop_kind::plain)->Name("tx_core/cowire")->UseManualTime();
+BENCHMARK_CAPTURE(core_alone, vlan, hop_kind::vlan)->Name("tx_core/vlan")->UseManualTime();
+BENCHMARK_CAPTURE(core_alone, ipv6, hop_kind::ipv6)->Name("tx_core/ipv6")->UseManualTime();
+BENCHMARK_CAPTURE(core_alone, gre, hop_kind::gre)->Name("tx_core/gre")->UseManualTime();
+BENCHMARK_CAPTURE(core_alone, gre_in_gre, hop_kind::gre_in_gre)
+    ->Name("tx_core/gre_in_gre")
+    ->UseManualTime();
 BENCHMARK(bare_in_place)->Name("tx_core/bare_loop");
 BENCHMARK(core_in_place)->Name("tx_in_place/cowire");
 BENCHMARK(bare_in_place)->Name("tx_in_place/bare_loop");

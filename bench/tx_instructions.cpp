@@ -2,7 +2,8 @@
 /// A fixed number of datagrams for callgrind to count the instructions of (scripts/bench
 /// instructions).
 ///
-/// bench_tx_instructions WORKLOAD BATCHES; without arguments it names the compiler and the
+/// bench_tx_instructions KIND BATCHES [copy]; KIND is one of hop_kinds, and `copy` has the producer
+/// copy the payloads. Without arguments it names the compiler and the
 /// processor's features, on which the counts depend.
 #include <cowire/base/checksum.hpp>
 
@@ -31,13 +32,18 @@ void describe_build() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
+  if (argc < 3) {
     describe_build();
     return 0;
   }
-  const bool tunnels = std::strcmp(argv[1], "tunnels") == 0;
-  const bool copy = std::strcmp(argv[1], "copy") == 0;
-  tx_world world(routes, tunnels ? hop_mix::tunnels : hop_mix::plain);
+  const auto* const kind = std::ranges::find_if(
+      hop_kinds, [&](const auto& known) { return std::strcmp(known.first, argv[1]) == 0; });
+  if (kind == hop_kinds.end()) {
+    std::fprintf(stderr, "no kind of hop is called '%s'\n", argv[1]);
+    return 2;
+  }
+  const bool copy = argc > 3;
+  tx_world world(routes, kind->second);
   for (long left = std::strtol(argv[2], nullptr, 10); left > 0; --left) {
     if (copy)
       world.send_batch_with_copy();

@@ -6,10 +6,13 @@
 #include <cowire/xdp/tx_core.hpp>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "bench/route_table.hpp"
@@ -54,33 +57,42 @@ class instant_device {
   std::vector<std::uint64_t> completions_ = std::vector<std::uint64_t>(ring);
 };
 
-/// Which hops the routes lead to.
-enum class hop_mix : std::uint8_t {
-  plain,    ///< Ethernet and IPv4.
-  tunnels,  ///< Every other one goes through a GRE tunnel.
-};
+/// What the hops that the routes lead to put in front of a payload.
+enum class hop_kind : std::uint8_t { plain, vlan, ipv6, gre, gre_in_gre };
+
+inline constexpr std::array<std::pair<const char*, hop_kind>, 5> hop_kinds = {
+    {{"plain", hop_kind::plain},
+     {"vlan", hop_kind::vlan},
+     {"ipv6", hop_kind::ipv6},
+     {"gre", hop_kind::gre},
+     {"gre_in_gre", hop_kind::gre_in_gre}}};
 
 /// Always the same table and destinations for the same arguments.
 struct tx_world {
-  explicit tx_world(std::size_t routes, hop_mix mix = hop_mix::plain) {
+  explicit tx_world(std::size_t routes, hop_kind kind = hop_kind::plain)
+      : family(kind == hop_kind::ipv6 ? ip_family::v6 : ip_family::v4) {
     std::mt19937 random(1);
     std::vector<std::uint32_t> paths;
     for (std::uint8_t i = 0; i < next_hops; ++i) {
       test::hop_spec spec;
-      spec.source = ip_address::v4(0x0a000001);
+      spec.family = family;
+      spec.source = address(0x0a000001);
       spec.destination_mac.bytes[5] = i;
-      if (mix == hop_mix::tunnels && i % 2 != 0)
-        spec.outer = {{ip_address::v4(0x0a000001), ip_address::v4(0x0a000100u + i)}};
+      if (kind == hop_kind::vlan) spec.vlan = 5;
+      const auto tunnel = std::pair(ip_address::v4(0x0a000001), ip_address::v4(0x0a000100u + i));
+      if (kind == hop_kind::gre) spec.outer = {tunnel};
+      if (kind == hop_kind::gre_in_gre) spec.outer = {tunnel, tunnel};
       paths.push_back(table.add_hop(test::make_hop(spec)));
     }
     const auto prefixes = synthetic_table(routes, next_hops);
     for (const table_route& r : prefixes)
-      table.route(ip_prefix(ip_address::v4(r.prefix), r.length), paths[r.value - 1]);
+      table.route(ip_prefix(address(r.prefix), r.length + (family == ip_family::v6 ? 16 : 0)),
+                  paths[r.value - 1]);
     tables.store(&table.finish());
     for (std::size_t i = 0; i < destination_count; ++i) {
       const table_route& r = prefixes[random() % prefixes.size()];
       const auto host = static_cast<std::uint32_t>(random()) & host_bits(r.length);
-      destinations.push_back(request_destination::from({ip_address::v4(r.prefix | host), 8000}));
+      destinations.push_back(request_destination::from({address(r.prefix | host), 8000}));
     }
     core.attach(producer.channel);
     core.add_port(1, 1, device.queue());
@@ -109,6 +121,16 @@ struct tx_world {
     device.run();
   }
 
+  /// The IPv6 table is the same one behind 2001::/16.
+  [[nodiscard]] ip_address address(std::uint32_t v4) const noexcept {
+    if (family == ip_family::v4) return ip_address::v4(v4);
+    std::array<std::uint8_t, 16> bytes{0x20, 0x01};
+    const be32 behind = be32::from_host(v4);
+    std::memcpy(bytes.data() + 2, &behind, sizeof behind);
+    return ip_address::v6(bytes);
+  }
+
+  ip_family family;
   umem memory{{.frame_count = frame_count}};
   publisher tables;
   epoch_domain epochs;

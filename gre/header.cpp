@@ -40,7 +40,7 @@ std::size_t encode(const header& value, std::span<std::byte> out,
   if (value.sequence) put(be32::from_host(*value.sequence));
   if (value.checksum) {
     const std::uint16_t sum = finish_sum(sum_bytes(out.first(size)) + sum_bytes(payload));
-    std::memcpy(out.data() + 4, &sum, sizeof sum);
+    std::memcpy(out.data() + checksum_offset, &sum, sizeof sum);
   }
   return size;
 }

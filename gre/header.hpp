@@ -36,6 +36,8 @@ struct header {
 
 /// Largest size().
 inline constexpr std::size_t header_size_max = 16;
+/// Where the checksum is, if there is one.
+inline constexpr std::size_t checksum_offset = 4;
 
 /// Writes the header in front of `payload`, into `out`, which has at least size() bytes, and
 /// returns size(). `payload` is read only where a checksum is asked for.

@@ -130,12 +130,14 @@ std::optional<outer_headers> encapsulate(const tunnel& through, const ip_address
   if (through.carries == carrier::gre) {
     header value;
     value.key = through.key;
+    value.checksum = through.checksum;
     value.protocol = through.ethernet ? protocol_ethernet
                      : inner_v4       ? protocol_ipv4
                                       : protocol_ipv6;
     std::array<std::byte, header_size_max> bytes;
-    const std::size_t size = encode(value, bytes, {});
-    std::memcpy(out.append(size), bytes.data(), size);
+    made.gre_size = encode(value, bytes, {});
+    if (value.checksum) std::memset(bytes.data() + checksum_offset, 0, sizeof(std::uint16_t));
+    std::memcpy(out.append(made.gre_size), bytes.data(), made.gre_size);
   }
   return made;
 }

@@ -2,12 +2,13 @@
 /// What Linux puts in front of a packet that it sends through a GRE or IP-in-IP tunnel.
 ///
 /// A tunnel's parameters and a few facts about the packet inside decide every byte of the outer
-/// headers but three fields: the outer length and, on IPv4, the header checksum and identification.
+/// headers but four fields: the outer length, the GRE checksum and, on IPv4, the header checksum and
+/// identification.
 /// The rules are those of net/ipv4/ip_gre.c, ip_tunnel.c, ipip.c and net/ipv6/ip6_gre.c,
 /// ip6_tunnel.c, sit.c; the tests compare with captured frames.
 ///
 /// Plain functions over values; any thread; no allocation. Not for tunnels whose headers depend on
-/// more than that: sequence numbers, checksums over the payload, UDP encapsulation.
+/// more than that: sequence numbers, UDP encapsulation.
 #pragma once
 
 #include <cowire/base/address.hpp>
@@ -41,6 +42,7 @@ struct tunnel {
   bool ethernet = false;  ///< The packet inside begins with an Ethernet header.
   bool carries_ipv4 = true, carries_ipv6 = true;
   std::optional<be32> key;  ///< In every GRE header.
+  bool checksum = false;    ///< Likewise.
   tos_rule tos_by = tos_rule::odd_inherits;
   std::uint8_t tos = 0;  ///< IPv6: the fixed traffic class.
   std::uint8_t ttl = 0;  ///< 0 = inherit.
@@ -67,14 +69,15 @@ struct inner_packet {
 
 /// Everything between the outer link header and the inner packet.
 struct outer_headers {
-  static constexpr std::size_t size_max = 40 + 8 + 8;
+  static constexpr std::size_t size_max = 40 + 8 + 12;
 
   std::array<std::byte, size_max> storage{};
   std::size_t size = 0;
+  std::size_t gre_size = 0;  ///< Of the GRE header, which is at the end.
   /// The packet that the outer header makes: what a tunnel around this one, or the link, sees.
   inner_packet packet;
 
-  /// Length, identification and IPv4 header checksum are zero.
+  /// Length, identification and checksums are zero.
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {storage.data(), size}; }
 };
 

@@ -39,7 +39,7 @@ inline constexpr std::size_t udp_header_offset = header_capacity - 8;
 inline constexpr std::size_t destination_offset = udp_header_offset - 16;
 
 /// Index of an AF_XDP socket in a TX core. Slot 0 is the kernel path.
-using egress_slot = std::uint16_t;
+using egress_slot = std::uint8_t;
 inline constexpr egress_slot divert_slot = 0;
 
 /// So many tunnels inside each other have a place in a template.
@@ -47,6 +47,17 @@ inline constexpr std::size_t outer_headers_max = 2;
 
 /// Marks a byte of a template to which no field is added.
 inline constexpr std::uint8_t no_field = 0x80;
+
+/// The checksum of a GRE header, which covers the datagram inside. Because the sums of an IPv4
+/// header and of a UDP datagram with its pseudo header are zero, it depends on no byte of the
+/// payload.
+struct gre_checksum {
+  std::uint32_t sum = 0;    ///< Ones' complement sum, not folded, of what is the same for all.
+  std::uint8_t offset = 0;  ///< In the header template.
+  /// The destination and the UDP length are to be taken away from `sum`: the pseudo header's.
+  bool without_pseudo_header = false;
+  friend bool operator==(const gre_checksum&, const gre_checksum&) noexcept = default;
+};
 
 /// A resolved next hop as a header template, right-aligned: the frame starts at
 /// header[header_capacity - header_length] and the payload follows header[header_capacity].
@@ -73,11 +84,13 @@ struct alignas(64) hop {
   /// By pair, host order: what the length is where the payload has none.
   std::uint16_t length_base[pair_count];
 
-  std::uint16_t max_payload;      ///< Longer payloads are diverted as exceeds_mtu.
-  egress_slot egress;             ///< divert_slot, or the socket that sends it.
-  std::uint8_t header_length;     ///< Bytes in front of the payload; at most header_capacity.
-  divert_reason reason;           ///< Why, where egress is divert_slot.
-  std::uint32_t interface_index;  ///< Egress ifindex, for accounting; 0 for diverts.
+  std::uint16_t max_payload;        ///< Longer payloads are diverted as exceeds_mtu.
+  egress_slot egress;               ///< divert_slot, or the socket that sends it.
+  std::uint8_t gre_checksum_count;  ///< Of `gre_checksums`; rare, and written in a second pass.
+  std::uint8_t header_length;       ///< Bytes in front of the payload; at most header_capacity.
+  divert_reason reason;             ///< Why, where egress is divert_slot.
+  std::uint32_t interface_index;    ///< Egress ifindex, for accounting; 0 for diverts.
+  gre_checksum gre_checksums[outer_headers_max];
 
   /// Nothing is added anywhere. Call it first.
   void clear_fields() noexcept { std::memset(field_at, no_field, sizeof field_at); }

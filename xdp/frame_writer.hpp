@@ -125,6 +125,22 @@ __attribute__((always_inline, target("avx2"))) inline void write_headers_avx2(
 }
 #endif
 
+/// Writes the checksums of GRE headers, where the hop has such, into headers that are complete but
+/// for those.
+inline void write_gre_checksums(std::byte* payload, const hop& via,
+                                const tx_request& request) noexcept {
+  for (std::size_t i = 0; i < via.gre_checksum_count; ++i) {
+    const gre_checksum& checksum = via.gre_checksums[i];
+    std::uint64_t sum = checksum.sum;
+    if (checksum.without_pseudo_header) {
+      const auto udp_length = be16::from_host(static_cast<std::uint16_t>(8 + request.length));
+      sum += std::uint32_t{0xffff} - fold_sum(request.destination_sum);
+      sum += std::uint32_t{0xffff} - udp_length.raw;
+    }
+    detail::store(payload - header_capacity + checksum.offset, finish_sum(sum));
+  }
+}
+
 /// What the device is told about it.
 [[nodiscard, gnu::always_inline]] inline tx_descriptor descriptor_of(
     std::uint64_t payload_address, const hop& via, std::uint32_t length) noexcept {

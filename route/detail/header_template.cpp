@@ -23,7 +23,7 @@ namespace {
 
 constexpr std::uint16_t ethertype_ipv4 = 0x0800, ethertype_ipv6 = 0x86dd;
 constexpr std::size_t udp_size = 8, ipv4_size = 20, ipv6_size = 40;
-constexpr std::size_t ethernet_size_max = 18;  // With one tag.
+constexpr std::size_t untagged_size = 14, ethernet_size_max = 18;  // With one tag.
 constexpr std::uint8_t udp_protocol = 17;
 
 template <std::size_t N>
@@ -84,6 +84,36 @@ class template_writer {
 std::uint16_t sum_of(const void* bytes, std::size_t size) noexcept {
   return fold_sum(sum_bytes({static_cast<const std::byte*>(bytes), size}));
 }
+
+/// What a GRE checksum covers, as far as it is the same for all datagrams.
+class covered_bytes {
+ public:
+  /// A UDP datagram and its pseudo header add up to zero: it alone is less than that.
+  static covered_bytes datagram(std::uint32_t pseudo_header_sum) noexcept {
+    covered_bytes made;
+    made.sum_ = 0xffffu - fold_sum(pseudo_header_sum);
+    made.without_pseudo_header_ = true;
+    return made;
+  }
+  void add(const std::byte* bytes, std::size_t size) noexcept { sum_ += sum_of(bytes, size); }
+  /// An IPv6 header without destination and length, which are those of the pseudo header.
+  void add_ipv6(const std::byte* ip) noexcept {
+    add(ip, ipv6_size);
+    without_pseudo_header_ = false;
+  }
+  /// A header whose length is not the datagram's.
+  void add_unknown() noexcept { known_ = false; }
+
+  [[nodiscard]] bool known() const noexcept { return known_; }
+  [[nodiscard]] gre_checksum checksum_at(std::uint8_t offset) const noexcept {
+    return {fold_sum(sum_), offset, without_pseudo_header_};
+  }
+
+ private:
+  std::uint32_t sum_ = 0;
+  bool without_pseudo_header_ = false;
+  bool known_ = true;
+};
 
 void prepend_udp(template_writer& writer, hop& to, const hop_key& key) noexcept {
   writer.prepend(udp_size);
@@ -196,6 +226,9 @@ class hop_maker {
     else
       prepend_ipv6(writer_, made_, key_);
 
+    covered_ = covered_bytes::datagram(made_.sum[hop::udp_pair] - 1);
+    if (!v4) covered_.add_ipv6(made_.header + writer_.offset(0));
+
     packet_ = {key_.family, key_.tos, key_.hop_limit, !key_.needs_identification, {}};
     const std::byte* const innermost = made_.header + writer_.offset(0);
     std::uint32_t index = key_.interface_index;
@@ -212,8 +245,10 @@ class hop_maker {
       if (!device->up()) return divert_reason::egress_down;
       if (level == outer_headers_max) return divert_reason::tunnel_depth;
       const auto& tunnel = std::get<gre::tunnel>(through);
-      if (tunnel.ethernet)
+      if (tunnel.ethernet) {
         if (const auto reason = prepend_ethernet(link, next_hop, {})) return reason;
+        covered_.add(made_.header + writer_.offset(0), untagged_size);
+      }
       if (level > 0) packet_ = gre::as_ip_tunnel_sees(tunnel, packet_, innermost);
       const auto under = underlay_of(state_, link, tunnel, packet_);
       if (const auto* reason = std::get_if<divert_reason>(&under)) return *reason;
@@ -247,6 +282,20 @@ class hop_maker {
     if (v4) made_.place_checksum(pair, writer_.offset(10));
     if (v4) made_.sum[pair] = sum_of(ip, ipv4_size);
     packet_ = outer->packet;
+    return cover_by(tunnel, *outer);
+  }
+
+  /// The headers of a tunnel are the newest. IPv4 headers, and what has a checksum, add up to zero.
+  refusal cover_by(const gre::tunnel& tunnel, const gre::outer_headers& outer) noexcept {
+    const std::size_t gre_at = outer.size - outer.gre_size;
+    covered_.add(made_.header + writer_.offset(gre_at), outer.gre_size);
+    if (tunnel.checksum) {
+      if (!covered_.known()) return divert_reason::tunnel_checksum;
+      made_.gre_checksums[made_.gre_checksum_count++] =
+          covered_.checksum_at(writer_.offset(gre_at + gre::checksum_offset));
+      covered_ = {};
+    }
+    if (tunnel.outer == ip_family::v6) covered_.add_unknown();
     return std::nullopt;
   }
 
@@ -287,6 +336,7 @@ class hop_maker {
   hop made_{};
   template_writer writer_;
   gre::inner_packet packet_;
+  covered_bytes covered_;
   std::ptrdiff_t room_ = 0xffff;  ///< For the payload.
 };
 

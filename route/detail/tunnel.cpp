@@ -74,9 +74,9 @@ std::variant<gre::tunnel, divert_reason> tunnel_of(const netlink::link& link) {
     made.carries_ipv6 = link.kind != "ipip" && admits(IPPROTO_IPV6);
   } else {
     if ((info->output_flags & gre_sequence) != 0) return divert_reason::tunnel_sequence;
-    if ((info->output_flags & gre_checksum) != 0) return divert_reason::tunnel_checksum;
     if ((info->output_flags & gre_copied_bits) != 0) return divert_reason::tunnel;
     if ((info->output_flags & gre_key) != 0) made.key = info->output_key;
+    made.checksum = (info->output_flags & gre_checksum) != 0;
   }
   made.ttl = info->ttl;
   made.tos = info->tos;

@@ -214,7 +214,7 @@ class device_fidelity : public two_hosts {
 
 TEST_F(device_fidelity, gre) {
   std::vector<device_spec> specs;
-  for (const char* key : {"", " key 10", " ikey 1 okey 0x11223344"})
+  for (const char* key : {"", " key 10", " ikey 1 okey 0x11223344", " csum", " key 7 ocsum"})
     for (const char* ttl : {" ttl inherit", " ttl 64", " ttl 7"})
       for (const char* tos : {" tos 0", " tos 0xb8", " tos inherit", " tos 0xb9"})
         specs.push_back({std::string("gre") + key + ttl + tos});
@@ -235,7 +235,7 @@ TEST_F(device_fidelity, gre_without_path_mtu_discovery) {
 
 TEST_F(device_fidelity, ethernet_in_gre) {
   std::vector<device_spec> specs;
-  for (const char* key : {"", " key 7"}) {
+  for (const char* key : {"", " key 7", " csum"}) {
     for (const char* ttl : {" ttl inherit", " ttl 64"})
       for (const char* tos : {" tos 0", " tos inherit", " tos 0x10"})
         specs.push_back({std::string("gretap") + key + ttl + tos});
@@ -265,7 +265,8 @@ TEST_F(device_fidelity, over_ipv6) {
       for (const char* hops : {" hoplimit 0", " hoplimit 33"})
         for (const char* rest : {"", " tclass 0xb8", " tclass inherit", " flowlabel 0x12345"})
           specs.push_back({std::string(kind) + limit + hops + rest});
-  specs.push_back({"ip6gre key 5 encaplimit none"});
+  for (const char* rest : {" key 5 encaplimit none", " csum", " key 5 csum encaplimit none"})
+    specs.push_back({std::string("ip6gre") + rest});
   compare(specs);
 }
 
@@ -336,9 +337,7 @@ TEST_F(device_fidelity, tunnel_that_changes_under_the_stream) {
 
 TEST_F(device_fidelity, what_only_the_kernel_can_build) {
   compare({
-      {"gre csum", true, true, "tunnel_checksum"},
       {"gre encap fou encap-sport 5555 encap-dport 5556", true, true, "tunnel_encapsulation"},
-      {"ip6gre csum", true, true, "tunnel_checksum"},
   });
 }
 
@@ -374,6 +373,9 @@ TEST_F(device_fidelity, tunnel_in_tunnel) {
   specs.push_back({"ip6gre hoplimit 0 tclass inherit", "gre ttl 33 tos 0xb8", true, false});
   specs.push_back({"ip6tnl mode any hoplimit 7", "gre ttl inherit tos inherit", true, false});
   specs.push_back({"sit ttl 64 tos inherit", "ip6gre hoplimit 33", true, false});
+  for (const char* outer : {"gre csum", "gre csum key 5", "ip6gre csum encaplimit none"})
+    for (const char* inner : {"gre", "gre csum", "gre csum key 3"})
+      specs.push_back({outer, inner, true, std::string_view(outer).starts_with("gre")});
 
   std::vector<question> questions;
   std::vector<std::string> names;
@@ -395,6 +397,19 @@ TEST_F(device_fidelity, tunnel_in_tunnel) {
     }
   }
   compare(questions, names, questions.size());
+}
+
+/// The length of the inner tunnel's packet, in an IPv6 header, is under the outer one's checksum.
+TEST_F(device_fidelity, checksum_over_a_tunnel_over_ipv6_is_left_to_the_kernel) {
+  make(1, {"gre csum"});
+  make(2, {"ip6gre hoplimit 33"}, "local fd20:1::1 remote fd20:1::2");
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  capture wire(*b, "b0");
+  ASSERT_TRUE(s.try_send(bytes_of("x"), destination(2, ip_family::v4)));
+  EXPECT_FALSE(wire.next().empty());
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(1u, tx.stats().diverted["tunnel_checksum"]) << summary(tx.stats());
 }
 
 /// The kernel delivers through three, a template holds two.

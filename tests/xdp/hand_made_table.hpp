@@ -27,6 +27,7 @@ struct hop_spec {
   std::optional<std::uint16_t> vlan;
   /// GRE tunnels over IPv4, from the inside out: outer source and destination.
   std::vector<std::pair<ip_address, ip_address>> outer;
+  bool gre_checksums = false;  ///< In all of them.
   ip_address source;
   std::uint8_t ttl = 64;
   egress_slot egress = 1;
@@ -115,11 +116,18 @@ inline void append(bytes& to, const void* from, std::size_t size) {
   }
   unsigned type = v4 ? 0x0800 : 0x86dd;
   for (const auto& [from, remote] : spec.outer) {
-    bytes around = naive_ipv4(from, remote, 255, 47, static_cast<unsigned>(ip.size()) + 24);
-    append16(around, 0);
-    append16(around, type);
-    append(around, ip.data(), ip.size());
-    ip = std::move(around);
+    bytes gre;
+    append16(gre, spec.gre_checksums ? 0x8000 : 0);
+    append16(gre, type);
+    if (spec.gre_checksums) gre.resize(8);
+    append(gre, ip.data(), ip.size());
+    if (spec.gre_checksums) {
+      const std::uint16_t covered = naive_checksum(gre);
+      gre[4] = static_cast<std::uint8_t>(covered >> 8);
+      gre[5] = static_cast<std::uint8_t>(covered);
+    }
+    ip = naive_ipv4(from, remote, 255, 47, static_cast<unsigned>(gre.size()) + 20);
+    append(ip, gre.data(), gre.size());
     type = 0x0800;
   }
   append16(frame, type);
@@ -162,13 +170,24 @@ inline void append(bytes& to, const void* from, std::size_t size) {
   }
   h.sum[hop::udp_pair] =
       sum_of(ip - start + (v4 ? 12 : 8), v4 ? 4 : 16) + be16::from_host(17).raw + 1;
+  const std::size_t tunnel_size = spec.gre_checksums ? 28 : 24;
   for (std::size_t i = 0; i < spec.outer.size(); ++i) {
-    const std::size_t outer = ip - 24 * (i + 1);
+    const std::size_t outer = ip - tunnel_size * (i + 1);
+    if (spec.gre_checksums) {
+      std::uint16_t covered;
+      std::memcpy(&covered, frame.data() + outer + 24 - start, sizeof covered);
+      // It is of a datagram of 8 bytes to the zero address.
+      const bool inner_v4 = v4 && i == 0;
+      const std::uint32_t length = inner_v4 ? be16::from_host(8).raw : 0u;
+      h.gre_checksums[h.gre_checksum_count++] = {0xffffu - covered + length,
+                                                 static_cast<std::uint8_t>(outer + 24), inner_v4};
+      clear(outer + 24 - start, 2);
+    }
     clear(outer + 2 - start, 2);
     clear(outer + 10 - start, 2);
     const std::size_t pair = hop::outer_pair + i;
     h.sum[pair] = sum_of(outer - start, 20);
-    h.length_base[pair] = static_cast<std::uint16_t>(24 * (i + 1) + ip_size + 8);
+    h.length_base[pair] = static_cast<std::uint16_t>(tunnel_size * (i + 1) + ip_size + 8);
     h.place_length(pair, outer + 2);
     h.place_checksum(pair, outer + 10);
   }

@@ -72,15 +72,16 @@ constexpr int kicks_per_batch = 4;
   return table.hash_v4(cls.source_v4, destination, request.source_port, request.destination_port);
 }
 
-/// Of a hop: its egress, and in the lower half how long a payload may be.
+/// Of a hop, from the top: whether there are GRE checksums, its egress, how long a payload may be.
 [[nodiscard, gnu::always_inline]] inline std::uint32_t terms_of(const hop& via) noexcept {
   static_assert(offsetof(hop, egress) == offsetof(hop, max_payload) + 2 &&
+                offsetof(hop, gre_checksum_count) == offsetof(hop, max_payload) + 3 &&
                 std::endian::native == std::endian::little);
   return load<std::uint32_t>(&via.max_payload);
 }
 
-/// Writes the headers of a batch and says where each frame begins and ends. Returns whether all of
-/// it goes to the egress of the first, and none is too long.
+/// Writes the headers of a batch and says where each frame begins and ends. Returns whether that is
+/// all: they go to the egress of the first, none is too long, none has a GRE checksum.
 [[nodiscard]] bool prepare(const frame_memory& memory, const tx_request* requests,
                            const hop* const* hops, std::uint32_t size,
                            tx_descriptor* descriptors) noexcept {
@@ -369,8 +370,10 @@ void tx_engine::submit_or_divert(const tx_request& request, const hop& via,
   COWIRE_DEBUG_ASSERT(via.egress < max_egress_slots);
   tx_port* const port = active_->port_of_slot[via.egress];
   const bool too_long = request.length > via.max_payload;
-  if (port != nullptr && !too_long) [[likely]]
+  if (port != nullptr && !too_long) [[likely]] {
+    write_gre_checksums(memory_.payload(request.frame), via, request);
     return port->submit(request, descriptor);
+  }
   divert(request, via.egress == divert_slot ? via.reason
                   : too_long                ? divert_reason::exceeds_mtu
                                             : divert_reason::no_egress_socket);
