@@ -23,7 +23,7 @@ namespace {
 
 constexpr std::uint16_t ethertype_ipv4 = 0x0800, ethertype_ipv6 = 0x86dd;
 constexpr std::size_t udp_size = 8, ipv4_size = 20, ipv6_size = 40;
-constexpr std::size_t untagged_size = 14, ethernet_size_max = 18;  // With one tag.
+constexpr std::size_t ethernet_size = 14, tag_size = 4;
 constexpr std::uint8_t udp_protocol = 17;
 
 template <std::size_t N>
@@ -247,7 +247,7 @@ class hop_maker {
       const auto& tunnel = std::get<gre::tunnel>(through);
       if (tunnel.ethernet) {
         if (const auto reason = prepend_ethernet(link, next_hop, {})) return reason;
-        covered_.add(made_.header + writer_.offset(0), untagged_size);
+        covered_.add(made_.header + writer_.offset(0), ethernet_size);
       }
       if (level > 0) packet_ = gre::as_ip_tunnel_sees(tunnel, packet_, innermost);
       const auto under = underlay_of(state_, link, tunnel, packet_);
@@ -303,7 +303,7 @@ class hop_maker {
                            const std::optional<netlink::vlan_info>& tag) {
     const auto mac = next_hop ? resolved_mac(state_, link.index, *next_hop) : std::nullopt;
     if (!mac) return divert_reason::neighbour_unresolved;
-    if (!writer_.fits(ethernet_size_max)) return divert_reason::tunnel_depth;
+    if (!writer_.fits(ethernet_size + (tag ? tag_size : 0))) return divert_reason::tunnel_depth;
     writer_.prepend16(packet_.family == ip_family::v4 ? ethertype_ipv4 : ethertype_ipv6);
     if (tag) {
       writer_.prepend16(tag->id);
