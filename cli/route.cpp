@@ -152,8 +152,9 @@ int run_route_show(const std::string& table, bool as_json) {
       if (!all && id != wanted) continue;
       for (const auto& [prefix, entries] : prefixes)
         for (const auto& entry : entries) {
-          auto shown = route_json(entry.route, all);
-          shown["cowire"] = service_of(kernel, entry.route);
+          const netlink::route route = entry.route_to(prefix);
+          auto shown = route_json(route, all);
+          shown["cowire"] = service_of(kernel, route);
           if (audited < audited_max && shown["cowire"]["fast"] == true)
             if (const auto audit = audit_of(kernel, socket, prefix)) {
               shown["cowire"]["audit"] = *audit;

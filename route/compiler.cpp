@@ -289,7 +289,7 @@ compiler::implementation::implementation(const mirror& state, epoch_domain& epoc
       hops_(std::make_shared<detail::hop_store>(options_.hop_capacity)) {
   hops_->set_builder([this](const detail::hop_key& key) { return build(key); });
   for (const ip_family family : families)
-    of(family).situations.set_effect_of([this, family](const std::vector<route_entry>& entries) {
+    of(family).situations.set_effect_of([this, family](const route_entries::list& entries) {
       return individual_decider_.effect_of(family, entries, any_output_interface_);
     });
 }
@@ -415,8 +415,8 @@ detail::leaf_id compiler::implementation::leaf_at(const ip_prefix& prefix) {
   for (const std::uint32_t id : family.reachable) {
     const route_table* table = state_.find_table(prefix.family(), id);
     if (table == nullptr) continue;
-    const auto found = table->find(prefix);
-    if (found != table->end()) parts.push_back({id, family.situations.shape_of(found->second)});
+    if (const route_entries* const found = table->find(prefix))
+      parts.push_back({id, family.situations.shape_of(*found)});
   }
   return family.situations.leaf_of(has_context(prefix) ? &prefix : nullptr, std::move(parts));
 }

@@ -20,9 +20,6 @@ constexpr std::size_t slot(object_kind kind) noexcept { return static_cast<std::
 
 constexpr std::uint32_t lower_up = 0x10000;  // IFF_LOWER_UP, missing in linux/if.h beside net/if.h.
 
-/// Bytes: more than glibc keeps in bins of one size each.
-constexpr std::size_t merging_allocation = 2048;
-
 bool is_reject(std::uint8_t type) noexcept {
   return type == RTN_BLACKHOLE || type == RTN_UNREACHABLE || type == RTN_PROHIBIT ||
          type == RTN_THROW;
@@ -71,6 +68,14 @@ std::string cached_attributes(const netlink::route& route) {
   else if (route.preferred_source)
     key += "/source " + route.preferred_source->to_string();
   return key;
+}
+
+/// As entries keep it: for every prefix that has it.
+netlink::route described(const netlink::route& route) {
+  netlink::route kept = route;
+  kept.placement = {};
+  kept.destination = ip_prefix::all(route.destination.family());
+  return kept;
 }
 
 /// netif_oper_up(): an IPv6 route over a device that came up stays dead until then.
@@ -327,23 +332,50 @@ void mirror::remove_device(std::uint32_t index, mirror_changes& changes) {
   changes.refresh_advised = true;
 }
 
+template <class Edit>
+void mirror::edit_routes(ip_family family, Edit&& edit, mirror_changes& changes) {
+  struct outcome {
+    route_entries before, after;
+    bool changed = false;
+  };
+  std::unordered_map<const void*, outcome> outcomes;  // Holds the lists: identities stay theirs.
+  const auto outcome_of = [&](const route_entries& entries) -> const outcome& {
+    const auto [found, fresh] = outcomes.try_emplace(entries.identity());
+    outcome& one = found->second;
+    if (!fresh) return one;
+    route_entries::list next = entries.get();
+    one.before = entries;
+    one.changed = edit(next);
+    if (one.changed) set_entries(one.after, std::move(next));
+    return one;
+  };
+  std::size_t count = route_count_;
+  for (auto& [id, table] : tables_[slot(family)]) {
+    bool any_empty = false;
+    table.items_.for_each([&](route_table::value_type& item) {
+      const outcome& one = outcome_of(item.second);
+      if (!one.changed) return;
+      for (const route_entry& entry : one.after) count_nexthop_user(entry.route, 1, changes);
+      for (const route_entry& entry : one.before) count_nexthop_user(entry.route, -1, changes);
+      count = count + one.after.size() - one.before.size();
+      item.second.list_ = one.after.list_;
+      any_empty |= item.second.empty();
+      changes.routes.push_back({id, item.first});
+    });
+    if (any_empty)
+      table.items_.erase_if([](const auto& item) { return item.second.empty(); });
+  }
+  route_count_ = count;
+}
+
 template <class Predicate>
 void mirror::remove_routes_if(ip_family family, Predicate&& gone, mirror_changes& changes) {
-  for (auto& [id, table] : tables_[slot(family)]) {
-    for (auto at = table.begin(); at != table.end();) {
-      std::erase_if(at->second, [&](route_entry& entry) {
-        if (!gone(entry)) return false;
-        note_route(entry.route, changes);
-        count_nexthop_user(entry.route, -1, changes);
-        --route_count_;
-        return true;
-      });
-      at = at->second.empty() ? table.erase(at) : std::next(at);
-    }
-  }
+  const auto edit = [&](route_entries::list& entries) { return std::erase_if(entries, gone) > 0; };
+  edit_routes(family, edit, changes);
 }
 
 void mirror::purge_routes_v4(std::uint32_t index, loss how, mirror_changes& changes) {
+  bool touched = false;
   const auto gone = [&](route_entry& entry) {
     netlink::route& route = entry.route;
     if (route.nexthop_id != 0 || route.next_hops.empty())
@@ -353,7 +385,7 @@ void mirror::purge_routes_v4(std::uint32_t index, loss how, mirror_changes& chan
       // Local routes (scope host) outlive an interface that is only down.
       return how != loss::admin_down || route.scope != RT_SCOPE_HOST;
     }
-    bool touched = false, all_dead = true;
+    bool all_dead = true;
     for (netlink::next_hop& hop : route.next_hops) {
       if (hop.index == index) {
         if (how == loss::unregistered) return true;
@@ -362,21 +394,23 @@ void mirror::purge_routes_v4(std::uint32_t index, loss how, mirror_changes& chan
       }
       all_dead &= (hop.flags & RTNH_F_DEAD) != 0;
     }
-    if (all_dead) return true;
-    if (touched) note_route(route, changes);
-    return false;
+    return all_dead;
   };
-  remove_routes_if(ip_family::v4, gone, changes);
+  const auto edit = [&](route_entries::list& entries) {
+    touched = false;
+    return std::erase_if(entries, gone) > 0 || touched;
+  };
+  edit_routes(ip_family::v4, edit, changes);
 }
 
 void mirror::purge_routes_v6(std::uint32_t index, loss how, mirror_changes& changes) {
+  bool touched = false;
   const auto gone = [&](route_entry& entry) {
     netlink::route& route = entry.route;
     if (route.nexthop_id != 0 || route.next_hops.empty()) return false;
     if (route.next_hops.size() == 1) return route.next_hops.front().index == index;
-    bool touched = false;
     if (how == loss::unregistered) {
-      touched =
+      touched |=
           std::erase_if(route.next_hops, [&](const auto& hop) { return hop.index == index; }) > 0;
     } else {
       for (netlink::next_hop& hop : route.next_hops) {
@@ -385,25 +419,29 @@ void mirror::purge_routes_v6(std::uint32_t index, loss how, mirror_changes& chan
         hop.flags |= RTNH_F_DEAD;
       }
     }
-    if (std::ranges::all_of(route.next_hops,
-                            [](const auto& hop) { return (hop.flags & RTNH_F_DEAD) != 0; }))
-      return true;
-    if (touched) note_route(route, changes);
-    return false;
+    return std::ranges::all_of(route.next_hops,
+                               [](const auto& hop) { return (hop.flags & RTNH_F_DEAD) != 0; });
   };
-  remove_routes_if(ip_family::v6, gone, changes);
+  const auto edit = [&](route_entries::list& entries) {
+    touched = false;
+    return std::erase_if(entries, gone) > 0 || touched;
+  };
+  edit_routes(ip_family::v6, edit, changes);
 }
 
 void mirror::revive(std::uint32_t index, ip_family family, mirror_changes& changes) {
   if (dead_hops_[slot(family)].erase(index) == 0) return;
-  for (auto& [id, table] : tables_[slot(family)])
-    for (auto& [prefix, entries] : table)
-      for (route_entry& entry : entries)
-        for (netlink::next_hop& hop : entry.route.next_hops)
-          if (hop.index == index && (hop.flags & RTNH_F_DEAD) != 0) {
-            hop.flags &= ~static_cast<std::uint32_t>(RTNH_F_DEAD);
-            note_route(entry.route, changes);
-          }
+  const auto edit = [&](route_entries::list& entries) {
+    bool revived = false;
+    for (route_entry& entry : entries)
+      for (netlink::next_hop& hop : entry.route.next_hops)
+        if (hop.index == index && (hop.flags & RTNH_F_DEAD) != 0) {
+          hop.flags &= ~static_cast<std::uint32_t>(RTNH_F_DEAD);
+          revived = true;
+        }
+    return revived;
+  };
+  edit_routes(family, edit, changes);
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -445,13 +483,16 @@ void mirror::apply_one(const netlink::address& message, mirror_changes& changes)
     decisions = true;
     if (family == ip_family::v6) {
       // The kernel strips the address from routes that prefer it, without a word.
-      for (auto& [id, table] : tables_[slot(family)])
-        for (auto& [prefix, entries] : table)
-          for (route_entry& entry : entries)
-            if (entry.route.preferred_source == message.local && on.up()) {
-              entry.route.preferred_source.reset();
-              note_route(entry.route, changes);
-            }
+      const auto strip = [&](route_entries::list& entries) {
+        bool stripped = false;
+        for (route_entry& entry : entries) {
+          if (entry.route.preferred_source != message.local || !on.up()) continue;
+          entry.route.preferred_source.reset();
+          stripped = true;
+        }
+        return stripped;
+      };
+      edit_routes(family, strip, changes);
       return;
     }
     on.renumbered = true;
@@ -482,13 +523,6 @@ void mirror::apply_one(const netlink::address& message, mirror_changes& changes)
 // ----------------------------------------------------------------------------------------------
 // routes
 
-void mirror::note_route(const netlink::route& route, mirror_changes& changes) {
-  for (const netlink::next_hop& hop : route.next_hops)
-    if ((hop.flags & RTNH_F_DEAD) != 0)
-      dead_hops_[slot(route.destination.family())].insert(hop.index);
-  changes.routes.push_back({route.table, route.destination});
-}
-
 /// Another kind of route over an object, or one kind less, may change what all of them mean.
 void mirror::count_nexthop_user(const netlink::route& route, int step, mirror_changes& changes) {
   if (route.nexthop_id == 0) return;
@@ -514,14 +548,17 @@ void mirror::update_flags(netlink::route& route) const {
   }
 }
 
-route_entry mirror::make_entry(const netlink::route& route) const {
+route_entry mirror::describe_entry(const netlink::route& route) const {
   route_entry entry;
-  entry.route = route;
-  entry.route.placement = {};
+  entry.route = described(route);
   update_flags(entry.route);
-  entry.generation = generations_[slot(object_kind::route)];
   if (route.expires_s)
     entry.expires = std::chrono::steady_clock::now() + std::chrono::seconds(*route.expires_s);
+  return entry;
+}
+
+route_entry mirror::make_entry(const netlink::route& route) const {
+  route_entry entry = describe_entry(route);
   if (route.destination.family() == ip_family::v6 || route.nexthop_id != 0) return entry;
   for (const netlink::next_hop& hop : route.next_hops) {
     if (!hop.gateway || hop.gateway->is_v6() || (hop.flags & RTNH_F_ONLINK) != 0) continue;
@@ -532,22 +569,25 @@ route_entry mirror::make_entry(const netlink::route& route) const {
   return entry;
 }
 
-/// The kernel said again what we have; true if something that matters differs.
-bool mirror::refresh_entry(route_entry& entry, const netlink::route& route,
+/// The kernel said again what we have.
+void mirror::refresh_entry(route_entries& at, std::size_t index, const netlink::route& route,
                            mirror_changes& changes) {
-  entry.generation = generations_[slot(object_kind::route)];
-  if (route.expires_s)
-    entry.expires = std::chrono::steady_clock::now() + std::chrono::seconds(*route.expires_s);
-  netlink::route next = route;
-  next.placement = {};
-  update_flags(next);
-  netlink::route before = entry.route;
-  before.expires_s = next.expires_s;
-  if (before == next) return false;
-  count_nexthop_user(entry.route, -1, changes);
-  entry.route = std::move(next);
-  count_nexthop_user(entry.route, 1, changes);
-  return true;
+  const route_entry& entry = at.get()[index];
+  mark_named(at, route, &entry);
+  route_entry next = describe_entry(route);
+  next.gateway = entry.gateway;
+  next.mixed_siblings = entry.mixed_siblings;
+  if (!next.expires) next.expires = entry.expires;
+  const auto expires_s = std::exchange(next.route.expires_s, entry.route.expires_s);
+  const bool same = next.route == entry.route;
+  if (same && next.expires == entry.expires) return;
+  next.route.expires_s = expires_s;
+  if (!same) {
+    count_nexthop_user(next.route, 1, changes);
+    count_nexthop_user(entry.route, -1, changes);
+    changes.routes.push_back({route.table, route.destination});
+  }
+  replace_entry(at, index, std::move(next));
 }
 
 void mirror::apply_one(const netlink::route& message, mirror_changes& changes) {
@@ -560,14 +600,66 @@ void mirror::apply_one(const netlink::route& message, mirror_changes& changes) {
     add_route_v6(message, changes);
 }
 
-std::vector<route_entry>& mirror::entries_at(const netlink::route& route) {
-  route_table& table = tables_[slot(route.destination.family())][route.table];
-  // A dump is nearly in order: most of it belongs at the end.
-  return table.try_emplace(table.end(), route.destination)->second;
+route_entries& mirror::entries_at(const netlink::route& route) {
+  return tables_[slot(route.destination.family())][route.table].items_.insert(route.destination)
+      .second;
+}
+
+void mirror::set_entries(route_entries& at, route_entries::list&& next) {
+  for (const route_entry& entry : next)
+    for (const netlink::next_hop& hop : entry.route.next_hops)
+      if ((hop.flags & RTNH_F_DEAD) != 0)
+        dead_hops_[slot(entry.route.destination.family())].insert(hop.index);
+  route_count_ += next.size() - at.size();
+  at.list_ = pool_.intern(std::move(next)).list_;
+}
+
+void mirror::replace_entry(route_entries& at, std::size_t index, route_entry&& next) {
+  route_entries::list entries = at.get();
+  entries[index] = std::move(next);
+  set_entries(at, std::move(entries));
+}
+
+/// A message has named `known`, an entry at the prefix of `route`, or (null) one that comes now.
+/// The others there are swept unless they are named, too.
+void mirror::mark_named(route_entries& at, const netlink::route& route, const route_entry* known) {
+  const std::uint32_t now = generations_[slot(object_kind::route)];
+  const bool first = std::exchange(at.generation_, now) != now;
+  if (!refreshing_routes_ || (!first && unnamed_routes_.empty())) return;
+  const std::pair where(route.table, route.destination);
+  if (first) {
+    for (const route_entry& entry : at)
+      if (&entry != known) unnamed_routes_[where].push_back(entry);
+    return;
+  }
+  const auto found = unnamed_routes_.find(where);
+  if (known != nullptr && found != unnamed_routes_.end())
+    std::erase_if(found->second,
+                  [&](const auto& entry) { return same_route(entry.route, known->route); });
+}
+
+void mirror::sweep_routes(mirror_changes& changes) {
+  const std::uint32_t now = generations_[slot(object_kind::route)];
+  refreshing_routes_ = false;
+  for (auto& tables : tables_)
+    for (auto& [id, table] : tables) {
+      bool any_gone = false;
+      table.items_.for_each([&](route_table::value_type& item) {
+        if (item.second.generation_ == now) return;
+        any_gone = true;
+        for (const route_entry& entry : item.second) count_nexthop_user(entry.route, -1, changes);
+        set_entries(item.second, {});
+        changes.routes.push_back({id, item.first});
+      });
+      if (any_gone) table.items_.erase_if([](const auto& item) { return item.second.empty(); });
+    }
+  for (const auto& [where, entries] : std::exchange(unnamed_routes_, {}))
+    for (const route_entry& entry : entries) remove_exactly(entry.route_to(where.second), changes);
 }
 
 void mirror::add_route_v4(const netlink::route& route, mirror_changes& changes) {
-  auto& entries = entries_at(route);
+  route_entries& at = entries_at(route);
+  const route_entries::list& entries = at.get();
   const auto before = [](const route_entry& entry, const netlink::route& other) {
     return entry.route.tos != other.tos ? entry.route.tos > other.tos
                                         : entry.route.priority < other.priority;
@@ -581,26 +673,35 @@ void mirror::add_route_v4(const netlink::route& route, mirror_changes& changes) 
   const auto known =
       std::find_if(first, last, [&](const auto& entry) { return same_route(entry.route, route); });
   if (known != last) {
-    if (refresh_entry(*known, route, changes)) note_route(route, changes);
+    refresh_entry(at, static_cast<std::size_t>(known - entries.begin()), route, changes);
     return;
   }
-  route_entry entry = make_entry(route);
+  const bool replaces = route.placement.replace && first != last;
+  const bool prepends =
+      route.placement.create && !route.placement.exclusive && !route.placement.append;
+  insert_entry(at, replaces || prepends ? first : last, replaces, route, changes);
+}
+
+/// In front of `place`, or instead of it.
+void mirror::insert_entry(route_entries& at, route_entries::list::const_iterator place,
+                          bool replaces, const netlink::route& route, mirror_changes& changes) {
+  mark_named(at, route, replaces ? &*place : nullptr);
   count_nexthop_user(route, 1, changes);
-  if (route.placement.replace && first != last) {
-    count_nexthop_user(first->route, -1, changes);
-    *first = std::move(entry);
-  } else {
-    const bool prepend =
-        route.placement.create && !route.placement.exclusive && !route.placement.append;
-    entries.insert(prepend ? first : last, std::move(entry));
-    ++route_count_;
-  }
-  note_route(route, changes);
+  if (replaces) count_nexthop_user(place->route, -1, changes);
+  const route_entries::list& entries = at.get();
+  route_entries::list next;
+  next.reserve(entries.size() + 1);
+  next.insert(next.end(), entries.begin(), place);
+  next.push_back(make_entry(route));
+  next.insert(next.end(), place + (replaces ? 1 : 0), entries.end());
+  set_entries(at, std::move(next));
+  changes.routes.push_back({route.table, route.destination});
 }
 
 void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) {
   if (route.expires_s == 0u) return;  // Expired and not collected yet: no longer used.
-  auto& entries = entries_at(route);
+  route_entries& at = entries_at(route);
+  const route_entries::list& entries = at.get();
   const auto first = std::ranges::lower_bound(
       entries, route.priority, {}, [](const route_entry& entry) { return entry.route.priority; });
   auto last = first;
@@ -609,89 +710,107 @@ void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) 
   const auto known =
       std::find_if(first, last, [&](const auto& entry) { return same_route(entry.route, route); });
   if (known != last) {
-    if (refresh_entry(*known, route, changes)) note_route(route, changes);
+    refresh_entry(at, static_cast<std::size_t>(known - entries.begin()), route, changes);
     return;
   }
   const bool capable = multipath_capable(route);
   const auto sibling = std::find_if(first, last, [&](const route_entry& entry) {
     return entry.route.source == route.source && multipath_capable(entry.route) == capable;
   });
-  note_route(route, changes);
   if (capable && sibling != last && !route.placement.replace) {
-    // The set has grown (or, in a re-dump, is seen anew). A notification may list the newcomer
-    // first; the kernel's own list has it last.
-    netlink::route next = sibling->route;
-    if (!same_attributes(next, route)) sibling->mixed_siblings = true;
-    const auto listed = [](const std::vector<netlink::next_hop>& hops,
-                           const netlink::next_hop& hop) {
-      return std::ranges::any_of(hops, [&](const auto& other) {
-        return other.index == hop.index && other.gateway == hop.gateway;
-      });
-    };
-    netlink::route current = route;
-    update_flags(current);
-    if (origin_ == message_origin::dump) {
-      next.next_hops = std::move(current.next_hops);
-    } else {
-      const std::size_t before = next.next_hops.size();
-      const bool newcomer_first = !listed(next.next_hops, route.next_hops.front());
-      for (const netlink::next_hop& hop : current.next_hops)
-        if (!listed(next.next_hops, hop)) next.next_hops.push_back(hop);
-      // Only a single newcomer stands first and shows its own attributes; several hide theirs.
-      const std::size_t fresh = next.next_hops.size() - before;
-      if (fresh > 1 || (fresh == 1 && !newcomer_first)) sibling->mixed_siblings = true;
-    }
-    sibling->route = std::move(next);
-    sibling->generation = generations_[slot(object_kind::route)];
+    add_sibling(at, static_cast<std::size_t>(sibling - entries.begin()), route);
+    changes.routes.push_back({route.table, route.destination});
     return;
   }
-  route_entry entry = make_entry(route);
-  count_nexthop_user(route, 1, changes);
   const auto same_source = std::find_if(
       first, last, [&](const route_entry& other) { return other.route.source == route.source; });
-  if (route.placement.replace && same_source != last) {
-    route_entry& victim = sibling != last ? *sibling : *same_source;
-    count_nexthop_user(victim.route, -1, changes);
-    victim = std::move(entry);
+  const bool replaces = route.placement.replace && same_source != last;
+  const auto victim = sibling != last ? sibling : same_source;
+  insert_entry(at, replaces ? victim : last, replaces, route, changes);
+}
+
+/// The set of siblings has grown (or, in a re-dump, is seen anew). A notification may list the
+/// newcomer first; the kernel's own list has it last.
+void mirror::add_sibling(route_entries& at, std::size_t index, const netlink::route& route) {
+  const route_entry& known = at.get()[index];
+  mark_named(at, route, &known);
+  route_entry grown = known;
+  auto& hops = grown.route.next_hops;
+  if (!same_attributes(known.route, route)) grown.mixed_siblings = true;
+  const auto listed = [&](const netlink::next_hop& hop) {
+    return std::ranges::any_of(hops, [&](const auto& other) {
+      return other.index == hop.index && other.gateway == hop.gateway;
+    });
+  };
+  netlink::route current = route;
+  update_flags(current);
+  if (origin_ == message_origin::dump) {
+    hops = std::move(current.next_hops);
   } else {
-    entries.insert(last, std::move(entry));
-    ++route_count_;
+    const std::size_t before = hops.size();
+    const bool newcomer_first = !listed(route.next_hops.front());
+    for (const netlink::next_hop& hop : current.next_hops)
+      if (!listed(hop)) hops.push_back(hop);
+    // Only a single newcomer stands first and shows its own attributes; several hide theirs.
+    const std::size_t fresh = hops.size() - before;
+    if (fresh > 1 || (fresh == 1 && !newcomer_first)) grown.mixed_siblings = true;
   }
+  replace_entry(at, index, std::move(grown));
+}
+
+/// Whether there was an entry that is the same alias.
+bool mirror::remove_exactly(const netlink::route& route, mirror_changes& changes) {
+  route_table& table = tables_[slot(route.destination.family())][route.table];
+  auto* const item = table.items_.find(route.destination);
+  if (item == nullptr) return false;
+  const route_entries::list& entries = item->second.get();
+  const auto exact = std::ranges::find_if(
+      entries, [&](const auto& entry) { return same_route(entry.route, route); });
+  if (exact == entries.end()) return false;
+  count_nexthop_user(exact->route, -1, changes);
+  route_entries::list next(entries.begin(), exact);
+  next.insert(next.end(), exact + 1, entries.end());
+  change_entries(table, *item, std::move(next), changes);
+  return true;
+}
+
+/// A notification of IPv6 siblings names those that are gone.
+void mirror::remove_siblings(const netlink::route& route, mirror_changes& changes) {
+  route_table& table = tables_[slot(ip_family::v6)][route.table];
+  auto* const item = table.items_.find(route.destination);
+  if (item == nullptr) return;
+  route_entries::list next = item->second.get();
+  std::size_t removed = 0;
+  for (route_entry& entry : next) {
+    if (removed > 0 || entry.route.priority != route.priority ||
+        entry.route.source != route.source)
+      continue;
+    removed = std::erase_if(entry.route.next_hops, [&](const netlink::next_hop& hop) {
+      return std::ranges::any_of(route.next_hops, [&](const auto& other) {
+        return other.index == hop.index && other.gateway == hop.gateway;
+      });
+    });
+  }
+  if (removed == 0) return;
+  std::erase_if(next, [](const auto& entry) {
+    return entry.route.next_hops.empty() && entry.route.nexthop_id == 0 &&
+           !is_reject(entry.route.type);
+  });
+  change_entries(table, *item, std::move(next), changes);
+}
+
+void mirror::change_entries(route_table& table, route_table::value_type& item,
+                            route_entries::list&& next, mirror_changes& changes) {
+  changes.routes.push_back({item.second.front().route.table, item.first});
+  set_entries(item.second, std::move(next));
+  if (item.second.empty()) table.items_.erase(ip_prefix(item.first));
 }
 
 void mirror::remove_route(const netlink::route& route, mirror_changes& changes) {
-  const ip_family family = route.destination.family();
-  const auto table = tables_[slot(family)].find(route.table);
-  if (table == tables_[slot(family)].end()) return;
-  const auto at = table->second.find(route.destination);
-  if (at == table->second.end()) return;
-  auto& entries = at->second;
-  const auto exact = std::ranges::find_if(
-      entries, [&](const auto& entry) { return same_route(entry.route, route); });
-  if (exact != entries.end()) {
-    count_nexthop_user(exact->route, -1, changes);
-    entries.erase(exact);
-    --route_count_;
-    note_route(route, changes);
-  } else if (family == ip_family::v6 && route.nexthop_id == 0) {
-    for (route_entry& entry : entries) {
-      if (entry.route.priority != route.priority || entry.route.source != route.source) continue;
-      const auto removed = std::erase_if(entry.route.next_hops, [&](const netlink::next_hop& hop) {
-        return std::ranges::any_of(route.next_hops, [&](const auto& other) {
-          return other.index == hop.index && other.gateway == hop.gateway;
-        });
-      });
-      if (removed > 0) {
-        note_route(route, changes);
-        break;
-      }
-    }
-    route_count_ -= std::erase_if(entries, [](const auto& entry) {
-      return entry.route.next_hops.empty() && entry.route.nexthop_id == 0 &&
-             !is_reject(entry.route.type);
-    });
-  }
-  if (entries.empty()) table->second.erase(at);
+  if (!tables_[slot(route.destination.family())].contains(route.table)) return;
+  if (remove_exactly(route, changes)) return;
+  if (route.destination.family() == ip_family::v6 && route.nexthop_id == 0)
+    remove_siblings(route, changes);
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -840,9 +959,8 @@ void mirror::expire(std::chrono::steady_clock::time_point now, mirror_changes& c
     changes.path_mtus.push_back(item.first);
     return true;
   });
-  remove_routes_if(
-      ip_family::v6,
-      [&](const route_entry& entry) { return entry.expires && *entry.expires <= now; }, changes);
+  const auto gone = [&](const route_entry& entry) { return entry.expires && *entry.expires <= now; };
+  if (pool_.any_of(gone)) remove_routes_if(ip_family::v6, gone, changes);
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -851,6 +969,9 @@ void mirror::expire(std::chrono::steady_clock::time_point now, mirror_changes& c
 void mirror::begin_refresh(object_kind kind) {
   ++generations_[slot(kind)];
   if (kind == object_kind::address) refreshing_addresses_ = true;
+  if (kind != object_kind::route) return;
+  refreshing_routes_ = true;
+  unnamed_routes_.clear();
 }
 
 void mirror::end_refresh(object_kind kind, mirror_changes& changes) {
@@ -860,12 +981,9 @@ void mirror::end_refresh(object_kind kind, mirror_changes& changes) {
       for (const std::uint32_t index : keys_of_generation_other_than(devices_, now))
         remove_device(index, changes);
       break;
-    case object_kind::route: {
-      const auto gone = [&](const route_entry& entry) { return entry.generation != now; };
-      remove_routes_if(ip_family::v4, gone, changes);
-      remove_routes_if(ip_family::v6, gone, changes);
+    case object_kind::route:
+      sweep_routes(changes);
       break;
-    }
     case object_kind::nexthop:
       for (const std::uint32_t id : keys_of_generation_other_than(nexthops_, now))
         remove_nexthop(id, changes);
@@ -962,13 +1080,11 @@ void mirror::forget(object_kind kind, std::optional<ip_family> family) {
 }
 
 bool mirror::dismantle(std::size_t count) noexcept {
-  // glibc merges what was freed in small pieces at the next allocation that is not small, which
-  // would take long after a million of them. Let it do so now, a few at a time.
-  ::operator delete(::operator new(merging_allocation));
   for (auto& tables : tables_)
     for (auto& [id, table] : tables) {
-      // From the end: the allocator gives memory back bit by bit then.
-      for (; count > 0 && !table.empty(); --count) table.erase(std::prev(table.end()));
+      const std::size_t here = std::min(count, table.size());
+      table.items_.drop_back(here);  // From the end: nothing is moved.
+      count -= here;
       if (!table.empty()) return true;
     }
   for (; count > 0 && !neighbours_.empty(); --count) neighbours_.erase(neighbours_.begin());

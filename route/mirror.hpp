@@ -19,6 +19,7 @@
 #include <cowire/base/address.hpp>
 #include <cowire/netlink/message.hpp>
 #include <cowire/netlink/request.hpp>
+#include <cowire/route/route_table.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -58,27 +59,6 @@ struct mirror_settings {
   std::uint32_t kernel_version = 6018;  ///< major * 1000 + minor: a few choices differ by version
   friend bool operator==(const mirror_settings&, const mirror_settings&) = default;
 };
-
-/// One route of a table: an alias in IPv4, an entry or a whole set of siblings in IPv6.
-struct route_entry {
-  /// As the kernel described it; flags of its next hops are kept current by derivation.
-  netlink::route route;
-  /// A gateway that was this host's own address when the route was made is not used (the route
-  /// behaves as on-link) and stays so; a dump does not tell which it was.
-  enum class gateway_use : std::uint8_t {
-    forward,
-    on_link,
-    unknown
-  } gateway = gateway_use::forward;
-  /// IPv6 siblings whose source, metrics or preference no message attributes to a member.
-  bool mixed_siblings = false;
-  std::optional<std::chrono::steady_clock::time_point> expires;
-  std::uint32_t generation = 0;  ///< Of the last message that named it: mark and sweep.
-};
-
-/// What a table holds: prefix -> entries in kernel order (IPv4: TOS descending, metric, insertion;
-/// IPv6: metric, insertion).
-using route_table = std::map<ip_prefix, std::vector<route_entry>>;
 
 struct neighbour_key {
   std::uint32_t index = 0;  ///< ifindex.
@@ -261,13 +241,29 @@ class mirror {
   void add_route_v4(const netlink::route& route, mirror_changes& changes);
   void add_route_v6(const netlink::route& route, mirror_changes& changes);
   void update_flags(netlink::route& route) const;
-  [[nodiscard]] std::vector<route_entry>& entries_at(const netlink::route& route);
-  bool refresh_entry(route_entry& entry, const netlink::route& route, mirror_changes& changes);
+  [[nodiscard]] route_entries& entries_at(const netlink::route& route);
+  void set_entries(route_entries& at, route_entries::list&& next);
+  void replace_entry(route_entries& at, std::size_t index, route_entry&& next);
+  void refresh_entry(route_entries& at, std::size_t index, const netlink::route& route,
+                     mirror_changes& changes);
+  void insert_entry(route_entries& at, route_entries::list::const_iterator place, bool replaces,
+                    const netlink::route& route, mirror_changes& changes);
+  void add_sibling(route_entries& at, std::size_t index, const netlink::route& route);
+  void mark_named(route_entries& at, const netlink::route& route, const route_entry* known);
+  void sweep_routes(mirror_changes& changes);
   void remove_route(const netlink::route& route, mirror_changes& changes);
-  void note_route(const netlink::route& route, mirror_changes& changes);
+  bool remove_exactly(const netlink::route& route, mirror_changes& changes);
+  void remove_siblings(const netlink::route& route, mirror_changes& changes);
+  void change_entries(route_table& table, route_table::value_type& item,
+                      route_entries::list&& next, mirror_changes& changes);
   void count_nexthop_user(const netlink::route& route, int step, mirror_changes& changes);
+  [[nodiscard]] route_entry describe_entry(const netlink::route& route) const;
   [[nodiscard]] route_entry make_entry(const netlink::route& route) const;
   [[nodiscard]] static bool same_link(const netlink::link& a, const netlink::link& b);
+  /// Does `edit(list)` to the entries of every prefix of a family, once for each distinct list;
+  /// false: nothing was changed.
+  template <class Edit>
+  void edit_routes(ip_family family, Edit&& edit, mirror_changes& changes);
   /// Removes the entries for which `gone(entry)` is true, in all tables of a family.
   template <class Predicate>
   void remove_routes_if(ip_family family, Predicate&& gone, mirror_changes& changes);
@@ -276,6 +272,7 @@ class mirror {
   std::map<std::uint32_t, device> devices_;
   rule_list rules_[2];
   std::map<std::uint32_t, route_table> tables_[2];
+  route_entries_pool pool_;
   std::size_t route_count_ = 0;
   /// Devices that may have dead next hops; of all others none needs to be looked for.
   std::set<std::uint32_t> dead_hops_[2];
@@ -290,6 +287,9 @@ class mirror {
   std::uint32_t registrations_ = 0;
   message_origin origin_ = message_origin::notification;  ///< Of the message being applied.
 
+  /// During a refresh of routes: by table and prefix, those beside one that was named.
+  std::map<std::pair<std::uint32_t, ip_prefix>, std::vector<route_entry>> unnamed_routes_;
+  bool refreshing_routes_ = false;
   bool refreshing_addresses_ = false;
   std::vector<std::pair<std::uint32_t, ip_address>>
       named_addresses_;  ///< Seen since begin_refresh(address).

@@ -21,7 +21,7 @@ bool same_entry(const route_entry& x, const route_entry& y) {
   return x.route == other;
 }
 
-bool same_entries(const std::vector<route_entry>& a, const std::vector<route_entry>& b) {
+bool same_entries(const route_entries& a, const route_entries& b) {
   return std::ranges::equal(a, b, same_entry);
 }
 
@@ -118,12 +118,11 @@ bool mirror_comparison::walk(std::size_t& count) {
 }
 
 bool mirror_comparison::differs_at(const place& where) const {
-  static const std::vector<route_entry> none;
-  const auto entries_in = [&](const mirror& in) -> const std::vector<route_entry>& {
+  static const route_entries none;
+  const auto entries_in = [&](const mirror& in) -> const route_entries& {
     const route_table* const table = in.find_table(where.destination.family(), where.table);
-    if (table == nullptr) return none;
-    const auto found = table->find(where.destination);
-    return found != table->end() ? found->second : none;
+    const route_entries* const found = table != nullptr ? table->find(where.destination) : nullptr;
+    return found != nullptr ? *found : none;
   };
   return !same_entries(entries_in(left_), entries_in(right_));
 }

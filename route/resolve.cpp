@@ -23,7 +23,7 @@ resolution resolve_with(detail::cover_search search, const mirror& state, const 
   answer.divert = decided.divert;
   answer.type = decided.type;
   answer.table = decided.table;
-  if (decided.entry != nullptr) answer.route = decided.entry->route;
+  if (decided.entry != nullptr) answer.route = decided.entry->route_to(decided.matched);
   answer.interface_index = decided.interface_index;
   answer.members = decided.members;
   answer.shares = decided.shares;

@@ -238,7 +238,7 @@ bool decider::consult(const path_member& member, consulted_neighbour::aspect wha
   return seen;
 }
 
-search_effect decider::effect_of(ip_family family, const std::vector<route_entry>& entries,
+search_effect decider::effect_of(ip_family family, const route_entries::list& entries,
                                  bool with_output_interface) const {
   const bool v4 = family == ip_family::v4;
   search_effect effect;

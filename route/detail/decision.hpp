@@ -85,7 +85,7 @@ class decider {
       : state_(state), search_(std::move(search)), tables_(tables) {}
 
   /// For flows with an output device too, if `with_output_interface`.
-  [[nodiscard]] search_effect effect_of(ip_family family, const std::vector<route_entry>& entries,
+  [[nodiscard]] search_effect effect_of(ip_family family, const route_entries::list& entries,
                                         bool with_output_interface) const;
 
   /// Valid until the next call or a change of the mirror.
@@ -117,7 +117,7 @@ class decider {
   /// The routes to one destination prefix that share a source prefix.
   struct node_v6 {
     const ip_prefix* destination;
-    const std::vector<route_entry>* entries;
+    const route_entries* entries;
     ip_prefix source;
   };
   [[nodiscard]] bool list_nodes_v6(const route_table& table);
@@ -155,7 +155,7 @@ class decider {
   bool second_question_ = false;      ///< IPv6: answered for a source that the socket chose itself.
   std::uint32_t found_member_ = 0;    ///< The one that made the entry usable.
   decision result_;
-  const std::vector<route_entry>* found_entries_ = nullptr;  ///< Of the matched IPv4 prefix.
+  const route_entries* found_entries_ = nullptr;  ///< Of the matched IPv4 prefix.
   std::vector<cover> covers_;
   std::vector<node_v6> nodes_;  ///< In the order in which the kernel looks at them.
   std::vector<path_member> candidates_;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/assert.hpp>
+#include <cowire/route/detail/hasher.hpp>
 #include <cowire/route/detail/situation.hpp>
 
 #include <linux/rtnetlink.h>
@@ -13,23 +14,8 @@ namespace {
 constexpr unsigned length_that_counts = 4;
 constexpr std::size_t step_words = 3, part_words = 2;
 
-class hasher {
- public:
-  void add(std::uint64_t value) noexcept {
-    state_ = (state_ ^ value) * 0x9e3779b97f4a7c15u;
-    state_ ^= state_ >> 29;
-  }
-  void add(const std::optional<ip_address>& address) noexcept {
-    add(address ? std::hash<ip_address>{}(*address) : 1);
-  }
-  [[nodiscard]] std::size_t result() const noexcept { return state_; }
-
- private:
-  std::uint64_t state_ = 0;
-};
-
 /// All of a route but its prefix and what no decision looks at.
-std::size_t hash_of(const std::vector<route_entry>& entries) noexcept {
+std::size_t hash_of(const route_entries::list& entries) noexcept {
   hasher h;
   for (const route_entry& entry : entries) {
     const netlink::route& r = entry.route;
@@ -55,7 +41,7 @@ bool same_entry(const route_entry& a, const route_entry& b) noexcept {
          a.gateway == b.gateway && a.mixed_siblings == b.mixed_siblings;
 }
 
-bool same_entries(const std::vector<route_entry>& a, const std::vector<route_entry>& b) noexcept {
+bool same_entries(const route_entries& a, const route_entries& b) noexcept {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), same_entry);
 }
 
@@ -105,14 +91,17 @@ void word_interner::clear() {
 // ------------------------------------------------------------------------------------------------
 // shapes and leaves
 
-shape_id situation_store::shape_of(const std::vector<route_entry>& entries) {
-  if (last_shape_ < shapes_.size() && shapes_[last_shape_].live &&
-      same_entries(shapes_[last_shape_].entries, entries))
-    return last_shape_;
-  const std::size_t hash = hash_of(entries);
+shape_id situation_store::shape_of(const route_entries& entries) {
+  const auto [known, fresh] = shapes_by_list_.try_emplace(entries.identity());
+  if (fresh) known->second = {entries, find_or_make_shape(entries)};
+  return known->second.shape;
+}
+
+shape_id situation_store::find_or_make_shape(const route_entries& entries) {
+  const std::size_t hash = hash_of(entries.get());
   const auto [first, last] = shapes_by_hash_.equal_range(hash);
   for (auto at = first; at != last; ++at)
-    if (same_entries(shapes_[at->second].entries, entries)) return last_shape_ = at->second;
+    if (same_entries(shapes_[at->second].entries, entries)) return at->second;
   shape_id id;
   if (free_shapes_.empty()) {
     id = static_cast<shape_id>(shapes_.size());
@@ -122,10 +111,10 @@ shape_id situation_store::shape_of(const std::vector<route_entry>& entries) {
     free_shapes_.pop_back();
   }
   shapes_[id].entries = entries;
-  shapes_[id].effect = ask_(entries);
+  shapes_[id].effect = ask_(entries.get());
   shapes_[id].live = true;
   shapes_by_hash_.emplace(hash, id);
-  return last_shape_ = id;
+  return id;
 }
 
 std::uint32_t situation_store::number_of_table(std::uint32_t table) {
@@ -187,7 +176,7 @@ bool situation_store::refresh_effects() {
   bool lost = false;
   for (shape& one : shapes_) {
     if (!one.live) continue;
-    const search_effect now = ask_(one.entries);
+    const search_effect now = ask_(one.entries.get());
     lost |= one.effect.ends && !now.ends;
     one.effect = now;
   }
@@ -274,8 +263,8 @@ cover situation_store::cover_of(shape_id id, unsigned length) const {
   shape& of = shapes_[id];
   auto& made = of.covers[length];
   if (!made)
-    made = std::make_unique<route_table::value_type>(ip_prefix(ip_address::any(family_), length),
-                                                     of.entries);
+    made = std::make_unique<route_table::value_type>(
+        route_table::value_type{ip_prefix(ip_address::any(family_), length), of.entries});
   return made.get();
 }
 
@@ -306,6 +295,7 @@ void situation_store::purge(const std::function<void(situation_id)>& tell) {
     free_contexts_.push_back(item.second);
     return true;
   });
+  shapes_by_list_.clear();
   std::erase_if(shapes_by_hash_, [&](const auto& item) {
     if (used[item.second]) return false;
     shapes_[item.second] = {};
@@ -318,6 +308,7 @@ void situation_store::clear() {
   shapes_.clear();
   free_shapes_.clear();
   shapes_by_hash_.clear();
+  shapes_by_list_.clear();
   tables_.clear();
   contexts_.assign(1, ip_prefix::all(family_));
   free_contexts_.clear();

@@ -78,10 +78,10 @@ class situation_store {
 
   /// What a search may do at the entries of a prefix; asked once for each shape and again by
   /// refresh_effects().
-  using effect_of = std::function<search_effect(const std::vector<route_entry>&)>;
+  using effect_of = std::function<search_effect(const route_entries::list&)>;
   void set_effect_of(effect_of ask) { ask_ = std::move(ask); }
 
-  [[nodiscard]] shape_id shape_of(const std::vector<route_entry>& entries);
+  [[nodiscard]] shape_id shape_of(const route_entries& entries);
   /// One table's part of a leaf.
   struct part {
     std::uint32_t table = 0;
@@ -122,7 +122,8 @@ class situation_store {
 
   [[nodiscard]] bool wants_purge() const noexcept {
     return situations_.idle() > 256 + situations_.referenced() ||
-           leaves_.idle() > 256 + leaves_.referenced();
+           leaves_.idle() > 256 + leaves_.referenced() ||
+           shapes_by_list_.size() > 1024 + 2 * shapes_.size();
   }
   /// Forgets what nothing refers to, after telling each such situation.
   void purge(const std::function<void(situation_id)>& tell);
@@ -130,7 +131,7 @@ class situation_store {
 
  private:
   struct shape {
-    std::vector<route_entry> entries;
+    route_entries entries;
     search_effect effect;
     /// As covers, by length.
     std::unordered_map<unsigned, std::unique_ptr<route_table::value_type>> covers;
@@ -148,6 +149,7 @@ class situation_store {
   [[nodiscard]] static std::uint64_t bit_of(std::uint32_t table) noexcept {
     return table < 64 ? std::uint64_t{1} << table : 0;
   }
+  [[nodiscard]] shape_id find_or_make_shape(const route_entries& entries);
   [[nodiscard]] std::uint32_t number_of_table(std::uint32_t table);
   [[nodiscard]] cover cover_of(shape_id id, unsigned length) const;
   void forget_transitions() { transitions_.assign(std::size_t{1} << transition_bits, {}); }
@@ -159,7 +161,12 @@ class situation_store {
   mutable std::vector<shape> shapes_;
   std::vector<shape_id> free_shapes_;
   std::unordered_multimap<std::size_t, shape_id> shapes_by_hash_;
-  shape_id last_shape_ = 0;            ///< Neighbours in a table are often alike.
+  /// A list that has a shape; held, so that its identity stays its own.
+  struct known_list {
+    route_entries entries;
+    shape_id shape = 0;
+  };
+  std::unordered_map<const void*, known_list> shapes_by_list_;
   std::vector<std::uint32_t> tables_;  ///< Table ids by number.
   std::vector<ip_prefix> contexts_;    ///< By number; 0 is none.
   std::vector<std::uint32_t> free_contexts_;

@@ -895,7 +895,7 @@ bool hidden_by_dump(const mirror& dumped, const mirror& followed, const resoluti
   const ip_prefix& prefix = by_events.route->destination;
   const auto entries = [&](const mirror& state) {
     const route_table* table = state.find_table(ip_family::v6, by_events.route->table);
-    return table != nullptr && table->contains(prefix) ? table->at(prefix).size() : 0;
+    return table != nullptr && table->contains(prefix) ? table->find(prefix)->size() : 0;
   };
   return entries(dumped) < entries(followed) ||
          (by_dump.route && by_dump.route->next_hops.size() > 1 && is_unknowable(by_events));

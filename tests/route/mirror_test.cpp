@@ -29,9 +29,9 @@ class Mirror : public ::testing::Test {
     const route_table* routes = state.find_table(key.family(), table);
     return routes != nullptr && routes->contains(key);
   }
-  [[nodiscard]] const std::vector<route_entry>& entries(const char* prefix) const {
+  [[nodiscard]] const route_entries& entries(const char* prefix) const {
     const ip_prefix key = net(prefix);
-    return state.find_table(key.family(), RT_TABLE_MAIN)->at(key);
+    return *state.find_table(key.family(), RT_TABLE_MAIN)->find(key);
   }
   [[nodiscard]] bool dead(const char* prefix, std::size_t hop) const {
     return (entries(prefix).front().route.next_hops.at(hop).flags & RTNH_F_DEAD) != 0;
@@ -335,7 +335,7 @@ TEST_F(Mirror, RefreshSweepsWhatTheDumpNoLongerNames) {
     for (const auto& [id, table] : state.tables(family))
       for (const auto& [prefix, entries_here] : table)
         for (const route_entry& entry : entries_here)
-          if (prefix != net("20.0.0.0/8")) dump.push_back(entry.route);
+          if (prefix != net("20.0.0.0/8")) dump.push_back(entry.route_to(prefix));
   changes = {};
   state.begin_refresh(object_kind::route);
   for (const auto& route : dump) state.apply(route, changes, message_origin::dump);

@@ -292,14 +292,14 @@ void random_world::add_route(mirror_changes& changes) {
 }
 
 void random_world::remove_route(mirror_changes& changes) {
-  std::vector<const route_entry*> all;
+  std::vector<netlink::route> all;
   for (const ip_family kind : {ip_family::v4, ip_family::v6})
     for (const auto& [id, table] : state_.tables(kind))
       if (id != RT_TABLE_LOCAL)
         for (const auto& [prefix, entries] : table)
-          for (const route_entry& entry : entries) all.push_back(&entry);
+          for (const route_entry& entry : entries) all.push_back(entry.route_to(prefix));
   if (all.empty()) return;
-  const netlink::route gone = removal(all[below(static_cast<std::uint32_t>(all.size()))]->route);
+  const netlink::route gone = removal(all[below(static_cast<std::uint32_t>(all.size()))]);
   log_.push_back("del " + gone.destination.to_string() + " table " + std::to_string(gone.table));
   state_.apply(gone, changes, message_origin::notification);
 }

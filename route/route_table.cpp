@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/route/route_table.hpp>
+
+#include <cowire/route/detail/hasher.hpp>
+
+#include <algorithm>
+#include <utility>
+
+namespace cowire {
+namespace {
+
+/// Of what tells lists apart in practice; equal lists have equal hashes.
+std::size_t hash_of(const route_entries::list& entries) noexcept {
+  detail::hasher h;
+  for (const route_entry& entry : entries) {
+    const netlink::route& r = entry.route;
+    h.add(std::uint64_t{r.table} << 32 | std::uint64_t{r.tos} << 24 | std::uint64_t{r.scope} << 16 |
+          std::uint64_t{r.type} << 8 | r.protocol);
+    h.add(std::uint64_t{r.priority} << 32 | r.nexthop_id);
+    h.add(r.preferred_source);
+    for (const netlink::next_hop& hop : r.next_hops) {
+      h.add(std::uint64_t{hop.index} << 32 | hop.weight << 8 | hop.flags);
+      h.add(hop.gateway);
+    }
+    h.add(std::uint64_t{r.metrics.mtu} << 32 | r.metrics.advmss);
+    h.add(std::hash<ip_address>{}(r.source.address()) ^ r.source.length());
+    if (entry.expires) h.add(static_cast<std::uint64_t>(entry.expires->time_since_epoch().count()));
+  }
+  return h.result();
+}
+
+}  // namespace
+
+const route_entries::list& route_entries::none() noexcept {
+  static const list empty;
+  return empty;
+}
+
+route_entries route_entries_pool::intern(route_entries::list&& entries) {
+  route_entries made;
+  if (entries.empty()) return made;
+  if (!last_ || *last_ != entries) {
+    const std::size_t hash = hash_of(entries);
+    const auto [first, last] = known_.equal_range(hash);
+    const auto known =
+        std::find_if(first, last, [&](const auto& item) { return *item.second == entries; });
+    if (known != last) {
+      last_ = known->second;
+    } else {
+      if (known_.size() >= forget_at_) forget_unused();
+      last_ = std::make_shared<const route_entries::list>(std::move(entries));
+      known_.emplace(hash, last_);
+    }
+  }
+  made.list_ = last_;
+  return made;
+}
+
+void route_entries_pool::forget_unused() {
+  last_.reset();
+  std::erase_if(known_, [](const auto& item) { return item.second.use_count() == 1; });
+  forget_at_ = 1024 + 2 * known_.size();
+}
+
+}  // namespace cowire
