@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <variant>
 #include <vector>
 
@@ -165,7 +166,19 @@ struct route {
   std::uint32_t mark = 0;                  ///< RTA_MARK: only in an answer to RTM_GETROUTE.
   std::optional<std::uint32_t> uid;        ///< RTA_UID: only in an answer to RTM_GETROUTE.
   std::vector<std::uint16_t> unknown;
-  friend bool operator==(const route&, const route&) = default;
+
+  /// Whether the two are equal but for where they lead.
+  [[nodiscard]] bool same_but_destination(const route& other) const noexcept {
+    const auto fields = [](const route& r) {
+      return std::tie(r.action, r.placement, r.source, r.table, r.tos, r.protocol, r.scope, r.type,
+                      r.flags, r.priority, r.preferred_source, r.nexthop_id, r.next_hops, r.metrics,
+                      r.preference, r.expires_s, r.mark, r.uid, r.unknown);
+    };
+    return fields(*this) == fields(other);
+  }
+  friend bool operator==(const route& a, const route& b) noexcept {
+    return a.destination == b.destination && a.same_but_destination(b);
+  }
 };
 
 /// A port or uid range, both ends included.

@@ -139,7 +139,7 @@ void monitor::on_dumped_object(message&& value) {
   if (refresh_running_)
     refresh_objects_.push_back(std::move(value));
   else
-    events_.emplace_back(events::object{std::move(value), false});
+    events_.emplace_back(std::in_place_type<events::object>, std::move(value), false);
 }
 
 void monitor::finish_dump(time_point now, int error_number) {
@@ -268,7 +268,7 @@ void monitor::request_sync() {
 
 std::optional<monitor_event> monitor::next_event() {
   if (events_.empty()) return std::nullopt;
-  monitor_event event = std::move(events_.front());
+  std::optional<monitor_event> event(std::move(events_.front()));
   events_.pop_front();
   return event;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/assert.hpp>
 #include <cowire/route/detail/cover.hpp>
+#include <cowire/route/detail/hasher.hpp>
 #include <cowire/route/mirror.hpp>
 
 #include <linux/if.h>
@@ -17,6 +18,9 @@ namespace {
 
 constexpr std::size_t slot(ip_family family) noexcept { return static_cast<std::size_t>(family); }
 constexpr std::size_t slot(object_kind kind) noexcept { return static_cast<std::size_t>(kind); }
+
+/// A power of two; more next hops than a table usually has.
+constexpr std::size_t described_max = 256;
 
 constexpr std::uint32_t lower_up = 0x10000;  // IFF_LOWER_UP, missing in linux/if.h beside net/if.h.
 
@@ -68,6 +72,13 @@ std::string cached_attributes(const netlink::route& route) {
   else if (route.preferred_source)
     key += "/source " + route.preferred_source->to_string();
   return key;
+}
+
+/// Whether an equal route might be described otherwise afterwards.
+bool may_change_descriptions(const netlink::message& message) noexcept {
+  if (const auto* route = std::get_if<netlink::route>(&message))
+    return route->type == RTN_LOCAL || route->table == RT_TABLE_LOCAL;
+  return !std::holds_alternative<netlink::neighbour>(message);
 }
 
 /// As entries keep it: for every prefix that has it.
@@ -239,6 +250,7 @@ bool mirror::nexthop_is_ambiguous(ip_family family, std::uint32_t id) const {
 void mirror::apply(const netlink::message& message, mirror_changes& changes,
                    message_origin origin) {
   origin_ = origin;
+  if (may_change_descriptions(message)) described_.clear();
   std::visit([&](const auto& one) { apply_one(one, changes); }, message);
 }
 
@@ -362,8 +374,7 @@ void mirror::edit_routes(ip_family family, Edit&& edit, mirror_changes& changes)
       any_empty |= item.second.empty();
       changes.routes.push_back({id, item.first});
     });
-    if (any_empty)
-      table.items_.erase_if([](const auto& item) { return item.second.empty(); });
+    if (any_empty) table.items_.erase_if([](const auto& item) { return item.second.empty(); });
   }
   route_count_ = count;
 }
@@ -601,8 +612,20 @@ void mirror::apply_one(const netlink::route& message, mirror_changes& changes) {
 }
 
 route_entries& mirror::entries_at(const netlink::route& route) {
-  return tables_[slot(route.destination.family())][route.table].items_.insert(route.destination)
+  return tables_[slot(route.destination.family())][route.table]
+      .items_.insert(route.destination)
       .second;
+}
+
+/// The place of this message in `described_`; null: not every prefix gets the same of it.
+mirror::described_route* mirror::description_of(const netlink::route& route) {
+  if (route.nexthop_id != 0 || route.expires_s || route.next_hops.empty()) return nullptr;
+  described_.resize(described_max);
+  const netlink::next_hop& hop = route.next_hops.front();
+  detail::hasher h;
+  h.add(std::uint64_t{hop.index} << 32 | route.table);
+  h.add(hop.gateway);
+  return &described_[h.result() % described_max];
 }
 
 void mirror::set_entries(route_entries& at, route_entries::list&& next) {
@@ -686,6 +709,17 @@ void mirror::add_route_v4(const netlink::route& route, mirror_changes& changes) 
 void mirror::insert_entry(route_entries& at, route_entries::list::const_iterator place,
                           bool replaces, const netlink::route& route, mirror_changes& changes) {
   mark_named(at, route, replaces ? &*place : nullptr);
+  changes.routes.push_back({route.table, route.destination});
+  const bool alone = at.size() == (replaces ? 1 : 0);
+  described_route* const known = alone ? description_of(route) : nullptr;
+  if (known != nullptr && known->origin == origin_ &&
+      known->told.destination.family() == route.destination.family() &&
+      known->told.same_but_destination(route)) {
+    if (replaces) count_nexthop_user(place->route, -1, changes);
+    route_count_ += replaces ? 0 : 1;
+    at.list_ = known->entries.list_;
+    return;
+  }
   count_nexthop_user(route, 1, changes);
   if (replaces) count_nexthop_user(place->route, -1, changes);
   const route_entries::list& entries = at.get();
@@ -695,7 +729,7 @@ void mirror::insert_entry(route_entries& at, route_entries::list::const_iterator
   next.push_back(make_entry(route));
   next.insert(next.end(), place + (replaces ? 1 : 0), entries.end());
   set_entries(at, std::move(next));
-  changes.routes.push_back({route.table, route.destination});
+  if (known != nullptr) *known = {route, origin_, at};
 }
 
 void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) {
@@ -782,8 +816,7 @@ void mirror::remove_siblings(const netlink::route& route, mirror_changes& change
   route_entries::list next = item->second.get();
   std::size_t removed = 0;
   for (route_entry& entry : next) {
-    if (removed > 0 || entry.route.priority != route.priority ||
-        entry.route.source != route.source)
+    if (removed > 0 || entry.route.priority != route.priority || entry.route.source != route.source)
       continue;
     removed = std::erase_if(entry.route.next_hops, [&](const netlink::next_hop& hop) {
       return std::ranges::any_of(route.next_hops, [&](const auto& other) {
@@ -959,7 +992,9 @@ void mirror::expire(std::chrono::steady_clock::time_point now, mirror_changes& c
     changes.path_mtus.push_back(item.first);
     return true;
   });
-  const auto gone = [&](const route_entry& entry) { return entry.expires && *entry.expires <= now; };
+  const auto gone = [&](const route_entry& entry) {
+    return entry.expires && *entry.expires <= now;
+  };
   if (pool_.any_of(gone)) remove_routes_if(ip_family::v6, gone, changes);
 }
 
@@ -976,6 +1011,7 @@ void mirror::begin_refresh(object_kind kind) {
 
 void mirror::end_refresh(object_kind kind, mirror_changes& changes) {
   const std::uint32_t now = generations_[slot(kind)];
+  described_.clear();
   switch (kind) {
     case object_kind::link:
       for (const std::uint32_t index : keys_of_generation_other_than(devices_, now))
@@ -1047,6 +1083,7 @@ void mirror::exchange_with(mirror& shadow) {
 
 void mirror::forget(object_kind kind, std::optional<ip_family> family) {
   mirror_changes ignored;
+  described_.clear();
   for (const ip_family one : {ip_family::v4, ip_family::v6}) {
     if (family && *family != one) continue;
     switch (kind) {

@@ -187,6 +187,7 @@ class mirror {
   void for_each_neighbour(F&& f) const {
     for (const auto& [key, entry] : neighbours_) f(entry.neighbour);
   }
+  [[nodiscard]] std::size_t neighbour_count() const noexcept { return neighbours_.size(); }
   [[nodiscard]] bool forwarding(ip_family family) const noexcept;
   [[nodiscard]] bool ignores_linkdown(ip_family family, std::uint32_t index) const noexcept;
   /// 0 = none learned.
@@ -211,6 +212,12 @@ class mirror {
     std::vector<netlink::rule> list;
     std::vector<std::uint32_t> generations;
     bool changed_live = false;  ///< A rule was added or removed while we watched.
+  };
+  /// A message and what it came to where nothing else had that prefix.
+  struct described_route {
+    netlink::route told;
+    message_origin origin = message_origin::dump;
+    route_entries entries;
   };
   struct path_mtu_entry {
     std::uint32_t mtu = 0;
@@ -242,6 +249,7 @@ class mirror {
   void add_route_v6(const netlink::route& route, mirror_changes& changes);
   void update_flags(netlink::route& route) const;
   [[nodiscard]] route_entries& entries_at(const netlink::route& route);
+  [[nodiscard]] described_route* description_of(const netlink::route& route);
   void set_entries(route_entries& at, route_entries::list&& next);
   void replace_entry(route_entries& at, std::size_t index, route_entry&& next);
   void refresh_entry(route_entries& at, std::size_t index, const netlink::route& route,
@@ -254,8 +262,8 @@ class mirror {
   void remove_route(const netlink::route& route, mirror_changes& changes);
   bool remove_exactly(const netlink::route& route, mirror_changes& changes);
   void remove_siblings(const netlink::route& route, mirror_changes& changes);
-  void change_entries(route_table& table, route_table::value_type& item,
-                      route_entries::list&& next, mirror_changes& changes);
+  void change_entries(route_table& table, route_table::value_type& item, route_entries::list&& next,
+                      mirror_changes& changes);
   void count_nexthop_user(const netlink::route& route, int step, mirror_changes& changes);
   [[nodiscard]] route_entry describe_entry(const netlink::route& route) const;
   [[nodiscard]] route_entry make_entry(const netlink::route& route) const;
@@ -273,6 +281,8 @@ class mirror {
   rule_list rules_[2];
   std::map<std::uint32_t, route_table> tables_[2];
   route_entries_pool pool_;
+  /// By a hash of the next hop: routes of a dump that differ in their destination alone.
+  std::vector<described_route> described_;
   std::size_t route_count_ = 0;
   /// Devices that may have dead next hops; of all others none needs to be looked for.
   std::set<std::uint32_t> dead_hops_[2];

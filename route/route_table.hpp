@@ -145,9 +145,8 @@ class route_entries_pool {
   /// Whether some list, perhaps one that no prefix has any more, has an entry with pred(entry).
   template <class Predicate>
   [[nodiscard]] bool any_of(Predicate&& pred) const {
-    return std::ranges::any_of(known_, [&](const auto& item) {
-      return std::ranges::any_of(*item.second, pred);
-    });
+    return std::ranges::any_of(
+        known_, [&](const auto& item) { return std::ranges::any_of(*item.second, pred); });
   }
 
  private:

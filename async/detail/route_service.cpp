@@ -423,8 +423,6 @@ void route_service::publish() {
 void route_service::update_stats() {
   const auto& counters = monitor_.counters();
   const auto compiled = compiler_.statistics();
-  std::size_t neighbours = 0;
-  mirror_.for_each_neighbour([&](const auto&) { ++neighbours; });
   const std::lock_guard lock(mutex_);
   stats_.messages = counters.events + counters.dumped_objects;
   stats_.malformed = counters.malformed;
@@ -433,7 +431,7 @@ void route_service::update_stats() {
   stats_.routes = mirror_.route_count();
   stats_.rules = mirror_.rules(ip_family::v4).size() + mirror_.rules(ip_family::v6).size();
   stats_.links = mirror_.devices().size();
-  stats_.neighbours = neighbours;
+  stats_.neighbours = mirror_.neighbour_count();
   stats_.hops = compiled.hops;
   stats_.path_lists = compiled.path_lists;
   stats_.class_tables = compiled.class_tables;

@@ -6,7 +6,8 @@
 /// insertion moves one chunk, and a dump, which comes in order, only appends. Each chunk can carry
 /// a summary of its items, by which a walk may pass it over; insertions and removals forget it.
 ///
-/// One thread at a time. Insertions and removals invalidate pointers and positions.
+/// One thread at a time, reading included: a search begins where the last one was. Insertions and
+/// removals invalidate pointers and positions.
 #pragma once
 
 #include <cowire/base/address.hpp>
@@ -110,14 +111,19 @@ class prefix_map {
 
   /// The last chunk that begins at or before `prefix`; the first one if none does.
   [[nodiscard]] std::size_t chunk_of(const ip_prefix& prefix) const noexcept {
+    if (last_ < firsts_.size() && !(prefix < firsts_[last_]) &&
+        (last_ + 1 == firsts_.size() || prefix < firsts_[last_ + 1]))
+      return last_;
     const auto behind = std::ranges::upper_bound(firsts_, prefix);
-    return behind == firsts_.begin() ? 0 : static_cast<std::size_t>(behind - firsts_.begin()) - 1;
+    last_ = behind == firsts_.begin() ? 0 : static_cast<std::size_t>(behind - firsts_.begin()) - 1;
+    return last_;
   }
   void split(std::size_t number, const ip_prefix& for_prefix);
 
   std::vector<chunk> chunks_;
   std::vector<ip_prefix> firsts_;  ///< First prefix of each chunk: what a search looks at.
   std::size_t size_ = 0;
+  mutable std::size_t last_ = 0;  ///< Chunk of the last search.
 };
 
 /// Makes room in a full chunk. What belongs behind the last item of all gets a chunk of its own.
