@@ -56,7 +56,6 @@ void monitor::begin_sync() {
   held_events_.clear();
   refreshes_.clear();  // This sync reads it all.
   refresh_running_ = false;
-  refresh_objects_.clear();
   if (outstanding_) outstanding_->abandoned = true;
   ++counters_.syncs_started;
   events_.emplace_back(events::sync_started{});
@@ -70,7 +69,6 @@ void monitor::give_up(time_point now, std::error_code reason) {
   held_events_.clear();
   refreshes_.clear();
   refresh_running_ = false;
-  refresh_objects_.clear();
   if (outstanding_) outstanding_->abandoned = true;
   events_.emplace_back(events::sync_abandoned{reason});
 
@@ -98,6 +96,7 @@ std::optional<std::vector<std::byte>> monitor::next_request(time_point now) {
   if (scope == nullptr) return std::nullopt;
   outstanding_ =
       outstanding_dump{*scope, ++sequence_, now + options_.reply_timeout, false, false, {}};
+  if (refresh_running_) events_.emplace_back(events::refresh_started{*scope});
   return dump_request(scope->kind, scope->filter, sequence_);
 }
 
@@ -136,10 +135,7 @@ void monitor::on_dumped_object(message&& value) {
       !is_forwarding_state(value))
     return;
   ++counters_.dumped_objects;
-  if (refresh_running_)
-    refresh_objects_.push_back(std::move(value));
-  else
-    events_.emplace_back(std::in_place_type<events::object>, std::move(value), false);
+  events_.emplace_back(std::in_place_type<events::object>, std::move(value), false);
 }
 
 void monitor::finish_dump(time_point now, int error_number) {
@@ -156,10 +152,7 @@ void monitor::finish_dump(time_point now, int error_number) {
 
 void monitor::repeat_dump(time_point now, const dump_scope& scope) {
   if (++attempts_ >= options_.dump_attempts_max) return give_up(now, error::interrupted_dump);
-  if (refresh_running_)
-    refresh_objects_.clear();
-  else
-    events_.emplace_back(events::dump_restarted{scope});
+  if (!refresh_running_) events_.emplace_back(events::dump_restarted{scope});
 }
 
 void monitor::replay_held_events() {
@@ -178,10 +171,6 @@ void monitor::complete_sync(time_point now) {
 }
 
 void monitor::complete_refresh() {
-  events_.emplace_back(events::refresh_started{refreshes_.front()});
-  for (message& value : refresh_objects_)
-    events_.emplace_back(events::object{std::move(value), false});
-  refresh_objects_.clear();
   replay_held_events();
   events_.emplace_back(events::refresh_complete{refreshes_.front()});
   ++counters_.refreshes_completed;

@@ -17,8 +17,9 @@
 ///   sync_complete makes it the live one, in one publication. sync_abandoned throws it away.
 /// A refresh renews one kind of object within the live world, mark and sweep: between
 /// refresh_started and refresh_complete every object of that kind and filter that still exists is
-/// delivered; what was not is gone. The whole refresh comes as one run of next_event(), so that a
-/// consumer that publishes only when the queue is empty never shows half of it.
+/// delivered, as it is read, with changes in between; what was not is gone. An object may be older
+/// than a change that came before it: what it says may be believed at refresh_complete, after the
+/// changes were delivered again. Until then it only tells that something is still there.
 ///
 /// Why the copy is right at sync_complete and after refresh_complete: the subscription is older
 /// than the dumps, events that arrive meanwhile are held and come again after the dumps (marked
@@ -31,7 +32,7 @@
 /// it and asks for a refresh.
 ///
 /// Serialised use, by any one thread at a time. Drain next_event() after each call: the queue grows
-/// by what one datagram or one refresh holds.
+/// by what one datagram holds.
 #pragma once
 
 #include <cowire/netlink/message.hpp>
@@ -58,7 +59,7 @@ struct dump_scope {
 
 namespace events {
 
-/// A shadow world begins, empty. One that was open is void.
+/// A shadow world begins, empty. One that was open is void, and so is an open refresh.
 struct sync_started {};
 /// For the shadow world, or for the running refresh.
 struct object {
@@ -71,7 +72,7 @@ struct dump_restarted {
 };
 /// The shadow world is whole: it replaces the live one.
 struct sync_complete {};
-/// The shadow world, if one is open, is void; another attempt follows. error::overrun,
+/// The shadow world or refresh, if one is open, is void; another attempt follows. error::overrun,
 /// error::interrupted_dump, error::malformed, error::truncated or the kernel's errno. The live
 /// world may be wrong from here to the next sync_complete.
 struct sync_abandoned {
@@ -82,6 +83,7 @@ struct change {
   message value;
   std::chrono::steady_clock::time_point received_at;
 };
+/// One that was open is void.
 struct refresh_started {
   dump_scope scope;
 };
@@ -204,7 +206,6 @@ class monitor {
   std::optional<outstanding_dump> outstanding_;
   std::deque<dump_scope> refreshes_;  // The first one may be running.
   bool refresh_running_ = false;
-  std::vector<message> refresh_objects_;  // Of the running refresh.
   std::vector<message> held_events_;
   std::deque<monitor_event> events_;
   monitor_counters counters_;

@@ -648,7 +648,9 @@ void mirror::replace_entry(route_entries& at, std::size_t index, route_entry&& n
 void mirror::mark_named(route_entries& at, const netlink::route& route, const route_entry* known) {
   const std::uint32_t now = generations_[slot(object_kind::route)];
   const bool first = std::exchange(at.generation_, now) != now;
-  if (!refreshing_routes_ || (!first && unnamed_routes_.empty())) return;
+  if (!refreshing_routes_) return;
+  if (first) count_named(route, now);
+  if (!first && unnamed_routes_.empty()) return;
   const std::pair where(route.table, route.destination);
   if (first) {
     for (const route_entry& entry : at)
@@ -661,19 +663,52 @@ void mirror::mark_named(route_entries& at, const netlink::route& route, const ro
                   [&](const auto& entry) { return same_route(entry.route, known->route); });
 }
 
+/// The summary of a chunk: a generation, and how many of its prefixes were named since.
+void mirror::count_named(const netlink::route& route, std::uint32_t generation) {
+  auto& items = tables_[slot(route.destination.family())][route.table].items_;
+  auto& summary = items.chunk_with(route.destination).summary;
+  if (!summary || *summary >> 32 != generation) summary = std::uint64_t{generation} << 32;
+  ++*summary;
+}
+
+bool mirror::confirm(const netlink::message& message) {
+  const auto* const route = std::get_if<netlink::route>(&message);
+  if (route == nullptr || route->action != netlink::action::add || route->expires_s) return false;
+  const auto table = tables_[slot(route->destination.family())].find(route->table);
+  if (table == tables_[slot(route->destination.family())].end()) return false;
+  auto* const item = table->second.items_.find(route->destination);
+  if (item == nullptr) return false;
+  constexpr std::uint32_t derived = RTNH_F_DEAD | RTNH_F_LINKDOWN;
+  std::optional<netlink::route> current;  // Where something of it follows from a device.
+  if (std::ranges::any_of(route->next_hops,
+                          [](const auto& hop) { return (hop.flags & derived) != 0; }))
+    update_flags(current.emplace(*route));
+  const auto is_said = [&](const route_entry& entry) {
+    return entry.route.same_but_destination(current ? *current : *route);
+  };
+  const auto known = std::ranges::find_if(item->second, is_said);
+  if (known == item->second.end()) return false;
+  mark_named(item->second, *route, &*known);
+  return true;
+}
+
 void mirror::sweep_routes(mirror_changes& changes) {
   const std::uint32_t now = generations_[slot(object_kind::route)];
   refreshing_routes_ = false;
   for (auto& tables : tables_)
     for (auto& [id, table] : tables) {
       bool any_gone = false;
-      table.items_.for_each([&](route_table::value_type& item) {
-        if (item.second.generation_ == now) return;
-        any_gone = true;
-        for (const route_entry& entry : item.second) count_nexthop_user(entry.route, -1, changes);
-        set_entries(item.second, {});
-        changes.routes.push_back({id, item.first});
-      });
+      for (auto& chunk : table.items_.chunks()) {
+        const std::uint64_t all_named = std::uint64_t{now} << 32 | chunk.items.size();
+        if (std::exchange(chunk.summary, std::nullopt) == all_named) continue;
+        for (route_table::value_type& item : chunk.items) {
+          if (item.second.generation_ == now) continue;
+          any_gone = true;
+          for (const route_entry& entry : item.second) count_nexthop_user(entry.route, -1, changes);
+          set_entries(item.second, {});
+          changes.routes.push_back({id, item.first});
+        }
+      }
       if (any_gone) table.items_.erase_if([](const auto& item) { return item.second.empty(); });
     }
   for (const auto& [where, entries] : std::exchange(unnamed_routes_, {}))

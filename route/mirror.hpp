@@ -134,9 +134,14 @@ class mirror {
   /// notifications are placed by the kernel's rules, and tell of things that a dump hides.
   void apply(const netlink::message& message, mirror_changes& changes, message_origin origin);
 
-  /// Mark and sweep of one kind: everything of `kind` that no apply() between the two calls named
-  /// is removed. Calls nest per kind, not within one kind.
+  /// Mark and sweep of one kind: everything of `kind` that no apply() or confirm() between the two
+  /// calls named is removed. Calls nest per kind, not within one kind; another begin_refresh()
+  /// begins anew. Sweeping routes takes as long as there are any to remove, plus some nanoseconds
+  /// for every hundred.
   void begin_refresh(object_kind kind);
+  /// Whether apply() would change nothing, as it is known already: then it is marked. May be false
+  /// for what is known, too.
+  [[nodiscard]] bool confirm(const netlink::message& message);
   void end_refresh(object_kind kind, mirror_changes& changes);
 
   /// Takes over a mirror that was built from a complete new dump, and gives it the old contents.
@@ -258,6 +263,7 @@ class mirror {
                     const netlink::route& route, mirror_changes& changes);
   void add_sibling(route_entries& at, std::size_t index, const netlink::route& route);
   void mark_named(route_entries& at, const netlink::route& route, const route_entry* known);
+  void count_named(const netlink::route& route, std::uint32_t generation);
   void sweep_routes(mirror_changes& changes);
   void remove_route(const netlink::route& route, mirror_changes& changes);
   bool remove_exactly(const netlink::route& route, mirror_changes& changes);

@@ -204,7 +204,7 @@ awaitable<void> route_service::keep_time() {
 
 void route_service::advance() {
   while (auto event = monitor_.next_event()) handle(*event);
-  if (!in_refresh_) publish();
+  publish();
   if (std::exchange(links_changed_, false) && on_links) on_links();
   send_requests();
   if (const auto deadline = monitor_.deadline(); deadline && *deadline < timer_.expiry())
@@ -213,7 +213,16 @@ void route_service::advance() {
     co_spawn(ring_.get_executor(), keep_working(), rethrow);
 }
 
+/// A refresh marks what it finds in the live mirror: no other may take its place meanwhile.
+bool route_service::may_ask() {
+  if (shadow_.at() <= shadow_mirror::stage::filling || !monitor_.refreshing()) return true;
+  if (!std::exchange(auditing_, false)) return false;
+  shadow_.abandon();  // Another audit follows in time.
+  return true;
+}
+
 void route_service::send_requests() {
+  if (!may_ask()) return;
   while (const auto request = monitor_.next_request(clock::now())) {
     // A failure shows as silence, which the monitor's deadline deals with.
     if (::send(request_fd_.get(), request->data(), request->size(), MSG_DONTWAIT) < 0)
@@ -228,15 +237,14 @@ void route_service::handle(netlink::monitor_event& event) {
   std::visit([this](auto& e) { on(e); }, event);
 }
 
-void route_service::on(netlink::events::sync_started&) { shadow_.begin(); }
+void route_service::on(netlink::events::sync_started&) {
+  in_refresh_ = false;
+  shadow_.begin();
+}
 
 void route_service::on(netlink::events::object& e) {
   if (!in_refresh_) return shadow_.on_object(std::move(e.value), e.from_event);
-  mirror_changes changes;
-  const auto origin = e.from_event ? message_origin::notification : message_origin::dump;
-  mirror_.apply(e.value, changes, origin);
-  note(std::move(changes));
-  shadow_.follow(e.value, origin);
+  if (e.from_event || !mirror_.confirm(e.value)) refreshed_.push_back(std::move(e));
 }
 
 void route_service::on(netlink::events::dump_restarted& e) { shadow_.on_restart(e.scope); }
@@ -252,6 +260,7 @@ void route_service::on(netlink::events::sync_abandoned& e) {
     shadow_.catch_up();
     while (shadow_.at() != shadow_mirror::stage::none) work_on_shadow();
   }
+  in_refresh_ = false;
   whole_ = false;
   auditing_ = false;
   shadow_.abandon();
@@ -282,18 +291,17 @@ void route_service::on(netlink::events::change& e) {
 
 void route_service::on(netlink::events::refresh_started& e) {
   in_refresh_ = true;
+  refreshed_.clear();
   mirror_.begin_refresh(e.scope.kind);
-  shadow_.catch_up();
-  shadow_.likewise([&](mirror& shadow, mirror_changes&) { shadow.begin_refresh(e.scope.kind); });
 }
 
 void route_service::on(netlink::events::refresh_complete& e) {
   in_refresh_ = false;
   mirror_changes changes;
+  for (const auto& [value, from_event] : std::exchange(refreshed_, {}))
+    mirror_.apply(value, changes, from_event ? message_origin::notification : message_origin::dump);
   mirror_.end_refresh(e.scope.kind, changes);
   note(std::move(changes));
-  shadow_.likewise(
-      [&](mirror& shadow, mirror_changes& changed) { shadow.end_refresh(e.scope.kind, changed); });
 }
 
 // The shadow
@@ -480,7 +488,7 @@ void route_service::upkeep(clock::time_point now) {
 
 /// Has everything read anew and compared, unless that is under way or due anyhow.
 void route_service::begin_audit() {
-  if (shadow_.at() != shadow_mirror::stage::none || !is_followed()) return;
+  if (shadow_.at() != shadow_mirror::stage::none || !is_followed() || monitor_.refreshing()) return;
   auditing_ = true;
   monitor_.request_sync();
 }

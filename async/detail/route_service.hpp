@@ -104,6 +104,7 @@ class route_service {
   void on(netlink::events::change& e);
   void on(netlink::events::refresh_started& e);
   void on(netlink::events::refresh_complete& e);
+  [[nodiscard]] bool may_ask();
   void work_on_shadow();
   void conclude_audit();
   void take_over();
@@ -149,6 +150,8 @@ class route_service {
   bool auditing_ = false;            ///< The shadow was asked for by an audit, not by a loss.
   bool live_has_caught_up_ = false;  ///< With the audit's shadow; a tick later they are compared.
   bool in_refresh_ = false;
+  /// Objects of the refresh that say something new, and what was announced meanwhile: for its end.
+  std::vector<netlink::events::object> refreshed_;
   bool links_changed_ = false;
   bool stopped_ = false;
   std::function<void()> ready_;

@@ -428,7 +428,7 @@ TEST_F(monitor_test, delivers_events_at_once_during_a_refresh_and_again_after_it
   reply_done(*r);
   expect_live({route_to(2), route_to(5)});
   EXPECT_EQ(consumer_.history(),
-            "sync_started object sync_complete change refresh_started object replayed "
+            "sync_started object sync_complete refresh_started object change replayed "
             "refresh_complete");
 }
 

@@ -111,8 +111,7 @@ bool consumer::drain(monitor& source) {
   bool in_order = true;
   while (auto event = source.next_event())
     in_order &= std::visit([this](const auto& e) { return apply(e); }, *event);
-  // A refresh comes whole, or not at all.
-  return in_order && !refreshing_;
+  return in_order;
 }
 
 void consumer::note(const char* name) {
@@ -124,13 +123,14 @@ void consumer::note(const char* name) {
 bool consumer::apply(const events::sync_started&) {
   note("sync_started");
   shadow_.emplace();
-  return !refreshing_;
+  refreshing_.reset();
+  return true;
 }
 
 bool consumer::apply(const events::object& e) {
   note(e.from_event ? "replayed" : "object");
   if (refreshing_) {
-    refreshed_.apply(e.value);
+    refreshed_.push_back(e.value);
     return kind_of(e.value) == refreshing_->kind;
   }
   if (!shadow_) return false;
@@ -158,29 +158,28 @@ bool consumer::apply(const events::sync_abandoned& e) {
   note("sync_abandoned");
   setbacks_.push_back(e.reason);
   shadow_.reset();
-  return !refreshing_ && e.reason;
+  refreshing_.reset();
+  return bool{e.reason};
 }
 
 bool consumer::apply(const events::change& e) {
   note("change");
   live_.apply(e.value);
-  return has_live_ && !refreshing_;
+  return has_live_;
 }
 
 bool consumer::apply(const events::refresh_started& e) {
   note("refresh_started");
-  if (!has_live_ || shadow_ || refreshing_) return false;
   refreshing_ = e.scope;
-  refreshed_ = live_;
-  refreshed_.erase(e.scope);
-  return true;
+  refreshed_.clear();
+  return has_live_ && !shadow_;
 }
 
 bool consumer::apply(const events::refresh_complete& e) {
   note("refresh_complete");
   if (!refreshing_ || *refreshing_ != e.scope) return false;
-  live_ = std::move(refreshed_);
-  refreshed_ = {};
+  live_.erase(e.scope);
+  for (const message& value : refreshed_) live_.apply(value);
   refreshing_.reset();
   return true;
 }

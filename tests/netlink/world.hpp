@@ -53,7 +53,7 @@ class consumer {
   bool has_live_ = false;
   std::optional<world> shadow_;
   std::optional<netlink::dump_scope> refreshing_;
-  world refreshed_;
+  std::vector<netlink::message> refreshed_;
   std::string history_, last_;
   std::vector<std::error_code> setbacks_;
 };
