@@ -100,13 +100,14 @@ std::size_t epoch_domain::reclaim() noexcept {
 }
 
 bool epoch_domain::synchronize(std::chrono::steady_clock::time_point deadline) noexcept {
+  constexpr int spins_before_pause = 100;   // Less than a microsecond: a reader that is awake.
   constexpr int spins_before_yield = 1000;  // Some 10 us: longer than a reader's batch.
   const std::uint64_t until = freed_ + retired_.size();
   for (int spins = 0;; ++spins) {
     reclaim();
     if (freed_ >= until) return true;
     if (spins < spins_before_yield) {
-      relax();
+      if (spins >= spins_before_pause) relax();
       continue;
     }
     if (std::chrono::steady_clock::now() >= deadline) return false;

@@ -603,9 +603,12 @@ void mirror::refresh_entry(route_entries& at, std::size_t index, const netlink::
 
 void mirror::apply_one(const netlink::route& message, mirror_changes& changes) {
   if ((message.flags & RTM_F_CLONED) != 0) return;  // A cached answer, not a route.
-  if (message.action == netlink::action::remove)
+  if (message.action == netlink::action::remove) {
     remove_route(message, changes);
-  else if (message.destination.family() == ip_family::v4)
+    return;
+  }
+  if (message.placement.exclusive) remove_rivals(message, changes);
+  if (message.destination.family() == ip_family::v4)
     add_route_v4(message, changes);
   else
     add_route_v6(message, changes);
@@ -730,8 +733,14 @@ void mirror::add_route_v4(const netlink::route& route, mirror_changes& changes) 
 
   const auto known =
       std::find_if(first, last, [&](const auto& entry) { return same_route(entry.route, route); });
-  if (known != last) {
+  if (known != last && (known == first || !route.placement.replace)) {
     refresh_entry(at, static_cast<std::size_t>(known - entries.begin()), route, changes);
+    return;
+  }
+  if (known != last) {
+    // The kernel replaces by what is not there yet: a dump has told of it before its announcement.
+    static_cast<void>(remove_exactly(route, changes));
+    add_route_v4(route, changes);
     return;
   }
   const bool replaces = route.placement.replace && first != last;
@@ -778,23 +787,28 @@ void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) 
 
   const auto known =
       std::find_if(first, last, [&](const auto& entry) { return same_route(entry.route, route); });
-  if (known != last) {
-    refresh_entry(at, static_cast<std::size_t>(known - entries.begin()), route, changes);
-    return;
-  }
   const bool capable = multipath_capable(route);
   const auto sibling = std::find_if(first, last, [&](const route_entry& entry) {
     return entry.route.source == route.source && multipath_capable(entry.route) == capable;
   });
+  const auto same_source = std::find_if(
+      first, last, [&](const route_entry& other) { return other.route.source == route.source; });
+  const auto victim = sibling != last ? sibling : same_source;
+  if (known != last && (known == victim || !route.placement.replace)) {
+    refresh_entry(at, static_cast<std::size_t>(known - entries.begin()), route, changes);
+    return;
+  }
+  if (known != last) {  // As in add_route_v4().
+    static_cast<void>(remove_exactly(route, changes));
+    add_route_v6(route, changes);
+    return;
+  }
   if (capable && sibling != last && !route.placement.replace) {
     add_sibling(at, static_cast<std::size_t>(sibling - entries.begin()), route);
     changes.routes.push_back({route.table, route.destination});
     return;
   }
-  const auto same_source = std::find_if(
-      first, last, [&](const route_entry& other) { return other.route.source == route.source; });
   const bool replaces = route.placement.replace && same_source != last;
-  const auto victim = sibling != last ? sibling : same_source;
   insert_entry(at, replaces ? victim : last, replaces, route, changes);
 }
 
@@ -827,20 +841,39 @@ void mirror::add_sibling(route_entries& at, std::size_t index, const netlink::ro
   replace_entry(at, index, std::move(grown));
 }
 
+/// Removes the entries at the prefix of `where` for which `gone(entry)` is true, if there are any.
+template <class Predicate>
+bool mirror::remove_entries_if(const netlink::route& where, Predicate&& gone,
+                               mirror_changes& changes) {
+  auto& tables = tables_[slot(where.destination.family())];
+  const auto table = tables.find(where.table);
+  auto* const item = table != tables.end() ? table->second.items_.find(where.destination) : nullptr;
+  if (item == nullptr || std::ranges::none_of(item->second, gone)) return false;
+  route_entries::list next;
+  for (const route_entry& entry : item->second) {
+    if (gone(entry))
+      count_nexthop_user(entry.route, -1, changes);
+    else
+      next.push_back(entry);
+  }
+  change_entries(table->second, *item, std::move(next), changes);
+  return true;
+}
+
 /// Whether there was an entry that is the same alias.
 bool mirror::remove_exactly(const netlink::route& route, mirror_changes& changes) {
-  route_table& table = tables_[slot(route.destination.family())][route.table];
-  auto* const item = table.items_.find(route.destination);
-  if (item == nullptr) return false;
-  const route_entries::list& entries = item->second.get();
-  const auto exact = std::ranges::find_if(
-      entries, [&](const auto& entry) { return same_route(entry.route, route); });
-  if (exact == entries.end()) return false;
-  count_nexthop_user(exact->route, -1, changes);
-  route_entries::list next(entries.begin(), exact);
-  next.insert(next.end(), exact + 1, entries.end());
-  change_entries(table, *item, std::move(next), changes);
-  return true;
+  const auto same = [&](const route_entry& entry) { return same_route(entry.route, route); };
+  return remove_entries_if(route, same, changes);
+}
+
+/// The kernel had no other entry of this rank when it announced this one: those that are known are
+/// of a dump that was ahead of the announcement, and are announced later.
+void mirror::remove_rivals(const netlink::route& route, mirror_changes& changes) {
+  const auto rivals = [&](const route_entry& entry) {
+    return entry.route.tos == route.tos && entry.route.priority == route.priority &&
+           entry.route.source == route.source && !same_route(entry.route, route);
+  };
+  static_cast<void>(remove_entries_if(route, rivals, changes));
 }
 
 /// A notification of IPv6 siblings names those that are gone.

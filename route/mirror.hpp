@@ -266,7 +266,10 @@ class mirror {
   void count_named(const netlink::route& route, std::uint32_t generation);
   void sweep_routes(mirror_changes& changes);
   void remove_route(const netlink::route& route, mirror_changes& changes);
+  template <class Predicate>
+  bool remove_entries_if(const netlink::route& where, Predicate&& gone, mirror_changes& changes);
   bool remove_exactly(const netlink::route& route, mirror_changes& changes);
+  void remove_rivals(const netlink::route& route, mirror_changes& changes);
   void remove_siblings(const netlink::route& route, mirror_changes& changes);
   void change_entries(route_table& table, route_table::value_type& item, route_entries::list&& next,
                       mirror_changes& changes);

@@ -327,6 +327,22 @@ TEST_F(Mirror, MessageThatSaysNothingNewChangesNothing) {
   EXPECT_TRUE(changes.empty());
 }
 
+// The kernel went from nothing over the first gateway to the second one before the dump was read.
+TEST_F(Mirror, AnnouncementsThatADumpIsAheadOfEndInItsState) {
+  for (const auto& [prefix, earlier, later] : {std::tuple{"20.0.0.0/8", "10.2.0.2", "10.2.0.3"},
+                                               {"fd01::/16", "fd00:2::2", "fd00:2::3"}}) {
+    const auto to = [&, prefix = prefix](const char* gateway) {
+      return route_via(net(prefix), gateway, 2);
+    };
+    state.apply(to(later), changes, message_origin::dump);
+    apply(added(to(earlier)));
+    apply(replacing(to(later)));
+    ASSERT_EQ(entries(prefix).size(), 1u);
+    ASSERT_EQ(entries(prefix).front().route.next_hops.size(), 1u);
+    EXPECT_EQ(entries(prefix).front().route.next_hops.front().gateway, ip(later));
+  }
+}
+
 TEST_F(Mirror, RefreshSweepsWhatTheDumpNoLongerNames) {
   apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
   apply(added(route_via(net("21.0.0.0/8"), "10.2.0.2", 2)));
