@@ -32,6 +32,7 @@
 #include <thread>
 #include <vector>
 
+#include "bench/results.hpp"
 #include "bench/route_table.hpp"
 #include "tests/async/route_writer.hpp"
 #include "tests/support/netns.hpp"
@@ -168,11 +169,6 @@ class neighbour_churn {
   test::route_writer writer_;
 };
 
-double at(std::vector<std::int64_t>& sorted, double share) {
-  const auto last = static_cast<double>(sorted.size() - 1);
-  return static_cast<double>(sorted[static_cast<std::size_t>(share * last)]);
-}
-
 /// Times of some changes, sorted; `link` is the one in use, before and after.
 std::vector<std::int64_t> measure(world& w, stamped_sink (&sinks)[2], int& link) {
   const test::netns::scope inside(w.a);
@@ -198,17 +194,12 @@ std::vector<std::int64_t> measure(world& w, stamped_sink (&sinks)[2], int& link)
   return times;
 }
 
-struct result {
-  std::string name;
-  double nanoseconds = 0;
-};
-
 void run_contestant(const std::string& group, const std::string& who, world& w,
-                    stamped_sink (&sinks)[2], int& link, std::vector<result>& into) {
+                    stamped_sink (&sinks)[2], int& link, std::vector<bench::result>& into) {
   for (int i = 0; i < repetitions; ++i) {
     auto times = measure(w, sinks, link);
     for (const auto& [name, share] : {std::pair{"p50", 0.5}, {"p99", 0.99}, {"max", 1.0}})
-      into.push_back({group + "/" + who + "/" + name, at(times, share)});
+      into.push_back({group + "/" + who + "/" + name, bench::percentile(times, share)});
   }
 }
 
@@ -231,10 +222,10 @@ class kernel_sender {
   sockaddr_in to_{};
 };
 
-std::vector<result> run_all(std::size_t route_count) {
+std::vector<bench::result> run_all(std::size_t route_count) {
   world w(route_count);
   stamped_sink sinks[2] = {{w.b, "b0"}, {w.b, "b1"}};
-  std::vector<result> results;
+  std::vector<bench::result> results;
   int link = 0;
   const test::netns::scope inside(w.a);
   neighbour_churn churn(w);
@@ -258,20 +249,6 @@ std::vector<result> run_all(std::size_t route_count) {
   return results;
 }
 
-void print_json(const std::vector<result>& results) {
-  std::printf("{\n  \"context\": {\"executable\": \"bench_path_change\"},\n  \"benchmarks\": [");
-  const char* separator = "\n";
-  for (const result& r : results) {
-    std::printf(
-        "%s    {\"name\": \"%s\", \"run_name\": \"%s\", \"run_type\": \"iteration\", "
-        "\"iterations\": %d, \"real_time\": %.0f, \"cpu_time\": %.0f, \"time_unit\": \"ns\"}",
-        separator, r.name.c_str(), r.name.c_str(), changes_per_repetition, r.nanoseconds,
-        r.nanoseconds);
-    separator = ",\n";
-  }
-  std::printf("\n  ]\n}\n");
-}
-
 }  // namespace
 }  // namespace cowire
 
@@ -289,11 +266,10 @@ int main(int argc, char** argv) {
   }
   const auto results = cowire::run_all(routes);
   if (json) {
-    cowire::print_json(results);
+    cowire::bench::print_json("bench_path_change", results);
     return 0;
   }
   std::printf("%zu routes, from the request to the first frame on the new path:\n", routes);
-  for (const auto& r : results)
-    std::printf("%-40s %10.1f us\n", r.name.c_str(), r.nanoseconds / 1e3);
+  cowire::bench::print_lines(results);
   return 0;
 }

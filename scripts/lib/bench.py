@@ -25,8 +25,9 @@ NAMES = (
     "end-to-end",
     "follow",
     "path-change",
+    "latency",
 )
-NEEDS_ROOT = {"end-to-end", "follow", "path-change"}
+NEEDS_ROOT = {"end-to-end", "follow", "path-change", "latency"}
 REPETITIONS = 7
 OURS = "cowire"
 NS_PER = {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}
