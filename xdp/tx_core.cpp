@@ -193,7 +193,7 @@ void tx_core::remove_port(egress_slot slot, std::chrono::milliseconds grace) {
 
 spsc_ring<diverted_request>& tx_core::diverted() noexcept { return side_->engine().diverted(); }
 spsc_ring<flow_sample>& tx_core::samples() noexcept { return side_->engine().samples(); }
-doorbell& tx_core::work_bell() noexcept { return side_->engine().work_bell(); }
+work_bell& tx_core::work_bell() noexcept { return side_->engine().work_bell(); }
 tx_snapshot tx_core::snapshot() const noexcept { return side_->engine().counters().snapshot(); }
 
 }  // namespace cowire

@@ -22,6 +22,8 @@
 /// | run_once                                 | while not started |             |        |
 /// | snapshot, work_bell().ring()             |                   |             | yes    |
 ///
+/// While the core thread sleeps, whoever rings work_bell() is the core for a batch.
+///
 /// The core takes no lock, allocates nothing, logs nothing; its system calls are the kick, and the
 /// eventfd writes and waits of the doorbells while somebody sleeps. Control calls allocate, and
 /// wait for at most one batch of the core where they must.
@@ -35,6 +37,7 @@
 #include <cowire/xdp/tx_counters.hpp>
 #include <cowire/xdp/tx_queue.hpp>
 #include <cowire/xdp/umem.hpp>
+#include <cowire/xdp/work_bell.hpp>
 
 #include <chrono>
 #include <cstdint>
@@ -62,9 +65,11 @@ struct flow_sample {
 
 /// What the core does when there is nothing to do.
 enum class idle_policy : std::uint8_t {
-  spin,      ///< Polls: for a CPU that belongs to the core alone.
-  yield,     ///< Polls, offering the CPU to others each time.
-  adaptive,  ///< Polls for a while, then yields, then sleeps until a producer rings work_bell().
+  spin,   ///< Polls: for a CPU that belongs to the core alone.
+  yield,  ///< Polls, offering the CPU to others each time.
+  /// Polls for a while, then yields, then sleeps. Producers then send lone datagrams themselves,
+  /// and wake it for more (xdp/work_bell.hpp).
+  adaptive,
 };
 
 struct tx_core_options {
@@ -132,7 +137,7 @@ class tx_core {
   /// nothing is added. Its consumer is the control thread.
   [[nodiscard]] spsc_ring<flow_sample>& samples() noexcept;
   /// Producers ring it after they have pushed requests.
-  [[nodiscard]] doorbell& work_bell() noexcept;
+  [[nodiscard]] cowire::work_bell& work_bell() noexcept;
 
   [[nodiscard]] tx_snapshot snapshot() const noexcept;
 

@@ -59,7 +59,7 @@ class engine : public std::enable_shared_from_this<engine> {
   }
   [[nodiscard]] bool stopping() const noexcept { return stopping_.load(std::memory_order_acquire); }
   [[nodiscard]] bool ended() const noexcept { return ended_.load(std::memory_order_acquire); }
-  [[nodiscard]] doorbell& work_bell() noexcept { return core_.work_bell(); }
+  [[nodiscard]] cowire::work_bell& work_bell() noexcept { return core_.work_bell(); }
   [[nodiscard]] ring_context::executor_type control_executor() noexcept {
     return ring_.get_executor();
   }

@@ -4,7 +4,6 @@
 #include <cowire/xdp/frame_writer.hpp>
 
 #include <immintrin.h>
-#include <poll.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -19,6 +18,10 @@ namespace {
 /// busy CPU at low rates.
 constexpr unsigned spin_rounds = 1000;
 constexpr unsigned yield_rounds = 1200;
+
+/// Requests that follow each other closer than this are a stream, for which a sleeping core is
+/// woken: about as long as it then goes on polling. Longer: it would wake for each of them.
+constexpr auto stream_gap_max = std::chrono::microseconds(50);
 
 /// How long a producer that waits may be left waiting for more frames than one.
 constexpr auto announce_delay_max = std::chrono::microseconds(200);
@@ -151,6 +154,8 @@ tx_engine::tx_engine(const frame_memory& memory, const publisher& tables, epoch_
       slot_of_frame_(memory.frame_count, 0),
       diverted_(memory.frame_count),
       samples_(samples_kept),
+      work_bell_([](void* self) noexcept { return static_cast<tx_engine*>(self)->stand_in(); },
+                 this),
       reader_(epochs.register_reader()),
       next_sample_(sample_interval.count() != 0 ? clock::time_point::min()
                                                 : clock::time_point::max()) {}
@@ -178,7 +183,7 @@ void tx_engine::run() noexcept {
     if (run_once()) {
       idle_rounds = 0;
     } else {
-      idle(idle_rounds++);
+      idle_rounds = idle(idle_rounds);
     }
   }
   stop_.store(false, std::memory_order_relaxed);
@@ -515,26 +520,36 @@ void tx_engine::check_conservation() const noexcept {
 #endif
 }
 
-void tx_engine::idle(unsigned rounds) noexcept {
+unsigned tx_engine::idle(unsigned round) noexcept {
   if (idle_policy_ == idle_policy::spin ||
-      (idle_policy_ == idle_policy::adaptive && rounds < spin_rounds)) {
+      (idle_policy_ == idle_policy::adaptive && round < spin_rounds)) {
     _mm_pause();
-  } else if (idle_policy_ == idle_policy::yield || rounds < yield_rounds) {
+  } else if (idle_policy_ == idle_policy::yield || round < yield_rounds) {
     ::sched_yield();
   } else {
-    sleep();
+    return sleep() ? 0 : round;
   }
+  return round + 1;
 }
 
 /// Looks once more between arming the bell and waiting (base/doorbell.hpp says why that is enough).
-void tx_engine::sleep() noexcept {
+bool tx_engine::sleep() noexcept {
   work_bell_.arm();
-  if (!has_work()) {
+  bool needed = has_work();
+  if (!needed) {
     counters_.idle_sleeps.add(1);
-    pollfd wait{.fd = work_bell_.fd(), .events = POLLIN, .revents = 0};
-    static_cast<void>(::ppoll(&wait, 1, held_ == 0 ? &heartbeat : &completion_poll, nullptr));
+    needed = work_bell_.wait(held_ == 0 ? heartbeat : completion_poll);
   }
   work_bell_.disarm();
+  return needed;
+}
+
+bool tx_engine::stand_in() noexcept {
+  const clock::time_point before = now_;
+  static_cast<void>(run_once());
+  if (held_ != 0) static_cast<void>(run_once());  // What it sent may be complete by now.
+  go_offline();
+  return held_ == 0 && !has_work() && now_ - before >= stream_gap_max;
 }
 
 bool tx_engine::has_work() noexcept {

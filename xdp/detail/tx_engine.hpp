@@ -11,6 +11,7 @@
 #include <cowire/xdp/tx_core.hpp>
 #include <cowire/xdp/tx_counters.hpp>
 #include <cowire/xdp/umem.hpp>
+#include <cowire/xdp/work_bell.hpp>
 
 #include <array>
 #include <atomic>
@@ -78,7 +79,7 @@ class tx_engine {
 
   // Any thread.
   [[nodiscard]] tx_counters& counters() noexcept { return counters_; }
-  [[nodiscard]] doorbell& work_bell() noexcept { return work_bell_; }
+  [[nodiscard]] cowire::work_bell& work_bell() noexcept { return work_bell_; }
   [[nodiscard]] spsc_ring<diverted_request>& diverted() noexcept { return diverted_; }
   [[nodiscard]] spsc_ring<flow_sample>& samples() noexcept { return samples_; }
 
@@ -131,8 +132,12 @@ class tx_engine {
   void check_conservation() const noexcept;
 
   void go_offline() noexcept;
-  void idle(unsigned rounds) noexcept;
-  void sleep() noexcept;
+  /// What to do in the idle round of this number. Returns the number of the next.
+  [[nodiscard]] unsigned idle(unsigned round) noexcept;
+  /// Returns whether there is something to do.
+  [[nodiscard]] bool sleep() noexcept;
+  /// On the thread of a producer, while the core sleeps: whether that was enough.
+  [[nodiscard]] bool stand_in() noexcept;
   [[nodiscard]] bool has_work() noexcept;
 
   const frame_memory memory_;
@@ -145,7 +150,7 @@ class tx_engine {
   std::vector<std::uint8_t> slot_of_frame_;  ///< Of frame_places.
   spsc_ring<diverted_request> diverted_;
   spsc_ring<flow_sample> samples_;
-  doorbell work_bell_;
+  cowire::work_bell work_bell_;
   tx_counters counters_;
 
   // Core thread only.
