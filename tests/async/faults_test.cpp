@@ -6,9 +6,25 @@
 #include <tests/async/two_hosts.hpp>
 
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
+#include <atomic>
+#include <csignal>
+#include <ctime>
 #include <filesystem>
+#include <list>
 #include <vector>
+
+/// How far the wall clock of this program is off.
+static std::atomic<std::time_t> clock_step_s{0};
+
+/// Instead of the C library's: namespaces cannot step CLOCK_REALTIME, and everybody's is not ours.
+extern "C" int clock_gettime(clockid_t clock, timespec* now) noexcept {
+  const auto result = ::syscall(SYS_clock_gettime, clock, now);
+  if (clock == CLOCK_REALTIME) now->tv_sec += clock_step_s;
+  return static_cast<int>(result);
+}
 
 namespace cowire::test {
 namespace {
@@ -84,7 +100,7 @@ TEST_F(faults, a_device_that_completes_nothing_gets_a_new_socket) {
 TEST_F(faults, a_link_that_flaps_leaves_nothing_uncounted) {
   transmitter tx(small());
   stream flow(tx, destination);
-  for (int i = 0; i < 25; ++i) {
+  for (int i = 0; i < 100; ++i) {
     (*a)("ip link set a0 down");
     (*a)("ip link set a0 up");
   }
@@ -95,7 +111,7 @@ TEST_F(faults, a_link_that_flaps_leaves_nothing_uncounted) {
 TEST_F(faults, an_interface_made_anew_under_load_leaves_nothing_uncounted) {
   transmitter tx(small());
   stream flow(tx, destination);
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 20; ++i) {
     (*a)("ip link del a0");
     connect(*a, "a0", *b, "b0", 1);
   }
@@ -155,6 +171,85 @@ TEST_F(faults, without_frames_senders_are_told_and_producers_refused) {
   s.try_send(bytes_of("x"), destination, ec);
   EXPECT_FALSE(ec) << ec.message();
   EXPECT_TRUE(sink->next());
+}
+
+TEST_F(faults, a_flood_without_free_frames_loses_none) {
+  auto config = small();
+  config.frames_per_producer = 64;
+  config.max_producers = 3;
+  transmitter tx(config);
+  std::atomic<std::uint64_t> sent{0}, refused{0}, home{0};
+  std::list<std::thread> threads;
+  for (std::uint32_t i = 0; i < config.max_producers; ++i)
+    threads.emplace_back([&] {
+      auto s = tx.make_sender();
+      const auto end = std::chrono::steady_clock::now() + 1s;
+      while (std::chrono::steady_clock::now() < end)
+        ++(s.try_send(bytes_of("flood"), destination) ? sent : refused);
+      EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 20s));
+      std::vector<payload> all;
+      while (payload one = s.try_acquire()) all.push_back(std::move(one));
+      home += all.size();
+    });
+  for (auto& one : threads) one.join();
+  EXPECT_EQ(sent, tx.stats().submitted) << summary(tx.stats());
+  EXPECT_EQ(tx.stats().on_the_way(), 0u) << summary(tx.stats());
+  EXPECT_GT(refused, 0u) << "there were always free frames";
+  EXPECT_EQ(home, 64u * config.max_producers);
+}
+
+TEST_F(faults, an_mtu_that_shrinks_and_grows_under_load_loses_nothing) {
+  transmitter tx(small());
+  stream flow(tx, destination, std::string(1400, 'x'));
+  const auto too_long = [&] { return tx.stats().diverted["exceeds_mtu"]; };
+  for (int i = 0; i < 5; ++i) {
+    const auto before = too_long();
+    (*a)("ip link set a0 mtu 1300");
+    EXPECT_TRUE(eventually([&] { return too_long() > before + 5; }, 20s)) << summary(tx.stats());
+    (*a)("ip link set a0 mtu 1500");
+    EXPECT_TRUE(flows(tx)) << i << " " << summary(tx.stats());
+  }
+  expect_settled(tx, flow);
+  EXPECT_EQ(flow.sent, sink->drain()) << summary(tx.stats());
+}
+
+TEST_F(faults, a_process_killed_under_load_leaves_the_interface_as_it_was) {
+  for (int i = 0; i < 3; ++i) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      transmitter tx(small());
+      const stream flow(tx, destination);
+      for (;;) ::pause();
+    }
+    for (int n = 0; n < 500; ++n) ASSERT_TRUE(sink->next(20s)) << n;
+    ASSERT_EQ(::kill(child, SIGKILL), 0);
+    ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+    EXPECT_EQ(read_device("a0").attached, xdp_attachment::none);
+    sink->drain();
+    transmitter next(small());
+    EXPECT_EQ(first_interface(next).mode, send_mode::copy) << summary(next.stats());
+    stream flow(next, destination);
+    EXPECT_TRUE(flows(next)) << summary(next.stats());
+    expect_settled(next, flow);
+    EXPECT_EQ(flow.sent, sink->drain()) << summary(next.stats());
+  }
+}
+
+TEST_F(faults, a_wall_clock_that_jumps_changes_nothing) {
+  const auto true_time = std::chrono::system_clock::now();
+  transmitter tx(small());
+  stream flow(tx, destination);
+  for (const std::time_t hours : {100'000, -100'000, 1, 0}) {
+    clock_step_s = hours * 3600;
+    const auto shown = std::chrono::system_clock::now() - true_time;
+    EXPECT_LT(std::chrono::abs(shown - std::chrono::hours(hours)), 10min) << "not our clock";
+    EXPECT_TRUE(flows(tx)) << summary(tx.stats());
+    // Timers and the control thread too: a change of routes is followed as ever.
+    (*a)("ip neigh flush all");
+    EXPECT_TRUE(flows(tx)) << summary(tx.stats());
+  }
+  expect_settled(tx, flow);
+  EXPECT_EQ(flow.sent, sink->drain()) << summary(tx.stats());
 }
 
 }  // namespace

@@ -68,11 +68,11 @@ inline std::uint64_t by(const transmitter& tx, const std::string& interface) {
 
 /// Sends about one datagram in 200 us on a thread of its own until told to stop.
 struct stream {
-  stream(transmitter& tx, const endpoint& destination)
-      : thread([this, &tx, destination] {
+  stream(transmitter& tx, const endpoint& destination, const std::string& text = "stream")
+      : thread([this, &tx, destination, text] {
           auto s = tx.make_sender();
           while (!done) {
-            if (s.try_send(bytes_of("stream"), destination)) ++sent;
+            if (s.try_send(bytes_of(text), destination)) ++sent;
             std::this_thread::sleep_for(200us);
           }
           ended = true;
