@@ -16,13 +16,15 @@ import sys
 import tempfile
 import time
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 import analysis
 import doublezero
 import page
 import terminal
+from hosts import Failure
 from stream import Arrivals, Monitor, Receiver, Sender
 from uplinks import Uplinks
-from world import ROUTES_LIMIT_S, Failure
+from world import ROUTES_LIMIT_S
 
 NOT_HERE = 77
 REPORTS = ("demo-report.json", "demo-report.html")

@@ -18,8 +18,8 @@ import re
 import shutil
 import subprocess
 
-from stream import Program
-from world import PREFIX, Step, Words, World, run, wait_until
+from hosts import Program, run
+from world import PREFIX, Step, Words, World, wait_until
 
 PUBLIC = {"a": "10.1.0.2", "b": "10.2.0.2", "da": "10.3.0.2", "db": "10.4.0.2"}
 SECOND = {"da": "10.3.0.3", "db": "10.4.0.3"}  # Where the tunnels of multicast end.

@@ -1,82 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs of the demo: `cowire send` and `cowire route monitor` in A, the receiver in B.
-
-Each is a context manager that has ended when the block ends, however it ends. They run in sessions
-of their own: Ctrl-C reaches the demo only, which then ends them in order. Should the demo be
-killed, the kernel ends them.
-"""
+"""The programs of the demo: `cowire send` and `cowire route monitor` in A, the receiver in B."""
 import array
 import json
 import signal
-import subprocess
-import threading
 import time
 
-from world import Failure
+from hosts import Failure, Program
 
 PORT = 9000
 RECORD_WORDS = (
     4  # sequence, submitted_ns, arrived_ns, interface: `record` in examples/sequence_receiver.cpp
 )
-
-
-class Program:
-    """A child in a namespace; a thread takes the lines of JSON that it prints as they come."""
-
-    def __init__(self, namespace, command, on_line):
-        self.command = command
-        self.process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", "ip", "netns", "exec", namespace, *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self._error_text = ""
-        self._threads = [
-            threading.Thread(target=self._read_lines, args=(on_line,), daemon=True),
-            threading.Thread(target=self._read_errors, daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _read_lines(self, on_line):
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                on_line(json.loads(line))
-
-    def _read_errors(self):
-        self._error_text = self.process.stderr.read()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.wait()
-
-    def wait(self, timeout_s=None):
-        status = self.process.wait(timeout_s)
-        for thread in self._threads:
-            thread.join()
-        return status
-
-    def fail_if_ended(self):
-        if self.process.poll() is not None:
-            status = self.wait()
-            words = " ".join(self.command)
-            raise Failure(f"`{words}` ended with status {status}: {self._error_text.strip()}")
-
-    def finish(self, timeout_s, what):
-        """Waits for the end that the caller has just asked for."""
-        try:
-            status = self.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise Failure(f"{what} did not end within {timeout_s} s") from None
-        if status != 0:
-            raise Failure(f"{what} ended with status {status}: {self._error_text.strip()}")
 
 
 class Receiver(Program):

@@ -3,21 +3,17 @@
 
 In each of them host A streams to an address of host B, over one of two paths: "public" and "fiber".
 """
-import glob
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hosts import Failure, Hosts
+
 PATHS = ("public", "fiber")
 PREFIX = "cowire-demo-"
 ROUTES_LIMIT_S = 60  # How long a routing daemon may take.
-
-
-class Failure(Exception):
-    """Ends the demo with one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +40,6 @@ class Words:
     clock: str  # Where a latency begins and ends.
 
 
-def run(*command):
-    """Runs one command outside of the measured stream."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise Failure(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
-
-
 def wait_until(condition, complaint):
     deadline = time.monotonic() + ROUTES_LIMIT_S
     while not condition():
@@ -60,21 +48,10 @@ def wait_until(condition, complaint):
         time.sleep(0.05)
 
 
-def remove_leftovers():
-    """Removes the namespaces of runs that were killed; the name tells whose they are."""
-    for path in glob.glob(f"/run/netns/{PREFIX}*"):
-        name = os.path.basename(path)
-        owner = name.removeprefix(PREFIX).split("-")[0]
-        if not os.path.exists(f"/proc/{owner}"):
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+class World(Hosts):
+    """A story derives from it and says what is below."""
 
-
-class World:
-    """Makes the namespaces on entry and removes them, with all that is in them, on exit.
-
-    A story derives from it and says what is below."""
-
-    HOSTS = ("a", "b")
+    PREFIX = PREFIX
     WORDS: Words
     SERVICE: str  # The address that the stream goes to.
     SELECTORS = ""  # What else `ip route get` must be told about the stream.
@@ -83,32 +60,6 @@ class World:
     SENDER_OPTIONS: tuple
     RATE_PPS: int  # By default.
     DURATION_S: float  # By default.
-
-    def __init__(self, keep):
-        self.keep = keep
-
-    def __enter__(self):
-        remove_leftovers()
-        try:
-            for host in self.HOSTS:
-                run("ip", "netns", "add", self.namespace(host))
-                self.ip(host, "link set lo up")
-            self.build()
-        except BaseException:
-            self._remove()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        if not self.keep:
-            self._remove()
-
-    def _remove(self):
-        for host in self.HOSTS:
-            subprocess.run(["ip", "netns", "del", self.namespace(host)], capture_output=True)
-
-    def build(self):
-        raise NotImplementedError
 
     def steps(self):
         raise NotImplementedError
@@ -121,15 +72,6 @@ class World:
     def daemons(self, _folder):
         """Starts the programs that belong to the world; they may keep files in the folder."""
         return []
-
-    def namespace(self, host):
-        return f"{PREFIX}{os.getpid()}-{host}"
-
-    def ip(self, host, words):
-        return run("ip", "-n", self.namespace(host), *words.split())
-
-    def execute(self, host, words):
-        return run("ip", "netns", "exec", self.namespace(host), *words.split())
 
     def paths_of_arrival(self):
         """Path by index of B's interfaces."""
