@@ -128,7 +128,9 @@ class Changes:
 
     def _neighbours(self):
         for link in LINKS:
-            self._ip(f"neighbour flush dev {link}")
+            # Under traffic neighbours come back at once, which `ip` calls a failure.
+            flush = ["ip", "-n", self._world.namespace("a"), "neighbour", "flush", "dev", link]
+            subprocess.run(flush, capture_output=True)
 
     def _link_down(self):
         link = self._random.choice(LINKS)
