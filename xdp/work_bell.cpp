@@ -6,13 +6,25 @@
 namespace cowire {
 
 bool work_bell::wait(const timespec& limit) noexcept {
-  vacant_.store(true, std::memory_order_release);
+  leave();
   pollfd rung{.fd = bell_.fd(), .events = POLLIN, .revents = 0};
   const bool needed = ::ppoll(&rung, 1, &limit, nullptr) > 0;
+  come_back();
+  return needed;
+}
+
+void work_bell::yield() noexcept {
+  leave();
+  ::sched_yield();
+  come_back();
+}
+
+void work_bell::leave() noexcept { vacant_.store(true, std::memory_order_release); }
+
+void work_bell::come_back() noexcept {
   core_returns_.store(true, std::memory_order_relaxed);
   while (!vacant_.exchange(false, std::memory_order_acquire)) ::sched_yield();  // A batch at most.
   core_returns_.store(false, std::memory_order_relaxed);
-  return needed;
 }
 
 void work_bell::stand_in() noexcept {

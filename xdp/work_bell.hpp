@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /// How producers make requests known to a TX core, which may be asleep.
 ///
-/// While the core is awake, ringing is a fence and two loads. While it sleeps, whoever rings does
-/// its next batch in its place: waking a thread takes several times as long as sending a datagram,
-/// and a lone datagram must not wait for it. What is too much for that (a stream, frames that a
-/// device does not complete at once) wakes the core.
+/// While the core is awake, ringing is a fence and two loads. While it sleeps, or has offered its
+/// CPU to others, whoever rings does its next batch in its place: waking a thread takes several
+/// times as long as sending a datagram, on a busy machine a thousand times, and a lone datagram must
+/// not wait for it. What is too much for that (a stream, say) wakes the core.
 ///
-/// One thread at a time is the core. It is the sleeper except while it is in wait(): then the place
-/// is vacant, and a ringer takes it by an exchange for one batch. A ringer that finds the place
+/// One thread at a time is the core. It is the core's own except in wait() and yield(): then the
+/// place is vacant, and a ringer takes it by an exchange for one batch. A ringer that finds the place
 /// taken rings the doorbell below instead, whose rules (base/doorbell.hpp) see to it that no
 /// request is slept over.
 #pragma once
@@ -41,11 +41,15 @@ class work_bell {
   void arm() noexcept { bell_.arm(); }
   /// The core, between arm() and disarm(): sleeps until it is needed, then true, or for `limit`.
   bool wait(const timespec& limit) noexcept;
+  /// The core, at any time: offers its CPU to others.
+  void yield() noexcept;
   /// The core: as doorbell::disarm().
   void disarm() noexcept { bell_.disarm(); }
 
  private:
   void stand_in() noexcept;
+  void leave() noexcept;
+  void come_back() noexcept;
 
   doorbell bell_;
   const stand_in_call act_;

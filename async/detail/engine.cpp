@@ -223,7 +223,10 @@ void engine::wake_producers(bool all) {
 
 void engine::wait_until_drained() noexcept {
   const auto deadline = clock::now() + config_.drain_timeout;
-  while (stats().on_the_way() != 0 && clock::now() < deadline) std::this_thread::sleep_for(500us);
+  while (stats().on_the_way() != 0 && clock::now() < deadline) {
+    core_.work_bell().ring();  // A core that sleeps is in no hurry to collect completions.
+    std::this_thread::sleep_for(500us);
+  }
 }
 
 void engine::close_everything() {

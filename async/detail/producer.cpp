@@ -53,7 +53,9 @@ producer::~producer() = default;
 // -------------------------------------------------------------------------------
 
 bool producer::take(frame_index& frame) noexcept {
-  return pool_.try_acquire(frame) || (collect() && pool_.try_acquire(frame));
+  if (pool_.try_acquire(frame) || (collect() && pool_.try_acquire(frame))) return true;
+  owner_->work_bell().ring();  // A core that sleeps collects completions when somebody needs them.
+  return false;
 }
 
 payload producer::lease(frame_index frame, std::size_t size) noexcept {
@@ -273,6 +275,7 @@ void producer::ask_for_wake() {
     else
       wake_executor_ = first.send.done.executor();
   }
+  const auto owner = owner_;
   channel_.waiting.store(true, std::memory_order_release);  // Pairs with the exchange in wake().
   // From here on serve() may run, on another thread if that is where the first waiter's executor
   // runs: nothing but atomics is looked at. The fence pairs with that of whoever returned frames:
@@ -280,7 +283,8 @@ void producer::ask_for_wake() {
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (ended || channel_.returned.size_approximate() != 0 ||
       channel_.returned_by_kernel.size_approximate() != 0)
-    wake();
+    return wake();
+  owner->work_bell().ring();  // A core that sleeps collects completions when somebody waits.
 }
 
 void producer::nobody_waits() noexcept {

@@ -4,7 +4,6 @@
 #include <cowire/xdp/frame_writer.hpp>
 
 #include <immintrin.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <bit>
@@ -525,7 +524,7 @@ unsigned tx_engine::idle(unsigned round) noexcept {
       (idle_policy_ == idle_policy::adaptive && round < spin_rounds)) {
     _mm_pause();
   } else if (idle_policy_ == idle_policy::yield || round < yield_rounds) {
-    ::sched_yield();
+    work_bell_.yield();
   } else {
     return sleep() ? 0 : round;
   }
@@ -549,7 +548,18 @@ bool tx_engine::stand_in() noexcept {
   static_cast<void>(run_once());
   if (held_ != 0) static_cast<void>(run_once());  // What it sent may be complete by now.
   go_offline();
-  return held_ == 0 && !has_work() && now_ - before >= stream_gap_max;
+  return now_ - before >= stream_gap_max && !has_work() && can_wait();
+}
+
+bool tx_engine::can_wait() const noexcept {
+  for (const auto& entry : active_->ports)
+    if (entry.closing_grace ? entry.port->outstanding() != 0 : !entry.port->handed_over())
+      return false;
+  for (const auto& entry : active_->channels)
+    if (entry.draining ||
+        (entry.state->held != 0 && entry.state->channel.waiting.load(std::memory_order_relaxed)))
+      return false;
+  return true;
 }
 
 bool tx_engine::has_work() noexcept {

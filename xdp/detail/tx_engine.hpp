@@ -138,6 +138,8 @@ class tx_engine {
   [[nodiscard]] bool sleep() noexcept;
   /// On the thread of a producer, while the core sleeps: whether that was enough.
   [[nodiscard]] bool stand_in() noexcept;
+  /// Whether nobody minds when completions are collected at the next occasion.
+  [[nodiscard]] bool can_wait() const noexcept;
   [[nodiscard]] bool has_work() noexcept;
 
   const frame_memory memory_;

@@ -58,6 +58,11 @@ bool tx_port::submit_all(std::span<const tx_request> requests,
   return true;
 }
 
+bool tx_port::handed_over() const noexcept {
+  return waiting() == 0 && !wants_kick_ &&
+         std::atomic_ref(*queue_.consumer).load(std::memory_order_relaxed) == committed_;
+}
+
 void tx_port::submit_or_wait(const tx_request& request, const tx_descriptor& descriptor) noexcept {
   if (waiting() == 0 && find_room()) return put(request.frame, descriptor);
   COWIRE_DEBUG_ASSERT(waiting() <= mask_);

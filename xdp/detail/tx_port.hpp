@@ -66,6 +66,8 @@ class tx_port {
   [[nodiscard]] std::uint32_t outstanding() const noexcept { return outstanding_; }
   [[nodiscard]] std::uint32_t waiting() const noexcept { return tail_ - head_; }
   [[nodiscard]] bool wants_kick() const noexcept { return wants_kick_; }
+  /// Whether the device has read all that there is for it.
+  [[nodiscard]] bool handed_over() const noexcept;
 
   /// Puts a descriptor in the device's ring behind all earlier ones, or has it wait where there is
   /// no room.
