@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Everything that sends, assembled from one config: frames, AF_XDP sockets, a TX core, and a
+/// Everything that sends, assembled from one config: frames, AF_XDP sockets, TX cores, and a
 /// control thread that follows the kernel's routes and serves diverted datagrams.
 ///
 ///     transmitter tx({.interfaces = {"eth0"}});
 ///     sender s = tx.make_sender({.source_port = 8001});
 ///     co_await s.async_send(bytes, destination, asio::use_awaitable);
 ///
-/// Threads: two are made, `cowire-control` and `cowire-tx`. Any thread may call any member; the
-/// senders it makes have rules of their own (sender.hpp). Set-up calls (constructor, make_sender,
+/// Threads: `cowire-control`, and `cowire-tx-0` and so on for the TX cores. Any thread may call any
+/// member; the senders it makes have rules of their own (sender.hpp). Set-up calls (constructor, make_sender,
 /// make_producer) may block for some milliseconds.
 ///
 /// Network namespace and credentials are those of the constructing thread.
@@ -48,8 +48,13 @@ struct transmitter_config {
   /// that is set is the only one tried: the constructor throws when an interface named above lacks
   /// it.
   std::optional<send_mode> mode{};
-  /// CPU of each TX core. One core now: at most one element. Empty = not pinned.
+  /// CPU of each TX core, which are as many then: all different. Empty = not pinned.
+  ///
+  /// Each core has a queue of its own on every interface, and a flow stays with one core, by its
+  /// destination. An interface with fewer transmit queues than there are cores limits the cores in
+  /// use (transmitter_stats::cores_in_use) as long as it is served.
   std::vector<unsigned> cpus{};
+  std::uint32_t tx_cores = 1;                ///< How many, where `cpus` is empty: 1 to 64.
   std::uint32_t frames_per_producer = 4096;  ///< What one thread can have on the way at once.
   std::uint32_t max_producers = 8;           ///< Threads and explicit producers, intakes included.
   std::uint32_t frame_size = 2048;           ///< 2048 or 4096; payloads hold 128 bytes less.
@@ -87,8 +92,17 @@ struct interface_stats {
   std::string reason;                  ///< Why not a better rung; "" on the best one.
   std::uint64_t transmitted = 0;
   std::uint64_t lost_in_device = 0;
-  /// Times its socket was opened anew because the device completed nothing of what it held.
+  /// Times its sockets were opened anew because the device completed nothing of what it held.
   std::uint64_t rebuilt = 0;
+  std::uint32_t sockets = 0;  ///< One for each TX core that can send through it.
+};
+
+/// What one TX core has done.
+struct core_stats {
+  std::uint64_t taken = 0;  ///< From producers.
+  std::uint64_t transmitted = 0;
+  std::uint64_t diverted = 0;
+  std::uint64_t lost_in_device = 0;
 };
 
 /// A snapshot. Once drained: submitted == sum(transmitted) + kernel_path + sum(refused) +
@@ -103,6 +117,9 @@ struct transmitter_stats {
   std::uint64_t lost_in_device = 0;
   std::uint64_t errors_from_network = 0;  ///< ICMP errors that came back.
   std::vector<interface_stats> interfaces;
+  std::vector<core_stats> cores;
+  std::uint32_t cores_in_use = 0;  ///< The first so many of them take new datagrams.
+  std::string cores_reason;        ///< Why not all, and what to do; "" if they do.
   route_stats routes;
 
   /// transmitted, summed.
@@ -138,7 +155,7 @@ class transmitter {
   [[nodiscard]] transmitter_stats stats() const;
 
   /// Refuses further datagrams, waits until those on the way are out or the drain timeout is over,
-  /// closes the sockets and ends both threads. Waiting operations complete with error::closed.
+  /// closes the sockets and ends the threads. Waiting operations complete with error::closed.
   /// Idempotent.
   void stop() noexcept;
 

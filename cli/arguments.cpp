@@ -8,6 +8,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <limits>
 
@@ -33,9 +34,16 @@ std::optional<send_mode> parse_mode(const std::string& text) {
                     "': no such mode; use auto, zero-copy, copy, generic or kernel");
 }
 
-unsigned parse_cpu(const std::string& text) {
+std::vector<unsigned> parse_cpus(const std::vector<std::string>& texts) {
   const auto last = static_cast<std::uint64_t>(::sysconf(_SC_NPROCESSORS_CONF)) - 1;
-  return static_cast<unsigned>(parse_number("--cpu", text, 0, last));
+  std::vector<unsigned> out;
+  for (const auto& text : texts) {
+    const auto cpu = static_cast<unsigned>(parse_number("--cpu", text, 0, last));
+    if (std::ranges::find(out, cpu) != out.end())
+      throw usage_error("--cpu '" + text + "': given twice; give each TX core its own");
+    out.push_back(cpu);
+  }
+  return out;
 }
 
 void add_source(sender_options& options, const std::string& text) {
@@ -75,7 +83,7 @@ void refuse_server_options(const send_arguments& arguments) {
        {"--tos", !arguments.tos.empty()},
        {"--ttl", !arguments.ttl.empty()},
        {"--mode", !arguments.mode.empty()},
-       {"--cpu", !arguments.cpu.empty()},
+       {"--cpu", !arguments.cpus.empty()},
        {"--audit-rate", !arguments.audit_rate.empty()}}};
   for (const auto& [name, given] : server)
     if (given)
@@ -110,7 +118,7 @@ transmit_plan make_plan(const transmit_arguments& arguments) {
   plan.sender.tos = number_or_zero<std::uint8_t>("--tos", arguments.tos, 0);
   plan.sender.ttl = number_or_zero<std::uint8_t>("--ttl", arguments.ttl, 1);
   if (!arguments.mode.empty()) plan.config.mode = parse_mode(arguments.mode);
-  if (!arguments.cpu.empty()) plan.config.cpus = {parse_cpu(arguments.cpu)};
+  if (!arguments.cpus.empty()) plan.config.cpus = parse_cpus(arguments.cpus);
   if (!arguments.audit_rate.empty())
     plan.config.audit_rate = static_cast<std::uint32_t>(
         parse_number("--audit-rate", arguments.audit_rate, 0, audit_rate_max));

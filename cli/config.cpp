@@ -29,6 +29,7 @@ namespace {
 /// Longer files are no configuration.
 constexpr std::size_t file_size_max = 1u << 20;
 constexpr std::uint64_t ring_capacity_min = 64, ring_capacity_max = 1u << 16;
+constexpr std::uint64_t tx_cores_max = 64;
 /// A month: longer than anybody waits for an audit, short enough for every clock.
 constexpr double interval_max_s = 30.0 * 24 * 3600;
 
@@ -150,8 +151,15 @@ class config_reader {
     const auto last = static_cast<std::uint64_t>(::sysconf(_SC_NPROCESSORS_CONF)) - 1;
     to_.cpus.clear();
     each(from, [&](const toml::node& one) {
-      if (!to_.cpus.empty()) fail(one.source(), "cpus: one TX core for now; give one CPU");
-      to_.cpus.push_back(static_cast<unsigned>(parse_number(key_, whole(one), 0, last)));
+      const auto cpu = static_cast<unsigned>(parse_number(key_, whole(one), 0, last));
+      if (std::ranges::find(to_.cpus, cpu) != to_.cpus.end())
+        fail(one.source(), "cpus: " + std::to_string(cpu) + " twice; give each TX core its own");
+      to_.cpus.push_back(cpu);
+    });
+  }
+  void set_tx_cores(const toml::node& from) {
+    at_place_of(from, [&] {
+      to_.tx_cores = static_cast<std::uint32_t>(parse_number(key_, whole(from), 1, tx_cores_max));
     });
   }
   void set_zero_copy(const toml::node& from) {
@@ -262,9 +270,10 @@ class config_reader {
     return out.str();
   }
 
-  static constexpr std::array<key_rule, 5> xdp_keys = {{
+  static constexpr std::array<key_rule, 6> xdp_keys = {{
       {"interface", &config_reader::set_interface},
       {"cpus", &config_reader::set_cpus},
+      {"tx_cores", &config_reader::set_tx_cores},
       {"zero_copy", &config_reader::set_zero_copy},
       {"ring_capacity", &config_reader::set_ring_capacity},
       {"huge_pages", &config_reader::set_huge_pages},

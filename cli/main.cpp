@@ -89,8 +89,10 @@ void add_transmit_options(CLI::App& app, transmit_arguments& to) {
       ->type_name("IF");
   app.add_option("--mode", to.mode, "auto, zero-copy, copy, generic or kernel (default: auto)")
       ->type_name("MODE");
-  app.add_option("--cpu", to.cpu,
-                 "Pin the TX core to this CPU, where it polls without ever sleeping")
+  app.add_option("--cpu", to.cpus,
+                 "A CPU for the TX core, where it polls without ever sleeping; several for as many "
+                 "cores, each with a queue of its own")
+      ->delimiter(',')
       ->type_name("N");
   app.add_option("--audit-rate", to.audit_rate,
                  "Flows a second to compare with the kernel's answers (default: 500; 0 = none)")

@@ -36,10 +36,12 @@ json audit_json(const route_stats& routes) {
 }  // namespace
 
 transmitter_stats stop_and_count(transmitter& tx) {
-  auto interfaces = tx.stats().interfaces;
+  auto before = tx.stats();
   tx.stop();
   auto stats = tx.stats();
-  stats.interfaces = std::move(interfaces);
+  stats.interfaces = std::move(before.interfaces);
+  stats.cores_in_use = before.cores_in_use;
+  stats.cores_reason = std::move(before.cores_reason);
   return stats;
 }
 
@@ -54,6 +56,14 @@ json summary_json(const transmitter_stats& stats, double elapsed_s) {
   out["mode"] = json::object();
   for (const auto& interface : stats.interfaces)
     out["mode"][interface.name] = {{"mode", name(interface.mode)}, {"reason", interface.reason}};
+  out["cores"] = json::array();
+  for (const core_stats& core : stats.cores)
+    out["cores"].push_back({{"taken", core.taken},
+                            {"transmitted", core.transmitted},
+                            {"diverted", core.diverted},
+                            {"lost_in_device", core.lost_in_device}});
+  out["cores_in_use"] = stats.cores_in_use;
+  out["cores_reason"] = stats.cores_reason;
   out["errors_from_network"] = stats.errors_from_network;
   out["audit"] = audit_json(stats.routes);
   out["table"] = {{"routes", stats.routes.routes},
@@ -92,6 +102,9 @@ std::string summary_text(const transmitter_stats& stats, double elapsed_s) {
     if (!interface.reason.empty()) out << " (" << interface.reason << ')';
     out << '\n';
   }
+  if (!stats.cores_reason.empty())
+    out << "cores          " << stats.cores_in_use << " of " << stats.cores.size() << " used ("
+        << stats.cores_reason << ")\n";
   return out.str();
 }
 

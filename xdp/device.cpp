@@ -68,7 +68,8 @@ void read_ethtool(const interface_ioctl& ask, device_facts& facts) {
     facts.queues = {.rx = std::max(1u, channels.combined_count + channels.rx_count),
                     .tx = std::max(1u, channels.combined_count + channels.tx_count),
                     .rx_max = channels.max_combined + channels.max_rx,
-                    .tx_max = channels.max_combined + channels.max_tx};
+                    .tx_max = channels.max_combined + channels.max_tx,
+                    .combined = channels.max_combined != 0};
   }
   ethtool_ringparam rings{};
   rings.cmd = ETHTOOL_GRINGPARAM;

@@ -35,6 +35,7 @@ struct device_rings {
 struct device_queues {
   std::uint32_t rx = 1, tx = 1;          ///< Queues in use.
   std::uint32_t rx_max = 0, tx_max = 0;  ///< Through ethtool; 0 = cannot be changed.
+  bool combined = false;                 ///< ethtool counts pairs of both, and not each kind.
 };
 
 struct device_facts {

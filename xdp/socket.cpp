@@ -53,7 +53,7 @@ struct xdp_socket::state {
   umem& memory;
   send_mode mode = send_mode::copy;
   std::uint32_t interface_index = 0;
-  std::unique_ptr<xdp_pass_program> program;
+  std::shared_ptr<xdp_pass_program> program;  ///< Of all sockets on the interface.
   std::optional<frame_slice> fill_slice;
   xsk_umem* registration = nullptr;
   xsk_socket* socket = nullptr;
@@ -123,11 +123,15 @@ class socket_ladder {
   /// Some NICs make their XDP transmit queues when a program is attached, and lose the carrier
   /// while they do.
   [[nodiscard]] std::string attach_program(state& s) const {
+    if (options_.sibling != nullptr) {
+      s.program = options_.sibling->state_->program;
+      return {};
+    }
     if (device_.attached != xdp_attachment::none)
       return "program " + std::to_string(device_.program_id) + " of somebody else is attached to " +
              device_.name;
     std::error_code ec;
-    s.program = std::make_unique<xdp_pass_program>(device_.index, xdp_program_mode::native, ec);
+    s.program = std::make_shared<xdp_pass_program>(device_.index, xdp_program_mode::native, ec);
     if (ec) return "cannot attach a native XDP program: " + ec.message();
     const bool had_carrier = device_.carrier;
     if (had_carrier && !wait_until(options_.carrier_deadline, [&] {
@@ -193,7 +197,7 @@ class socket_ladder {
 
   /// Everything but the program, which is worth keeping for the next attempt.
   static void forget_attempt(state& s) noexcept {
-    std::unique_ptr<xdp_pass_program> program = std::move(s.program);
+    std::shared_ptr<xdp_pass_program> program = std::move(s.program);
     s.close();
     s.program = std::move(program);
   }

@@ -44,9 +44,14 @@ enum class send_mode : std::uint8_t { zero_copy, copy, generic, kernel };
 /// The inverse of name().
 [[nodiscard]] std::optional<send_mode> parse_send_mode(std::string_view text) noexcept;
 
+class xdp_socket;
+
 struct socket_options {
   std::optional<send_mode> mode = std::nullopt;  ///< Only this rung; unset = the ladder.
   std::uint32_t queue = 0;
+  /// A socket on another queue of the same interface: the program that it has attached serves this
+  /// one, too. Null = none.
+  const xdp_socket* sibling = nullptr;
   /// Descriptors: 64 to 65536, rounded up to a power of two; what is beyond is taken as the limit.
   std::uint32_t tx_ring_size = 2048;
   /// Receive buffers given to a zero-copy queue, without which the kernel could not receive on it;

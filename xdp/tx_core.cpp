@@ -8,6 +8,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -42,7 +43,8 @@ class tx_core::control_side {
   void start() {
     COWIRE_ASSERT(!thread_.joinable());
     thread_ = std::thread([this] { engine_.run(); });
-    static_cast<void>(::pthread_setname_np(thread_.native_handle(), "cowire-tx"));
+    const std::string name = "cowire-tx-" + std::to_string(options_.number);
+    static_cast<void>(::pthread_setname_np(thread_.native_handle(), name.c_str()));
     if (!options_.cpu) return;
     cpu_set_t cpus;
     CPU_ZERO(&cpus);

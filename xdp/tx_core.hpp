@@ -49,8 +49,8 @@ namespace cowire {
 /// Requests handled between two looks at the clock, the configuration and the epoch.
 inline constexpr std::size_t tx_batch = 64;
 
-/// A request that the fast path does not serve. Its frame belongs to the kernel path until it
-/// pushes it to the channel's returned_by_kernel.
+/// A request that the fast path does not serve. Its frame belongs to the kernel path until that
+/// gives it back to the producer.
 struct diverted_request {
   tx_request request;
   divert_reason reason;
@@ -73,6 +73,7 @@ enum class idle_policy : std::uint8_t {
 };
 
 struct tx_core_options {
+  unsigned number = 0;  ///< Tells several cores apart: the thread is `cowire-tx-<number>`.
   std::optional<unsigned> cpu = std::nullopt;  ///< Pin the thread here.
   /// Unset = spin where `cpu` is set and the machine has more than two CPUs, otherwise adaptive.
   std::optional<idle_policy> idle = std::nullopt;

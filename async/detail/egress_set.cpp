@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <thread>
+#include <utility>
 
 namespace cowire::detail {
 namespace {
@@ -26,6 +27,12 @@ send_mode next_lower(send_mode mode) noexcept {
   return mode == send_mode::zero_copy ? send_mode::copy : send_mode::kernel;
 }
 
+std::string more_queues(const device_facts& device, std::uint32_t wanted) {
+  const std::string count = std::to_string(wanted);
+  if (device.queues.tx_max < wanted) return "its driver offers no more";
+  return "ethtool -L " + device.name + (device.queues.combined ? " combined " : " tx ") + count;
+}
+
 /// Kinds that lead to another device, which gets the socket instead.
 bool is_end_of_the_line(const netlink::link& link) noexcept {
   return (link.kind.empty() || link.kind == "veth" || link.kind == "tun") &&
@@ -34,9 +41,9 @@ bool is_end_of_the_line(const netlink::link& link) noexcept {
 
 }  // namespace
 
-egress_set::egress_set(const transmitter_config& config, umem& memory, tx_core& core,
+egress_set::egress_set(const transmitter_config& config, umem& memory, core_set& cores,
                        route_service& routes, epoch_domain& epochs)
-    : config_(config), memory_(memory), core_(core), routes_(routes), epochs_(epochs) {}
+    : config_(config), memory_(memory), cores_(cores), routes_(routes), epochs_(epochs) {}
 
 egress_set::~egress_set() = default;
 
@@ -84,7 +91,7 @@ egress_slot egress_set::free_slot() const {
 void egress_set::open(const std::string& name, interface& on) {
   std::error_code ec;
   const auto facts = read_device(name, ec);
-  opened_egress opened;
+  opening opened;
   std::string reason;
   const egress_slot slot = free_slot();
   if (config_.mode == send_mode::kernel) {
@@ -94,15 +101,9 @@ void egress_set::open(const std::string& name, interface& on) {
   } else if (!facts.ethernet) {
     reason = "not an Ethernet device";
   } else if (slot == divert_slot) {
-    reason = "all " + std::to_string(max_egress_slots - 1) + " sockets are in use";
+    reason = "all " + std::to_string(max_egress_slots - 1) + " slots are in use";
   } else if (on.at_most != send_mode::kernel) {
-    socket_options options;
-    options.mode = on.at_most ? on.at_most : config_.mode;
-    options.tx_ring_size = config_.ring_capacity;
-    opened = open_egress(memory_, facts, options);
-    for (const auto& rung : opened.rejected)
-      reason +=
-          (reason.empty() ? "" : "; ") + std::string(cowire::name(rung.mode)) + ": " + rung.reason;
+    opened = open_ports(facts, on.at_most ? on.at_most : config_.mode, reason);
     if (on.at_most) reason = on.reason + (reason.empty() ? "" : "; " + reason);
   } else {
     reason = on.reason;
@@ -110,14 +111,76 @@ void egress_set::open(const std::string& name, interface& on) {
   if (config_.log)
     config_.log(log_severity::info, name + ": " + std::string(cowire::name(opened.mode)) +
                                         (reason.empty() ? "" : " (" + reason + ")"));
-  const std::lock_guard lock(mutex_);
-  on.reason = std::move(reason);
-  on.egress = std::move(opened);
-  if (!on.egress.socket) return;
-  on.slot = slot;
-  on.slot_before = core_.snapshot().slots[slot];
-  core_.add_port(slot, on.index, on.egress.socket->queue());
+  {
+    const std::lock_guard lock(mutex_);
+    on.reason = std::move(reason);
+    on.open = std::move(opened);
+    if (on.open.ports.empty()) return;
+    on.slot = slot;
+    for (std::size_t i = 0; i < on.open.ports.size(); ++i) {
+      port& one = on.open.ports[i];
+      one.before = cores_[i].snapshot().slots[slot];
+      one.seen = one.before.completed;
+      cores_[i].add_port(slot, on.index, one.socket->queue());
+    }
+  }
+  use_cores();
   routes_.compiler().set_egress(on.index, slot);
+}
+
+egress_set::opening egress_set::open_ports(const device_facts& facts, std::optional<send_mode> only,
+                                           std::string& reason) {
+  socket_options options;
+  options.mode = only;
+  options.tx_ring_size = config_.ring_capacity;
+  auto first = open_egress(memory_, facts, options);
+  for (const auto& rung : first.rejected)
+    reason +=
+        (reason.empty() ? "" : "; ") + std::string(cowire::name(rung.mode)) + ": " + rung.reason;
+  opening out;
+  out.mode = first.mode;
+  if (!first.socket) return out;
+  out.ports.push_back({std::move(first.socket), {}});
+  options.mode = first.mode;
+  options.sibling = out.ports[0].socket.get();
+  const std::uint32_t wanted = cores_.size();
+  while (out.ports.size() < std::min(wanted, facts.queues.tx)) {
+    options.queue = static_cast<std::uint32_t>(out.ports.size());
+    auto next = open_egress(memory_, facts, options);
+    if (!next.socket) {
+      out.too_few_reason = facts.name + ": " + next.rejected.back().reason;
+      return out;
+    }
+    out.ports.push_back({std::move(next.socket), {}});
+  }
+  if (facts.queues.tx < wanted)
+    out.too_few_reason = facts.name + " has transmit queues for " +
+                         std::to_string(facts.queues.tx) + ": " + more_queues(facts, wanted);
+  return out;
+}
+
+/// As many as every interface served has sockets for.
+void egress_set::use_cores() {
+  std::uint32_t count = cores_.size();
+  for (const auto& [name, on] : interfaces_)
+    if (on.slot != divert_slot)
+      count = std::min(count, static_cast<std::uint32_t>(on.open.ports.size()));
+  if (count == cores_.in_use()) return;
+  cores_.use(count);
+  if (config_.log)
+    config_.log(count < cores_.size() ? log_severity::warning : log_severity::info,
+                std::to_string(count) + " of " + std::to_string(cores_.size()) +
+                    " TX cores are used" + (count < cores_.size() ? "; " + cores_reason() : ""));
+}
+
+std::string egress_set::cores_reason() const {
+  const std::lock_guard lock(mutex_);
+  const interface* narrowest = nullptr;
+  for (const auto& [name, on] : interfaces_) {
+    if (on.slot == divert_slot || on.open.too_few_reason.empty()) continue;
+    if (!narrowest || on.open.ports.size() < narrowest->open.ports.size()) narrowest = &on;
+  }
+  return narrowest ? narrowest->open.too_few_reason : "";
 }
 
 void egress_set::begin_close(interface& on) {
@@ -126,25 +189,42 @@ void egress_set::begin_close(interface& on) {
   // Who reads the old table still may use the slot; the core diverts from a slot that is closing,
   // so that running out of patience here costs nothing.
   static_cast<void>(epochs_.synchronize(std::chrono::steady_clock::now() + reader_grace));
-  core_.begin_remove_port(on.slot, completion_grace);
+  for (std::size_t i = 0; i < on.open.ports.size(); ++i)
+    cores_[i].begin_remove_port(on.slot, completion_grace);
   const std::lock_guard lock(mutex_);
   on.closing = true;
 }
 
 bool egress_set::finish_close(interface& on) {
-  if (!on.closing || !core_.port_removed(on.slot)) return false;
-  const auto counted = core_.snapshot().slots[on.slot];
-  const std::lock_guard lock(mutex_);
-  on.transmitted_before += counted.completed - on.slot_before.completed;
-  on.lost_before += counted.lost_in_device - on.slot_before.lost_in_device;
-  // After the end stats() still tells which rung served; an interface that is down has none.
-  const send_mode rung = final_ ? on.egress.mode : send_mode::kernel;
-  on.egress = {};
-  on.egress.mode = rung;
-  on.slot = divert_slot;
-  on.closing = on.tried = false;
-  on.seen = 0;
+  if (!on.closing) return false;
+  for (std::size_t i = 0; i < on.open.ports.size(); ++i)
+    if (!cores_[i].port_removed(on.slot)) return false;
+  {
+    const std::lock_guard lock(mutex_);
+    for (std::size_t i = 0; i < on.open.ports.size(); ++i) {
+      const auto counted = cores_[i].snapshot().slots[on.slot];
+      const auto& before = on.open.ports[i].before;
+      on.transmitted_before += counted.completed - before.completed;
+      on.lost_before += counted.lost_in_device - before.lost_in_device;
+    }
+    // After the end stats() still tells which rung served; an interface that is down has none.
+    const send_mode rung = final_ ? on.open.mode : send_mode::kernel;
+    on.open = {};
+    on.open.mode = rung;
+    on.slot = divert_slot;
+    on.closing = on.tried = false;
+  }
+  use_cores();
   return true;
+}
+
+bool egress_set::never_sent(const interface& on) const {
+  for (std::size_t i = 0; i < on.open.ports.size(); ++i) {
+    const auto now = cores_[i].snapshot().slots[on.slot];
+    const auto& before = on.open.ports[i].before;
+    if (now.completed == before.completed && now.stalls != before.stalls) return true;
+  }
+  return false;
 }
 
 void egress_set::poll() {
@@ -152,14 +232,11 @@ void egress_set::poll() {
   for (auto& [name, on] : interfaces_) {
     if (finish_close(on)) {
       again = true;
-    } else if (on.slot != divert_slot && !on.closing && on.egress.mode == send_mode::zero_copy &&
-               !config_.mode) {
+    } else if (on.slot != divert_slot && !on.closing && on.open.mode == send_mode::zero_copy &&
+               !config_.mode && never_sent(on)) {
       // igb, for one, binds zero-copy without complaint and may then never send.
-      const auto now = core_.snapshot().slots[on.slot];
-      if (now.completed == on.slot_before.completed && now.stalls != on.slot_before.stalls) {
-        step_down(on);
-        begin_close(on);
-      }
+      step_down(on);
+      begin_close(on);
     }
   }
   if (again) reconcile();
@@ -167,17 +244,18 @@ void egress_set::poll() {
 
 void egress_set::step_down(interface& on) {
   const std::lock_guard lock(mutex_);
-  on.reason = std::string(cowire::name(on.egress.mode)) + ": bound, but no frame ever completed";
-  on.at_most = next_lower(on.egress.mode);
+  on.reason = std::string(cowire::name(on.open.mode)) + ": bound, but no frame ever completed";
+  on.at_most = next_lower(on.open.mode);
 }
 
-void egress_set::rebuild(const std::string& name, interface& on) {
-  const auto now = core_.snapshot().slots[on.slot];
+void egress_set::rebuild(const std::string& name, interface& on, std::size_t silent) {
+  const auto now = cores_[silent].snapshot().slots[on.slot];
   if (config_.log)
-    config_.log(log_severity::warning, name + ": completed nothing for a second with " +
+    config_.log(log_severity::warning, name + ": queue " + std::to_string(silent) +
+                                           " completed nothing for a second with " +
                                            std::to_string(now.outstanding) +
-                                           " frames in the device; its socket is opened anew");
-  if (now.completed == on.slot_before.completed && !config_.mode) step_down(on);
+                                           " frames in the device; it is opened anew");
+  if (now.completed == on.open.ports[silent].before.completed && !config_.mode) step_down(on);
   {
     const std::lock_guard lock(mutex_);
     ++on.rebuilt;
@@ -195,16 +273,19 @@ void egress_set::close_all() {
 }
 
 void egress_set::note_activity() {
-  const auto counters = core_.snapshot();
+  const auto counters = cores_.snapshots();
   for (auto& [name, on] : interfaces_) {
-    const bool open = on.slot != divert_slot && !on.closing;
-    const auto& slot = counters.slots[on.slot];
-    const auto completed = on.slot == divert_slot ? 0 : slot.completed;
-    on.active = on.slot != divert_slot && completed != on.seen;
-    const bool silent = open && completed == on.seen && slot.outstanding != 0;
-    on.silent_ticks = silent ? on.silent_ticks + 1 : 0;
-    on.seen = completed;
-    if (on.silent_ticks >= silent_ticks_max) rebuild(name, on);
+    on.active = false;
+    std::optional<std::size_t> silent;
+    for (std::size_t i = 0; i < on.open.ports.size(); ++i) {
+      port& one = on.open.ports[i];
+      const auto& slot = counters[i].slots[on.slot];
+      const bool progress = slot.completed != std::exchange(one.seen, slot.completed);
+      on.active = on.active || progress;
+      one.silent_ticks = progress || slot.outstanding == 0 ? 0 : one.silent_ticks + 1;
+      if (one.silent_ticks >= silent_ticks_max) silent = i;
+    }
+    if (silent && !on.closing) rebuild(name, on, *silent);
   }
 }
 
@@ -214,16 +295,23 @@ bool egress_set::active(std::uint32_t interface_index) const {
   });
 }
 
-std::vector<interface_stats> egress_set::stats(const tx_snapshot& counters) const {
+std::vector<interface_stats> egress_set::stats(std::span<const tx_snapshot> counters) const {
   std::vector<interface_stats> out;
   const std::lock_guard lock(mutex_);
   for (const auto& [name, on] : interfaces_) {
-    interface_stats one{name,           on.index,  on.egress.mode, on.reason, on.transmitted_before,
-                        on.lost_before, on.rebuilt};
-    if (on.slot != divert_slot) {
-      const auto& slot = counters.slots[on.slot];
-      one.transmitted += slot.completed - on.slot_before.completed;
-      one.lost_in_device += slot.lost_in_device - on.slot_before.lost_in_device;
+    interface_stats one{.name = name,
+                        .index = on.index,
+                        .mode = on.open.mode,
+                        .reason = on.reason,
+                        .transmitted = on.transmitted_before,
+                        .lost_in_device = on.lost_before,
+                        .rebuilt = on.rebuilt,
+                        .sockets = static_cast<std::uint32_t>(on.open.ports.size())};
+    for (std::size_t i = 0; i < on.open.ports.size(); ++i) {
+      const auto& slot = counters[i].slots[on.slot];
+      const auto& before = on.open.ports[i].before;
+      one.transmitted += slot.completed - before.completed;
+      one.lost_in_device += slot.lost_in_device - before.lost_in_device;
     }
     out.push_back(std::move(one));
   }

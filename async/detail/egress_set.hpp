@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The AF_XDP sockets of one transmitter: one for each interface that is to have one and can, kept
-/// in step with the interfaces as they come, go, and come back under another ifindex.
+/// The AF_XDP sockets of one transmitter: one for each interface that is to have one and can, and
+/// each TX core (core k sends on queue k), kept in step with the interfaces as they come, go, and
+/// come back under another ifindex.
 ///
-/// Order of opening: socket, port of the TX core, egress of the compiler, publication. Order of
-/// closing: the reverse, each step after no reader can be using the one before.
+/// Order of opening: sockets, ports of the TX cores, number of cores in use, egress of the compiler,
+/// publication. Order of closing: the reverse, each step after no reader can be using the one
+/// before.
 ///
 /// Control thread; stats() from any thread.
 #pragma once
 
+#include <cowire/async/detail/core_set.hpp>
 #include <cowire/async/detail/route_service.hpp>
 #include <cowire/async/transmitter.hpp>
 #include <cowire/xdp/socket.hpp>
@@ -19,6 +22,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,7 +30,7 @@ namespace cowire::detail {
 
 class egress_set {
  public:
-  egress_set(const transmitter_config& config, umem& memory, tx_core& core, route_service& routes,
+  egress_set(const transmitter_config& config, umem& memory, core_set& cores, route_service& routes,
              epoch_domain& epochs);
   ~egress_set();
   egress_set(const egress_set&) = delete;
@@ -46,38 +50,57 @@ class egress_set {
   void note_activity();
 
   /// Any thread. One element for each interface that is or was served, in order of name.
-  [[nodiscard]] std::vector<interface_stats> stats(const tx_snapshot& counters) const;
+  [[nodiscard]] std::vector<interface_stats> stats(std::span<const tx_snapshot> counters) const;
+  /// Any thread. Which interface keeps cores from being used, and what to do; "" = none.
+  [[nodiscard]] std::string cores_reason() const;
 
  private:
+  /// One core's socket on an interface.
+  struct port {
+    std::unique_ptr<xdp_socket> socket;
+    /// What the core's present slot had counted for others.
+    tx_snapshot::slot before;
+    std::uint64_t seen = 0;     ///< Completed at the last note_activity().
+    unsigned silent_ticks = 0;  ///< Calls of note_activity() since it last completed anything.
+  };
+  /// What is open on an interface.
+  struct opening {
+    send_mode mode = send_mode::kernel;
+    std::vector<port> ports;     ///< By core.
+    std::string too_few_reason;  ///< Where some cores have none: why, and what to do.
+  };
   struct interface {
     std::uint32_t index = 0;
     egress_slot slot = divert_slot;  ///< divert_slot = no socket.
     bool closing = false;
     bool tried = false;  ///< The ladder was climbed for this device; there may have been no rung.
-    opened_egress egress;
+    opening open;
     std::optional<send_mode> at_most;  ///< Better rungs have proved not to send.
     std::string reason;
     /// What its slots counted before this use of the present one.
     std::uint64_t transmitted_before = 0, lost_before = 0;
-    /// What the present slot had counted for others.
-    tx_snapshot::slot slot_before;
-    std::uint64_t seen = 0;  ///< Completed at the last note_activity().
     bool active = false;
-    unsigned silent_ticks = 0;  ///< Calls of note_activity() since it last completed anything.
     std::uint64_t rebuilt = 0;
   };
 
   [[nodiscard]] bool wanted(const mirror::device& device) const;
   void open(const std::string& name, interface& on);
+  /// Climbs the ladder on the first queue, and takes the same rung on those of the other cores.
+  /// `reason` gets why no better one was to be had.
+  [[nodiscard]] opening open_ports(const device_facts& facts, std::optional<send_mode> only,
+                                   std::string& reason);
+  void use_cores();
   void begin_close(interface& on);
-  void rebuild(const std::string& name, interface& on);
+  void rebuild(const std::string& name, interface& on, std::size_t silent);
+  /// Whether a core's device has stalled and completed nothing before.
+  [[nodiscard]] bool never_sent(const interface& on) const;
   void step_down(interface& on);
   [[nodiscard]] bool finish_close(interface& on);
   [[nodiscard]] egress_slot free_slot() const;
 
   const transmitter_config& config_;
   umem& memory_;
-  tx_core& core_;
+  core_set& cores_;
   route_service& routes_;
   epoch_domain& epochs_;
   mutable std::mutex mutex_;  ///< Guards interfaces_ against stats(); the control thread writes.

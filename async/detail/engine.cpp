@@ -24,7 +24,13 @@ constexpr std::size_t diverted_turn = 256;
 
 transmitter_config checked(transmitter_config config) {
   const auto refuse = [](const std::string& what) { throw_error(error::invalid_argument, what); };
-  if (config.cpus.size() > 1) refuse("cpus: one TX core for now, give at most one CPU");
+  if (core_count(config) == 0 || core_count(config) > core_count_max)
+    refuse("cpus and tx_cores must ask for 1 to " + std::to_string(core_count_max) +
+           " TX cores, not " + std::to_string(core_count(config)));
+  auto cpus = config.cpus;
+  std::ranges::sort(cpus);
+  if (const auto twice = std::ranges::adjacent_find(cpus); twice != cpus.end())
+    refuse("cpus: CPU " + std::to_string(*twice) + " twice, but each TX core needs its own");
   if (config.max_producers == 0 || config.max_producers > 1024)
     refuse("max_producers must be 1 to 1024, not " + std::to_string(config.max_producers));
   if (config.frames_per_producer == 0 || config.frames_per_producer > 1u << 20)
@@ -43,7 +49,7 @@ std::uint32_t fill_frames(const transmitter_config& config) {
     std::error_code ec;
     const auto facts = read_device(name, ec);
     if (ec || !facts.features || !facts.features->zero_copy) return;
-    sum += 2 * std::max(facts.rings.rx, 512u) + slice_granularity;
+    sum += core_count(config) * (2 * std::max(facts.rings.rx, 512u) + slice_granularity);
   };
   if (!config.interfaces.empty()) {
     for (const auto& name : config.interfaces) add(name);
@@ -60,15 +66,6 @@ umem_options memory_options(const transmitter_config& config) {
           .huge_pages = config.huge_pages};
 }
 
-tx_core_options core_options(const transmitter_config& config) {
-  tx_core_options out;
-  if (!config.cpus.empty()) out.cpu = config.cpus.front();
-  out.idle = config.idle;
-  if (config.audit_rate != 0)
-    out.sample_interval = std::chrono::nanoseconds(1s) / config.audit_rate;
-  return out;
-}
-
 }  // namespace
 
 engine::engine(transmitter_config config)
@@ -81,8 +78,8 @@ engine::engine(transmitter_config config)
                .performance_mode = config_.performance_mode,
                .restrictions = config_.restrictions,
                .log = config_.log}),
-      core_(umem_.memory(), tables_, epochs_, control_bell_, core_options(config_)),
-      egress_(config_, umem_, core_, routes_, epochs_),
+      cores_(config_, umem_.memory(), tables_, epochs_, control_bell_),
+      egress_(config_, umem_, cores_, routes_, epochs_),
       kernel_(ring_, umem_.memory(), config_.frames_per_producer / 2,
               [this](const ip_address& to, std::uint32_t mtu) { routes_.learn_path_mtu(to, mtu); }),
       bell_ready_(ring_, control_bell_.fd()) {
@@ -139,11 +136,11 @@ void engine::start() {
       });
     });
     kernel_.start();
-    co_spawn(ring_.get_executor(), serve_core(), [](std::exception_ptr error) {
+    co_spawn(ring_.get_executor(), serve_cores(), [](std::exception_ptr error) {
       if (error) std::rethrow_exception(error);
     });
   });
-  core_.start();
+  cores_.start();
   control_ = std::thread([this] { run_control(); });
   ::pthread_setname_np(control_.native_handle(), "cowire-control");
   if (outcome.wait_for(start_timeout) != std::future_status::ready)
@@ -167,7 +164,7 @@ void engine::run_control() noexcept {
 
 void engine::check_interfaces() {
   if (!config_.mode || *config_.mode == send_mode::kernel) return;
-  for (const auto& one : egress_.stats(core_.snapshot())) {
+  for (const auto& one : egress_.stats(cores_.snapshots())) {
     const bool named = std::ranges::find(config_.interfaces, one.name) != config_.interfaces.end();
     if (named && one.mode != *config_.mode)
       throw_error(error::unsupported, one.name + ": mode " + std::string(name(*config_.mode)) +
@@ -175,32 +172,33 @@ void engine::check_interfaces() {
   }
 }
 
-awaitable<void> engine::serve_core() {
+awaitable<void> engine::serve_cores() {
   while (!closing_) {
     control_bell_.arm();
-    if (!core_has_news() && !closing_) co_await bell_ready_.async_wait(as_tuple(use_awaitable));
+    if (!cores_have_news() && !closing_) co_await bell_ready_.async_wait(as_tuple(use_awaitable));
     control_bell_.disarm();
     take_diverted();
-    wake_producers(false);
+    for (const auto& one : producers_) one->on_news();
     egress_.poll();
     // Whatever else is due on the ring has its turn between two of ours.
     co_await asio::post(ring_.get_executor(), use_awaitable);
   }
 }
 
-bool engine::core_has_news() noexcept {
-  if (core_.diverted().readable() != 0) return true;
-  return std::ranges::any_of(producers_, [](const auto& one) {
-    const producer_channel& channel = one->channel();
-    return channel.waiting.load(std::memory_order_relaxed) &&
-           channel.returned.size_approximate() != 0;
-  });
+bool engine::cores_have_news() noexcept {
+  const auto diverted = [](const auto& core) { return core->diverted().readable() != 0; };
+  return std::ranges::any_of(cores_, diverted) ||
+         std::ranges::any_of(producers_, [](const auto& one) { return one->has_news(); });
 }
 
 void engine::take_diverted() {
+  for (const auto& core : cores_) take_diverted_of(*core);
+}
+
+void engine::take_diverted_of(tx_core& core) {
   std::array<diverted_request, 64> some;
   for (std::size_t taken = 0; taken < diverted_turn;) {
-    const auto count = core_.diverted().pop_some(some);
+    const auto count = core.diverted().pop_some(some);
     if (count == 0) return;
     for (std::size_t i = 0; i < count; ++i) kernel_.send(some[i]);
     taken += count;
@@ -209,32 +207,34 @@ void engine::take_diverted() {
 
 bool engine::next_sample(flow& in_use) {
   flow_sample sample;
-  if (!core_.samples().try_pop(sample)) return false;
+  std::size_t tried = 0;
+  while (!cores_[next_sampled_core_++ % cores_.size()].samples().try_pop(sample))
+    if (++tried == cores_.size()) return false;
   in_use.cls = routes_.compiler().class_of(sample.flow_class);
   in_use.destination = sample.destination;
   in_use.destination_port = sample.destination_port.host();
   return true;
 }
 
-void engine::wake_producers(bool all) {
-  for (const auto& one : producers_)
-    if (all || one->channel().returned.size_approximate() != 0) one->wake();
+void engine::wake_producers() {
+  for (const auto& one : producers_) one->wake();
 }
 
 void engine::wait_until_drained() noexcept {
   const auto deadline = clock::now() + config_.drain_timeout;
   while (stats().on_the_way() != 0 && clock::now() < deadline) {
-    core_.work_bell().ring();  // A core that sleeps is in no hurry to collect completions.
+    for (const auto& core : cores_) core->work_bell().ring();  // They collect completions.
     std::this_thread::sleep_for(500us);
   }
 }
 
 void engine::close_everything() {
   egress_.close_all();
-  core_.stop();
+  cores_.stop();
   take_diverted();
   kernel_.stop();
-  while (core_.diverted().readable() != 0) take_diverted();
+  for (const auto& core : cores_)
+    while (core->diverted().readable() != 0) take_diverted_of(*core);
   routes_.stop();
   closing_ = true;
   bell_ready_.cancel();
@@ -246,7 +246,7 @@ void engine::stop() noexcept {
     stopping_.store(true, std::memory_order_release);
     if (!control_.joinable()) return ended_.store(true, std::memory_order_release);
     COWIRE_ASSERT(!ring_.running_in_this_thread());
-    on_control_thread([this] { wake_producers(true); });
+    on_control_thread([this] { wake_producers(); });
     wait_until_drained();
     on_control_thread([this] { close_everything(); });
     // Some turns more, so that cancelled operations end by themselves.
@@ -255,7 +255,7 @@ void engine::stop() noexcept {
     control_.join();
     tunnels_.reset();
     ended_.store(true, std::memory_order_release);
-    wake_producers(true);
+    wake_producers();
   });
 }
 
@@ -294,9 +294,9 @@ std::shared_ptr<producer> engine::new_producer() {
       throw_error(error::would_block, "all " + std::to_string(config_.max_producers) +
                                           " producers are in use; raise max_producers");
     producers_.push_back(std::make_unique<producer>(static_cast<std::uint32_t>(producers_.size()),
-                                                    umem_.memory(), *slice));
+                                                    umem_.memory(), *slice, cores_));
     chosen = producers_.back().get();
-    core_.attach(chosen->channel());
+    for (std::size_t i = 0; i < cores_.size(); ++i) cores_[i].attach(chosen->channel(i));
   });
   // Lets go of the engine when it runs: the deleter itself lives as long as any weak_ptr does.
   std::shared_ptr<producer> handle(chosen, [self = shared_from_this()](producer* idle) mutable {
@@ -394,17 +394,25 @@ void engine::retire(const sender_state& sender) {
 
 transmitter_stats engine::stats() const {
   transmitter_stats out;
-  const auto counters = core_.snapshot();
+  const auto counters = cores_.snapshots();
   out.interfaces = egress_.stats(counters);
   for (const auto& one : out.interfaces) {
     if (one.transmitted != 0) out.transmitted[one.name] += one.transmitted;
     out.lost_in_device += one.lost_in_device;
   }
-  for (std::size_t i = 0; i < divert_reason_count; ++i) {
-    auto reason = static_cast<divert_reason>(i);
-    if (reason == divert_reason::no_egress_socket && config_.mode == send_mode::kernel)
-      reason = divert_reason::forced_kernel;
-    if (counters.diverted[i] != 0) out.diverted[std::string(name(reason))] += counters.diverted[i];
+  out.cores_in_use = cores_.in_use();
+  out.cores_reason = egress_.cores_reason();
+  for (const tx_snapshot& core : counters) {
+    out.cores.push_back({.taken = core.taken,
+                         .transmitted = core.completed_total(),
+                         .diverted = core.diverted_total(),
+                         .lost_in_device = core.lost_total()});
+    for (std::size_t i = 0; i < divert_reason_count; ++i) {
+      auto reason = static_cast<divert_reason>(i);
+      if (reason == divert_reason::no_egress_socket && config_.mode == send_mode::kernel)
+        reason = divert_reason::forced_kernel;
+      if (core.diverted[i] != 0) out.diverted[std::string(name(reason))] += core.diverted[i];
+    }
   }
   out.kernel_path = kernel_.sent();
   for (int number = 1; number < static_cast<int>(kernel_path::errno_limit); ++number)

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What is behind a transmitter, held together as long as any handle made by it lives.
 ///
-///     application threads: producers --requests--> TX core thread --> AF_XDP sockets
-///     control thread: ring { route_service, egress_set, kernel_path, the core's doorbell }
+///     application threads: producers --requests--> TX core threads --> AF_XDP sockets
+///     control thread: ring { route_service, egress_set, kernel_path, the cores' doorbell }
 ///
-/// The transmitter owns the running; handles own the memory: after stop() both threads are gone and
+/// The transmitter owns the running; handles own the memory: after stop() all threads are gone and
 /// every socket is closed, but frames and producers stay until the last payload is dropped.
 #pragma once
 
+#include <cowire/async/detail/core_set.hpp>
 #include <cowire/async/detail/declared_tunnels.hpp>
 #include <cowire/async/detail/egress_set.hpp>
 #include <cowire/async/detail/kernel_path.hpp>
@@ -41,7 +42,7 @@ class engine : public std::enable_shared_from_this<engine> {
   engine(const engine&) = delete;
   engine& operator=(const engine&) = delete;
 
-  /// Starts both threads; returns when routes are published and sockets bound, or throws.
+  /// Starts the threads; returns when routes are published and sockets bound, or throws.
   void start();
   void stop() noexcept;
 
@@ -59,7 +60,6 @@ class engine : public std::enable_shared_from_this<engine> {
   }
   [[nodiscard]] bool stopping() const noexcept { return stopping_.load(std::memory_order_acquire); }
   [[nodiscard]] bool ended() const noexcept { return ended_.load(std::memory_order_acquire); }
-  [[nodiscard]] cowire::work_bell& work_bell() noexcept { return core_.work_bell(); }
   [[nodiscard]] ring_context::executor_type control_executor() noexcept {
     return ring_.get_executor();
   }
@@ -71,11 +71,12 @@ class engine : public std::enable_shared_from_this<engine> {
   template <class Work>
   void on_control_thread(Work&& work);
   void run_control() noexcept;
-  [[nodiscard]] awaitable<void> serve_core();
-  [[nodiscard]] bool core_has_news() noexcept;
+  [[nodiscard]] awaitable<void> serve_cores();
+  [[nodiscard]] bool cores_have_news() noexcept;
   void take_diverted();
+  void take_diverted_of(tx_core& core);
   [[nodiscard]] bool next_sample(flow& in_use);
-  void wake_producers(bool all);
+  void wake_producers();
   void wait_until_drained() noexcept;
   void close_everything();
   void check_interfaces();
@@ -92,14 +93,14 @@ class engine : public std::enable_shared_from_this<engine> {
   publisher tables_;
   doorbell control_bell_;
   route_service routes_;
-  tx_core core_;
+  core_set cores_;
   egress_set egress_;
   kernel_path kernel_;
   readable_fd bell_ready_;
 
   std::thread control_;
   std::atomic<bool> stopping_{false}, ended_{false};
-  bool closing_ = false;  ///< Control thread: serve_core() is to end.
+  bool closing_ = false;  ///< Control thread: serve_cores() is to end.
   std::once_flag stop_once_;
 
   /// Guards the two below, of which producers_ only the control thread changes.
@@ -108,7 +109,8 @@ class engine : public std::enable_shared_from_this<engine> {
   std::vector<producer*> idle_producers_;
   std::mutex sockets_mutex_;
   std::map<source_key, std::weak_ptr<backing_socket>> sockets_;
-  std::uint32_t last_sender_id_ = 0;  ///< Control thread.
+  std::uint32_t last_sender_id_ = 0;   ///< Control thread.
+  std::size_t next_sampled_core_ = 0;  ///< Control thread.
 };
 
 }  // namespace cowire::detail

@@ -156,12 +156,7 @@ void kernel_path::finish(const job& done, int number) {
          .mtu = 0,
          .from = send_error::origin::local});
   }
-  producer& owner = *done.sender->via;
-  const bool pushed = owner.channel().returned_by_kernel.try_push(done.request.frame);
-  COWIRE_ASSERT(pushed);  // The ring holds every frame of the slice.
-  // Pairs with the fence in producer::ask_for_wake(): it sees the frame, or we see that it waits.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (owner.channel().waiting.load(std::memory_order_relaxed)) owner.wake();
+  done.sender->via->return_by_kernel(done.request.frame);
 }
 
 void kernel_path::watch_room(lane& on, bool wanted) {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/core_set.hpp>
 #include <cowire/async/detail/engine.hpp>
 #include <cowire/async/detail/producer.hpp>
 #include <cowire/base/assert.hpp>
 #include <cowire/base/checksum.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 namespace cowire {
@@ -44,8 +46,15 @@ struct producer::deliveries {
   }
 };
 
-producer::producer(std::uint32_t id, const frame_memory& memory, const frame_slice& slice)
-    : channel_(id, slice.first, slice.count), pool_(memory, slice), generation_of_(slice.count) {}
+producer::producer(std::uint32_t id, const frame_memory& memory, const frame_slice& slice,
+                   core_set& cores)
+    : cores_(cores),
+      returned_by_kernel_(slice.count),
+      pool_(memory, slice),
+      generation_of_(slice.count) {
+  for (const auto& core : cores)
+    links_.push_back(std::make_unique<core_link>(id, slice, core->work_bell()));
+}
 
 producer::~producer() = default;
 
@@ -54,8 +63,12 @@ producer::~producer() = default;
 
 bool producer::take(frame_index& frame) noexcept {
   if (pool_.try_acquire(frame) || (collect() && pool_.try_acquire(frame))) return true;
-  owner_->work_bell().ring();  // A core that sleeps collects completions when somebody needs them.
+  ask_for_completions();
   return false;
+}
+
+void producer::ask_for_completions() noexcept {
+  for (const auto& link : links_) link->bell.ring();
 }
 
 payload producer::lease(frame_index frame, std::size_t size) noexcept {
@@ -92,26 +105,45 @@ tx_request producer::request_from(const sender_state& from, frame_index frame, s
 }
 
 void producer::note_submitted(frame_index frame) noexcept {
-  generation_of_[frame - channel_.first_frame] = newest_generation();
-  ++outstanding_.back();
+  generation_of_[frame - pool_.slice().first] = newest_generation_;
+  ++newest_outstanding_;
+}
+
+std::uint32_t producer::core_for(const endpoint& to) const noexcept {
+  const std::uint32_t cores = cores_.in_use();
+  return cores == 1 ? 0 : core_of(to, cores);
 }
 
 void producer::submit_one(const sender_state& from, frame_index frame, std::size_t length,
                           std::uint16_t sum, const endpoint& to) noexcept {
   note_submitted(frame);
   submitted_.add(1);
+  core_link& link = *links_[core_for(to)];
   const bool pushed =
-      channel_.requests.try_emplace([&] { return request_from(from, frame, length, sum, to); });
+      link.channel.requests.try_emplace([&] { return request_from(from, frame, length, sum, to); });
   COWIRE_ASSERT(pushed);  // The ring holds every frame of the slice.
-  owner_->work_bell().ring();
+  link.bell.ring();
 }
 
-void producer::submit(std::span<const tx_request> requests) noexcept {
+/// `to` holds the destinations of the requests.
+void producer::submit(std::span<const tx_request> requests, const endpoint* to) noexcept {
   for (const tx_request& request : requests) note_submitted(request.frame);
   submitted_.add(requests.size());
-  const auto pushed = channel_.requests.push_some(requests);
-  COWIRE_ASSERT(pushed == requests.size());  // As above.
-  owner_->work_bell().ring();
+  if (cores_.in_use() == 1) {
+    const auto pushed = links_[0]->channel.requests.push_some(requests);
+    COWIRE_ASSERT(pushed == requests.size());  // As above.
+    return links_[0]->bell.ring();
+  }
+  static_assert(core_count_max <= 64);
+  std::uint64_t given = 0;  // One bit for each core that got any.
+  for (const tx_request& request : requests) {
+    const std::uint32_t core = core_for(*to++);
+    const bool pushed = links_[core]->channel.requests.try_push(request);
+    COWIRE_ASSERT(pushed);  // As above.
+    given |= std::uint64_t{1} << core;
+  }
+  for (; given != 0; given &= given - 1)
+    links_[static_cast<std::size_t>(std::countr_zero(given))]->bell.ring();
 }
 
 std::error_code producer::try_send(const sender_state& from, std::span<const std::byte> bytes,
@@ -172,7 +204,7 @@ bool producer::advance(send_operation& op) noexcept {
       requests[count] = request_from(*op.from, frame, content.size(), sum, destination);
     }
     if (count == 0) return false;
-    submit({requests.data(), count});
+    submit({requests.data(), count}, &to[op.sent]);
     op.sent += count;
   }
   return true;
@@ -200,7 +232,7 @@ void producer::send_all(send_operation op) {
 void producer::flush(direct_completion<std::error_code> done) {
   collect();
   const std::uint64_t generation = close_generation();
-  if (generation < oldest_generation_) return done.complete({});
+  if (generation < oldest_generation()) return done.complete({});
   done.on_cancel(self(), ++ticket_);
   drains_.push_back({ticket_, generation, std::move(done), {}, self()});
   ask_for_wake();
@@ -209,7 +241,7 @@ void producer::flush(direct_completion<std::error_code> done) {
 void producer::when_drained(std::function<void()> then) {
   collect();
   const std::uint64_t generation = close_generation();
-  if (generation < oldest_generation_) return then();
+  if (generation < oldest_generation()) return then();
   retirements_.push_back({generation, std::move(then)});
 }
 
@@ -227,38 +259,48 @@ void producer::cancel(std::uint64_t ticket) {
   out.run();
 }
 
+/// The newest generation that holds all that was submitted so far.
 std::uint64_t producer::close_generation() {
-  if (outstanding_.back() == 0 && outstanding_.size() == 1) return oldest_generation_ - 1;
-  if (outstanding_.back() == 0) return newest_generation() - 1;
-  outstanding_.push_back(0);
-  return newest_generation() - 1;
+  if (newest_outstanding_ == 0) return newest_generation_ - 1;
+  older_outstanding_.push_back(std::exchange(newest_outstanding_, 0));
+  return newest_generation_++;
 }
 
 void producer::came_back(frame_index frame) noexcept {
-  const auto generation = generation_of_[frame - channel_.first_frame];
-  --outstanding_[generation - oldest_generation_];
+  const auto generation = generation_of_[frame - pool_.slice().first];
+  if (generation == newest_generation_)
+    --newest_outstanding_;
+  else
+    --older_outstanding_[generation - oldest_generation()];
   pool_.release(frame);
+}
+
+bool producer::anything_returned() const noexcept {
+  return returned_by_kernel_.size_approximate() != 0 ||
+         std::ranges::any_of(links_, [](const auto& link) {
+           return link->channel.returned.size_approximate() != 0;
+         });
 }
 
 bool producer::collect() noexcept {
   std::array<frame_index, batch> frames;
   bool any = false;
-  for (auto* ring : {&channel_.returned, &channel_.returned_by_kernel}) {
-    while (const auto count = ring->pop_some(frames)) {
+  const auto take_home = [&](spsc_ring<frame_index>& ring) {
+    while (const auto count = ring.pop_some(frames)) {
       any = true;
       for (std::size_t i = 0; i < count; ++i) came_back(frames[i]);
     }
-  }
-  while (outstanding_.size() > 1 && outstanding_.front() == 0) {
-    outstanding_.pop_front();
-    ++oldest_generation_;
-  }
-  while (!retirements_.empty() && retirements_.front().generation < oldest_generation_) {
+  };
+  for (const auto& link : links_) take_home(link->channel.returned);
+  take_home(returned_by_kernel_);
+  while (!older_outstanding_.empty() && older_outstanding_.front() == 0)
+    older_outstanding_.pop_front();
+  while (!retirements_.empty() && retirements_.front().generation < oldest_generation()) {
     retirements_.front().then();
     retirements_.pop_front();
   }
   // Not only serve() collects: those who waited for just these frames would wait for ever.
-  const bool drained = !drains_.empty() && drains_.front().generation < oldest_generation_;
+  const bool drained = !drains_.empty() && drains_.front().generation < oldest_generation();
   if (any && (!waiters_.empty() || drained)) wake();
   return any;
 }
@@ -276,31 +318,46 @@ void producer::ask_for_wake() {
       wake_executor_ = first.send.done.executor();
   }
   const auto owner = owner_;
-  channel_.waiting.store(true, std::memory_order_release);  // Pairs with the exchange in wake().
+  somebody_waits_.store(true, std::memory_order_release);  // Pairs with the exchange in wake().
+  for (const auto& link : links_) link->channel.waiting.store(true, std::memory_order_relaxed);
   // From here on serve() may run, on another thread if that is where the first waiter's executor
   // runs: nothing but atomics is looked at. The fence pairs with that of whoever returned frames:
   // either it sees `waiting`, or we see the frames.
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (ended || channel_.returned.size_approximate() != 0 ||
-      channel_.returned_by_kernel.size_approximate() != 0)
-    return wake();
-  owner->work_bell().ring();  // A core that sleeps collects completions when somebody waits.
+  if (ended || anything_returned()) return wake();
+  ask_for_completions();
 }
 
 void producer::nobody_waits() noexcept {
-  channel_.waiting.store(false, std::memory_order_relaxed);
+  somebody_waits_.store(false, std::memory_order_relaxed);
+  for (const auto& link : links_) link->channel.waiting.store(false, std::memory_order_relaxed);
   const std::lock_guard lock(wake_mutex_);
   wake_executor_ = nullptr;
 }
 
 void producer::wake() {
-  if (!channel_.waiting.exchange(false, std::memory_order_acq_rel)) return;
+  // Before the exchange: a producer that stores all of these meanwhile is served below, or finds
+  // its frames itself.
+  for (const auto& link : links_) link->channel.waiting.store(false, std::memory_order_relaxed);
+  if (!somebody_waits_.exchange(false, std::memory_order_acq_rel)) return;
   std::shared_ptr<producer> alive;  // Released after the lock, which its deleter takes.
   // Under the lock, so that the executor's context may go away once nobody waits.
   const std::lock_guard lock(wake_mutex_);
   alive = self_.lock();
   if (alive && wake_executor_)
     asio::post(wake_executor_, [alive = std::move(alive)] { alive->serve(); });
+}
+
+bool producer::has_news() const noexcept {
+  return somebody_waits_.load(std::memory_order_relaxed) && anything_returned();
+}
+
+void producer::return_by_kernel(frame_index frame) {
+  const bool pushed = returned_by_kernel_.try_push(frame);
+  COWIRE_ASSERT(pushed);  // The ring holds every frame of the slice.
+  // Pairs with the fence in ask_for_wake(): it sees the frame, or we see that it waits.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (somebody_waits_.load(std::memory_order_relaxed)) wake();
 }
 
 void producer::serve() {
@@ -330,7 +387,7 @@ void producer::serve_frames(deliveries& out) {
 
 void producer::serve_drains(deliveries& out) {
   while (!drains_.empty()) {
-    const bool drained = drains_.front().generation < oldest_generation_;
+    const bool drained = drains_.front().generation < oldest_generation();
     if (!drained && !owner_->ended()) return;
     if (!drained) drains_.front().result = error::closed;
     out.drains.splice(out.drains.end(), drains_, drains_.begin());

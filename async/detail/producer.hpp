@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-/// What is behind producer, sender and payload: a slice of the frames, the rings to the TX core,
+/// What is behind producer, sender and payload: a slice of the frames, the rings to the TX cores,
 /// and those who wait for frames.
 ///
-/// Serialised use ("the producer's thread"), but for wake() and counters. The rings hold the whole
+/// Serialised use ("the producer's thread"), but for what is marked. The rings hold the whole
 /// slice, so a push cannot fail, and an operation waits for nothing but a frame.
 ///
-/// How a waiter is woken: the producer stores `waiting` in its channel, fences, and looks at the
-/// return rings once more (pairs with the fence of whoever returns frames). The control thread
-/// finds `waiting` set, clears it, and posts serve() to the executor of the first waiter, which
-/// runs where the producer is used.
+/// How a waiter is woken: the producer stores `somebody_waits_`, and `waiting` in its channels,
+/// fences, and looks at the return rings once more (pairs with the fence of whoever returns
+/// frames). A core that finds `waiting` set rings the control thread, which clears both and posts
+/// serve() to the executor of the first waiter, which runs where the producer is used.
 #pragma once
 
 #include <cowire/async/asio.hpp>
@@ -22,6 +22,7 @@
 #include <cowire/xdp/producer_channel.hpp>
 #include <cowire/xdp/tx_counters.hpp>
 #include <cowire/xdp/tx_request.hpp>
+#include <cowire/xdp/work_bell.hpp>
 
 #include <array>
 #include <atomic>
@@ -54,6 +55,7 @@ struct send_error {
 
 namespace detail {
 
+class core_set;
 class engine;
 class producer;
 
@@ -74,7 +76,8 @@ class producer final : public cancellable {
  public:
   using executor_type = ring_context::executor_type;
 
-  producer(std::uint32_t id, const frame_memory& memory, const frame_slice& slice);
+  /// `cores` outlives it.
+  producer(std::uint32_t id, const frame_memory& memory, const frame_slice& slice, core_set& cores);
   producer(const producer&) = delete;
   producer& operator=(const producer&) = delete;
   ~producer();
@@ -141,9 +144,19 @@ class producer final : public cancellable {
   /// While nobody has it: takes home what came back, and lets retired senders go.
   void settle() { static_cast<void>(collect()); }
 
-  /// Control thread, when frames came back or the engine stops: has the waiters served.
+  /// Has the waiters served. Any thread.
   void wake();
-  [[nodiscard]] producer_channel& channel() noexcept { return channel_; }
+  // Control thread: whether somebody waits for frames that have come back; has them served.
+  [[nodiscard]] bool has_news() const noexcept;
+  void on_news() {
+    if (anything_returned()) wake();
+  }
+  /// Control thread: the kernel path is done with a frame.
+  void return_by_kernel(frame_index frame);
+  /// The rings to a TX core.
+  [[nodiscard]] producer_channel& channel(std::size_t core) noexcept {
+    return links_[core]->channel;
+  }
   /// Datagrams submitted. Any thread.
   [[nodiscard]] std::uint64_t submitted() const noexcept { return submitted_.get(); }
 
@@ -180,6 +193,13 @@ class producer final : public cancellable {
     std::uint64_t generation = 0;
     std::function<void()> then;
   };
+  /// The way to one TX core.
+  struct core_link {
+    core_link(std::uint32_t id, const frame_slice& slice, cowire::work_bell& core_bell)
+        : channel(id, slice.first, slice.count), bell(core_bell) {}
+    producer_channel channel;
+    cowire::work_bell& bell;
+  };
   /// What is due to complete; delivered after the state is consistent, as the last thing.
   struct deliveries;
 
@@ -193,19 +213,21 @@ class producer final : public cancellable {
   [[nodiscard]] std::error_code check(const send_operation& op) const noexcept;
   /// Submits as much as there are frames for; true when the operation is over.
   [[nodiscard]] bool advance(send_operation& op) noexcept;
-  void submit(std::span<const tx_request> requests) noexcept;
+  /// The number of the core that takes what goes there.
+  [[nodiscard]] std::uint32_t core_for(const endpoint& to) const noexcept;
+  void submit(std::span<const tx_request> requests, const endpoint* to) noexcept;
   void submit_one(const sender_state& from, frame_index frame, std::size_t length,
                   std::uint16_t sum, const endpoint& to) noexcept;
   void note_submitted(frame_index frame) noexcept;
   [[nodiscard]] static tx_request request_from(const sender_state& from, frame_index frame,
                                                std::size_t length, std::uint16_t sum,
                                                const endpoint& to) noexcept;
+  /// Cores that sleep collect completions when somebody needs them.
+  void ask_for_completions() noexcept;
   /// Takes home what came back; true if anything did.
   bool collect() noexcept;
   void came_back(frame_index frame) noexcept;
-  [[nodiscard]] std::uint64_t newest_generation() const noexcept {
-    return oldest_generation_ + outstanding_.size() - 1;
-  }
+  [[nodiscard]] bool anything_returned() const noexcept;
   [[nodiscard]] std::uint64_t close_generation();
   void serve();
   void serve_frames(deliveries& out);
@@ -216,7 +238,10 @@ class producer final : public cancellable {
   void ask_for_wake();
   [[nodiscard]] std::shared_ptr<producer> self() const noexcept { return self_.lock(); }
 
-  producer_channel channel_;
+  const core_set& cores_;
+  std::vector<std::unique_ptr<core_link>> links_;  ///< By core.
+  spsc_ring<frame_index> returned_by_kernel_;      ///< By the control thread.
+  std::atomic<bool> somebody_waits_{false};
   frame_pool pool_;
   single_writer_counter submitted_;
   std::shared_ptr<engine> owner_;
@@ -228,8 +253,12 @@ class producer final : public cancellable {
 
   /// Frames on the way are counted by generation; a flush closes one.
   std::vector<std::uint64_t> generation_of_;
-  std::deque<std::uint32_t> outstanding_{0};
-  std::uint64_t oldest_generation_ = 1;  ///< From 1: "all before it" is then a generation too.
+  std::uint64_t newest_generation_ = 1;  ///< From 1: "all before it" is then a generation too.
+  std::uint32_t newest_outstanding_ = 0;
+  std::deque<std::uint32_t> older_outstanding_;  ///< Of the closed ones, the oldest first.
+  [[nodiscard]] std::uint64_t oldest_generation() const noexcept {
+    return newest_generation_ - older_outstanding_.size();
+  }
 
   /// Guards the two below against the control thread, which reads them in wake().
   std::mutex wake_mutex_;

@@ -54,6 +54,9 @@ inline std::string summary(const transmitter_stats& s) {
   add("transmitted", s.transmitted);
   add("refused", s.refused);
   add("diverted", s.diverted);
+  for (const core_stats& core : s.cores)
+    out += " core:" + std::to_string(core.taken) + "=" + std::to_string(core.transmitted) + "+" +
+           std::to_string(core.diverted) + "+" + std::to_string(core.lost_in_device);
   for (const auto& i : s.interfaces)
     out += " [" + i.name + " " + std::string(name(i.mode)) + " " + i.reason + "]";
   return out;
@@ -66,13 +69,16 @@ inline std::uint64_t by(const transmitter& tx, const std::string& interface) {
   return found == stats.transmitted.end() ? 0 : found->second;
 }
 
-/// Sends about one datagram in 200 us on a thread of its own until told to stop.
+/// Sends about one datagram in 200 us, to each of its destinations in turn, on a thread of its own
+/// until told to stop.
 struct stream {
   stream(transmitter& tx, const endpoint& destination, const std::string& text = "stream")
-      : thread([this, &tx, destination, text] {
+      : stream(tx, std::vector<endpoint>{destination}, text) {}
+  stream(transmitter& tx, std::vector<endpoint> destinations, const std::string& text = "stream")
+      : thread([this, &tx, destinations = std::move(destinations), text] {
           auto s = tx.make_sender();
           while (!done) {
-            if (s.try_send(bytes_of(text), destination)) ++sent;
+            if (s.try_send(bytes_of(text), destinations[sent % destinations.size()])) ++sent;
             std::this_thread::sleep_for(200us);
           }
           ended = true;

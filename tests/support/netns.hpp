@@ -96,11 +96,13 @@ class netns {
 };
 
 /// A veth pair between two namespaces, up, without checksum offload, with 10.77.N.1 and fd77:N::1
-/// on the first end and .2, ::2 on the second.
+/// on the first end and .2, ::2 on the second. With so many queues each way, where that is given.
 inline void connect(const netns& a, const std::string& a_name, const netns& b,
-                    const std::string& b_name, unsigned n) {
-  const std::string number = std::to_string(n);
-  a("ip link add " + a_name + " type veth peer name " + b_name + " netns " + b.name());
+                    const std::string& b_name, unsigned n, unsigned queues = 0) {
+  const std::string number = std::to_string(n), count = std::to_string(queues);
+  const std::string with = queues == 0 ? "" : " numtxqueues " + count + " numrxqueues " + count;
+  a("ip link add " + a_name + with + " type veth peer name " + b_name + with + " netns " +
+    b.name());
   const auto configure = [&](const netns& in, const std::string& device, const char* host) {
     in("ip addr add 10.77." + number + "." + host + "/24 dev " + device);
     in("ip addr add fd77:" + number + "::" + host + "/64 dev " + device + " nodad");

@@ -224,7 +224,7 @@ TEST_F(socket_on_veth, an_interface_deleted_under_load_costs_no_frame) {
   const auto take_diverted = [&] {
     diverted_request d;
     while (core.diverted().try_pop(d))
-      ASSERT_TRUE(producer.channel.returned_by_kernel.try_push(d.request.frame));
+      ASSERT_TRUE(producer.returned_by_kernel.try_push(d.request.frame));
   };
   for (std::uint32_t i = 0; i < 30000; ++i) {
     if (i == 10000) lab_->run_in_a("ip link del a0");

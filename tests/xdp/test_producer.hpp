@@ -18,7 +18,8 @@ class test_producer {
   test_producer(umem& memory, std::uint32_t id, std::uint32_t frames)
       : slice(memory.allocate_slice(frames).value()),
         pool(memory.memory(), slice),
-        channel(id, slice.first, slice.count) {}
+        channel(id, slice.first, slice.count),
+        returned_by_kernel(slice.count) {}
 
   /// False: no free frame.
   bool send(std::span<const std::byte> payload, const request_destination& to,
@@ -40,13 +41,14 @@ class test_producer {
 
   void reclaim() {
     std::array<frame_index, 64> frames;
-    for (auto* ring : {&channel.returned, &channel.returned_by_kernel})
+    for (auto* ring : {&channel.returned, &returned_by_kernel})
       while (const std::size_t n = ring->pop_some(frames)) pool.release({frames.data(), n});
   }
 
   frame_slice slice;
   frame_pool pool;
   producer_channel channel;
+  spsc_ring<frame_index> returned_by_kernel;
   std::uint64_t sent = 0;
 
  private:

@@ -84,7 +84,7 @@ TEST(tx_core_stress, every_frame_comes_home_while_ports_come_and_go) {
     while (core.diverted().try_pop(d)) {
       ++kernel_path;
       auto& home = *producers[d.request.frame / 256];
-      ASSERT_TRUE(home.channel.returned_by_kernel.try_push(d.request.frame));
+      ASSERT_TRUE(home.returned_by_kernel.try_push(d.request.frame));
     }
   };
   bool has_fickle = true;
@@ -153,7 +153,7 @@ TEST(tx_core_stress, a_sleeping_core_wakes_for_a_single_request) {
       ASSERT_LT(std::chrono::steady_clock::now(), deadline);
       std::this_thread::yield();
     }
-    ASSERT_TRUE(producer.channel.returned_by_kernel.try_push(d.request.frame));
+    ASSERT_TRUE(producer.returned_by_kernel.try_push(d.request.frame));
   }
 }
 

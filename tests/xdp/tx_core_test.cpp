@@ -67,7 +67,7 @@ class tx_core_on_memory : public ::testing::Test {
     diverted_request d;
     while (core_.diverted().try_pop(d)) {
       ++counts[d.reason];
-      EXPECT_TRUE(producer.channel.returned_by_kernel.try_push(d.request.frame));
+      EXPECT_TRUE(producer.returned_by_kernel.try_push(d.request.frame));
     }
     return counts;
   }
@@ -468,7 +468,7 @@ TEST_F(tx_core_on_memory, totals_add_up_exactly_under_random_traffic) {
       ++kernel_path;
       for (auto& p : producers)
         if (d.request.frame - p->slice.first < p->slice.count) {
-          ASSERT_TRUE(p->channel.returned_by_kernel.try_push(d.request.frame));
+          ASSERT_TRUE(p->returned_by_kernel.try_push(d.request.frame));
         }
     }
   };

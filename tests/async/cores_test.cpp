@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// Two TX cores over interfaces with two queues: both send, flows keep their order, and whatever
+// happens to an interface the totals add up and no frame leaks.
+#include <tests/async/two_hosts.hpp>
+
+#include <sched.h>
+
+#include <array>
+#include <cstring>
+#include <map>
+
+namespace cowire::test {
+namespace {
+
+/// So many CPUs of those that this process may use; none if there are fewer.
+std::vector<unsigned> cpus(std::size_t wanted) {
+  cpu_set_t usable;
+  CPU_ZERO(&usable);
+  ::sched_getaffinity(0, sizeof usable, &usable);
+  std::vector<unsigned> out;
+  for (unsigned cpu = 0; cpu < CPU_SETSIZE && out.size() < wanted; ++cpu)
+    if (CPU_ISSET(cpu, &usable)) out.push_back(cpu);
+  return out.size() == wanted ? out : std::vector<unsigned>{};
+}
+
+/// Host B answers for all of 10.78.0.0/16.
+class cores : public two_hosts {
+ protected:
+  void SetUp() override {
+    two_hosts::SetUp();
+    if (IsSkipped()) return;
+    (*a)("ip link del a0");
+    connect_with(2);
+    (*b)("ip route add local 10.78.0.0/16 dev lo");
+    sink = std::make_unique<udp_sink>(*b, to("0.0.0.0:9000"));
+  }
+  void TearDown() override {
+    sink.reset();
+    two_hosts::TearDown();
+  }
+
+  /// 0 = as many as veth has by itself: one.
+  void connect_with(unsigned queues) const {
+    connect(*a, "a0", *b, "b0", 1, queues);
+    (*a)("ip route add 10.78.0.0/16 via 10.77.1.2");
+    resolve("10.77.1.2");
+  }
+  static transmitter_config two_cores() {
+    auto config = small();
+    config.tx_cores = 2;
+    // A thread that moves to another CPU may overtake itself in the receiver's backlogs.
+    config.cpus = cpus(2);
+    config.idle = idle_policy::adaptive;
+    return config;
+  }
+  static std::vector<endpoint> hosts(unsigned count) {
+    std::vector<endpoint> out;
+    for (unsigned i = 1; i <= count; ++i) out.push_back({ip_address::v4(0x0a4e0000 + i), 9000});
+    return out;
+  }
+  static std::uint64_t by_core(const transmitter& tx, std::size_t core) {
+    return tx.stats().cores[core].transmitted;
+  }
+  /// Both cores send (again).
+  static bool both_send(const transmitter& tx) {
+    const std::array before{by_core(tx, 0), by_core(tx, 1)};
+    return eventually(
+        [&] { return by_core(tx, 0) > before[0] + 5 && by_core(tx, 1) > before[1] + 5; }, 20s);
+  }
+  /// Everything is accounted for, by core and in all, and every frame of the producer is free.
+  static void expect_settled(const transmitter& tx, stream& flow) {
+    flow.stop();
+    EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 20s))
+        << summary(tx.stats());
+    const auto stats = tx.stats();
+    EXPECT_EQ(flow.sent, stats.submitted) << summary(stats);
+    std::uint64_t taken = 0;
+    for (const core_stats& core : stats.cores) {
+      EXPECT_EQ(core.taken, core.transmitted + core.diverted + core.lost_in_device)
+          << summary(stats);
+      taken += core.taken;
+    }
+    EXPECT_EQ(taken, stats.submitted) << summary(stats);
+    EXPECT_EQ(flow.free_frames(), small().frames_per_producer) << summary(stats);
+  }
+
+  std::unique_ptr<udp_sink> sink;
+};
+
+struct numbered {
+  std::uint32_t flow, number;
+};
+
+TEST_F(cores, each_flow_keeps_its_order_over_two_cores_under_load) {
+  constexpr std::uint32_t flows = 250, rounds = 200;
+  transmitter tx(two_cores());
+  ASSERT_EQ(2u, tx.stats().cores_in_use) << summary(tx.stats());
+  std::thread source([&] {
+    const auto destinations = hosts(flows);
+    auto s = tx.make_sender();
+    for (numbered next{0, 0}; next.number < rounds; ++next.number)
+      for (next.flow = 0; next.flow < flows; ++next.flow)
+        while (!s.try_send(std::as_bytes(std::span(&next, 1)), destinations[next.flow]))
+          std::this_thread::yield();
+  });
+  std::array<std::uint32_t, flows> expected{};
+  for (std::uint32_t i = 0; i < flows * rounds; ++i) {
+    const auto got = sink->next(20s);
+    if (!got || got->bytes.size() != sizeof(numbered)) {
+      ADD_FAILURE() << "after " << i << ": " << summary(tx.stats());
+      break;
+    }
+    numbered received;
+    std::memcpy(&received, got->bytes.data(), sizeof received);
+    EXPECT_EQ(expected[received.flow]++, received.number) << "flow " << received.flow;
+  }
+  source.join();
+  EXPECT_TRUE(drained(tx));
+  const auto stats = tx.stats();
+  EXPECT_EQ(flows * rounds, stats.transmitted_total()) << summary(stats);
+  // By hash: neither has less than a third.
+  EXPECT_GT(stats.cores[0].transmitted, flows * rounds / 3) << summary(stats);
+  EXPECT_GT(stats.cores[1].transmitted, flows * rounds / 3) << summary(stats);
+  EXPECT_EQ(stats.cores[0].transmitted + stats.cores[1].transmitted, stats.transmitted_total());
+  EXPECT_EQ(2u, stats.interfaces[0].sockets);
+}
+
+TEST_F(cores, a_fan_out_reaches_everybody_over_two_cores) {
+  transmitter tx(two_cores());
+  auto s = tx.make_sender();
+  const auto many = hosts(3000);
+  outcome<std::error_code, std::size_t> sent;
+  s.async_send(bytes_of("many"), many, sent.handler());
+  EXPECT_EQ(many.size(), std::get<1>(sent.future.get()));
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(many.size(), sink->drain()) << summary(tx.stats());
+  EXPECT_GT(by_core(tx, 0), many.size() / 3) << summary(tx.stats());
+  EXPECT_GT(by_core(tx, 1), many.size() / 3) << summary(tx.stats());
+}
+
+TEST_F(cores, what_both_cores_divert_comes_back) {
+  auto config = two_cores();
+  config.mode = send_mode::kernel;
+  transmitter tx(config);
+  stream flow(tx, hosts(200));
+  EXPECT_TRUE(eventually(
+      [&] {
+        const auto stats = tx.stats();
+        return stats.cores[0].diverted > 500 && stats.cores[1].diverted > 500;
+      },
+      20s))
+      << summary(tx.stats());
+  expect_settled(tx, flow);
+  EXPECT_EQ(flow.sent, tx.stats().kernel_path) << summary(tx.stats());
+  EXPECT_EQ(flow.sent, sink->drain());
+}
+
+TEST_F(cores, links_that_flap_leave_nothing_uncounted) {
+  transmitter tx(two_cores());
+  stream flow(tx, hosts(200));
+  for (int i = 0; i < 15; ++i) {
+    (*a)("ip link set a0 down");
+    (*a)("ip link set a0 up");
+    (*a)("ip route replace 10.78.0.0/16 via 10.77.1.2");
+  }
+  EXPECT_TRUE(both_send(tx)) << summary(tx.stats());
+  expect_settled(tx, flow);
+}
+
+TEST_F(cores, an_interface_made_anew_under_load_leaves_nothing_uncounted) {
+  transmitter tx(two_cores());
+  stream flow(tx, hosts(200));
+  for (int i = 0; i < 6; ++i) {
+    EXPECT_TRUE(both_send(tx)) << i << " " << summary(tx.stats());
+    (*a)("ip link del a0");
+    connect_with(2);
+  }
+  EXPECT_TRUE(both_send(tx)) << summary(tx.stats());
+  expect_settled(tx, flow);
+  EXPECT_EQ(2u, tx.stats().cores_in_use);
+}
+
+TEST_F(cores, an_interface_with_one_queue_is_served_by_one_core_as_long_as_it_is_there) {
+  (*a)("ip link del a0");
+  connect_with(0);
+  transmitter tx(two_cores());
+  const auto before = tx.stats();
+  EXPECT_EQ(1u, before.cores_in_use) << summary(before);
+  EXPECT_EQ(1u, before.interfaces[0].sockets);
+  EXPECT_EQ(send_mode::copy, before.interfaces[0].mode) << summary(before);
+  EXPECT_TRUE(before.cores_reason.starts_with("a0 has transmit queues for 1: "))
+      << before.cores_reason;
+  stream flow(tx, hosts(200));
+  EXPECT_TRUE(eventually([&] { return by_core(tx, 0) > 500; }, 20s)) << summary(tx.stats());
+  EXPECT_EQ(0u, tx.stats().cores[1].taken) << summary(tx.stats());
+
+  (*a)("ip link del a0");
+  connect_with(2);
+  EXPECT_TRUE(both_send(tx)) << summary(tx.stats());
+  EXPECT_EQ(2u, tx.stats().cores_in_use);
+  EXPECT_EQ("", tx.stats().cores_reason);
+
+  (*a)("ip link del a0");
+  connect_with(0);
+  EXPECT_TRUE(eventually([&] { return tx.stats().cores_in_use == 1; }, 20s));
+  expect_settled(tx, flow);
+}
+
+TEST_F(cores, a_queue_that_somebody_else_uses_limits_the_cores) {
+  auto alone = small();
+  const transmitter theirs(alone);
+  transmitter tx(two_cores());
+  EXPECT_EQ(send_mode::kernel, tx.stats().interfaces[0].mode) << summary(tx.stats());
+  // Where no core has a queue the kernel path serves, which any core can use.
+  EXPECT_EQ(2u, tx.stats().cores_in_use);
+  stream flow(tx, hosts(200));
+  EXPECT_TRUE(eventually([&] { return tx.stats().kernel_path > 100; }, 20s));
+  expect_settled(tx, flow);
+}
+
+TEST_F(cores, as_many_as_cannot_be_are_refused) {
+  for (const unsigned wrong : {0u, 65u}) {
+    auto config = small();
+    config.tx_cores = wrong;
+    EXPECT_THROW(transmitter{config}, std::system_error) << wrong;
+  }
+  auto config = small();
+  config.cpus = {0, 0};
+  EXPECT_THROW(transmitter{config}, std::system_error);
+}
+
+}  // namespace
+}  // namespace cowire::test
