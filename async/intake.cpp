@@ -231,6 +231,7 @@ intake::impl::port_senders* intake::impl::senders_for(std::uint16_t port) {
   if (ports.size() == port_limit) return nullptr;
   sender_options wanted = options.sender;
   wanted.source_port = port;
+  wanted.when_full = full_policy::wait;  // Back-pressure reaches the clients by their own socket.
   std::error_code ec;
   port_senders made;
   wanted.via = received_handle;

@@ -107,7 +107,8 @@ struct intake_stats {
 };
 
 struct intake_options {
-  sender_options sender{};  ///< For every datagram, but the source port that a message names.
+  /// For every datagram, but the source port that a message names. `when_full` is always wait.
+  sender_options sender{};
   std::size_t client_limit = 1024;  ///< Clients whose totals are kept; the oldest is forgotten.
 };
 

@@ -38,7 +38,7 @@ sender::executor_type sender::get_executor() const noexcept {
   return shared_state()->errors->get_executor();
 }
 
-payload sender::try_acquire() noexcept { return shared_producer()->try_acquire(); }
+payload sender::try_acquire() noexcept { return shared_producer()->try_acquire(*shared_state()); }
 
 bool sender::try_send(std::span<const std::byte> bytes, const endpoint& destination) noexcept {
   return !shared_producer()->try_send(*shared_state(), bytes, destination);

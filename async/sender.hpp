@@ -12,12 +12,12 @@
 /// one strand with a producer of its own (transmitter::make_producer()). By default every thread
 /// that makes a sender gets a producer, and the rule is "use a sender on the thread that made it".
 ///
-/// Suspension. An operation waits for nothing but frames; waiters are served first come, first
-/// served, and try_send() fails while somebody waits. A waiter continues through its handler's
-/// associated executor, which must run where the producer is used (for a coroutine: the executor
-/// that it was spawned on). A waiter without an executor of its own (a bare callback, use_future)
-/// is served on the transmitter's control thread: until it has completed, make no other call on the
-/// producer.
+/// Suspension. An operation waits for nothing but frames, if at all (sender_options::when_full);
+/// waiters are served in turn, and try_send() fails while somebody waits. A waiter continues in its
+/// handler's associated executor, which must run where the producer is used (for a coroutine:
+/// the executor that it was spawned on). A waiter without an executor of its own (a bare callback,
+/// use_future) is served on the transmitter's control thread: until it has completed, make no other
+/// call on the producer.
 ///
 /// Completion. Handlers never run inside the initiating call; they run on their associated
 /// executor, with their associated allocator. Per-operation cancellation: total, partial and
@@ -79,6 +79,8 @@ struct sender_options {
   int adopt_socket = -1;
   /// Newer errors than this many unread ones are dropped and counted (errors_dropped()).
   std::size_t error_queue_limit = 64;
+  /// Where there is no frame for a datagram. Datagrams that give way are transmitter_stats::shed.
+  full_policy when_full = full_policy::wait;
   /// The producer to send through; default = the calling thread's own.
   producer via{};
 };
@@ -111,12 +113,13 @@ class sender {
   /// A frame to write into, or an empty payload when there is none now (or others wait). Neither
   /// blocks nor allocates.
   [[nodiscard]] payload try_acquire() noexcept;
-  /// The same, waiting for a frame. Errors: closed, operation_aborted.
+  /// The same, waiting for a frame. Errors: closed, operation_aborted, and would_block instead of a
+  /// wait if that is the sender's policy.
   template <asio::completion_token_for<acquire_signature> Token>
   auto async_acquire(Token&& token) {
     return asio::async_initiate<Token, acquire_signature>(
         [this](auto handler) {
-          detail::producer::start_acquire(shared_producer(), std::move(handler));
+          detail::producer::start_acquire(shared_producer(), *shared_state(), std::move(handler));
         },
         token);
   }
@@ -133,9 +136,9 @@ class sender {
 
   /// Submits one payload to every destination, in order: the last uses the frame itself, the others
   /// are copies in frames of their own. Completes with how many datagrams were submitted: all,
-  /// unless the error says otherwise. `destinations` must stay valid until completion. The payload
-  /// must come from this sender's producer. Errors: no_destination, closed, operation_aborted, and
-  /// family_mismatch (no backing socket of a destination's family: an adopted socket has one only).
+  /// unless an error says otherwise. `destinations` must stay valid until then. The payload is this
+  /// producer's. Errors: no_destination, closed, operation_aborted, would_block (as above), and
+  /// family_mismatch (no backing socket of a destination's family: an adopted one has one only).
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(payload what, std::span<const endpoint> destinations, Token&& token) {
     return asio::async_initiate<Token, send_signature>(
@@ -178,7 +181,7 @@ class sender {
   }
 
   /// Completes when everything submitted on this sender's *producer* before the call has left the
-  /// host or is counted as refused or lost. Errors: operation_aborted.
+  /// host or is counted as refused, lost or shed. Errors: operation_aborted.
   template <asio::completion_token_for<flush_signature> Token>
   auto async_flush(Token&& token) {
     return asio::async_initiate<Token, flush_signature>(

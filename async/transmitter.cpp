@@ -26,7 +26,8 @@ std::string what_failed(const sender_options& options) {
 std::uint64_t transmitter_stats::transmitted_total() const noexcept { return sum(transmitted); }
 std::uint64_t transmitter_stats::refused_total() const noexcept { return sum(refused); }
 std::uint64_t transmitter_stats::on_the_way() const noexcept {
-  const auto accounted = transmitted_total() + kernel_path + refused_total() + lost_in_device;
+  const auto accounted =
+      transmitted_total() + kernel_path + refused_total() + lost_in_device + shed;
   return submitted > accounted ? submitted - accounted : 0;
 }
 

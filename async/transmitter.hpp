@@ -7,7 +7,7 @@
 ///     co_await s.async_send(bytes, destination, asio::use_awaitable);
 ///
 /// Threads: `cowire-control`, and `cowire-tx-0` and so on for the TX cores. Any thread may call any
-/// member; the senders it makes have rules of their own (sender.hpp). Set-up calls (constructor, make_sender,
+/// member; senders have rules of their own (sender.hpp). Set-up calls (constructor, make_sender,
 /// make_producer) may block for some milliseconds.
 ///
 /// Network namespace and credentials are those of the constructing thread.
@@ -106,7 +106,7 @@ struct core_stats {
 };
 
 /// A snapshot. Once drained: submitted == sum(transmitted) + kernel_path + sum(refused) +
-/// lost_in_device, exactly; meanwhile the difference is on the way.
+/// lost_in_device + shed, exactly; meanwhile the difference is on the way.
 struct transmitter_stats {
   std::uint64_t submitted = 0;
   std::map<std::string, std::uint64_t> transmitted;  ///< By interface name, past ones included.
@@ -115,6 +115,7 @@ struct transmitter_stats {
   std::map<std::string, std::uint64_t> diverted;     ///< By divert_reason name: the cause of both.
   /// In the rings of an interface when it went away, so that nobody can tell.
   std::uint64_t lost_in_device = 0;
+  std::uint64_t shed = 0;                 ///< Gave way to newer ones (full_policy::shed_oldest).
   std::uint64_t errors_from_network = 0;  ///< ICMP errors that came back.
   std::vector<interface_stats> interfaces;
   std::vector<core_stats> cores;

@@ -4,7 +4,7 @@
 ///
 /// A diverted datagram is handed to the kernel path, which sends it (counted as kernel_path) or
 /// hears an errno (counted as refused under the errno's name). Totals always add up: submitted ==
-/// transmitted + kernel_path + refused (all reasons) + lost_in_device.
+/// transmitted + kernel_path + refused (all reasons) + lost_in_device + shed.
 #pragma once
 
 #include <array>

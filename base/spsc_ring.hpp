@@ -6,7 +6,7 @@
 /// |---------------------------------------------|----------|----------|--------|
 /// | try_push, try_emplace, push_some, writable  | yes      |          |        |
 /// | try_pop, pop_some, readable                 |          | yes      |        |
-/// | size_approximate, capacity                  |          |          | yes    |
+/// | size_approximate, pushed, capacity          |          |          | yes    |
 ///
 /// "Thread" means serialised use: a strand may be the producer. Elements are trivially copyable. No
 /// call allocates, blocks or spins. Not for several producers: give each one its own ring.
@@ -106,6 +106,11 @@ class spsc_ring {
   /// Consumer: how many elements are ready now at least.
   [[nodiscard]] std::size_t readable() noexcept {
     return ready(consumer_.head.load(std::memory_order_relaxed), capacity());
+  }
+
+  /// Anyone: how many elements were ever pushed. What the producer did before is visible.
+  [[nodiscard]] std::size_t pushed() const noexcept {
+    return producer_.tail.load(std::memory_order_acquire);
   }
 
   /// Anyone: the number of elements at some moment if both sides are quiet, else a number between 0

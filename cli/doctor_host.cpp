@@ -174,7 +174,7 @@ finding processors() {
             std::to_string(usable) + " usable of " +
                 std::to_string(::sysconf(_SC_NPROCESSORS_ONLN)) +
                 ", isolated: " + (isolated.empty() ? "none" : isolated),
-            "the TX core can have a CPU to itself (--cpu N)", ""};
+            "each TX core can have a CPU to itself (--cpu N,M)", ""};
   if (usable < 2) {
     f.status = health::warn;
     f.meaning = "the busy-polling TX core shares its only CPU with everything else";

@@ -2,6 +2,11 @@
 #include <cowire/cli/doctor.hpp>
 #include <cowire/xdp/device.hpp>
 
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <system_error>
+
 namespace cowire::cli {
 namespace {
 
@@ -61,6 +66,36 @@ finding attached_program(const device_facts& device) {
           "ip link set " + device.name + " xdp off, if it is not needed"};
 }
 
+/// The CPUs that serve the interrupts of a device's queues should not be those of the TX cores,
+/// which never leave them; "" = the device does not say.
+std::string interrupt_cpus(const device_facts& device) {
+  std::error_code ec;
+  std::set<std::string> cpus;
+  const std::filesystem::path folder = "/sys/class/net/" + device.name + "/device/msi_irqs";
+  for (const auto& irq : std::filesystem::directory_iterator(folder, ec)) {
+    std::ifstream file("/proc/irq/" + irq.path().filename().string() + "/effective_affinity_list");
+    if (std::string list; std::getline(file, list) && !list.empty()) cpus.insert(list);
+  }
+  std::string out;
+  for (const auto& list : cpus) out += (out.empty() ? "" : ",") + list;
+  return out;
+}
+
+void add_queues(const device_facts& device, std::vector<finding>& out) {
+  const auto& queues = device.queues;
+  finding f{"queues", health::ok,
+            std::to_string(queues.rx) + " rx, " + std::to_string(queues.tx) + " tx",
+            "as many TX cores can send on it at once, each on a queue of its own (--cpu N,M)", ""};
+  if (queues.tx_max > queues.tx)
+    f.remedy = more_queues(device, queues.tx_max) + ", for as many cores";
+  out.push_back(f);
+  if (const auto cpus = interrupt_cpus(device); !cpus.empty())
+    out.push_back({"irq_cpus", health::ok, cpus,
+                   "interrupts of its queues run here: give the TX cores other CPUs (--cpu), or "
+                   "move interrupts by /proc/irq/N/smp_affinity_list",
+                   ""});
+}
+
 finding mtu(const device_facts& device) {
   return {"mtu", health::ok, std::to_string(device.mtu),
           "longer datagrams are fragmented by the kernel, on its path", ""};
@@ -75,10 +110,7 @@ std::vector<finding> examine_interface(const std::string& name) {
     return {{name + " facts", health::fail, ec.message(), "the interface cannot be examined",
              "run as root"}};
   std::vector<finding> out{link_state(device), driver(device)};
-  out.push_back(
-      {"queues", health::ok,
-       std::to_string(device.queues.rx) + " rx, " + std::to_string(device.queues.tx) + " tx",
-       "cowire sends on one of them", ""});
+  add_queues(device, out);
   out.push_back({"rings", health::ok,
                  "rx " + or_unknown(device.rings.rx) + " of " + or_unknown(device.rings.rx_max) +
                      ", tx " + or_unknown(device.rings.tx) + " of " +

@@ -133,7 +133,7 @@ void add_run(CLI::App& app, run_arguments& to, action& chosen) {
   add_transmit_options(*run, to);
   run->footer(
       "Serves until SIGINT or SIGTERM, then drains and prints the summary.\n"
-      "Example:\n  cowire run --intake /run/cowire.sock --interface eth0 --cpu 2 -j");
+      "Example:\n  cowire run --intake /run/cowire.sock --interface eth0 --cpu 2,3 -j");
   run->callback([&] { chosen = [&] { return run_service(to); }; });
 }
 

@@ -53,6 +53,7 @@ json summary_json(const transmitter_stats& stats, double elapsed_s) {
   out["refused"] = stats.refused;
   out["diverted"] = stats.diverted;
   out["lost_in_device"] = stats.lost_in_device;
+  out["shed"] = stats.shed;
   out["mode"] = json::object();
   for (const auto& interface : stats.interfaces)
     out["mode"][interface.name] = {{"mode", name(interface.mode)}, {"reason", interface.reason}};
@@ -92,6 +93,7 @@ std::string summary_text(const transmitter_stats& stats, double elapsed_s) {
   if (stats.lost_in_device != 0)
     out << "lost           " << stats.lost_in_device
         << " in the rings of an interface that went away\n";
+  if (stats.shed != 0) out << "shed           " << stats.shed << " for newer ones\n";
   if (stats.errors_from_network != 0) out << "network errors " << stats.errors_from_network << '\n';
   const truth_audit_stats& truth = stats.routes.truth;
   if (truth.mismatched != 0)
@@ -109,8 +111,8 @@ std::string summary_text(const transmitter_stats& stats, double elapsed_s) {
 }
 
 bool totals_add_up(const transmitter_stats& stats) {
-  const auto accounted =
-      stats.transmitted_total() + stats.kernel_path + stats.refused_total() + stats.lost_in_device;
+  const auto accounted = stats.transmitted_total() + stats.kernel_path + stats.refused_total() +
+                         stats.lost_in_device + stats.shed;
   if (accounted == stats.submitted) return true;
   std::cerr << "cowire: totals do not add up: " << stats.submitted << " submitted, " << accounted
             << " accounted for; the rest was still on its way when the drain deadline passed\n";

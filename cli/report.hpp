@@ -15,19 +15,20 @@ namespace cowire::cli {
 /// Keeps keys in the order in which they were set.
 using json = nlohmann::ordered_json;
 
-/// Drains and stops. The counters are final; the modes are those in use until then.
+/// Drains and stops. The counters are final; modes and cores in use are those until then.
 [[nodiscard]] transmitter_stats stop_and_count(transmitter& tx);
 
 /// submitted, transmitted {interface: n}, kernel_path, refused {reason: n}, diverted {reason: n},
-/// lost_in_device, mode {interface: {mode, reason}}, errors_from_network, audit {audited,
-/// mismatched, quarantined, repaired, last_mismatch, resyncs, dumps, dump_differences}, elapsed_s.
+/// lost_in_device, shed, mode {interface: {mode, reason}}, cores [{taken, transmitted, diverted,
+/// lost_in_device}], cores_in_use, cores_reason, errors_from_network, audit {audited, mismatched,
+/// quarantined, repaired, last_mismatch, resyncs, dumps, dump_differences}, elapsed_s.
 [[nodiscard]] json summary_json(const transmitter_stats& stats, double elapsed_s);
 
 /// The same for people, several lines.
 [[nodiscard]] std::string summary_text(const transmitter_stats& stats, double elapsed_s);
 
-/// Whether submitted == transmitted + kernel_path + refused + lost_in_device; says so on standard
-/// error if not.
+/// Whether submitted == transmitted + kernel_path + refused + lost_in_device + shed; says so on
+/// standard error if not.
 [[nodiscard]] bool totals_add_up(const transmitter_stats& stats);
 
 /// Rewrites one line on standard error if that is a terminal, otherwise does nothing.

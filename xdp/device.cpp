@@ -215,6 +215,12 @@ std::string_view name(xdp_attachment attachment) noexcept {
   return "?";
 }
 
+std::string more_queues(const device_facts& device, std::uint32_t wanted) {
+  if (device.queues.tx_max < wanted) return "its driver has no more";
+  return "ethtool -L " + device.name + (device.queues.combined ? " combined " : " tx ") +
+         std::to_string(wanted);
+}
+
 device_facts read_device(const std::string& name) {
   std::error_code ec;
   device_facts facts = read_device(name, ec);

@@ -65,4 +65,7 @@ struct device_facts {
 /// The same; on failure `ec` is set and the facts are empty.
 [[nodiscard]] device_facts read_device(const std::string& name, std::error_code& ec);
 
+/// What gives a device so many transmit queues: a command, or why it cannot have them.
+[[nodiscard]] std::string more_queues(const device_facts& device, std::uint32_t wanted);
+
 }  // namespace cowire

@@ -32,8 +32,8 @@ struct producer_channel {
   const std::uint32_t frame_count;
   spsc_ring<tx_request> requests;   ///< Producer to TX core.
   spsc_ring<frame_index> returned;  ///< TX core to producer.
-  /// Set by a producer that waits for frames, cleared by whoever wakes it. The core, having returned
-  /// frames, reads it after a full fence (the producer sets it, fences, and looks at the return
+  /// Set by a producer that waits for frames, cleared by whoever wakes it. Having returned frames
+  /// the core reads it after a full fence (the producer sets it, fences, and looks at the return
   /// rings again: Dekker, as base/doorbell.hpp).
   alignas(64) std::atomic<bool> waiting{false};
 };

@@ -27,12 +27,6 @@ send_mode next_lower(send_mode mode) noexcept {
   return mode == send_mode::zero_copy ? send_mode::copy : send_mode::kernel;
 }
 
-std::string more_queues(const device_facts& device, std::uint32_t wanted) {
-  const std::string count = std::to_string(wanted);
-  if (device.queues.tx_max < wanted) return "its driver offers no more";
-  return "ethtool -L " + device.name + (device.queues.combined ? " combined " : " tx ") + count;
-}
-
 /// Kinds that lead to another device, which gets the socket instead.
 bool is_end_of_the_line(const netlink::link& link) noexcept {
   return (link.kind.empty() || link.kind == "veth" || link.kind == "tun") &&

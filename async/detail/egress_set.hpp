@@ -3,9 +3,9 @@
 /// each TX core (core k sends on queue k), kept in step with the interfaces as they come, go, and
 /// come back under another ifindex.
 ///
-/// Order of opening: sockets, ports of the TX cores, number of cores in use, egress of the compiler,
-/// publication. Order of closing: the reverse, each step after no reader can be using the one
-/// before.
+/// Order of opening: sockets, ports of the TX cores, number of cores in use, egress of the
+/// compiler, publication. Order of closing: the reverse, each step after no reader can be using the
+/// one before.
 ///
 /// Control thread; stats() from any thread.
 #pragma once

@@ -362,6 +362,8 @@ std::shared_ptr<sender_state> engine::make_sender(const sender_options& options,
   cls.uid = socket.uid();
   state->source_port = be16::from_host(socket.port());
   state->scope = socket.interface_index();
+  state->when_full = options.when_full;
+  if (options.when_full == full_policy::shed_oldest) via.allow_shedding();
   state->errors =
       std::make_shared<event_queue<send_error>>(control_executor(), options.error_queue_limit);
   for (const auto family : {ip_family::v4, ip_family::v6}) {
@@ -421,7 +423,10 @@ transmitter_stats engine::stats() const {
   out.errors_from_network = kernel_.errors_from_network();
   out.routes = routes_.stats();
   const std::lock_guard lock(producers_mutex_);
-  for (const auto& one : producers_) out.submitted += one->submitted();
+  for (const auto& one : producers_) {
+    out.shed += one->shed();
+    out.submitted += one->submitted();
+  }
   return out;
 }
 

@@ -83,9 +83,11 @@ frame_index producer::detach(payload&& what) noexcept {
   return what.frame_;
 }
 
-payload producer::try_acquire() noexcept {
+payload producer::try_acquire(const sender_state& for_whom) noexcept {
   frame_index frame;
-  if (stopped() || !waiters_.empty() || !take(frame)) return {};
+  if (stopped()) return {};
+  const bool free = waiters_.empty() && take(frame);
+  if (!free && !take_from_oldest(for_whom, frame)) return {};
   return lease(frame, 0);
 }
 
@@ -118,7 +120,10 @@ void producer::submit_one(const sender_state& from, frame_index frame, std::size
                           std::uint16_t sum, const endpoint& to) noexcept {
   note_submitted(frame);
   submitted_.add(1);
-  core_link& link = *links_[core_for(to)];
+  const std::uint32_t core = core_for(to);
+  if (sheds_.load(std::memory_order_relaxed)) [[unlikely]]
+    return submit_guarded(from, core, request_from(from, frame, length, sum, to));
+  core_link& link = *links_[core];
   const bool pushed =
       link.channel.requests.try_emplace([&] { return request_from(from, frame, length, sum, to); });
   COWIRE_ASSERT(pushed);  // The ring holds every frame of the slice.
@@ -126,9 +131,14 @@ void producer::submit_one(const sender_state& from, frame_index frame, std::size
 }
 
 /// `to` holds the destinations of the requests.
-void producer::submit(std::span<const tx_request> requests, const endpoint* to) noexcept {
+void producer::submit(const sender_state& from, std::span<const tx_request> requests,
+                      const endpoint* to) noexcept {
   for (const tx_request& request : requests) note_submitted(request.frame);
   submitted_.add(requests.size());
+  if (sheds_.load(std::memory_order_relaxed)) [[unlikely]] {
+    for (const tx_request& request : requests) submit_guarded(from, core_for(*to++), request);
+    return;
+  }
   if (cores_.in_use() == 1) {
     const auto pushed = links_[0]->channel.requests.push_some(requests);
     COWIRE_ASSERT(pushed == requests.size());  // As above.
@@ -153,7 +163,8 @@ std::error_code producer::try_send(const sender_state& from, std::span<const std
   if (!from.family_served[static_cast<std::size_t>(to.address.family())])
     return error::family_mismatch;
   frame_index frame;
-  if (!waiters_.empty() || !take(frame)) return error::would_block;
+  const bool free = waiters_.empty() && take(frame);
+  if (!free && !take_from_oldest(from, frame)) return error::would_block;
   const auto sum = fold_sum(copy_and_sum(pool_.payload(frame).data(), bytes));
   submit_one(from, frame, bytes.size(), sum, to);
   return {};
@@ -196,7 +207,7 @@ bool producer::advance(send_operation& op) noexcept {
       if (op.own && op.sent + count + 1 == to.size()) {
         frame = op.own.frame_;
         op.own.owner_.reset();
-      } else if (take(frame)) {
+      } else if (take(frame) || take_from_oldest(*op.from, frame)) {
         std::ranges::copy(content, pool_.payload(frame).begin());
       } else {
         break;
@@ -204,7 +215,7 @@ bool producer::advance(send_operation& op) noexcept {
       requests[count] = request_from(*op.from, frame, content.size(), sum, destination);
     }
     if (count == 0) return false;
-    submit({requests.data(), count}, &to[op.sent]);
+    submit(*op.from, {requests.data(), count}, &to[op.sent]);
     op.sent += count;
   }
   return true;
@@ -213,9 +224,11 @@ bool producer::advance(send_operation& op) noexcept {
 // Waiting
 // -------------------------------------------------------------------------------------------
 
-void producer::acquire(direct_completion<std::error_code, payload> done) {
+void producer::acquire(const sender_state& for_whom,
+                       direct_completion<std::error_code, payload> done) {
   if (stopped()) return done.complete(error::closed, payload{});
-  if (payload now = try_acquire()) return done.complete({}, std::move(now));
+  if (payload now = try_acquire(for_whom)) return done.complete({}, std::move(now));
+  if (for_whom.when_full == full_policy::fail) return done.complete(error::would_block, payload{});
   done.on_cancel(self(), ++ticket_);
   waiters_.push_back({ticket_, std::move(done), {}, {}, {}, self()});
   ask_for_wake();
@@ -224,6 +237,8 @@ void producer::acquire(direct_completion<std::error_code, payload> done) {
 void producer::send_all(send_operation op) {
   if (const auto ec = check(op)) return op.done.complete(ec, std::size_t{0});
   if (waiters_.empty() && advance(op)) return op.done.complete({}, std::size_t{op.sent});
+  if (op.from->when_full == full_policy::fail)
+    return op.done.complete(error::would_block, std::size_t{op.sent});
   op.done.on_cancel(self(), ++ticket_);
   waiters_.push_back({ticket_, {}, std::move(op), {}, {}, self()});
   ask_for_wake();
@@ -293,16 +308,20 @@ bool producer::collect() noexcept {
   };
   for (const auto& link : links_) take_home(link->channel.returned);
   take_home(returned_by_kernel_);
+  settle_generations();
+  // Not only serve() collects: those who waited for just these frames would wait for ever.
+  const bool drained = !drains_.empty() && drains_.front().generation < oldest_generation();
+  if (any && (!waiters_.empty() || drained)) wake();
+  return any;
+}
+
+void producer::settle_generations() noexcept {
   while (!older_outstanding_.empty() && older_outstanding_.front() == 0)
     older_outstanding_.pop_front();
   while (!retirements_.empty() && retirements_.front().generation < oldest_generation()) {
     retirements_.front().then();
     retirements_.pop_front();
   }
-  // Not only serve() collects: those who waited for just these frames would wait for ever.
-  const bool drained = !drains_.empty() && drains_.front().generation < oldest_generation();
-  if (any && (!waiters_.empty() || drained)) wake();
-  return any;
 }
 
 void producer::ask_for_wake() {
@@ -330,7 +349,9 @@ void producer::ask_for_wake() {
 
 void producer::nobody_waits() noexcept {
   somebody_waits_.store(false, std::memory_order_relaxed);
-  for (const auto& link : links_) link->channel.waiting.store(false, std::memory_order_relaxed);
+  // Where something may be held back the cores go on telling of frames.
+  if (!sheds_.load(std::memory_order_relaxed))
+    for (const auto& link : links_) link->channel.waiting.store(false, std::memory_order_relaxed);
   const std::lock_guard lock(wake_mutex_);
   wake_executor_ = nullptr;
 }
@@ -339,6 +360,7 @@ void producer::wake() {
   // Before the exchange: a producer that stores all of these meanwhile is served below, or finds
   // its frames itself.
   for (const auto& link : links_) link->channel.waiting.store(false, std::memory_order_relaxed);
+  feed();  // Sets them again where something stays held back.
   if (!somebody_waits_.exchange(false, std::memory_order_acq_rel)) return;
   std::shared_ptr<producer> alive;  // Released after the lock, which its deleter takes.
   // Under the lock, so that the executor's context may go away once nobody waits.
@@ -348,8 +370,16 @@ void producer::wake() {
     asio::post(wake_executor_, [alive = std::move(alive)] { alive->serve(); });
 }
 
-bool producer::has_news() const noexcept {
-  return somebody_waits_.load(std::memory_order_relaxed) && anything_returned();
+bool producer::has_news() noexcept {
+  if (somebody_waits_.load(std::memory_order_relaxed) && anything_returned()) return true;
+  if (!sheds_.load(std::memory_order_acquire)) return false;
+  const std::lock_guard lock(guard_);
+  return held_back_->readable() != 0 && may_hand_over();
+}
+
+void producer::on_news() {
+  if (anything_returned()) wake();
+  feed();
 }
 
 void producer::return_by_kernel(frame_index frame) {
@@ -358,6 +388,7 @@ void producer::return_by_kernel(frame_index frame) {
   // Pairs with the fence in ask_for_wake(): it sees the frame, or we see that it waits.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (somebody_waits_.load(std::memory_order_relaxed)) wake();
+  feed();
 }
 
 void producer::serve() {
@@ -396,6 +427,75 @@ void producer::serve_drains(deliveries& out) {
 
 void producer::retire(const sender_state& sender) { owner_->retire(sender); }
 
+// Shedding
+// ------------------------------------------------------------------------------------------
+
+void producer::allow_shedding() {
+  const std::lock_guard lock(guard_);
+  if (!held_back_) held_back_ = std::make_unique<spsc_ring<held_request>>(pool_.slice().count);
+  sheds_.store(true, std::memory_order_release);  // Pairs with the acquires in feed(), has_news().
+}
+
+void producer::submit_guarded(const sender_state& from, std::uint32_t core,
+                              const tx_request& request) noexcept {
+  const std::lock_guard lock(guard_);
+  if (from.when_full != full_policy::shed_oldest) return push(core, request);
+  const bool held = held_back_->try_push({core, request});
+  COWIRE_ASSERT(held);  // It holds every frame of the slice.
+  hand_over();
+}
+
+bool producer::take_from_oldest(const sender_state& for_whom, frame_index& frame) noexcept {
+  if (for_whom.when_full != full_policy::shed_oldest) return false;
+  held_request oldest;
+  {
+    std::unique_lock lock(guard_);
+    if (!held_back_->try_pop(oldest)) {
+      // All were handed over just now, then, because others had come back.
+      lock.unlock();
+      return waiters_.empty() && take(frame);
+    }
+    shed_.add(1);
+  }
+  came_back(oldest.request.frame);
+  settle_generations();
+  if (!drains_.empty() && drains_.front().generation < oldest_generation()) wake();
+  return pool_.try_acquire(frame);
+}
+
+void producer::push(std::uint32_t core, const tx_request& request) noexcept {
+  const bool pushed = links_[core]->channel.requests.try_push(request);
+  COWIRE_ASSERT(pushed);  // The ring holds every frame of the slice.
+  links_[core]->bell.ring();
+}
+
+bool producer::may_hand_over() noexcept {
+  std::uint64_t returned = returned_by_kernel_.pushed();
+  for (const auto& link : links_) returned += link->channel.returned.pushed();
+  // On another thread than the producer's it may be one too many: then the producer is about to
+  // come here itself.
+  const std::uint64_t on_the_way =
+      submitted_.get() - shed_.get() - held_back_->readable() - returned;
+  return on_the_way < pool_.slice().count / 2;
+}
+
+void producer::feed() noexcept {
+  if (!sheds_.load(std::memory_order_acquire)) return;  // Pairs with allow_shedding().
+  const std::lock_guard lock(guard_);
+  hand_over();
+}
+
+void producer::hand_over() noexcept {
+  held_request next;
+  do {
+    while (may_hand_over() && held_back_->try_pop(next)) push(next.core, next.request);
+    if (held_back_->readable() == 0) return;
+    // As in ask_for_wake(): either we see that frames came back, or who returns them sees this.
+    for (const auto& link : links_) link->channel.waiting.store(true, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  } while (may_hand_over());
+}
+
 // Lending
 // -------------------------------------------------------------------------------------------
 
@@ -405,6 +505,11 @@ producer::executor_type producer::fallback() const { return owner_->control_exec
 
 void producer::lend(std::shared_ptr<engine> owner, const std::shared_ptr<producer>& handle) {
   owner_ = std::move(owner);
+  {
+    // The last owner's senders may have shed; this one's shall not pay for it.
+    const std::lock_guard lock(guard_);
+    if (held_back_ && held_back_->readable() == 0) sheds_.store(false, std::memory_order_relaxed);
+  }
   const std::lock_guard lock(wake_mutex_);
   self_ = handle;
 }

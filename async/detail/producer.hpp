@@ -9,6 +9,12 @@
 /// fences, and looks at the return rings once more (pairs with the fence of whoever returns
 /// frames). A core that finds `waiting` set rings the control thread, which clears both and posts
 /// serve() to the executor of the first waiter, which runs where the producer is used.
+///
+/// Shedding. What a ring holds only its core can take out, so a producer with a sender that sheds
+/// keeps half of its frames to itself: datagrams of such senders go to the rings while fewer than
+/// half are on the way, and are held back here otherwise, where the oldest can give way to a new
+/// one. They are handed over by the producer's next call, or by the control thread when frames come
+/// back; both do it under a lock, as all that pushes to the rings of such a producer.
 #pragma once
 
 #include <cowire/async/asio.hpp>
@@ -53,6 +59,18 @@ struct send_error {
   origin from = origin::local;
 };
 
+/// What becomes of a datagram when its producer has no frame for it.
+enum class full_policy : std::uint8_t {
+  /// async_send() and async_acquire() wait for one; try_send() and try_acquire() fail.
+  wait,
+  /// All of them fail: with would_block.
+  fail,
+  /// The oldest datagram of this producer's senders with this policy that no TX core has got yet
+  /// gives way. Where there is none, as `wait`. Cores get no more than half the producer's frames
+  /// of such senders, so that there nearly always is one, unless frames are leased.
+  shed_oldest,
+};
+
 namespace detail {
 
 class core_set;
@@ -64,6 +82,7 @@ struct sender_state {
   std::uint32_t id = 0;
   flow_class_id flow_class = 0;
   be16 source_port;
+  full_policy when_full = full_policy::wait;
   std::array<bool, 2> family_served{};  ///< By ip_family: whether a backing socket exists.
   producer* via = nullptr;              ///< Lives as long as the engine, lent out or idle.
   std::shared_ptr<backing_socket> socket;
@@ -85,7 +104,7 @@ class producer final : public cancellable {
   // The producer's thread.
   // -------------------------------------------------------------------------
 
-  [[nodiscard]] payload try_acquire() noexcept;
+  [[nodiscard]] payload try_acquire(const sender_state& for_whom) noexcept;
   [[nodiscard]] std::error_code try_send(const sender_state& from, std::span<const std::byte> bytes,
                                          const endpoint& to) noexcept;
   [[nodiscard]] std::error_code send(const sender_state& from, payload&& what,
@@ -101,9 +120,10 @@ class producer final : public cancellable {
   [[nodiscard]] frame_index detach(payload&& what) noexcept;
 
   template <class Handler>
-  static void start_acquire(const std::shared_ptr<producer>& self, Handler handler) {
+  static void start_acquire(const std::shared_ptr<producer>& self, const sender_state& for_whom,
+                            Handler handler) {
     direct_completion<std::error_code, payload> done(std::move(handler), self->fallback());
-    self->acquire(std::move(done));
+    self->acquire(for_whom, std::move(done));
   }
   /// Source: payload, or span of bytes. To: span of endpoints, or one endpoint.
   template <class Source, class To, class Handler>
@@ -143,22 +163,24 @@ class producer final : public cancellable {
   void take_back();
   /// While nobody has it: takes home what came back, and lets retired senders go.
   void settle() { static_cast<void>(collect()); }
+  /// Before the first sender that sheds. Allocates. Any thread.
+  void allow_shedding();
 
   /// Has the waiters served. Any thread.
   void wake();
-  // Control thread: whether somebody waits for frames that have come back; has them served.
-  [[nodiscard]] bool has_news() const noexcept;
-  void on_news() {
-    if (anything_returned()) wake();
-  }
+  /// Control thread: whether frames that have come back let somebody go on.
+  [[nodiscard]] bool has_news() noexcept;
+  /// Control thread: has them go on.
+  void on_news();
   /// Control thread: the kernel path is done with a frame.
   void return_by_kernel(frame_index frame);
   /// The rings to a TX core.
   [[nodiscard]] producer_channel& channel(std::size_t core) noexcept {
     return links_[core]->channel;
   }
-  /// Datagrams submitted. Any thread.
+  /// Datagrams submitted, and those of them that gave way. Any thread.
   [[nodiscard]] std::uint64_t submitted() const noexcept { return submitted_.get(); }
+  [[nodiscard]] std::uint64_t shed() const noexcept { return shed_.get(); }
 
  private:
   struct send_operation {
@@ -200,12 +222,16 @@ class producer final : public cancellable {
     producer_channel channel;
     cowire::work_bell& bell;
   };
+  struct held_request {
+    std::uint32_t core;
+    tx_request request;
+  };
   /// What is due to complete; delivered after the state is consistent, as the last thing.
   struct deliveries;
 
   [[nodiscard]] executor_type fallback() const;
   [[nodiscard]] bool stopped() const noexcept;
-  void acquire(direct_completion<std::error_code, payload> done);
+  void acquire(const sender_state& for_whom, direct_completion<std::error_code, payload> done);
   void send_all(send_operation op);
   void flush(direct_completion<std::error_code> done);
   void cancel(std::uint64_t ticket) override;
@@ -215,7 +241,18 @@ class producer final : public cancellable {
   [[nodiscard]] bool advance(send_operation& op) noexcept;
   /// The number of the core that takes what goes there.
   [[nodiscard]] std::uint32_t core_for(const endpoint& to) const noexcept;
-  void submit(std::span<const tx_request> requests, const endpoint* to) noexcept;
+  void submit(const sender_state& from, std::span<const tx_request> requests,
+              const endpoint* to) noexcept;
+  void submit_guarded(const sender_state& from, std::uint32_t core,
+                      const tx_request& request) noexcept;
+  /// Hands over what is held back and may go. Any thread.
+  void feed() noexcept;
+  /// Takes a frame from a datagram that is held back.
+  [[nodiscard]] bool take_from_oldest(const sender_state& for_whom, frame_index& frame) noexcept;
+  // With `guard_` locked.
+  void push(std::uint32_t core, const tx_request& request) noexcept;
+  void hand_over() noexcept;
+  [[nodiscard]] bool may_hand_over() noexcept;
   void submit_one(const sender_state& from, frame_index frame, std::size_t length,
                   std::uint16_t sum, const endpoint& to) noexcept;
   void note_submitted(frame_index frame) noexcept;
@@ -227,7 +264,11 @@ class producer final : public cancellable {
   /// Takes home what came back; true if anything did.
   bool collect() noexcept;
   void came_back(frame_index frame) noexcept;
+  void settle_generations() noexcept;
   [[nodiscard]] bool anything_returned() const noexcept;
+  [[nodiscard]] std::uint64_t oldest_generation() const noexcept {
+    return newest_generation_ - older_outstanding_.size();
+  }
   [[nodiscard]] std::uint64_t close_generation();
   void serve();
   void serve_frames(deliveries& out);
@@ -243,7 +284,11 @@ class producer final : public cancellable {
   spsc_ring<frame_index> returned_by_kernel_;      ///< By the control thread.
   std::atomic<bool> somebody_waits_{false};
   frame_pool pool_;
-  single_writer_counter submitted_;
+  single_writer_counter submitted_, shed_;
+  std::atomic<bool> sheds_{false};  ///< allow_shedding() was called.
+  std::mutex guard_;                ///< If `sheds_`, of all that pushes requests.
+  /// Oldest first, as many as there are frames; guarded.
+  std::unique_ptr<spsc_ring<held_request>> held_back_;
   std::shared_ptr<engine> owner_;
 
   std::list<waiter> waiters_;
@@ -256,9 +301,6 @@ class producer final : public cancellable {
   std::uint64_t newest_generation_ = 1;  ///< From 1: "all before it" is then a generation too.
   std::uint32_t newest_outstanding_ = 0;
   std::deque<std::uint32_t> older_outstanding_;  ///< Of the closed ones, the oldest first.
-  [[nodiscard]] std::uint64_t oldest_generation() const noexcept {
-    return newest_generation_ - older_outstanding_.size();
-  }
 
   /// Guards the two below against the control thread, which reads them in wake().
   std::mutex wake_mutex_;

@@ -7,11 +7,14 @@
 
 #include <tests/support/netns.hpp>
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <functional>
 #include <future>
 #include <memory>
@@ -67,6 +70,25 @@ inline std::uint64_t by(const transmitter& tx, const std::string& interface) {
   const auto stats = tx.stats();
   const auto found = stats.transmitted.find(interface);
   return found == stats.transmitted.end() ? 0 : found->second;
+}
+
+/// The devices of this process's AF_XDP sockets complete nothing from now on, until their sockets
+/// are opened anew: the descriptors lead to sockets that are not bound, so that nobody kicks.
+inline void hold_devices_up() {
+  const unique_fd other(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
+  ASSERT_TRUE(other);
+  unsigned count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    const int fd = std::stoi(entry.path().filename());
+    int domain = 0;
+    socklen_t size = sizeof domain;
+    if (fd == other.get() || ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 ||
+        domain != AF_XDP)
+      continue;
+    ASSERT_EQ(fd, ::dup3(other.get(), fd, O_CLOEXEC));
+    ++count;
+  }
+  ASSERT_GT(count, 0u);
 }
 
 /// Sends about one datagram in 200 us, to each of its destinations in turn, on a thread of its own

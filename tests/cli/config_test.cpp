@@ -41,10 +41,11 @@ TEST(config, an_empty_file_changes_nothing) {
 
 TEST(config, every_key_of_xdp_arrives) {
   const auto config = read(
-      "[xdp]\ninterface = ['lo']\ncpus = [0]\nzero_copy = true\nring_capacity = 512\n"
+      "[xdp]\ninterface = ['lo']\ncpus = [0]\ntx_cores = 3\nzero_copy = true\nring_capacity = 512\n"
       "huge_pages = false\n");
   EXPECT_EQ(config.interfaces, std::vector<std::string>{"lo"});
   EXPECT_EQ(config.cpus, std::vector<unsigned>{0});
+  EXPECT_EQ(config.tx_cores, 3u);
   EXPECT_EQ(config.mode, send_mode::zero_copy);
   EXPECT_EQ(config.ring_capacity, 512u);
   EXPECT_FALSE(config.huge_pages);
@@ -125,7 +126,8 @@ TEST(config, what_is_wrong_is_told_with_file_line_and_column) {
       {"[xdp]\ninterface = ['lo', 5]\n", "f:2:20: interface: not a string"},
       {"[xdp]\ncpus = 0\n", "f:2:8: cpus: not an array"},
       {"[xdp]\ncpus = [99999]\n", "f:2:9: cpus '99999': out of range"},
-      {"[xdp]\ncpus = [0, 0]\n", "f:2:12: cpus: one TX core"},
+      {"[xdp]\ncpus = [0, 0]\n", "f:2:12: cpus: 0 twice"},
+      {"[xdp]\ntx_cores = 0\n", "f:2:12: tx_cores '0': out of range; use 1 to 64"},
       {"[xdp]\n\nzero_copy = 1\n", "f:3:13: zero_copy: neither true nor false"},
       {"[xdp]\nring_capacity = 63\n", "f:2:17: ring_capacity '63': out of range; use 64 to 65536"},
       {"[xdp]\nring_capacity = '64'\n", "f:2:17: ring_capacity: not a whole number"},
@@ -201,11 +203,12 @@ TEST(config, the_shipped_example_shows_the_other_keys_too) {
       line = "interface = 'lo'";
     else if (line.starts_with("#cpus"))
       line = "cpus = [0]";
-    else if (line.starts_with("#zero_copy"))
+    else if (line.starts_with("#zero_copy") || line.starts_with("#tx_cores"))
       line.erase(0, 1);
   const auto config = read(text);
   EXPECT_EQ(config.interfaces, std::vector<std::string>{"lo"});
   EXPECT_EQ(config.cpus, std::vector<unsigned>{0});
+  EXPECT_EQ(config.tx_cores, 2u);
   EXPECT_EQ(config.mode, send_mode::zero_copy);
 }
 

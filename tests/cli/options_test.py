@@ -43,6 +43,7 @@ BAD_INPUT = [
     ),
     (["send", "--to", "10.0.0.1:80", "--mode", "warp"], ["--mode", "warp", "zero-copy"]),
     (["send", "--to", "10.0.0.1:80", "--cpu", "4096"], ["--cpu", "4096"]),
+    (["send", "--to", "10.0.0.1:80", "--cpu", "0,0"], ["--cpu", "'0'", "twice"]),
     (
         ["send", "--to", "10.0.0.1:80", "--payload-file", "/nonexistent/p"],
         ["--payload-file", "/nonexistent/p"],

@@ -88,8 +88,11 @@ class SendTest(unittest.TestCase):
             + report["kernel_path"]
             + sum(report["refused"].values())
             + report["lost_in_device"]
+            + report["shed"]
         )
         self.assertEqual(accounted, submitted, report)
+        self.assertEqual(sum(core["taken"] for core in report["cores"]), submitted - report["shed"])
+        self.assertEqual(report["cores_in_use"], len(report["cores"]), report["cores_reason"])
 
 
 class Send(SendTest):
