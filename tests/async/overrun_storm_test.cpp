@@ -9,6 +9,7 @@
 
 #include <cstdio>
 #include <random>
+#include <thread>
 
 namespace cowire::test {
 namespace {
@@ -49,6 +50,11 @@ TEST_F(overrun_storm, the_mirror_ends_equal_and_unchanged_destinations_notice_no
                               sizeof tiny_buffer_bytes));
   numbered_stream stream(tx, {to("10.78.3.1:9000")}, 200us);
   ASSERT_TRUE(eventually([&] { return sink.arrived() > 100; })) << summary(tx.stats());
+
+  // However fast it reads otherwise, the control thread sleeps through the beginning.
+  auto watched = tx.watch_routes();
+  watched.async_next(
+      [](std::error_code, const route_change&) { std::this_thread::sleep_for(100ms); });
 
   const std::uint32_t device = ::if_nametoindex("a0");
   route_writer routes;
