@@ -43,8 +43,8 @@ def skip(reason):
     sys.exit(SKIPPED)
 
 
-def count(program, workload, function):
-    """Instructions per datagram."""
+def events(program, workload, function, *options):
+    """What callgrind counts, per datagram: instructions first, others as the options say."""
     done = subprocess.run(
         [
             "valgrind",
@@ -52,16 +52,17 @@ def count(program, workload, function):
             "--callgrind-out-file=/dev/null",
             "--collect-atstart=no",
             f"--toggle-collect={function}",
+            *options,
             str(program),
             *map(str, workload),
         ],
         stderr=subprocess.PIPE,
         text=True,
     )
-    collected = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
+    collected = re.search(r"Collected\s*:([\d ]+)", done.stderr)
     if done.returncode != 0 or not collected:
         sys.exit(f"{done.stderr}\ninstructions: callgrind failed")
-    return int(collected.group(1)) / BATCHES / BATCH_SIZE
+    return [int(number) / BATCHES / BATCH_SIZE for number in collected.group(1).split()]
 
 
 def compare(counts, budget):
@@ -92,12 +93,14 @@ def main():
     budgets = json.loads(BUDGET.read_text())
     if build not in budgets and not chosen.record:
         skip(f"no budget for {build} in {BUDGET.name}, only for {', '.join(budgets)}")
-    counts = {name: count(chosen.program, *what) for name, what in COUNTED.items()}
+    counts = {name: events(chosen.program, *what)[0] for name, what in COUNTED.items()}
     if chosen.record:
         budgets[build] = {name: round(counted, 1) for name, counted in counts.items()}
         BUDGET.write_text(json.dumps(budgets, indent=2) + "\n")
     if not compare(counts, budgets[build]):
-        sys.exit("instructions: over the budget (see callgrind_annotate; --record if it is worth it)")
+        sys.exit(
+            "instructions: over the budget (see callgrind_annotate; --record if it is worth it)"
+        )
 
 
 if __name__ == "__main__":

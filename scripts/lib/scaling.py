@@ -10,15 +10,14 @@ build/release/bench/bench_tx_instructions. Prints Markdown for docs/performance.
 import json
 import math
 import pathlib
-import re
-import subprocess
+
+import instructions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 REPORT = ROOT / "bench-report.json"
 PROGRAM = ROOT / "build/release/bench/bench_tx_instructions"
 
 LINE_RATE = 100e9
-BATCH = 64
 HEADERS = 14 + 20 + 8  # Ethernet, IPv4, UDP
 ON_THE_WIRE = 4 + 20  # Checksum of the frame; preamble and gap.
 # Bytes of payload by what the frame is called.
@@ -30,37 +29,9 @@ SIZES = {
 # Elements that move: request, descriptor, completion, free frame. An index is published and one is
 # read at each end, once a batch.
 RING_ELEMENTS = 4
-RING_INDICES = 2 * RING_ELEMENTS / BATCH
+RING_INDICES = 2 * RING_ELEMENTS / instructions.BATCH_SIZE
 
-BATCHES = 400
-COUNTED = {
-    "TX core": ("plain", "cowire::tx_core::run_once()"),
-    "copy with checksum, 1232 bytes": ("copy", "cowire::copy_and_sum*"),
-}
-
-
-def count(workload, function):
-    """(instructions, cache lines that were not in the first level) a datagram."""
-    done = subprocess.run(
-        [
-            "valgrind",
-            "--tool=callgrind",
-            "--cache-sim=yes",
-            "--callgrind-out-file=/dev/null",
-            "--collect-atstart=no",
-            f"--toggle-collect={function}",
-            str(PROGRAM),
-            workload,
-            str(BATCHES),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    # Ir Dr Dw I1mr D1mr D1mw …
-    events = re.search(r"Collected\s*:\s*([\d ]+)", done.stderr).group(1).split()
-    datagrams = BATCHES * BATCH
-    return int(events[0]) / datagrams, (int(events[4]) + int(events[5])) / datagrams
+COUNTED = {"core plain": "TX core", "copy_and_sum": "copy with checksum, 1232 bytes"}
 
 
 def times():
@@ -88,12 +59,13 @@ def table(headings, rows):
         yield "| " + " | ".join(str(cell) for cell in row) + " |"
 
 
-def cost_of_a_datagram(measured):
+def cost_of_a_datagram():
     rows = []
-    for name, what in COUNTED.items():
-        instructions, lines = count(*what)
+    for what, name in COUNTED.items():
+        counts = instructions.events(PROGRAM, *instructions.COUNTED[what], "--cache-sim=yes")
+        lines = counts[4] + counts[5]  # Ir Dr Dw I1mr D1mr D1mw …
         rings = (RING_ELEMENTS, f"{RING_INDICES:.2f}") if name == "TX core" else ("", "")
-        rows.append((name, f"{instructions:.0f}", f"{lines:.1f}", *rings))
+        rows.append((name, f"{counts[0]:.0f}", f"{lines:.1f}", *rings))
     headings = ("a datagram", "instructions", "cache lines", "ring elements", "ring indices")
     return table(headings, rows)
 
@@ -146,8 +118,8 @@ def prediction(measured):
 
 def main():
     measured = times()
-    for part in (cost_of_a_datagram, at_line_rate, prediction):
-        print("\n".join(part(measured)))
+    for lines in (cost_of_a_datagram(), at_line_rate(measured), prediction(measured)):
+        print("\n".join(lines))
         print()
 
 
