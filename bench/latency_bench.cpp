@@ -235,7 +235,8 @@ double cpu_ns_per_second(Work work) {
   return static_cast<double>(cpu_ns() - before) / took.count();
 }
 
-/// Sends for a slice of time as many as the transmitter takes, or `rate` a second. Returns how many.
+/// Sends for a slice of time as many as the transmitter takes, or `rate` a second. Returns their
+/// number.
 std::uint64_t stream(sender& out, const world& w, std::optional<double> rate) {
   stamped_payload payload;
   const auto start = std::chrono::steady_clock::now();
@@ -252,8 +253,8 @@ std::uint64_t stream(sender& out, const world& w, std::optional<double> rate) {
   }
 }
 
-/// p99 of the probes of a slice at 80 % of the rate that saturated the slice just before: the median
-/// of many, so that what else the machine does decides little.
+/// p99 of the probes of a slice at 80 % of the rate that saturated the slice just before: the
+/// median of many, so that what else the machine does decides little.
 double loaded_p99(const transmitter& tx, sender& out, const world& w, tap& at) {
   const auto drain = [&tx] {
     while (tx.stats().on_the_way() != 0) std::this_thread::yield();

@@ -6,7 +6,7 @@
 /// descriptor at once.
 /// - tx_core: what the TX core spends. cowire: take the request, look up, headers with checksums,
 ///   descriptor, completion, frame back to the producer; the others the same with other headers.
-///   bare_loop: descriptor and completion, nothing else: the floor that any AF_XDP sender stands on.
+///   bare_loop: descriptor and completion, nothing else: the floor of any AF_XDP sender.
 /// - tx_in_place: with the producer's part, whose payload lies in the frame already.
 /// - tx_with_copy: the payload is copied first. cowire sums it while copying; memcpy_loop copies
 ///   payload and a ready-made header and leaves the UDP checksum out.

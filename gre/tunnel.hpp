@@ -2,10 +2,9 @@
 /// What Linux puts in front of a packet that it sends through a GRE or IP-in-IP tunnel.
 ///
 /// A tunnel's parameters and a few facts about the packet inside decide every byte of the outer
-/// headers but four fields: the outer length, the GRE checksum and, on IPv4, the header checksum and
-/// identification.
-/// The rules are those of net/ipv4/ip_gre.c, ip_tunnel.c, ipip.c and net/ipv6/ip6_gre.c,
-/// ip6_tunnel.c, sit.c; the tests compare with captured frames.
+/// headers but four fields: the outer length, the GRE checksum and, on IPv4, the header checksum
+/// and identification. The rules are those of net/ipv4/ip_gre.c, ip_tunnel.c, ipip.c and
+/// net/ipv6/ip6_gre.c, ip6_tunnel.c, sit.c; the tests compare with captured frames.
 ///
 /// Plain functions over values; any thread; no allocation. Not for tunnels whose headers depend on
 /// more than that: sequence numbers, UDP encapsulation.

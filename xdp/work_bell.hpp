@@ -3,13 +3,13 @@
 ///
 /// While the core is awake, ringing is a fence and two loads. While it sleeps, or has offered its
 /// CPU to others, whoever rings does its next batch in its place: waking a thread takes several
-/// times as long as sending a datagram, on a busy machine a thousand times, and a lone datagram must
-/// not wait for it. What is too much for that (a stream, say) wakes the core.
+/// times as long as sending a datagram, on a busy machine a thousand times, and a lone datagram
+/// must not wait for it. What is too much for that (a stream, say) wakes the core.
 ///
-/// One thread at a time is the core. It is the core's own except in wait() and yield(): then the
-/// place is vacant, and a ringer takes it by an exchange for one batch. A ringer that finds the place
-/// taken rings the doorbell below instead, whose rules (base/doorbell.hpp) see to it that no
-/// request is slept over.
+/// One thread at a time is the core: its own, except in wait() and yield(). Then the place is
+/// vacant, and a ringer takes it by an exchange for one batch. A ringer that finds the place taken
+/// rings the doorbell below instead, whose rules (base/doorbell.hpp) see to it that no request is
+/// slept over.
 #pragma once
 
 #include <cowire/base/doorbell.hpp>

@@ -493,6 +493,7 @@ void producer::hand_over() noexcept {
     // As in ask_for_wake(): either we see that frames came back, or who returns them sees this.
     for (const auto& link : links_) link->channel.waiting.store(true, std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_seq_cst);
+    ask_for_completions();
   } while (may_hand_over());
 }
 

@@ -278,8 +278,7 @@ void compare_random_worlds(std::uint64_t seed, int steps, bool performance_mode)
           << "\n  " << tail(world.log());
       if (step % 8 == 0) {
         const hop& fresh = scratch.look_up(id, question.destination, hash);
-        ASSERT_TRUE(seen == fresh)
-            << "step " << step << " to " << question.destination.to_string();
+        ASSERT_TRUE(seen == fresh) << "step " << step << " to " << question.destination.to_string();
       }
     }
   }
