@@ -27,7 +27,7 @@ SELECTION = {
     "dev": [],
     "release": ["-L", "instructions"],
     "asan": ["-L", "unit|namespaces|fuzz", "-LE", "stress|lab"],
-    "tsan": ["-L", "unit|namespaces", "-LE", "lab"],
+    "tsan": ["-L", "unit|namespaces", "-LE", "lab|soak"],
     "clang": ["-L", "fuzz"],
 }
 TARGETS = {
