@@ -103,7 +103,7 @@ constexpr int kicks_per_batch = 4;
 #if defined(__x86_64__)
 const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
 
-__attribute__((target("avx2,bmi,bmi2"))) [[nodiscard]] bool prepare_avx2(
+[[nodiscard]] __attribute__((target("avx2,bmi,bmi2"))) bool prepare_avx2(
     const frame_memory& memory, const tx_request* requests, const hop* const* hops,
     std::uint32_t size, tx_descriptor* descriptors) noexcept {
   // Copies, which stores into frames cannot change.
