@@ -353,20 +353,18 @@ void tx_engine::select_members(const forwarding_table& table) noexcept {
 
 void tx_engine::write_and_submit() noexcept {
   const std::uint32_t size = batch_.size;
-  std::array<tx_descriptor, tx_batch> descriptors;
 #if defined(__x86_64__)
   const auto write = has_avx2 ? prepare_avx2 : prepare;
 #else
   const auto write = prepare;
 #endif
-  const bool alike =
-      write(memory_, batch_.requests.data(), batch_.hops.data(), size, descriptors.data());
+  const tx_request* const requests = batch_.requests.data();
+  tx_descriptor* const descriptors = batch_.descriptors.data();
+  const bool alike = write(memory_, requests, batch_.hops.data(), size, descriptors);
   tx_port* const first = active_->port_of_slot[batch_.hops[0]->egress];
-  if (alike && first != nullptr &&
-      first->submit_all({batch_.requests.data(), size}, descriptors.data()))
-    return;
+  if (alike && first != nullptr && first->submit_all({requests, size}, descriptors)) return;
   for (std::uint32_t i = 0; i < size; ++i)
-    submit_or_divert(batch_.requests[i], *batch_.hops[i], descriptors[i]);
+    submit_or_divert(requests[i], *batch_.hops[i], descriptors[i]);
 }
 
 void tx_engine::submit_or_divert(const tx_request& request, const hop& via,

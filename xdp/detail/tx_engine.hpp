@@ -97,6 +97,7 @@ class tx_engine {
     std::array<tx_request, tx_batch> requests;
     std::array<std::uint32_t, tx_batch> path_lists;
     std::array<const hop*, tx_batch> hops;
+    std::array<tx_descriptor, tx_batch> descriptors;
   };
 
   void gather() noexcept;
