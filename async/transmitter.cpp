@@ -25,10 +25,12 @@ std::string what_failed(const sender_options& options) {
 
 std::uint64_t transmitter_stats::transmitted_total() const noexcept { return sum(transmitted); }
 std::uint64_t transmitter_stats::refused_total() const noexcept { return sum(refused); }
+std::uint64_t transmitter_stats::accounted() const noexcept {
+  return transmitted_total() + kernel_path + refused_total() + lost_in_device + shed;
+}
 std::uint64_t transmitter_stats::on_the_way() const noexcept {
-  const auto accounted =
-      transmitted_total() + kernel_path + refused_total() + lost_in_device + shed;
-  return submitted > accounted ? submitted - accounted : 0;
+  const auto ended = accounted();
+  return submitted > ended ? submitted - ended : 0;
 }
 
 transmitter::transmitter(transmitter_config config)

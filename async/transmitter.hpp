@@ -40,6 +40,8 @@ namespace detail {
 class engine;
 }
 
+inline constexpr std::uint32_t tx_cores_max = 64;
+
 struct transmitter_config {
   /// Names of the interfaces that get an AF_XDP socket. Empty = every Ethernet device that is up
   /// and not a loopback, those that come later included.
@@ -54,7 +56,7 @@ struct transmitter_config {
   /// destination. An interface with fewer transmit queues than there are cores limits the cores in
   /// use (transmitter_stats::cores_in_use) as long as it is served.
   std::vector<unsigned> cpus{};
-  std::uint32_t tx_cores = 1;                ///< How many, where `cpus` is empty: 1 to 64.
+  std::uint32_t tx_cores = 1;  ///< How many, where `cpus` is empty: 1 to tx_cores_max.
   std::uint32_t frames_per_producer = 4096;  ///< What one thread can have on the way at once.
   std::uint32_t max_producers = 8;           ///< Threads and explicit producers, intakes included.
   std::uint32_t frame_size = 2048;           ///< 2048 or 4096; payloads hold 128 bytes less.
@@ -127,6 +129,8 @@ struct transmitter_stats {
   [[nodiscard]] std::uint64_t transmitted_total() const noexcept;
   /// refused, summed.
   [[nodiscard]] std::uint64_t refused_total() const noexcept;
+  /// Everything that has come to an end: what is `submitted` once drained.
+  [[nodiscard]] std::uint64_t accounted() const noexcept;
   /// Submitted and not yet accounted for; 0 once drained.
   [[nodiscard]] std::uint64_t on_the_way() const noexcept;
 };

@@ -29,7 +29,6 @@ namespace {
 /// Longer files are no configuration.
 constexpr std::size_t file_size_max = 1u << 20;
 constexpr std::uint64_t ring_capacity_min = 64, ring_capacity_max = 1u << 16;
-constexpr std::uint64_t tx_cores_max = 64;
 /// A month: longer than anybody waits for an audit, short enough for every clock.
 constexpr double interval_max_s = 30.0 * 24 * 3600;
 

@@ -111,8 +111,7 @@ std::string summary_text(const transmitter_stats& stats, double elapsed_s) {
 }
 
 bool totals_add_up(const transmitter_stats& stats) {
-  const auto accounted = stats.transmitted_total() + stats.kernel_path + stats.refused_total() +
-                         stats.lost_in_device + stats.shed;
+  const auto accounted = stats.accounted();
   if (accounted == stats.submitted) return true;
   std::cerr << "cowire: totals do not add up: " << stats.submitted << " submitted, " << accounted
             << " accounted for; the rest was still on its way when the drain deadline passed\n";

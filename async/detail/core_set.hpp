@@ -25,8 +25,6 @@
 
 namespace cowire::detail {
 
-inline constexpr std::uint32_t core_count_max = 64;
-
 /// How many a config asks for.
 [[nodiscard]] inline std::uint32_t core_count(const transmitter_config& config) noexcept {
   return config.cpus.empty() ? config.tx_cores : static_cast<std::uint32_t>(config.cpus.size());

@@ -24,8 +24,8 @@ constexpr std::size_t diverted_turn = 256;
 
 transmitter_config checked(transmitter_config config) {
   const auto refuse = [](const std::string& what) { throw_error(error::invalid_argument, what); };
-  if (core_count(config) == 0 || core_count(config) > core_count_max)
-    refuse("cpus and tx_cores must ask for 1 to " + std::to_string(core_count_max) +
+  if (core_count(config) == 0 || core_count(config) > tx_cores_max)
+    refuse("cpus and tx_cores must ask for 1 to " + std::to_string(tx_cores_max) +
            " TX cores, not " + std::to_string(core_count(config)));
   auto cpus = config.cpus;
   std::ranges::sort(cpus);

@@ -144,7 +144,7 @@ void producer::submit(const sender_state& from, std::span<const tx_request> requ
     COWIRE_ASSERT(pushed == requests.size());  // As above.
     return links_[0]->bell.ring();
   }
-  static_assert(core_count_max <= 64);
+  static_assert(tx_cores_max <= 64);
   std::uint64_t given = 0;  // One bit for each core that got any.
   for (const tx_request& request : requests) {
     const std::uint32_t core = core_for(*to++);
