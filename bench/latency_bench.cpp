@@ -19,7 +19,6 @@
 /// --benchmark_repetitions=N. Needs root.
 #include <cowire/async/transmitter.hpp>
 
-#include <arpa/inet.h>
 #include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -32,12 +31,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
 
+#include "bench/datagrams.hpp"
 #include "bench/results.hpp"
 #include "tests/support/netns.hpp"
 
@@ -55,12 +54,6 @@ constexpr auto slice_time = 20ms;
 constexpr int slice_count = 50;
 constexpr std::uint64_t datagrams_per_probe = 16;
 constexpr std::uint16_t probe_port = 9000, load_port = 9001;
-
-std::int64_t now_ns(clockid_t clock) {
-  timespec now{};
-  ::clock_gettime(clock, &now);
-  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
-}
 
 /// CPU time of the whole process.
 std::int64_t cpu_ns() { return now_ns(CLOCK_PROCESS_CPUTIME_ID); }
@@ -109,21 +102,11 @@ class tap {
  private:
   [[nodiscard]] std::optional<std::int64_t> next() {
     std::byte bytes[512];
-    alignas(cmsghdr) char control[64];
-    iovec part{bytes, sizeof bytes};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    if (::recvmsg(fd_.get(), &message, 0) < 0) return std::nullopt;
-    const cmsghdr* const stamp = CMSG_FIRSTHDR(&message);
-    COWIRE_ASSERT(stamp != nullptr && stamp->cmsg_type == SCM_TIMESTAMPNS);
-    timespec at{};
-    std::memcpy(&at, CMSG_DATA(stamp), sizeof at);
+    const auto arrived_ns = receive_stamped(fd_.get(), bytes);
+    if (!arrived_ns) return std::nullopt;
     std::int64_t called_ns;
     std::memcpy(&called_ns, bytes + 28, sizeof called_ns);
-    return at.tv_sec * 1'000'000'000 + at.tv_nsec - called_ns;
+    return *arrived_ns - called_ns;
   }
 
   unique_fd fd_;
@@ -166,25 +149,6 @@ std::vector<std::int64_t> lone_datagrams(tap& at, int count, const Send& send) {
   }
   return at.latencies(static_cast<std::size_t>(count));
 }
-
-class kernel_sender {
- public:
-  explicit kernel_sender(const endpoint& to)
-      : fd_(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
-    to_.sin_family = AF_INET;
-    to_.sin_port = htons(to.port);
-    to_.sin_addr.s_addr = htonl(to.address.v4_host());
-  }
-  void operator()(std::span<const std::byte> bytes) const {
-    const auto sent = ::sendto(fd_.get(), bytes.data(), bytes.size(), 0,
-                               reinterpret_cast<const sockaddr*>(&to_), sizeof to_);
-    COWIRE_ASSERT(sent > 0);
-  }
-
- private:
-  unique_fd fd_;
-  sockaddr_in to_{};
-};
 
 /// The calling thread stays on a CPU for as long as this lives. Threads that it makes meanwhile
 /// inherit that, unless they are pinned themselves.
@@ -278,30 +242,27 @@ double loaded_p99(const transmitter& tx, sender& out, const world& w, tap& at) {
 
 void measure(const policy& with, const world& w, tap& at, std::vector<result>& into) {
   const auto add = [&](const std::string& name, double ns) { into.push_back({name, ns}); };
-  const std::string lone = "latency_" + with.name;
-  {
-    transmitter tx(with.config);
-    sender out = tx.make_sender();
-    const auto send = [&](std::span<const std::byte> bytes) {
-      COWIRE_ASSERT(out.try_send(bytes, w.probes));
-    };
+  const auto measure_lone = [&](const std::string& who, const auto& send) {
     static_cast<void>(lone_datagrams(at, warm_up_count, send));
     std::vector<std::int64_t> times;
     const double busy = cpu_ns_per_second([&] { times = lone_datagrams(at, lone_count, send); });
-    add(lone + "_p50/cowire", percentile(times, 0.5));
-    add(lone + "_p99/cowire", percentile(times, 0.99));
-    add("cpu_at_1000_pps_" + with.name + "/cowire", busy);
+    add("latency_" + with.name + "_p50/" + who, percentile(times, 0.5));
+    add("latency_" + with.name + "_p99/" + who, percentile(times, 0.99));
+    add("cpu_at_1000_pps_" + with.name + "/" + who, busy);
+  };
+  {
+    transmitter tx(with.config);
+    sender out = tx.make_sender();
+    measure_lone("cowire", [&](std::span<const std::byte> bytes) {
+      COWIRE_ASSERT(out.try_send(bytes, w.probes));
+    });
     add("cpu_idle_" + with.name + "/cowire",
         cpu_ns_per_second([] { std::this_thread::sleep_for(idle_time); }));
     COWIRE_ASSERT(tx.stats().kernel_path == 0);
   }
   const kernel_sender plain(w.probes);
-  static_cast<void>(lone_datagrams(at, warm_up_count, plain));
-  std::vector<std::int64_t> times;
-  const double busy = cpu_ns_per_second([&] { times = lone_datagrams(at, lone_count, plain); });
-  add(lone + "_p50/sendto", percentile(times, 0.5));
-  add(lone + "_p99/sendto", percentile(times, 0.99));
-  add("cpu_at_1000_pps_" + with.name + "/sendto", busy);
+  measure_lone("sendto",
+               [&](std::span<const std::byte> bytes) { COWIRE_ASSERT(plain.send(bytes)); });
 }
 
 /// The TX core and the sending thread have a CPU each, as a host that sends that much gives them.

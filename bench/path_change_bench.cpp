@@ -32,6 +32,7 @@
 #include <thread>
 #include <vector>
 
+#include "bench/datagrams.hpp"
 #include "bench/results.hpp"
 #include "bench/route_table.hpp"
 #include "tests/async/route_writer.hpp"
@@ -51,12 +52,6 @@ constexpr auto pause = 3ms;
 constexpr auto give_up = 60s;
 constexpr std::uint16_t port = 9000;
 
-std::int64_t now_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
-}
-
 /// What arrives over one link, with the time at which it did.
 class stamped_sink {
  public:
@@ -69,20 +64,8 @@ class stamped_sink {
   std::optional<std::int64_t> next(int timeout_ms) {
     pollfd readable{socket_.fd(), POLLIN, 0};
     if (::poll(&readable, 1, timeout_ms) <= 0) return std::nullopt;
-    char bytes[64];
-    alignas(cmsghdr) char control[64];
-    iovec part{bytes, sizeof bytes};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    if (::recvmsg(socket_.fd(), &message, 0) < 0) return std::nullopt;
-    const cmsghdr* const stamp = CMSG_FIRSTHDR(&message);
-    if (stamp == nullptr || stamp->cmsg_type != SCM_TIMESTAMPNS) return std::nullopt;
-    timespec at{};
-    std::memcpy(&at, CMSG_DATA(stamp), sizeof at);
-    return at.tv_sec * 1'000'000'000 + at.tv_nsec;
+    std::byte bytes[64];
+    return bench::receive_stamped(socket_.fd(), bytes);
   }
   /// Forgets what has come.
   void drain() {
@@ -178,12 +161,13 @@ std::vector<std::int64_t> measure(world& w, stamped_sink (&sinks)[2], int& link)
     std::this_thread::sleep_for(pause);
     link = 1 - link;
     for (auto& sink : sinks) sink.drain();
-    const auto start = now_ns();
+    const auto start = bench::now_ns(CLOCK_REALTIME);
     routes.replace(w.moving, w.gateways[link], w.devices[link]);
     routes.flush();
     const auto deadline = start + std::chrono::nanoseconds(give_up).count();
     std::optional<std::int64_t> first;
-    while ((!first || *first < start) && now_ns() < deadline) first = sinks[link].next(100);
+    while ((!first || *first < start) && bench::now_ns(CLOCK_REALTIME) < deadline)
+      first = sinks[link].next(100);
     if (!first) {
       std::fprintf(stderr, "bench_path_change: no frame took the new path\n");
       std::exit(1);
@@ -203,25 +187,6 @@ void run_contestant(const std::string& group, const std::string& who, world& w,
   }
 }
 
-/// The destination's datagrams by sendto.
-class kernel_sender {
- public:
-  explicit kernel_sender(const endpoint& to)
-      : fd_(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
-    to_.sin_family = AF_INET;
-    to_.sin_port = htons(to.port);
-    to_.sin_addr.s_addr = htonl(to.address.v4_host());
-  }
-  void operator()() const {
-    static_cast<void>(
-        ::sendto(fd_.get(), "x", 1, 0, reinterpret_cast<const sockaddr*>(&to_), sizeof to_));
-  }
-
- private:
-  unique_fd fd_;
-  sockaddr_in to_{};
-};
-
 std::vector<bench::result> run_all(std::size_t route_count) {
   world w(route_count);
   stamped_sink sinks[2] = {{w.b, "b0"}, {w.b, "b1"}};
@@ -230,6 +195,8 @@ std::vector<bench::result> run_all(std::size_t route_count) {
   const test::netns::scope inside(w.a);
   neighbour_churn churn(w);
   const repeated churning(neighbour_change_period, std::ref(churn));
+  const char byte = 'x';
+  const auto payload = std::as_bytes(std::span(&byte, 1));
   for (const auto& [group, audit_period] :
        {std::pair{"path_change", 0ms}, {"path_change_during_audit", 1ms}}) {
     transmitter tx({.interfaces = {"a0", "a1"},
@@ -237,14 +204,12 @@ std::vector<bench::result> run_all(std::size_t route_count) {
                     .max_producers = 1,
                     .update_interval = audit_period});
     auto out = tx.make_sender();
-    const char byte = 'x';
-    const repeated traffic(datagram_period, [&] {
-      static_cast<void>(out.try_send(std::as_bytes(std::span(&byte, 1)), w.destination));
-    });
+    const repeated traffic(datagram_period,
+                           [&] { static_cast<void>(out.try_send(payload, w.destination)); });
     run_contestant(group, "cowire", w, sinks, link, results);
   }
-  const kernel_sender plain(w.destination);
-  const repeated traffic(datagram_period, std::ref(plain));
+  const bench::kernel_sender plain(w.destination);
+  const repeated traffic(datagram_period, [&] { static_cast<void>(plain.send(payload)); });
   run_contestant("path_change", "sendto", w, sinks, link, results);
   return results;
 }
