@@ -16,12 +16,7 @@ std::size_t hash_of(const route_entries::list& entries) noexcept {
     const netlink::route& r = entry.route;
     h.add(std::uint64_t{r.table} << 32 | std::uint64_t{r.tos} << 24 | std::uint64_t{r.scope} << 16 |
           std::uint64_t{r.type} << 8 | r.protocol);
-    h.add(std::uint64_t{r.priority} << 32 | r.nexthop_id);
-    h.add(r.preferred_source);
-    for (const netlink::next_hop& hop : r.next_hops) {
-      h.add(std::uint64_t{hop.index} << 32 | hop.weight << 8 | hop.flags);
-      h.add(hop.gateway);
-    }
+    detail::add_ways(h, r);
     h.add(std::uint64_t{r.metrics.mtu} << 32 | r.metrics.advmss);
     h.add(std::hash<ip_address>{}(r.source.address()) ^ r.source.length());
     if (entry.expires) h.add(static_cast<std::uint64_t>(entry.expires->time_since_epoch().count()));

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cowire/base/address.hpp>
+#include <cowire/netlink/message.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -25,5 +26,15 @@ class hasher {
  private:
   std::uint64_t state_ = 0;
 };
+
+/// What tells most routes apart: metric, next hops, preferred source.
+inline void add_ways(hasher& to, const netlink::route& route) noexcept {
+  to.add(std::uint64_t{route.priority} << 32 | route.nexthop_id);
+  to.add(route.preferred_source);
+  for (const netlink::next_hop& hop : route.next_hops) {
+    to.add(std::uint64_t{hop.index} << 32 | hop.weight << 8 | hop.flags);
+    to.add(hop.gateway);
+  }
+}
 
 }  // namespace cowire::detail

@@ -21,12 +21,7 @@ std::size_t hash_of(const route_entries::list& entries) noexcept {
     const netlink::route& r = entry.route;
     h.add(std::uint64_t{r.tos} << 24 | std::uint64_t{r.scope} << 16 | std::uint64_t{r.type} << 8 |
           static_cast<std::uint64_t>(entry.gateway));
-    h.add(std::uint64_t{r.priority} << 32 | r.nexthop_id);
-    h.add(r.preferred_source);
-    for (const netlink::next_hop& hop : r.next_hops) {
-      h.add(std::uint64_t{hop.index} << 32 | hop.weight << 8 | hop.flags);
-      h.add(hop.gateway);
-    }
+    add_ways(h, r);
     h.add(std::uint64_t{r.metrics.mtu} << 32 | r.metrics.hop_limit);
   }
   return h.result();
