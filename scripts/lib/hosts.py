@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import signal
 import subprocess
 import threading
 
@@ -133,3 +134,24 @@ class Program:
             raise Failure(f"{what} did not end within {timeout_s} s") from None
         if status != 0:
             raise Failure(f"{what} ended with status {status}: {self._error_text.strip()}")
+
+
+class Interrupted(Program):
+    """A `cowire` command that goes on until SIGINT, and then prints its totals, a line of JSON."""
+
+    def __init__(self, namespace, cowire, words, limit_s):
+        self._name = f"cowire {words[0]}"
+        self._limit_s = limit_s
+        self._totals = None
+        super().__init__(namespace, [cowire, *words, "-j"], self._note)
+
+    def _note(self, totals):
+        self._totals = totals
+
+    def stop(self):
+        """Has it drain; its totals."""
+        self.process.send_signal(signal.SIGINT)
+        self.finish(self._limit_s, self._name)
+        if self._totals is None:
+            raise Failure(f"`{self._name} -j` printed no totals")
+        return self._totals

@@ -122,17 +122,11 @@ def published_at(change, monitor_lines):
 
     A daemon may have changed more than the path meanwhile: the last change before A was told the
     new path is not too early."""
-    lines = [line for line in monitor_lines if line["event_time_ns"] >= change.since_ns]
-    times = [line["publish_time_ns"] for line in lines]
-    if change.new_path_ns is not None:
-        before = [
-            line["publish_time_ns"]
-            for line in lines
-            if line["event_time_ns"] <= change.new_path_ns
-        ]
-        if before:
-            return max(before)
-    return min(times, default=None)
+    since = [line for line in monitor_lines if line["event_time_ns"] >= change.since_ns]
+    early = [line for line in since if line["event_time_ns"] <= (change.new_path_ns or 0)]
+    if early:
+        return max(line["publish_time_ns"] for line in early)
+    return min((line["publish_time_ns"] for line in since), default=None)
 
 
 def gaps(arrivals, submitted):

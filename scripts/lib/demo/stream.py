@@ -2,10 +2,9 @@
 """The programs of the demo: `cowire send` and `cowire route monitor` in A, the receiver in B."""
 import array
 import json
-import signal
 import time
 
-from hosts import Failure, Program
+from hosts import Failure, Interrupted, Program
 
 PORT = 9000
 RECORD_WORDS = (
@@ -39,13 +38,11 @@ class Receiver(Program):
         self.finish(10, "the receiver")
 
 
-class Sender(Program):
-    """`cowire send`, whose one line of JSON comes at the end."""
+class Sender(Interrupted):
+    """The stream."""
 
     def __init__(self, world, cowire, rate, size, longest_s):
-        self.result = None
-        command = [
-            cowire,
+        words = [
             "send",
             "--to",
             f"{world.SERVICE}:{PORT}",
@@ -56,20 +53,8 @@ class Sender(Program):
             str(size),
             "--duration",
             str(longest_s),
-            "-j",
         ]
-        super().__init__(world.namespace("a"), command, self._note)
-
-    def _note(self, result):
-        self.result = result
-
-    def stop(self):
-        """SIGINT drains and prints the totals."""
-        self.process.send_signal(signal.SIGINT)
-        self.finish(10, "cowire send")
-        if self.result is None:
-            raise Failure("`cowire send -j` printed no totals")
-        return self.result
+        super().__init__(world.namespace("a"), cowire, words, limit_s=10)
 
 
 class Monitor(Program):

@@ -8,11 +8,10 @@ Of the services the first has one way, the second two at once (ECMP), the third 
 own that a rule leads to. 10.9.0.66 is a black hole.
 """
 import pathlib
-import signal
 import subprocess
 import time
 
-from hosts import Failure, Hosts, Program, run
+from hosts import Failure, Hosts, Interrupted, Program, run
 
 PORT = 9000
 LINKS = ("u0", "u1")
@@ -145,23 +144,12 @@ class Changes:
         self._world.add_routes()
 
 
-class Service(Program):
-    """`cowire run`: what is under test."""
+class Service(Interrupted):
+    """What is under test."""
 
     def __init__(self, world, cowire, socket):
-        self.totals = None
-        command = [cowire, "run", "--intake", str(socket), "--interface", *LINKS, "-j"]
-        super().__init__(world.namespace("a"), command, self._note)
-
-    def _note(self, totals):
-        self.totals = totals
-
-    def stop(self):
-        self.process.send_signal(signal.SIGINT)
-        self.finish(20, "cowire run")
-        if self.totals is None:
-            raise Failure("`cowire run -j` printed no totals")
-        return self.totals
+        words = ["run", "--intake", str(socket), "--interface", *LINKS]
+        super().__init__(world.namespace("a"), cowire, words, limit_s=20)
 
 
 class Client(Program):
