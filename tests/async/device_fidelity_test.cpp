@@ -168,6 +168,19 @@ class device_fidelity : public two_hosts {
     return agreed;
   }
 
+  /// `count` datagrams over a device arrive, and each is diverted for this reason.
+  void expect_left_to_kernel(std::size_t number, std::uint64_t count, const std::string& reason) {
+    transmitter tx(small());
+    auto s = tx.make_sender({.source_port = 8001});
+    capture wire(*b, "b0");
+    for (std::uint64_t i = 0; i < count; ++i) {
+      ASSERT_TRUE(s.try_send(bytes_of("x"), destination(number, ip_family::v4)));
+      EXPECT_FALSE(wire.next().empty());
+    }
+    EXPECT_TRUE(drained(tx));
+    EXPECT_EQ(count, tx.stats().diverted[reason]) << summary(tx.stats());
+  }
+
   /// All through the kernel, then all through cowire, `served` of them by its fast path.
   transmitter_stats compare(const std::vector<question>& questions,
                             const std::vector<std::string>& names, std::size_t served) {
@@ -349,15 +362,7 @@ TEST_F(device_fidelity, what_only_the_kernel_can_build) {
 /// Of a flow: the numbers of the two rounds differ, so only the reason is looked at.
 TEST_F(device_fidelity, sequence_numbers_are_left_to_the_kernel) {
   make(1, {"gre seq"});
-  transmitter tx(small());
-  auto s = tx.make_sender({.source_port = 8001});
-  capture wire(*b, "b0");
-  for (int i = 0; i < 3; ++i) {
-    ASSERT_TRUE(s.try_send(bytes_of("x"), destination(1, ip_family::v4)));
-    EXPECT_FALSE(wire.next().empty());
-  }
-  EXPECT_TRUE(drained(tx));
-  EXPECT_EQ(3u, tx.stats().diverted["tunnel_sequence"]) << summary(tx.stats());
+  expect_left_to_kernel(1, 3, "tunnel_sequence");
 }
 
 /// The far end of the outer tunnel is where the inner tunnel's packets are routed.
@@ -408,13 +413,7 @@ TEST_F(device_fidelity, tunnel_in_tunnel) {
 TEST_F(device_fidelity, checksum_over_a_tunnel_over_ipv6_is_left_to_the_kernel) {
   make(1, {"gre csum"});
   make(2, {"ip6gre hoplimit 33"}, "local fd20:1::1 remote fd20:1::2");
-  transmitter tx(small());
-  auto s = tx.make_sender({.source_port = 8001});
-  capture wire(*b, "b0");
-  ASSERT_TRUE(s.try_send(bytes_of("x"), destination(2, ip_family::v4)));
-  EXPECT_FALSE(wire.next().empty());
-  EXPECT_TRUE(drained(tx));
-  EXPECT_EQ(1u, tx.stats().diverted["tunnel_checksum"]) << summary(tx.stats());
+  expect_left_to_kernel(2, 1, "tunnel_checksum");
 }
 
 /// The kernel delivers through three, a template holds two.
@@ -422,13 +421,7 @@ TEST_F(device_fidelity, three_deep_is_left_to_the_kernel) {
   make(1, {"gre ttl 64"});
   make(2, {"gre ttl 33"}, "local 10.200.1.1 remote 10.200.1.2");
   make(3, {"gre ttl 5"}, "local 10.200.2.1 remote 10.200.2.2");
-  transmitter tx(small());
-  auto s = tx.make_sender({.source_port = 8001});
-  capture wire(*b, "b0");
-  ASSERT_TRUE(s.try_send(bytes_of("x"), destination(3, ip_family::v4)));
-  EXPECT_FALSE(wire.next().empty());
-  EXPECT_TRUE(drained(tx));
-  EXPECT_EQ(1u, tx.stats().diverted["tunnel_depth"]) << summary(tx.stats());
+  expect_left_to_kernel(3, 1, "tunnel_depth");
 }
 
 }  // namespace
