@@ -2,7 +2,8 @@
 """Runs the benchmarks and sets cowire beside its peers of the same run.
 
 Started by scripts/bench. A benchmark is named GROUP/WHO or GROUP/WHO/ARGUMENTS; WHO is "cowire" for
-ours. Rows are compared within one group and one set of arguments. Writes bench-report.json.
+ours. Rows are compared within one group and one set of arguments. Writes bench-report.json and the
+picture bench-report.svg.
 """
 import argparse
 import json
@@ -185,6 +186,42 @@ def print_table(rows, markdown):
             )
 
 
+# Rows from top to bottom, grouped; a point at the median, a bar from least to most.
+PLOT = """
+set terminal svg size 1000,{height} dynamic background rgb "white"
+set output "{picture}"
+set logscale x
+set format x "%.0s %cs"
+set yrange [{rows}:-1]
+set grid x
+set key outside top center horizontal
+set xlabel "time of one item: median, least to most"
+plot $peers using 2:1:3:4:ytic(5) with xerrorbars pt 7 ps 0.6 lc rgb "#808080" title "peer", \
+  $ours using 2:1:3:4:ytic(5) with xerrorbars pt 7 ps 0.8 lc rgb "#c02020" title "cowire"
+"""
+
+
+def draw(rows, picture):
+    """Draws all rows into one SVG, groups apart from each other."""
+    blocks = {True: [], False: []}
+    place, previous = -1, None
+    for row in rows:
+        group = f"{row['group']} {row['arguments']}".strip()
+        place += 1 if group == previous else 2
+        previous = group
+        times = " ".join(
+            f"{row[key] / NS_PER['s']:.6g}" for key in ("median_ns", "min_ns", "max_ns")
+        )
+        label = f"{group}: {row['who']}".replace("_", "\\\\_")
+        blocks[row["who"] == OURS].append(f'{place} {times} "{label}"')
+    script = "".join(
+        f"${name} << end\n" + "\n".join(lines) + "\nend\n"
+        for name, lines in (("ours", blocks[True]), ("peers", blocks[False]))
+    )
+    script += PLOT.format(height=60 + 18 * (place + 2), rows=place + 1, picture=picture)
+    subprocess.run(["gnuplot"], input=script, text=True, check=True)
+
+
 def processor():
     with open("/proc/cpuinfo") as lines:
         return next(
@@ -207,6 +244,7 @@ def main():
         "benchmarks": rows,
     }
     (ROOT / "bench-report.json").write_text(json.dumps(report, indent=2) + "\n")
+    draw(rows, ROOT / "bench-report.svg")
     if chosen.json:
         print(json.dumps(report))
         return
@@ -217,7 +255,7 @@ def main():
             REPETITIONS,
             "interleaved repetitions; cowire/peer below 1: cowire is faster.",
         )
-        print("bench-report.json has all of it.")
+        print("bench-report.json has all of it, bench-report.svg is a picture of it.")
 
 
 if __name__ == "__main__":
