@@ -61,7 +61,10 @@ struct transmitter_config {
   std::uint32_t max_producers = 8;           ///< Threads and explicit producers, intakes included.
   std::uint32_t frame_size = 2048;           ///< 2048 or 4096; payloads hold 128 bytes less.
   std::uint32_t ring_capacity = 2048;        ///< Descriptors of each AF_XDP transmit ring.
-  bool huge_pages = true;                    ///< 2 MiB pages where there are any.
+  /// As socket_options::busy_poll, for every zero-copy queue. 0 = interrupts, as the driver has it.
+  std::chrono::microseconds busy_poll{0};
+  std::uint32_t busy_poll_budget = socket_options{}.busy_poll_budget;
+  bool huge_pages = true;  ///< 2 MiB pages where there are any.
   /// Made before anything else and removed by stop(). An existing one of the name must be as it is
   /// declared, and stays.
   std::vector<tunnel_declaration> tunnels{};
@@ -92,6 +95,8 @@ struct interface_stats {
   std::uint32_t index = 0;
   send_mode mode = send_mode::kernel;  ///< The rung in use; kernel = no AF_XDP socket.
   std::string reason;                  ///< Why not a better rung; "" on the best one.
+  /// Options of its sockets that the kernel refused (xdp_socket::refused_options).
+  std::vector<std::string> refused_options{};
   std::uint64_t transmitted = 0;
   std::uint64_t lost_in_device = 0;
   /// Times its sockets were opened anew because the device completed nothing of what it held.

@@ -34,6 +34,13 @@ std::optional<send_mode> parse_mode(const std::string& text) {
                     "': no such mode; use auto, zero-copy, copy, generic or kernel");
 }
 
+full_policy parse_full_policy(const std::string& text) {
+  if (text.empty() || text == "wait") return full_policy::wait;
+  if (text == "fail") return full_policy::fail;
+  if (text == "shed-oldest") return full_policy::shed_oldest;
+  throw usage_error("--when-full '" + text + "': no such policy; use wait, fail or shed-oldest");
+}
+
 std::vector<unsigned> parse_cpus(const std::vector<std::string>& texts) {
   const auto last = static_cast<std::uint64_t>(::sysconf(_SC_NPROCESSORS_CONF)) - 1;
   std::vector<unsigned> out;
@@ -75,7 +82,7 @@ payload_plan make_payload(const send_arguments& arguments, std::size_t limit) {
 
 // An intake's datagrams leave with the server's options; silently ignoring ours would surprise.
 void refuse_server_options(const send_arguments& arguments) {
-  const std::array<std::pair<const char*, bool>, 9> server{
+  const std::array<std::pair<const char*, bool>, 10> server{
       {{"--config", !arguments.config_file.empty()},
        {"--source", !arguments.sources.empty()},
        {"--interface", !arguments.interfaces.empty()},
@@ -84,7 +91,8 @@ void refuse_server_options(const send_arguments& arguments) {
        {"--ttl", !arguments.ttl.empty()},
        {"--mode", !arguments.mode.empty()},
        {"--cpu", !arguments.cpus.empty()},
-       {"--audit-rate", !arguments.audit_rate.empty()}}};
+       {"--audit-rate", !arguments.audit_rate.empty()},
+       {"--when-full", !arguments.when_full.empty()}}};
   for (const auto& [name, given] : server)
     if (given)
       throw usage_error(
@@ -133,6 +141,7 @@ send_plan make_plan(const send_arguments& arguments) {
   plan.transmit = make_plan(static_cast<const transmit_arguments&>(arguments));
   plan.via = arguments.via;
   if (!plan.via.empty()) refuse_server_options(arguments);
+  plan.transmit.sender.when_full = parse_full_policy(arguments.when_full);
 
   for (const auto& text : arguments.to) plan.to.push_back(parse_endpoint("--to", text));
   if (!arguments.to_file.empty()) {

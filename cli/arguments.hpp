@@ -24,7 +24,7 @@ struct transmit_arguments {
 
 struct send_arguments : transmit_arguments {
   std::vector<std::string> to;
-  std::string to_file, size, payload_file, count, rate, via;
+  std::string to_file, size, payload_file, count, rate, when_full, via;
   bool from_stdin = false;
 };
 

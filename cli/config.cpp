@@ -28,6 +28,7 @@ namespace {
 
 /// Longer files are no configuration.
 constexpr std::size_t file_size_max = 1u << 20;
+constexpr std::uint64_t busy_poll_us_max = 10'000, busy_poll_budget_max = 1024;
 constexpr std::uint64_t ring_capacity_min = 64, ring_capacity_max = 1u << 16;
 /// A month: longer than anybody waits for an audit, short enough for every clock.
 constexpr double interval_max_s = 30.0 * 24 * 3600;
@@ -170,6 +171,18 @@ class config_reader {
           parse_number(key_, whole(from), ring_capacity_min, ring_capacity_max));
     });
   }
+  void set_busy_poll(const toml::node& from) {
+    at_place_of(from, [&] {
+      to_.busy_poll =
+          std::chrono::microseconds(parse_number(key_, whole(from), 0, busy_poll_us_max));
+    });
+  }
+  void set_busy_poll_budget(const toml::node& from) {
+    at_place_of(from, [&] {
+      to_.busy_poll_budget =
+          static_cast<std::uint32_t>(parse_number(key_, whole(from), 1, busy_poll_budget_max));
+    });
+  }
   void set_huge_pages(const toml::node& from) { to_.huge_pages = truth(from); }
 
   // ---- [doublezero] ---------------------------------------------------------------------------
@@ -269,12 +282,14 @@ class config_reader {
     return out.str();
   }
 
-  static constexpr std::array<key_rule, 6> xdp_keys = {{
+  static constexpr std::array<key_rule, 8> xdp_keys = {{
       {"interface", &config_reader::set_interface},
       {"cpus", &config_reader::set_cpus},
       {"tx_cores", &config_reader::set_tx_cores},
       {"zero_copy", &config_reader::set_zero_copy},
       {"ring_capacity", &config_reader::set_ring_capacity},
+      {"busy_poll_us", &config_reader::set_busy_poll},
+      {"busy_poll_budget", &config_reader::set_busy_poll_budget},
       {"huge_pages", &config_reader::set_huge_pages},
   }};
   static constexpr std::array<key_rule, 5> doublezero_keys = {{

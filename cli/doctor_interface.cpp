@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/cli/doctor.hpp>
 #include <cowire/xdp/device.hpp>
+#include <cowire/xdp/known_trouble.hpp>
 
 #include <filesystem>
 #include <fstream>
@@ -54,6 +55,25 @@ finding zero_copy_support(const device_facts& device) {
           device.features
               ? "use a NIC whose driver has AF_XDP zero-copy (i40e, ice, ixgbe, igb, mlx5, ...)"
               : ""};
+}
+
+finding transmit_metadata(const device_facts& device) {
+  std::string offers;
+  if (device.features && device.features->tx_checksum) offers = "checksum";
+  if (device.features && device.features->tx_launch_time)
+    offers += std::string(offers.empty() ? "" : ", ") + "launch time";
+  return {"tx_metadata", health::ok, offers.empty() ? "none" : offers,
+          "not used: checksums are made while payloads are copied, and a datagram leaves at once",
+          ""};
+}
+
+void add_known_troubles(const device_facts& device, std::vector<finding>& out) {
+  for (const known_trouble& trouble : known_troubles()) {
+    if (trouble.driver != device.driver) continue;
+    out.push_back({"known_trouble", health::warn, std::string(name(trouble.mode)),
+                   std::string(trouble.what) + "; see " + std::string(trouble.source),
+                   trouble.avoid ? "nothing: it is not used unless --mode names it" : ""});
+  }
 }
 
 finding attached_program(const device_facts& device) {
@@ -118,6 +138,8 @@ std::vector<finding> examine_interface(const std::string& name) {
                  "larger rings ride out longer pauses, smaller ones stay in the cache", ""});
   out.push_back(xdp_support(device));
   out.push_back(zero_copy_support(device));
+  out.push_back(transmit_metadata(device));
+  add_known_troubles(device, out);
   out.push_back(attached_program(device));
   out.push_back(mtu(device));
   for (const auto& warning : device.warnings)

@@ -118,6 +118,10 @@ void add_send(CLI::App& app, send_arguments& to, action& chosen) {
   send->add_option("--rate", to.rate,
                    "Datagrams a second, all destinations together (default: as fast as it goes)")
       ->type_name("PPS");
+  send->add_option("--when-full", to.when_full,
+                   "Where there is no free frame: wait, fail (counted as would_block) or "
+                   "shed-oldest (default: wait)")
+      ->type_name("POLICY");
   send->add_option("--via", to.via,
                    "Hand the datagrams to the 'cowire run' that serves this socket")
       ->type_name("PATH");

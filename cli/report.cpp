@@ -56,7 +56,9 @@ json summary_json(const transmitter_stats& stats, double elapsed_s) {
   out["shed"] = stats.shed;
   out["mode"] = json::object();
   for (const auto& interface : stats.interfaces)
-    out["mode"][interface.name] = {{"mode", name(interface.mode)}, {"reason", interface.reason}};
+    out["mode"][interface.name] = {{"mode", name(interface.mode)},
+                                   {"reason", interface.reason},
+                                   {"refused_options", interface.refused_options}};
   out["cores"] = json::array();
   for (const core_stats& core : stats.cores)
     out["cores"].push_back({{"taken", core.taken},
@@ -103,6 +105,8 @@ std::string summary_text(const transmitter_stats& stats, double elapsed_s) {
     out << "mode           " << interface.name << ": " << name(interface.mode);
     if (!interface.reason.empty()) out << " (" << interface.reason << ')';
     out << '\n';
+    for (const auto& refusal : interface.refused_options)
+      out << "without        " << interface.name << ": " << refusal << '\n';
   }
   if (!stats.cores_reason.empty())
     out << "cores          " << stats.cores_in_use << " of " << stats.cores.size() << " used ("

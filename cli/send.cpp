@@ -103,19 +103,34 @@ class send_job {
   }
 
   asio::awaitable<void> send_one() {
-    auto frame = sender_.try_acquire();
-    if (!frame) frame = co_await sender_.async_acquire(asio::use_awaitable);
     const auto bytes = source_.next();
+    auto frame = sender_.try_acquire();
+    if (!frame) {
+      auto [ec, waited_for] = co_await sender_.async_acquire(as_tuple(asio::use_awaitable));
+      if (gave_up(ec, plan_.to.size())) co_return;
+      frame = std::move(waited_for);
+    }
     std::copy(bytes.begin(), bytes.end(), frame.bytes().begin());
     frame.resize(bytes.size());
     if (plan_.to.size() > 1) {
-      co_await sender_.async_send(std::move(frame), std::span<const endpoint>(plan_.to),
-                                  asio::use_awaitable);
+      const auto [ec, sent] = co_await sender_.async_send(
+          std::move(frame), std::span<const endpoint>(plan_.to), as_tuple(asio::use_awaitable));
+      static_cast<void>(gave_up(ec, plan_.to.size() - sent));
       co_return;
     }
     std::error_code ec;
     sender_.send(std::move(frame), plan_.to.front(), ec);
     if (ec) throw_error(ec, "send to " + plan_.to.front().to_string());
+  }
+
+  /// Counts datagrams for which there was no frame, under full_policy::fail.
+  [[nodiscard]] bool gave_up(std::error_code ec, std::size_t datagrams) {
+    if (ec == error::would_block) {
+      would_block_ += datagrams;
+      return true;
+    }
+    if (ec) throw_error(ec, "send");
+    return false;
   }
 
   asio::awaitable<void> show_progress() {
@@ -138,10 +153,15 @@ class send_job {
 
   int summarise(bool as_json) {
     const auto stats = stop_and_count(transmitter_);
-    if (as_json)
-      std::cout << summary_json(stats, elapsed_s_).dump() << std::endl;
-    else
-      std::cout << summary_text(stats, elapsed_s_) << std::flush;
+    if (as_json) {
+      json out = summary_json(stats, elapsed_s_);
+      out["would_block"] = would_block_;
+      std::cout << out.dump() << std::endl;
+    } else {
+      std::cout << summary_text(stats, elapsed_s_);
+      if (would_block_ != 0) std::cout << "would block    " << would_block_ << " never submitted\n";
+      std::cout << std::flush;
+    }
     return totals_add_up(stats) ? 0 : 1;
   }
 
@@ -156,6 +176,7 @@ class send_job {
   log_callback log_;
   clock::time_point start_;
   double elapsed_s_ = 0;
+  std::uint64_t would_block_ = 0;  ///< Datagrams.
   bool stopping_ = false, finished_ = false;
   std::exception_ptr failure_;
 };

@@ -123,6 +123,9 @@ void read_attached_program(device_facts& facts) {
 constexpr std::uint8_t netdev_command_get = 1;          // NETDEV_CMD_DEV_GET
 constexpr std::uint16_t netdev_attribute_index = 1;     // NETDEV_A_DEV_IFINDEX
 constexpr std::uint16_t netdev_attribute_features = 3;  // NETDEV_A_DEV_XDP_FEATURES
+constexpr std::uint16_t netdev_attribute_xsk = 6;       // NETDEV_A_DEV_XSK_FEATURES, 6.8
+constexpr std::uint64_t netdev_checksum_bit = 2;        // NETDEV_XSK_FLAGS_TX_CHECKSUM
+constexpr std::uint64_t netdev_launch_time_bit = 4;     // NETDEV_XSK_FLAGS_TX_LAUNCH_TIME_FIFO
 constexpr std::uint64_t netdev_native_bits = 1;         // NETDEV_XDP_ACT_BASIC
 constexpr std::uint64_t netdev_zero_copy_bit = 8;       // NETDEV_XDP_ACT_XSK_ZEROCOPY
 
@@ -183,18 +186,26 @@ class generic_netlink {
                    take_family, &family))
     return std::nullopt;
 
-  std::optional<std::uint64_t> bits;
+  std::optional<xdp_features> features;
   const auto take_features = [](const nlattr* attribute, void* context) {
-    if (::mnl_attr_get_type(attribute) == netdev_attribute_features)
-      *static_cast<std::optional<std::uint64_t>*>(context) = ::mnl_attr_get_u64(attribute);
+    const auto type = ::mnl_attr_get_type(attribute);
+    if (type != netdev_attribute_features && type != netdev_attribute_xsk) return MNL_CB_OK;
+    auto& out = *static_cast<std::optional<xdp_features>*>(context);
+    if (!out) out.emplace();
+    const std::uint64_t bits = ::mnl_attr_get_u64(attribute);
+    if (type == netdev_attribute_xsk) {
+      out->tx_checksum = (bits & netdev_checksum_bit) != 0;
+      out->tx_launch_time = (bits & netdev_launch_time_bit) != 0;
+    } else {
+      out->native = (bits & netdev_native_bits) != 0;
+      out->zero_copy = (bits & netdev_zero_copy_bit) != 0;
+    }
     return MNL_CB_OK;
   };
   if (!netlink.ask({family, netdev_command_get, 1, netdev_attribute_index, &index, sizeof index},
-                   take_features, &bits) ||
-      !bits)
+                   take_features, &features))
     return std::nullopt;
-  return xdp_features{.native = (*bits & netdev_native_bits) != 0,
-                      .zero_copy = (*bits & netdev_zero_copy_bit) != 0};
+  return features;
 }
 
 }  // namespace

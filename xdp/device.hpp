@@ -24,6 +24,8 @@ enum class xdp_attachment : std::uint8_t { none, native, generic, hardware, seve
 struct xdp_features {
   bool native = false;     ///< Runs XDP programs itself.
   bool zero_copy = false;  ///< AF_XDP zero-copy.
+  /// What a descriptor's metadata may ask of the NIC (Linux 6.8). cowire asks for none of it.
+  bool tx_checksum = false, tx_launch_time = false;
 };
 
 /// Pairs of "now" and "largest possible". Drivers answer odd numbers, and many answer nothing: 0

@@ -2,6 +2,7 @@
 #include <cowire/xdp/socket.hpp>
 
 #include <cowire/base/error.hpp>
+#include <cowire/xdp/known_trouble.hpp>
 #include <cowire/xdp/program.hpp>
 
 #include <xdp/xsk.h>
@@ -18,6 +19,10 @@
 #endif
 #ifndef XDP_MAX_TX_SKB_BUDGET
 #define XDP_MAX_TX_SKB_BUDGET 9  // Linux 6.17.
+#endif
+#ifndef SO_PREFER_BUSY_POLL  // Linux 5.11.
+#define SO_PREFER_BUSY_POLL 69
+#define SO_BUSY_POLL_BUDGET 70
 #endif
 
 namespace cowire {
@@ -61,6 +66,8 @@ struct xdp_socket::state {
   xsk_ring_prod fill = {};
   xsk_ring_cons completion = {};
   xsk_ring_prod tx = {};
+  std::vector<std::string> refused_options;
+  bool busy_polling = false;
 
   explicit state(umem& memory_) : memory(memory_) {}
   state(const state&) = delete;
@@ -112,7 +119,9 @@ class socket_ladder {
     if (options_.queue >= device_.queues.tx)
       return device_.name + " has no queue " + std::to_string(options_.queue) + ", only " +
              std::to_string(device_.queues.tx);
-    if (options_.mode || !device_.features) return {};
+    if (options_.mode) return {};
+    if (std::string trouble = trouble_to_avoid(device_, mode); !trouble.empty()) return trouble;
+    if (!device_.features) return {};
     if (mode == send_mode::zero_copy && !device_.features->zero_copy)
       return "driver " + device_.driver + " does not offer AF_XDP zero-copy";
     if (mode == send_mode::copy && !device_.features->native)
@@ -187,12 +196,31 @@ class socket_ladder {
       return failure;
     }
     s.socket_fd = ::xsk_socket__fd(s.socket);
-    // One kick then sends a whole ring in copy mode, not 32 frames. Older kernels refuse: more
-    // kicks, no harm.
-    const int budget = static_cast<int>(tx_size);
-    static_cast<void>(
-        ::setsockopt(s.socket_fd, SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &budget, sizeof budget));
+    if (s.mode == send_mode::zero_copy)
+      ask_for_busy_polling(s);
+    else  // One kick then sends a whole ring, not 32 frames.
+      static_cast<void>(set_option(s, SOL_XDP, XDP_MAX_TX_SKB_BUDGET, tx_size,
+                                   "XDP_MAX_TX_SKB_BUDGET (Linux 6.17)"));
     return 0;
+  }
+
+  /// In copy mode the kernel sends within the kick anyhow.
+  void ask_for_busy_polling(state& s) const {
+    if (options_.busy_poll.count() == 0) return;
+    s.busy_polling =
+        set_option(s, SOL_SOCKET, SO_PREFER_BUSY_POLL, 1, "SO_PREFER_BUSY_POLL") &&
+        set_option(s, SOL_SOCKET, SO_BUSY_POLL,
+                   static_cast<std::uint32_t>(options_.busy_poll.count()), "SO_BUSY_POLL") &&
+        set_option(s, SOL_SOCKET, SO_BUSY_POLL_BUDGET, options_.busy_poll_budget,
+                   "SO_BUSY_POLL_BUDGET");
+  }
+
+  /// Whether the kernel took it. What it refuses is noted: it costs speed, not datagrams.
+  static bool set_option(state& s, int level, int option, std::uint32_t number, const char* name) {
+    const int value = static_cast<int>(number);
+    if (::setsockopt(s.socket_fd, level, option, &value, sizeof value) == 0) return true;
+    s.refused_options.push_back(std::string(name) + ": " + errno_name(errno));
+    return false;
   }
 
   /// Everything but the program, which is worth keeping for the next attempt.
@@ -256,6 +284,10 @@ xdp_socket::~xdp_socket() = default;
 send_mode xdp_socket::mode() const noexcept { return state_->mode; }
 std::uint32_t xdp_socket::interface_index() const noexcept { return state_->interface_index; }
 int xdp_socket::fd() const noexcept { return state_->socket_fd; }
+bool xdp_socket::busy_polling() const noexcept { return state_->busy_polling; }
+std::span<const std::string> xdp_socket::refused_options() const noexcept {
+  return state_->refused_options;
+}
 
 tx_queue xdp_socket::queue() const noexcept {
   const state& s = *state_;
@@ -269,6 +301,7 @@ tx_queue xdp_socket::queue() const noexcept {
   view.completion_consumer = s.completion.consumer;
   view.completions = static_cast<std::uint64_t*>(s.completion.ring);
   view.completion_size = s.completion.size;
+  view.busy_polled = s.busy_polling;
   view.kick = kick_socket;
   view.kick_context = &state_->socket_fd;
   return view;

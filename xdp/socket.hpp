@@ -32,6 +32,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,6 +58,11 @@ struct socket_options {
   /// Receive buffers given to a zero-copy queue, without which the kernel could not receive on it;
   /// 0 = as many as the NIC's receive ring holds, twice.
   std::uint32_t fill_frames = 0;
+  /// Where not 0: the queue's driver works when it is kicked, on the TX core's CPU, and not in
+  /// interrupts, for so long a time at most (SO_PREFER_BUSY_POLL, SO_BUSY_POLL; zero-copy only).
+  /// Needs napi_defer_hard_irqs and gro_flush_timeout of the interface to be set.
+  std::chrono::microseconds busy_poll{0};
+  std::uint32_t busy_poll_budget = 64;  ///< Frames that one such poll handles at most.
   /// How long a queue may stay busy after its last owner closed it (tens of milliseconds are
   /// usual).
   std::chrono::milliseconds busy_deadline{1000};
@@ -77,6 +83,10 @@ class xdp_socket {
   /// For tx_core::add_port. Valid while the socket lives.
   [[nodiscard]] tx_queue queue() const noexcept;
   [[nodiscard]] int fd() const noexcept;
+  [[nodiscard]] bool busy_polling() const noexcept;
+  /// Options that the kernel refused, "SO_BUSY_POLL: EPERM": it sends, but slower. Valid while the
+  /// socket lives.
+  [[nodiscard]] std::span<const std::string> refused_options() const noexcept;
 
  private:
   friend class socket_ladder;

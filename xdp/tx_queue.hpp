@@ -31,6 +31,8 @@ struct tx_queue {
   std::uint64_t* completions = nullptr;          ///< Addresses, each anywhere in its frame.
   std::uint32_t completion_size = 0;
 
+  /// The device works only within kicks: it is kicked as long as it has frames.
+  bool busy_polled = false;
   /// Asks the device to look at the ring. Returns 0 or an errno; never blocks.
   int (*kick)(void* context) noexcept = nullptr;
   void* kick_context = nullptr;

@@ -127,6 +127,8 @@ egress_set::opening egress_set::open_ports(const device_facts& facts, std::optio
   socket_options options;
   options.mode = only;
   options.tx_ring_size = config_.ring_capacity;
+  options.busy_poll = config_.busy_poll;
+  options.busy_poll_budget = config_.busy_poll_budget;
   auto first = open_egress(memory_, facts, options);
   for (const auto& rung : first.rejected)
     reason +=
@@ -301,6 +303,10 @@ std::vector<interface_stats> egress_set::stats(std::span<const tx_snapshot> coun
                         .lost_in_device = on.lost_before,
                         .rebuilt = on.rebuilt,
                         .sockets = static_cast<std::uint32_t>(on.open.ports.size())};
+    if (!on.open.ports.empty()) {
+      const auto refused = on.open.ports[0].socket->refused_options();
+      one.refused_options.assign(refused.begin(), refused.end());
+    }
     for (std::size_t i = 0; i < on.open.ports.size(); ++i) {
       const auto& slot = counters[i].slots[on.slot];
       const auto& before = on.open.ports[i].before;

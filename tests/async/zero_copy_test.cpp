@@ -122,6 +122,41 @@ TEST_F(zero_copy, carries_datagrams_in_gre_that_the_kernel_takes_out) {
   expect_zero_copy(tx);
 }
 
+/// Each core sends on a queue of its own, and a destination stays with its core.
+TEST_F(zero_copy, several_cores_send_on_a_queue_each) {
+  if (read_device("eth0").queues.tx < 2) GTEST_SKIP() << driver << " has one queue here";
+  constexpr int hosts = 16;
+  for (int i = 0; i < hosts; ++i)
+    (*b)("ip addr add 10.77.1." + std::to_string(16 + i) + "/24 dev eth1");
+  auto config = small();
+  config.tx_cores = 2;
+  transmitter tx(config);
+  ASSERT_TRUE(eventually([&] { return tx.stats().cores_in_use == 2; }, 30s))
+      << tx.stats().cores_reason;
+  for (int i = 0; i < hosts; ++i)
+    send_and_count(tx, to(("10.77.1." + std::to_string(16 + i) + ":9000").c_str()), 40);
+  expect_zero_copy(tx);
+  const auto stats = tx.stats();
+  for (const core_stats& core : stats.cores)
+    EXPECT_GT(core.transmitted, 40u) << "of " << hosts << " destinations";
+  EXPECT_EQ(stats.transmitted.at("eth0"), stats.cores[0].transmitted + stats.cores[1].transmitted);
+}
+
+/// Interrupts deferred: what the driver does it does in the TX core's kicks.
+TEST_F(zero_copy, a_busy_polled_queue_sends_and_completes) {
+  (*a)("echo 2 > /sys/class/net/eth0/napi_defer_hard_irqs");
+  (*a)("echo 200000 > /sys/class/net/eth0/gro_flush_timeout");
+  auto config = small();
+  config.busy_poll = 20us;
+  transmitter tx(config);
+  send_and_count(tx, to("10.77.1.2:9000"), 400);
+  expect_zero_copy(tx);
+  for (const auto& shown : tx.stats().interfaces)
+    EXPECT_TRUE(shown.refused_options.empty()) << shown.refused_options.front();
+  (*a)("echo 0 > /sys/class/net/eth0/napi_defer_hard_irqs");
+  (*a)("echo 0 > /sys/class/net/eth0/gro_flush_timeout");
+}
+
 /// An empty fill ring would stop all receiving on the queue.
 TEST_F(zero_copy, leaves_the_kernels_own_receiving_alone) {
   transmitter tx(small());

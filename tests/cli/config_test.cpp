@@ -42,12 +42,14 @@ TEST(config, an_empty_file_changes_nothing) {
 TEST(config, every_key_of_xdp_arrives) {
   const auto config = read(
       "[xdp]\ninterface = ['lo']\ncpus = [0]\ntx_cores = 3\nzero_copy = true\nring_capacity = 512\n"
-      "huge_pages = false\n");
+      "busy_poll_us = 20\nbusy_poll_budget = 128\nhuge_pages = false\n");
   EXPECT_EQ(config.interfaces, std::vector<std::string>{"lo"});
   EXPECT_EQ(config.cpus, std::vector<unsigned>{0});
   EXPECT_EQ(config.tx_cores, 3u);
   EXPECT_EQ(config.mode, send_mode::zero_copy);
   EXPECT_EQ(config.ring_capacity, 512u);
+  EXPECT_EQ(config.busy_poll, 20us);
+  EXPECT_EQ(config.busy_poll_budget, 128u);
   EXPECT_FALSE(config.huge_pages);
   EXPECT_EQ(read("[xdp]\nzero_copy = false\n").mode, send_mode::copy);
   EXPECT_EQ(read("[xdp]\ninterface = 'lo'\n").interfaces, std::vector<std::string>{"lo"});
@@ -130,6 +132,10 @@ TEST(config, what_is_wrong_is_told_with_file_line_and_column) {
       {"[xdp]\ntx_cores = 0\n", "f:2:12: tx_cores '0': out of range; use 1 to 64"},
       {"[xdp]\n\nzero_copy = 1\n", "f:3:13: zero_copy: neither true nor false"},
       {"[xdp]\nring_capacity = 63\n", "f:2:17: ring_capacity '63': out of range; use 64 to 65536"},
+      {"[xdp]\nbusy_poll_us = 10001\n",
+       "f:2:16: busy_poll_us '10001': out of range; use 0 to 10000"},
+      {"[xdp]\nbusy_poll_budget = 0\n",
+       "f:2:20: busy_poll_budget '0': out of range; use 1 to 1024"},
       {"[xdp]\nring_capacity = '64'\n", "f:2:17: ring_capacity: not a whole number"},
       {"[doublezero]\nupdate_intervall = 3\n",
        "f:2:1: 'update_intervall': no such key in [doublezero]"},

@@ -26,6 +26,7 @@ INTERFACE_CHECKS = {
     "rings",
     "xdp",
     "zero_copy",
+    "tx_metadata",
     "xdp_program",
     "mtu",
     "offload",

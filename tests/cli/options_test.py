@@ -59,6 +59,14 @@ BAD_INPUT = [
         ["--mark", "--via", "cowire run"],
     ),
     (
+        ["send", "--to", "10.0.0.1:80", "--when-full", "drop"],
+        ["--when-full", "drop", "wait, fail or shed-oldest"],
+    ),
+    (
+        ["send", "--to", "10.0.0.1:80", "--via", "/tmp/s", "--when-full", "fail"],
+        ["--when-full", "--via", "cowire run"],
+    ),
+    (
         ["send", "--to", "10.0.0.1:80", "--config", "/nonexistent/c"],
         ["--config", "/nonexistent/c"],
     ),

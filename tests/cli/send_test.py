@@ -129,6 +129,17 @@ class Send(SendTest):
         self.assertEqual(sorted(number for number, _ in prefixes), list(range(500)))
         self.assertTrue(all(before <= stamp <= time.time_ns() for _, stamp in prefixes))
 
+    def test_what_there_is_no_frame_for_is_counted_by_the_policy_asked_for(self):
+        count = 200_000
+        flood = ("--to", f"10.0.0.2:{PORT}", "--count", count, "--size", 1200)
+        for policy, given_up in (("fail", "would_block"), ("shed-oldest", "shed")):
+            report = self.send(*flood, "--when-full", policy)
+            self.assert_totals(report, count - report["would_block"])
+            self.assertGreater(report[given_up], 0, policy)
+            self.assertLess(report[given_up], count, policy)
+            other = "shed" if given_up == "would_block" else "would_block"
+            self.assertEqual(report[other], 0, policy)
+
     def test_each_payload_goes_to_every_destination(self):
         receivers = [
             self.receiver(port=PORT),

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/xdp/known_trouble.hpp>
 #include <cowire/xdp/socket.hpp>
 
 #include <gtest/gtest.h>
@@ -151,6 +152,26 @@ TEST_F(socket_on_veth, the_ladder_names_what_it_rejects) {
   const opened_egress taken = open("a0");
   EXPECT_EQ(taken.mode, send_mode::kernel);
   EXPECT_NE(taken.explain().find("EBUSY"), std::string::npos) << taken.explain();
+}
+
+TEST_F(socket_on_veth, the_ladder_passes_over_a_rung_with_known_trouble_unless_it_is_named) {
+  device_facts device = lab_->device_a("a0");
+  ASSERT_EQ(trouble_to_avoid(device, send_mode::zero_copy), "");
+  device.driver = "ena";
+  device.features = xdp_features{.native = true, .zero_copy = true};
+  EXPECT_EQ(trouble_to_avoid(device, send_mode::copy), "");
+  const auto open_as = [&](std::optional<send_mode> mode) {
+    return lab_->in_a([&] { return open_egress(memory_, device, {.mode = mode}); });
+  };
+  const opened_egress automatic = open_as(std::nullopt);
+  EXPECT_EQ(automatic.mode, send_mode::copy);
+  ASSERT_EQ(automatic.rejected.size(), 1u);
+  EXPECT_EQ(automatic.rejected[0].reason, trouble_to_avoid(device, send_mode::zero_copy));
+  EXPECT_NE(automatic.explain().find("https://"), std::string::npos) << automatic.explain();
+  const opened_egress named = open_as(send_mode::zero_copy);
+  ASSERT_EQ(named.rejected.size(), 1u);
+  EXPECT_EQ(named.rejected[0].reason.find("known trouble"), std::string::npos)
+      << "veth itself refuses: " << named.explain();
 }
 
 TEST_F(socket_on_veth, a_queue_is_free_again_soon_after_its_socket_is_closed) {

@@ -351,6 +351,28 @@ TEST_F(tx_core_on_memory, kicks_only_when_the_device_asks) {
   EXPECT_EQ(one_.kicks, 11u);
 }
 
+TEST_F(tx_core_on_memory, kicks_a_busy_polled_device_as_long_as_it_has_frames) {
+  test_producer producer(memory_, 0, 256);
+  core_.attach(producer.channel);
+  tx_queue queue = one_.queue();
+  queue.busy_polled = true;
+  core_.add_port(1, 11, queue);
+  one_.set_need_wakeup(false);
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(send(producer, "10.1.0.1"));
+    run();
+    one_.transmit();
+    const std::uint64_t before = one_.kicks;
+    run(10);
+    EXPECT_EQ(one_.kicks, before + 10) << "it has a frame, whatever its flag says";
+    one_.complete();
+    run();
+  }
+  const std::uint64_t before = one_.kicks;
+  run(10);
+  EXPECT_EQ(one_.kicks, before);
+}
+
 TEST_F(tx_core_on_memory, repeats_kicks_that_mean_later_and_counts_other_errors) {
   test_producer producer(memory_, 0, 256);
   core_.attach(producer.channel);

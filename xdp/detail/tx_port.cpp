@@ -59,7 +59,7 @@ bool tx_port::submit_all(std::span<const tx_request> requests,
 }
 
 bool tx_port::handed_over() const noexcept {
-  return waiting() == 0 && !wants_kick_ &&
+  return waiting() == 0 && !wants_kick_ && (outstanding_ == 0 || !queue_.busy_polled) &&
          std::atomic_ref(*queue_.consumer).load(std::memory_order_relaxed) == committed_;
 }
 
@@ -80,6 +80,7 @@ void tx_port::advance_waiting() noexcept {
 void tx_port::commit(clock::time_point now) noexcept {
   const std::uint32_t count = producer_ - committed_;
   if (waiting() != 0) counters_.ring_full.add(1);
+  if (queue_.busy_polled && outstanding_ != 0) wants_kick_ = true;
   if (count == 0) return;
   if (outstanding_ == 0) last_progress_ = now;  // It was idle: its time begins now.
   outstanding_ += count;
@@ -126,7 +127,7 @@ bool tx_port::kick() noexcept {
   // look at the ring.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   const std::uint32_t flags = std::atomic_ref(*queue_.flags).load(std::memory_order_relaxed);
-  if (obey_flag_ && (flags & need_wakeup_flag) == 0) {
+  if (obey_flag_ && !queue_.busy_polled && (flags & need_wakeup_flag) == 0) {
     wants_kick_ = false;
     return true;
   }
