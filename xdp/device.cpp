@@ -129,19 +129,30 @@ constexpr std::uint64_t netdev_launch_time_bit = 4;     // NETDEV_XSK_FLAGS_TX_L
 constexpr std::uint64_t netdev_native_bits = 1;         // NETDEV_XDP_ACT_BASIC
 constexpr std::uint64_t netdev_zero_copy_bit = 8;       // NETDEV_XDP_ACT_XSK_ZEROCOPY
 
-/// One generic-netlink question with one attribute; `visit` sees the answer's attributes.
+// Linux 6.8.
+constexpr std::uint8_t netdev_command_queue_get = 10;  // NETDEV_CMD_QUEUE_GET
+constexpr std::uint16_t netdev_queue_id = 1;           // NETDEV_A_QUEUE_ID
+constexpr std::uint16_t netdev_queue_interface = 2;    // NETDEV_A_QUEUE_IFINDEX
+constexpr std::uint16_t netdev_queue_type = 3;         // NETDEV_A_QUEUE_TYPE
+constexpr std::uint16_t netdev_queue_napi = 4;         // NETDEV_A_QUEUE_NAPI_ID
+enum class queue_type : std::uint32_t { rx, tx };
+
+/// One generic-netlink question; `visit` sees the answer's attributes.
 class generic_netlink {
  public:
   generic_netlink() : socket_(::mnl_socket_open2(NETLINK_GENERIC, SOCK_CLOEXEC)) {
     if (socket_ && ::mnl_socket_bind(socket_.get(), 0, MNL_SOCKET_AUTOPID) < 0) socket_.reset();
   }
 
+  struct attribute {
+    std::uint16_t type;
+    const void* value;
+    std::size_t size;
+  };
   struct question {
     std::uint16_t family;
     std::uint8_t command, version;
-    std::uint16_t attribute;
-    const void* value;
-    std::size_t size;
+    std::initializer_list<attribute> attributes;
   };
   using visitor = int (*)(const nlattr* attribute, void* context);
 
@@ -155,7 +166,7 @@ class generic_netlink {
         static_cast<genlmsghdr*>(::mnl_nlmsg_put_extra_header(header, sizeof(genlmsghdr)));
     generic->cmd = q.command;
     generic->version = q.version;
-    ::mnl_attr_put(header, q.attribute, q.size, q.value);
+    for (const attribute& a : q.attributes) ::mnl_attr_put(header, a.type, a.size, a.value);
     if (::mnl_socket_sendto(socket_.get(), header, header->nlmsg_len) < 0) return false;
 
     const ssize_t received = ::mnl_socket_recvfrom(socket_.get(), buffer, sizeof buffer);
@@ -172,8 +183,8 @@ class generic_netlink {
   std::unique_ptr<mnl_socket, closer> socket_;
 };
 
-[[nodiscard]] std::optional<xdp_features> read_features(std::uint32_t index) {
-  const generic_netlink netlink;
+/// The netdev family's number; 0 = this kernel has none.
+[[nodiscard]] std::uint16_t netdev_family(const generic_netlink& netlink) {
   std::uint16_t family = 0;
   constexpr char family_name[] = "netdev";
   const auto take_family = [](const nlattr* attribute, void* context) {
@@ -181,11 +192,18 @@ class generic_netlink {
       *static_cast<std::uint16_t*>(context) = ::mnl_attr_get_u16(attribute);
     return MNL_CB_OK;
   };
-  if (!netlink.ask({GENL_ID_CTRL, CTRL_CMD_GETFAMILY, 1, CTRL_ATTR_FAMILY_NAME, family_name,
-                    sizeof family_name},
-                   take_family, &family))
-    return std::nullopt;
+  static_cast<void>(netlink.ask({GENL_ID_CTRL,
+                                 CTRL_CMD_GETFAMILY,
+                                 1,
+                                 {{CTRL_ATTR_FAMILY_NAME, family_name, sizeof family_name}}},
+                                take_family, &family));
+  return family;
+}
 
+[[nodiscard]] std::optional<xdp_features> read_features(std::uint32_t index) {
+  const generic_netlink netlink;
+  const std::uint16_t family = netdev_family(netlink);
+  if (family == 0) return std::nullopt;
   std::optional<xdp_features> features;
   const auto take_features = [](const nlattr* attribute, void* context) {
     const auto type = ::mnl_attr_get_type(attribute);
@@ -202,10 +220,30 @@ class generic_netlink {
     }
     return MNL_CB_OK;
   };
-  if (!netlink.ask({family, netdev_command_get, 1, netdev_attribute_index, &index, sizeof index},
-                   take_features, &features))
+  if (!netlink.ask(
+          {family, netdev_command_get, 1, {{netdev_attribute_index, &index, sizeof index}}},
+          take_features, &features))
     return std::nullopt;
   return features;
+}
+
+/// Of the NAPI instance that serves a queue; 0 = none, or the driver does not tell.
+[[nodiscard]] std::uint32_t napi_of(const generic_netlink& netlink, std::uint16_t family,
+                                    std::uint32_t index, queue_type type, std::uint32_t queue) {
+  std::uint32_t napi = 0;
+  const auto take_napi = [](const nlattr* attribute, void* context) {
+    if (::mnl_attr_get_type(attribute) == netdev_queue_napi)
+      *static_cast<std::uint32_t*>(context) = ::mnl_attr_get_u32(attribute);
+    return MNL_CB_OK;
+  };
+  static_cast<void>(netlink.ask({family,
+                                 netdev_command_queue_get,
+                                 1,
+                                 {{netdev_queue_interface, &index, sizeof index},
+                                  {netdev_queue_type, &type, sizeof type},
+                                  {netdev_queue_id, &queue, sizeof queue}}},
+                                take_napi, &napi));
+  return napi;
 }
 
 }  // namespace
@@ -230,6 +268,14 @@ std::string more_queues(const device_facts& device, std::uint32_t wanted) {
   if (device.queues.tx_max < wanted) return "its driver has no more";
   return "ethtool -L " + device.name + (device.queues.combined ? " combined " : " tx ") +
          std::to_string(wanted);
+}
+
+bool polled_apart(std::uint32_t interface_index, std::uint32_t queue) {
+  const generic_netlink netlink;
+  const std::uint16_t family = netdev_family(netlink);
+  if (family == 0) return false;
+  return napi_of(netlink, family, interface_index, queue_type::rx, queue) !=
+         napi_of(netlink, family, interface_index, queue_type::tx, queue);
 }
 
 device_facts read_device(const std::string& name) {

@@ -67,6 +67,11 @@ struct device_facts {
 /// The same; on failure `ec` is set and the facts are empty.
 [[nodiscard]] device_facts read_device(const std::string& name, std::error_code& ec);
 
+/// Whether the driver is known to serve the receive and the transmit queue of this number in
+/// separate polls (netdev netlink, Linux 6.8): busy polling of an AF_XDP socket serves the receive
+/// queue's only.
+[[nodiscard]] bool polled_apart(std::uint32_t interface_index, std::uint32_t queue);
+
 /// What gives a device so many transmit queues: a command, or why it cannot have them.
 [[nodiscard]] std::string more_queues(const device_facts& device, std::uint32_t wanted);
 

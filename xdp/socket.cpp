@@ -207,6 +207,11 @@ class socket_ladder {
   /// In copy mode the kernel sends within the kick anyhow.
   void ask_for_busy_polling(state& s) const {
     if (options_.busy_poll.count() == 0) return;
+    if (polled_apart(device_.index, options_.queue)) {
+      s.refused_options.push_back("busy polling: driver " + device_.driver +
+                                  " polls transmission apart from reception");
+      return;
+    }
     s.busy_polling =
         set_option(s, SOL_SOCKET, SO_PREFER_BUSY_POLL, 1, "SO_PREFER_BUSY_POLL") &&
         set_option(s, SOL_SOCKET, SO_BUSY_POLL,

@@ -65,7 +65,10 @@ void egress_set::reconcile() {
     interface& on = entry->second;
     if (on.slot != divert_slot) continue;  // Open, or closing: then poll() comes back here.
     if (!is_new && on.index == index && on.tried) continue;  // It has no rung; it may after a down.
-    if (on.index != index) on.at_most.reset();
+    if (on.index != index) {
+      on.at_most.reset();
+      on.busy_poll_failed = false;
+    }
     on.index = index;
     on.tried = true;
     lock.unlock();
@@ -97,7 +100,7 @@ void egress_set::open(const std::string& name, interface& on) {
   } else if (slot == divert_slot) {
     reason = "all " + std::to_string(max_egress_slots - 1) + " slots are in use";
   } else if (on.at_most != send_mode::kernel) {
-    opened = open_ports(facts, on.at_most ? on.at_most : config_.mode, reason);
+    opened = open_ports(facts, on, reason);
     if (on.at_most) reason = on.reason + (reason.empty() ? "" : "; " + reason);
   } else {
     reason = on.reason;
@@ -122,12 +125,12 @@ void egress_set::open(const std::string& name, interface& on) {
   routes_.compiler().set_egress(on.index, slot);
 }
 
-egress_set::opening egress_set::open_ports(const device_facts& facts, std::optional<send_mode> only,
+egress_set::opening egress_set::open_ports(const device_facts& facts, const interface& on,
                                            std::string& reason) {
   socket_options options;
-  options.mode = only;
+  options.mode = on.at_most ? on.at_most : config_.mode;
   options.tx_ring_size = config_.ring_capacity;
-  options.busy_poll = config_.busy_poll;
+  if (!on.busy_poll_failed) options.busy_poll = config_.busy_poll;
   options.busy_poll_budget = config_.busy_poll_budget;
   auto first = open_egress(memory_, facts, options);
   for (const auto& rung : first.rejected)
@@ -229,19 +232,21 @@ void egress_set::poll() {
     if (finish_close(on)) {
       again = true;
     } else if (on.slot != divert_slot && !on.closing && on.open.mode == send_mode::zero_copy &&
-               !config_.mode && never_sent(on)) {
+               never_sent(on) && step_down(on)) {
       // igb, for one, binds zero-copy without complaint and may then never send.
-      step_down(on);
       begin_close(on);
     }
   }
   if (again) reconcile();
 }
 
-void egress_set::step_down(interface& on) {
+bool egress_set::step_down(interface& on) {
   const std::lock_guard lock(mutex_);
+  if (on.open.ports[0].socket->busy_polling()) return on.busy_poll_failed = true;
+  if (config_.mode) return false;
   on.reason = std::string(cowire::name(on.open.mode)) + ": bound, but no frame ever completed";
   on.at_most = next_lower(on.open.mode);
+  return true;
 }
 
 void egress_set::rebuild(const std::string& name, interface& on, std::size_t silent) {
@@ -251,7 +256,9 @@ void egress_set::rebuild(const std::string& name, interface& on, std::size_t sil
                                            " completed nothing for a second with " +
                                            std::to_string(now.outstanding) +
                                            " frames in the device; it is opened anew");
-  if (now.completed == on.open.ports[silent].before.completed && !config_.mode) step_down(on);
+  if (on.open.ports[silent].socket->busy_polling() ||
+      now.completed == on.open.ports[silent].before.completed)
+    static_cast<void>(step_down(on));
   {
     const std::lock_guard lock(mutex_);
     ++on.rebuilt;
@@ -307,6 +314,8 @@ std::vector<interface_stats> egress_set::stats(std::span<const tx_snapshot> coun
       const auto refused = on.open.ports[0].socket->refused_options();
       one.refused_options.assign(refused.begin(), refused.end());
     }
+    if (on.busy_poll_failed)
+      one.refused_options.push_back("busy polling: the device completed nothing for a second");
     for (std::size_t i = 0; i < on.open.ports.size(); ++i) {
       const auto& slot = counters[i].slots[on.slot];
       const auto& before = on.open.ports[i].before;

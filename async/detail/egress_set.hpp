@@ -76,6 +76,7 @@ class egress_set {
     bool tried = false;  ///< The ladder was climbed for this device; there may have been no rung.
     opening open;
     std::optional<send_mode> at_most;  ///< Better rungs have proved not to send.
+    bool busy_poll_failed = false;     ///< So has busy polling.
     std::string reason;
     /// What its slots counted before this use of the present one.
     std::uint64_t transmitted_before = 0, lost_before = 0;
@@ -87,14 +88,15 @@ class egress_set {
   void open(const std::string& name, interface& on);
   /// Climbs the ladder on the first queue, and takes the same rung on those of the other cores.
   /// `reason` gets why no better one was to be had.
-  [[nodiscard]] opening open_ports(const device_facts& facts, std::optional<send_mode> only,
+  [[nodiscard]] opening open_ports(const device_facts& facts, const interface& on,
                                    std::string& reason);
   void use_cores();
   void begin_close(interface& on);
   void rebuild(const std::string& name, interface& on, std::size_t silent);
   /// Whether a core's device has stalled and completed nothing before.
   [[nodiscard]] bool never_sent(const interface& on) const;
-  void step_down(interface& on);
+  /// To a way of sending that has not failed yet; false where the configuration allows none.
+  [[nodiscard]] bool step_down(interface& on);
   [[nodiscard]] bool finish_close(interface& on);
   [[nodiscard]] egress_slot free_slot() const;
 
