@@ -2,17 +2,21 @@
 #include <cowire/async/intake.hpp>
 
 #include <poll.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 namespace cowire {
 namespace {
 
 using clock = std::chrono::steady_clock;
+
+constexpr ssize_t name_bytes = 8;
 
 std::string remedy(int number, const std::string& path) {
   const std::string what = "intake socket " + path;
@@ -29,6 +33,16 @@ std::byte* put(std::byte* at, const void* from, std::size_t size) {
   return at + size;
 }
 
+/// An abstract name of 64 random bits, the address that flush is answered to. The kernel's own
+/// choice has 20 bits: the name of a client that has gone, and its totals, soon come again.
+sockaddr_un random_name() {
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  if (::getrandom(name.sun_path + 1, name_bytes, 0) != name_bytes)
+    throw_error(errno_code(errno), "intake client: getrandom");
+  return name;
+}
+
 }  // namespace
 
 intake_client::intake_client(const std::string& path)
@@ -41,10 +55,9 @@ intake_client::intake_client(const std::string& path)
                                              std::to_string(sizeof to.sun_path - 1) +
                                              " bytes: " + path);
   std::memcpy(to.sun_path, path.data(), path.size());
-  // Binding to no name makes the kernel pick an abstract one: the address that flush is answered
-  // to.
-  const sockaddr_un none{.sun_family = AF_UNIX, .sun_path = {}};
-  if (::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&none), sizeof none.sun_family) != 0)
+  const sockaddr_un name = random_name();
+  if (::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&name),
+             offsetof(sockaddr_un, sun_path) + 1 + name_bytes) != 0)
     throw_error(errno_code(errno), "intake client: bind");
   if (::connect(fd_.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0)
     throw_error(errno_code(errno), remedy(errno, path));

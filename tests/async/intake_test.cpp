@@ -62,6 +62,19 @@ TEST_F(intake_server, sends_what_several_clients_hand_in_from_the_ports_they_nam
   EXPECT_EQ(static_cast<std::size_t>(clients), server.stats().clients);
 }
 
+/// With names of 20 bits, as the kernel picks them, two of so many have the same.
+TEST_F(intake_server, a_client_does_not_inherit_the_totals_of_one_that_has_gone) {
+  transmitter tx(small());
+  const intake server(tx, path, {.client_limit = 4096});
+  for (int c = 0; c < 3000; ++c) {
+    intake_client client(path);
+    std::error_code ec;
+    client.send(bytes_of("x"), std::vector{to("10.77.1.2:9000")}, 8001, ec);
+    ASSERT_FALSE(ec) << ec.message();
+    ASSERT_EQ(1u, client.flush(20s, ec).submitted) << c;
+  }
+}
+
 TEST_F(intake_server, a_fan_out_of_any_size_is_split_and_sent) {
   transmitter tx(small());
   const intake server(tx, path);

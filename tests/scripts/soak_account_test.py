@@ -21,6 +21,7 @@ GOOD = Account(
     handed_over=100,
     arrived=90,
     wrong_checksums=0,
+    discarded=0,
     link_changes=0,
     measured=Measurements(50_000, 51_000, 60_000, 25, 25),
 )
@@ -51,13 +52,15 @@ class Complaints(unittest.TestCase):
     def test_what_does_not_arrive_needs_a_link_that_changed(self):
         self.assertOne(self.complaints(arrived=89), "1 datagrams left A")
         self.assertEqual(self.complaints(arrived=89, link_changes=1), [])
+        self.assertEqual(self.complaints(arrived=89, discarded=5), [])
+        self.assertOne(self.complaints(arrived=80, discarded=9), "10 datagrams left A")
         many = TOTALS | {"submitted": 100 + 2 * LOST_PER_LINK_CHANGE}
         many["kernel_path"] += 2 * LOST_PER_LINK_CHANGE
         found = self.complaints(totals=many, handed_over=many["submitted"], link_changes=1)
         self.assertOne(found, "explain")
 
     def test_more_arrives_than_was_sent(self):
-        self.assertOne(self.complaints(arrived=91, link_changes=1), "-1 datagrams left A")
+        self.assertOne(self.complaints(arrived=91, link_changes=1), "1 datagrams arrived that")
 
     def test_wrong_checksums(self):
         self.assertOne(self.complaints(wrong_checksums=1), "wrong checksum")

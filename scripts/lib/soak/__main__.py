@@ -65,6 +65,16 @@ def rss_kb(pid):
     return int(status.split("VmRSS:")[1].split()[0])
 
 
+def discarded_without_neighbour():
+    """Datagrams that the kernel gave up because their neighbour was not resolved, in all."""
+    total = 0
+    for cache in ("arp_cache", "ndisc_cache"):
+        names, *cpus = pathlib.Path("/proc/net/stat", cache).read_text().splitlines()
+        column = names.split().index("unresolved_discards")
+        total += sum(int(line.split()[column], 16) for line in cpus)
+    return total
+
+
 class Soak:
     """One run, from the first client to the account."""
 
@@ -85,6 +95,7 @@ class Soak:
         ) as service, contextlib.ExitStack() as stack:
             self._wait_for_socket(service)
             pid = service.process.pid
+            discarded_before = discarded_without_neighbour()
             fds_begin = self._descriptors(pid)
             self._traffic(service, sink, stack)
             self._wait_for_clients()
@@ -100,8 +111,9 @@ class Soak:
             totals = service.stop()
             time.sleep(0.5)  # What has left A is at B long before.
             arrived, wrong = sink.arrived()
+            discarded = discarded_without_neighbour() - discarded_before
         return account.Account(
-            totals, self.handed_over, arrived, wrong, self.changes.of_links, measured
+            totals, self.handed_over, arrived, wrong, discarded, self.changes.of_links, measured
         )
 
     def _wait_for_socket(self, service):
