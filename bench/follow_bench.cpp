@@ -18,6 +18,8 @@
 #include "tests/support/netns.hpp"
 
 #include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <future>
 #include <memory>
 #include <string_view>
@@ -136,28 +138,111 @@ class publication_of {
   std::promise<std::chrono::nanoseconds> time_;
 };
 
+/// Moves many routes to the other link; the last one is the same each time.
+class change_maker {
+ public:
+  explicit change_maker(const world& in) : in_(in) {}
+  virtual ~change_maker() = default;
+  [[nodiscard]] static table_route last() { return {0xc6120000, 24, 1}; }  // 198.18.0.0/24
+
+  /// Writes down what make() will do.
+  virtual void prepare() = 0;
+  /// Returns when the kernel has carried them out.
+  virtual void make() = 0;
+
+ protected:
+  /// Calls write(route, link) for each change, every call the other way round.
+  template <class Write>
+  void for_each(Write&& write) {
+    static std::uint32_t round = 0;  // The routes stay as they were left.
+    ++round;
+    for (std::uint32_t i = 0; i + 1 < changes; ++i) {
+      const table_route& route = in_.table[i * std::size_t{7919} % in_.table.size()];
+      write(route, (route.value + round) % 2);
+    }
+    write(last(), round % 2);
+  }
+  const world& in_;
+};
+
+/// As an operator would: one request after the other, each with its answer.
+class ip_batch final : public change_maker {
+ public:
+  using change_maker::change_maker;
+  ~ip_batch() override { std::filesystem::remove(file_); }
+  void prepare() override {
+    std::ofstream out(file_);
+    for_each([&](const table_route& route, std::uint32_t link) {
+      out << "route replace " << world::prefix_of(route).to_string() << " via "
+          << in_.gateways[link].to_string() << " dev a" << link << '\n';
+    });
+  }
+  void make() override { test::run("ip -batch " + file_); }
+
+ private:
+  const std::string file_ = "/tmp/cowire-follow-" + std::to_string(::getpid());
+};
+
+/// As fast as the kernel takes them, nobody waits for answers.
+class burst final : public change_maker {
+ public:
+  using change_maker::change_maker;
+  void prepare() override {}
+  void make() override {
+    test::route_writer routes;
+    for_each([&](const table_route& route, std::uint32_t link) { in_.write(routes, route, link); });
+    routes.flush();
+  }
+};
+
+/// Seconds that making the changes took, and from their end to the publication of the last.
+struct course {
+  double making, after;
+};
+
+course follow(transmitter& tx, change_maker& maker) {
+  maker.prepare();
+  publication_of last_one(tx, world::prefix_of(change_maker::last()).to_string());
+  auto watching = last_one.time();
+  const auto start = std::chrono::system_clock::now();
+  maker.make();
+  const auto done = std::chrono::system_clock::now();
+  const auto published = watching.get();
+  const std::chrono::duration<double> making = done - start,
+                                      after = published - done.time_since_epoch();
+  return {making.count(), std::max(after.count(), 0.0)};
+}
+
 /// From the moment when the kernel has carried out the last of many changes.
-void bulk(benchmark::State& state, const world& in) {
+template <class Maker>
+void after_changes(benchmark::State& state, const world& in) {
   const test::netns::scope inside(in.a);
   transmitter tx(config());
   const auto out = tx.make_sender();
-  std::uint32_t round = 0;
-  const table_route last{0xc6120000, 24, 1};  // 198.18.0.0/24, changed after all others.
+  Maker maker(in);
   for (auto _ : state) {
-    publication_of last_one(tx, world::prefix_of(last).to_string());
-    auto watching = last_one.time();
-    test::route_writer routes;
-    ++round;
-    for (std::uint32_t i = 0; i < changes; ++i) {
-      const table_route& route = in.table[i * std::size_t{7919} % in.table.size()];
-      in.write(routes, route, (route.value + round) % 2);
-    }
-    in.write(routes, last, round % 2);
-    routes.flush();
-    const auto done = std::chrono::system_clock::now().time_since_epoch();
-    const auto published = watching.get();
-    state.SetIterationTime(std::max(std::chrono::duration<double>(published - done).count(), 0.0));
-    state.counters["overruns"] = static_cast<double>(tx.stats().routes.overruns);
+    const auto before = tx.stats().routes;
+    const course took = follow(tx, maker);
+    const auto now = tx.stats().routes;
+    state.SetIterationTime(took.after);
+    state.counters["made_per_s"] = changes / took.making;
+    state.counters["followed_per_s"] = changes / (took.making + took.after);
+    state.counters["publications"] = static_cast<double>(now.publications - before.publications);
+    state.counters["overruns"] = static_cast<double>(now.overruns - before.overruns);
+  }
+}
+
+/// The changes with nobody who follows.
+template <class Maker>
+void changes_alone(benchmark::State& state, const world& in) {
+  const test::netns::scope inside(in.a);
+  Maker maker(in);
+  for (auto _ : state) {
+    maker.prepare();
+    const auto start = clock::now();
+    maker.make();
+    state.SetIterationTime(seconds_since(start));
+    state.counters["made_per_s"] = changes / seconds_since(start);
   }
 }
 
@@ -188,6 +273,8 @@ int main(int argc, char** argv) {
   };
   add("start_up/cowire", start_up);
   add("start_up/dump_alone", dump);
-  add("after_100000_changes/cowire", bulk);
+  add("after_ip_batch/cowire", after_changes<ip_batch>);
+  add("ip_batch_alone/ip", changes_alone<ip_batch>);
+  add("after_burst/cowire", after_changes<burst>);
   return run(argc, argv);
 }
