@@ -207,9 +207,10 @@ class compiler::implementation {
   [[nodiscard]] std::vector<region> list_regions(ip_family family);
   void derive_all(ip_family family);
   void refresh_region(const ip_prefix& prefix, bool reconsider);
-  void derive_inside(const ip_prefix& outer, std::uint64_t changed_tables);
+  void derive_inside(const frame& outer, std::uint64_t changed_tables);
   void derive_one(family_state& family, region& one, std::vector<frame>& around);
-  void list_ancestors(family_state& family, const ip_prefix& of, std::vector<frame>& around);
+  void list_ancestors(family_state& family, const frame& outermost, const ip_prefix& of,
+                      std::vector<frame>& around);
   void settle(family_state& family, region& one, situation_id next);
   void drop_region(family_state& family, region& one);
   void assign_paths(const ip_prefix& prefix, const path_ids* before, const path_ids& now);
@@ -566,27 +567,31 @@ void compiler::implementation::derive_one(family_state& family, region& one,
   if (!one.prefix.is_host()) around.push_back({one.prefix, one.situation});
 }
 
-void compiler::implementation::list_ancestors(family_state& family, const ip_prefix& of,
-                                              std::vector<frame>& around) {
+/// The regions around `of` from `outermost` inwards, which is there or stands for those around it.
+void compiler::implementation::list_ancestors(family_state& family, const frame& outermost,
+                                              const ip_prefix& of, std::vector<frame>& around) {
   around.clear();
-  for (region* at = family.regions.parent(of); at != nullptr;
+  for (region* at = family.regions.parent(of);
+       at != nullptr && at->prefix.length() > outermost.prefix.length();
        at = family.regions.parent(at->prefix))
     around.push_back({at->prefix, at->situation});
+  around.push_back(outermost);
   std::ranges::reverse(around);
 }
 
 /// Derives anew what lies inside `outer` after what these tables hold at `outer` has changed. Where
 /// every search in them ends before it would come to `outer`, nothing can be different: chunks of
 /// only such regions are passed over.
-void compiler::implementation::derive_inside(const ip_prefix& outer, std::uint64_t changed_tables) {
-  family_state& family = of(outer.family());
+void compiler::implementation::derive_inside(const frame& outer, std::uint64_t changed_tables) {
+  family_state& family = of(outer.prefix.family());
   auto& chunks = family.regions.chunks();
-  std::vector<frame> around;
-  bool landed = true;
-  auto at = family.regions.upper_bound(outer);
-  while (!family.regions.is_end(at) && outer.contains(family.regions.at(at).prefix)) {
+  std::vector<frame> around{outer};
+  bool landed = false;
+  auto at = family.regions.upper_bound(outer.prefix);
+  while (!family.regions.is_end(at) && outer.prefix.contains(family.regions.at(at).prefix)) {
     auto& chunk = chunks[at.chunk];
-    if (at.index == 0 && !family.all_individual && outer.contains(chunk.items.back().prefix)) {
+    if (at.index == 0 && !family.all_individual &&
+        outer.prefix.contains(chunk.items.back().prefix)) {
       if (!chunk.summary) {
         chunk.summary = ~std::uint64_t{0};
         for (const region& one : chunk.items)
@@ -599,7 +604,7 @@ void compiler::implementation::derive_inside(const ip_prefix& outer, std::uint64
       }
     }
     region& one = family.regions.at(at);
-    if (std::exchange(landed, false)) list_ancestors(family, one.prefix, around);
+    if (std::exchange(landed, false)) list_ancestors(family, outer, one.prefix, around);
     derive_one(family, one, around);
     at = family.regions.next(at);
   }
@@ -616,6 +621,8 @@ void compiler::implementation::refresh_region(const ip_prefix& prefix, bool reco
   const detail::leaf_id before = known != nullptr ? known->leaf : 0;
   if (known != nullptr && wanted && before == leaf && !reconsider) return;
   const std::uint64_t changed = family.situations.differing_tables(before, leaf);
+  const region* outer = family.regions.parent(prefix);
+  frame inside{prefix, outer != nullptr ? outer->situation : detail::no_situation};
   if (!wanted) {
     drop_region(family, *known);
     family.regions.erase(prefix);
@@ -627,12 +634,10 @@ void compiler::implementation::refresh_region(const ip_prefix& prefix, bool reco
       one.leaf = leaf;
       family.regions.chunk_with(prefix).summary.reset();
     }
-    const region* outer = family.regions.parent(prefix);
-    settle(family, one,
-           family.situations.inside(outer != nullptr ? outer->situation : detail::no_situation,
-                                    leaf, prefix.length()));
+    settle(family, one, family.situations.inside(inside.situation, leaf, prefix.length()));
+    inside.situation = one.situation;
   }
-  if (changed != 0 && !prefix.is_host()) derive_inside(prefix, changed);
+  if (changed != 0 && !prefix.is_host()) derive_inside(inside, changed);
 }
 
 /// Gives a region its situation and the tries the paths that follow from it.

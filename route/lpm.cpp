@@ -437,7 +437,9 @@ struct node {
   packed_array<std::unique_ptr<node>> children;  ///< One per bit of `child_slots`.
   std::uint32_t built = 0;      ///< The entry that stands for this node in the newest version.
   std::uint32_t inherited = 0;  ///< The value of the covering prefix that `built` was made with.
-  bool changed = true;          ///< Here or below, since `built` was made.
+  /// Since `built` was made: these children, or something in them, ...
+  std::uint64_t changed_slots = 0;
+  bool changed = true;  ///< ... or the prefixes here, or which children there are.
 
   [[nodiscard]] bool has(unsigned number) const noexcept {
     return (prefixes[number / 64] >> (number % 64) & 1) != 0;
@@ -463,6 +465,10 @@ struct node {
   }
   [[nodiscard]] bool empty() const noexcept {
     return (prefixes[0] | prefixes[1] | child_slots) == 0;
+  }
+  /// Whether `built` says what it would say inside such a prefix.
+  [[nodiscard]] bool is_current(std::uint32_t would_inherit) const noexcept {
+    return !changed && changed_slots == 0 && inherited == would_inherit;
   }
 };
 
@@ -524,7 +530,8 @@ struct lpm_trie<Key>::state {
   [[nodiscard]] std::uint32_t store_packed(const std::uint32_t* entries, std::uint32_t old);
   enum class format : std::uint8_t { plain, packed };
   [[nodiscard]] std::uint32_t rebuild(node& n, std::uint32_t inherited, format as);
-  void rebuild_second(node& n, std::uint32_t inherited, std::uint32_t* out);
+  void load(std::uint32_t built, std::uint32_t* out) const noexcept;
+  void refresh(node& n, std::uint32_t inherited, std::uint32_t* out, format below);
   void rebuild_root();
 };
 
@@ -568,54 +575,69 @@ std::uint32_t lpm_trie<Key>::state::store_packed(const std::uint32_t* entries, s
   return block_bit | place;
 }
 
+/// The entries of the version that `built` belongs to.
+template <class Key>
+void lpm_trie<Key>::state::load(std::uint32_t built, std::uint32_t* out) const noexcept {
+  const std::uint32_t* const block = pool->at(built & place_mask);
+  if ((built & block_bit) == 0) {
+    std::fill_n(out, slots, built);
+  } else if ((built & plain_bit) != 0) {
+    std::copy_n(block, slots, out);
+  } else {
+    const std::uint32_t* run = block + header_words - 1;
+    for (std::uint64_t slot = 0, bitmap = load_bitmap(block); slot < slots; ++slot, bitmap >>= 1)
+      out[slot] = *(run += bitmap & 1);
+  }
+}
+
+/// What each slot of a node has. `out` holds what it has in the newest version, if there is one:
+/// where only children have changed, only they are looked at.
+template <class Key>
+void lpm_trie<Key>::state::refresh(node& n, std::uint32_t inherited, std::uint32_t* out,
+                                   format below) {
+  const bool all = n.changed || n.inherited != inherited;
+  if (all) expand(n, inherited, out);
+  for (std::uint64_t left = all ? n.child_slots : n.changed_slots; left != 0; left &= left - 1) {
+    const auto slot = static_cast<unsigned>(std::countr_zero(left));
+    node& child = *n.child(slot);
+    out[slot] = rebuild(child, all ? out[slot] : child.inherited, below);
+  }
+  n.inherited = inherited;
+  n.changed_slots = 0;
+  n.changed = false;
+}
+
 template <class Key>
 std::uint32_t lpm_trie<Key>::state::rebuild(node& n, std::uint32_t inherited, format as) {
-  if (!n.changed && n.inherited == inherited) return n.built;
+  if (n.is_current(inherited)) return n.built;
   std::array<std::uint32_t, slots> entries;
-  expand(n, inherited, entries.data());
-  std::size_t index = 0;
-  for (std::uint64_t left = n.child_slots; left != 0; left &= left - 1) {
-    std::uint32_t& entry = entries[static_cast<unsigned>(std::countr_zero(left))];
-    entry = rebuild(*n.children[index++], entry, format::packed);
-  }
+  if (!n.changed && n.inherited == inherited) load(n.built, entries.data());
+  refresh(n, inherited, entries.data(), format::packed);
   n.built = as == format::plain ? store_plain(entries.data(), n.built)
                                 : store_packed(entries.data(), n.built);
-  n.inherited = inherited;
-  n.changed = false;
   return n.built;
 }
 
 /// The second level has no blocks: it is 64 slots of the root.
 template <class Key>
-void lpm_trie<Key>::state::rebuild_second(node& n, std::uint32_t inherited, std::uint32_t* out) {
-  if (!n.changed && n.inherited == inherited) return;
-  expand(n, inherited, out);
-  std::size_t index = 0;
-  for (std::uint64_t left = n.child_slots; left != 0; left &= left - 1) {
-    std::uint32_t& entry = out[std::countr_zero(left)];
-    entry = rebuild(*n.children[index++], entry, format::plain);
-  }
-  n.inherited = inherited;
-  n.changed = false;
-}
-
-template <class Key>
 void lpm_trie<Key>::state::rebuild_root() {
   const std::uint32_t* const old = newest.root_;
   if (old != nullptr) dropped.push_back(static_cast<std::uint32_t>(old - pool->at(0)));
   newest.root_ = nullptr;
-  top.changed = false;
+  const bool all = std::exchange(top.changed, false);
+  const std::uint64_t changed = std::exchange(top.changed_slots, 0);
   if (top.empty()) return;
   std::uint32_t* const root = pool->at(pool->allocate_root());
   if (old != nullptr) std::copy_n(old, root_slots, root);
   std::array<std::uint32_t, slots> entries;
   expand(top, 0, entries.data());
-  for (unsigned slot = 0; slot < slots; ++slot) {
-    if (node* const second = top.child(slot)) {
-      rebuild_second(*second, entries[slot], root + slot * slots);
-    } else {
-      std::fill_n(root + slot * slots, slots, entries[slot]);
-    }
+  for (std::uint64_t left = all ? ~std::uint64_t{0} : changed; left != 0; left &= left - 1) {
+    const auto slot = static_cast<unsigned>(std::countr_zero(left));
+    std::uint32_t* const out = root + slot * slots;
+    if (node* const second = top.child(slot); second == nullptr)
+      std::fill_n(out, slots, entries[slot]);
+    else if (!second->is_current(entries[slot]))
+      refresh(*second, entries[slot], out, format::plain);
   }
   newest.root_ = root;
 }
@@ -643,17 +665,18 @@ void lpm_trie<Key>::assign(Key prefix, unsigned length, std::uint32_t value) {
   }
   const position where(length);
   node* n = &s.top;
-  n->changed = true;
   for (unsigned depth = 0; depth < where.depth; ++depth) {
     const unsigned slot = slot_of(prefix, depth);
     if (n->child(slot) == nullptr) {
       n->children.insert(n->child_count(), n->child_index(slot), std::make_unique<node>());
       n->child_slots |= std::uint64_t{1} << slot;
+      n->changed = true;
       ++s.nodes;
     }
+    n->changed_slots |= std::uint64_t{1} << slot;
     n = n->child(slot);
-    n->changed = true;
   }
+  n->changed = true;
   const unsigned number = where.number(slot_of(prefix, where.depth));
   const std::size_t index = n->value_index(number);
   if (n->has(number)) {
@@ -687,8 +710,10 @@ bool lpm_trie<Key>::erase(Key prefix, unsigned length) {
     slot_at[depth] = slot_of(prefix, depth);
     path[depth + 1] = path[depth]->child(slot_at[depth]);
   }
-  for (unsigned depth = 0; depth <= where.depth; ++depth) path[depth]->changed = true;
+  for (unsigned depth = 0; depth < where.depth; ++depth)
+    path[depth]->changed_slots |= std::uint64_t{1} << slot_at[depth];
   node& n = *path[where.depth];
+  n.changed = true;
   const unsigned number = where.number(slot_of(prefix, where.depth));
   n.values.erase(n.value_count(), n.value_index(number));
   n.prefixes[number / 64] &= ~(std::uint64_t{1} << (number % 64));
@@ -698,6 +723,8 @@ bool lpm_trie<Key>::erase(Key prefix, unsigned length) {
     const unsigned slot = slot_at[depth - 1];
     parent.children.erase(parent.child_count(), parent.child_index(slot));
     parent.child_slots &= ~(std::uint64_t{1} << slot);
+    parent.changed_slots &= ~(std::uint64_t{1} << slot);
+    parent.changed = true;
     --s.nodes;
   }
   return true;
@@ -715,7 +742,7 @@ void lpm_trie<Key>::clear() {
 template <class Key>
 lpm_view<Key> lpm_trie<Key>::commit() {
   state& s = *state_;
-  if (s.top.changed) s.rebuild_root();
+  if (s.top.changed || s.top.changed_slots != 0) s.rebuild_root();
   s.newest.default_value_ = s.default_value;
   s.garbage.reserve(s.garbage.size() + s.dropped.size());
   for (const std::uint32_t item : s.dropped) s.pool->set_aside(item), s.garbage.push_back(item);

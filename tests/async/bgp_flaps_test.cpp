@@ -4,8 +4,8 @@
 /// routes the main table has a way over the other link, so the kernel always has one, and not a
 /// single datagram may be missing.
 ///
-/// COWIRE_BGP_PREFIXES and COWIRE_BGP_FLAPS choose the size; 20 000 and 3 by default, 100 000 and
-/// 10 for the whole thing (about two minutes).
+/// COWIRE_BGP_PREFIXES (up to 131 072) and COWIRE_BGP_FLAPS choose the size; 20 000 and 3 by
+/// default, 100 000 and 10 for the whole thing (about two minutes).
 #include <tests/async/numbered_stream.hpp>
 #include <tests/async/two_hosts.hpp>
 
@@ -28,6 +28,8 @@ unsigned from_environment(const char* name, unsigned otherwise) {
   return text != nullptr ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : otherwise;
 }
 
+/// Holds all that is learned.
+const std::string everything_learned = "20.0.0.0/7";
 /// The n-th prefix that is learned: 20.0.0.0/24, 20.0.1.0/24 ...
 ip_prefix learned(unsigned n) { return {ip_address::v4(0x14000000 + (n << 8)), 24}; }
 
@@ -76,12 +78,12 @@ class bgp_flaps : public two_hosts {
     if (IsSkipped()) return;
     ::alarm(600);
     connect(*a, "a1", *b, "b1", 2);
-    (*b)("ip route add local 20.0.0.0/8 dev lo");
+    (*b)("ip route add local " + everything_learned + " dev lo");
     (*b)(
         "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.b0.rp_filter=0 "
         "net.ipv4.conf.b1.rp_filter=0");
-    (*a)("ip route add 20.0.0.0/8 via 10.77.1.2");
-    (*a)("ip rule add to 20.0.0.0/8 lookup 100");
+    (*a)("ip route add " + everything_learned + " via 10.77.1.2");
+    (*a)("ip rule add to " + everything_learned + " lookup 100");
     resolve("10.77.1.2");
     resolve("10.77.2.2");
     folder = std::filesystem::temp_directory_path() / ("cowire-bgp-" + std::to_string(::getpid()));
