@@ -270,7 +270,8 @@ void route_service::on(netlink::events::sync_abandoned& e) {
 
 void route_service::on(netlink::events::change& e) {
   mirror_changes changes;
-  route_change told = describe(e.value, mirror_);  // Before: a removed device has a name still.
+  route_change told;
+  if (watched_) told = describe(e.value, mirror_);  // Before: a removed device has a name still.
   mirror_.apply(e.value, changes, message_origin::notification);
   shadow_.follow(e.value, message_origin::notification);
   if (const auto* link = std::get_if<netlink::link>(&e.value)) {
@@ -388,12 +389,12 @@ void route_service::learn_path_mtu(const ip_address& destination, std::uint32_t 
 // ---------------------------------------------------------------------------------------
 
 void route_service::report(route_change change, clock::time_point received_at) {
-  if (unpublished_.empty()) oldest_unpublished_ = received_at;
-  unpublished_.emplace_back(std::move(change), received_at);
+  if (!oldest_unpublished_) oldest_unpublished_ = received_at;
+  if (watched_) unpublished_.emplace_back(std::move(change), received_at);
 }
 
 void route_service::publish() {
-  if (!compiler_.pending() && unpublished_.empty()) return;
+  if (!compiler_.pending() && !oldest_unpublished_) return;
   if (ready_ && !whole_) return;  // Nothing before the first whole state.
   const auto published = compiler_.publish();
   const auto now = clock::now();
@@ -401,15 +402,17 @@ void route_service::publish() {
     const std::lock_guard lock(mutex_);
     ++stats_.publications;
     stats_.version = published.version;
-    if (!unpublished_.empty()) {
-      stats_.last_delay_ns = (now - oldest_unpublished_).count();
+    if (const auto oldest = std::exchange(oldest_unpublished_, std::nullopt)) {
+      stats_.last_delay_ns = (now - *oldest).count();
       stats_.worst_delay_ns = std::max(stats_.worst_delay_ns, stats_.last_delay_ns);
     }
     std::erase_if(subscribers_, [](const auto& weak) { return weak.expired(); });
+    watched_ = !subscribers_.empty();
+    const std::int64_t publish_time_ns = unix_time_ns(now);
     for (auto& [change, received_at] : unpublished_) {
       change.version = published.version;
-      change.event_time_ns = unix_time_ns(received_at);
-      change.publish_time_ns = unix_time_ns(now);
+      change.event_time_ns = publish_time_ns - (now - received_at).count();
+      change.publish_time_ns = publish_time_ns;
       for (const auto& weak : subscribers_) {
         const auto queue = weak.lock();
         if (!queue || queue->push(change) || queue->closed()) continue;
@@ -451,6 +454,7 @@ std::shared_ptr<event_queue<route_change>> route_service::subscribe(std::size_t 
   auto queue = std::make_shared<event_queue<route_change>>(ring_.get_executor(), limit);
   const std::lock_guard lock(mutex_);
   subscribers_.push_back(queue);
+  watched_ = true;
   return queue;
 }
 

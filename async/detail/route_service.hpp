@@ -28,6 +28,7 @@
 #include <cowire/route/mirror.hpp>
 #include <cowire/route/publisher.hpp>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -157,8 +158,11 @@ class route_service {
   std::function<void()> ready_;
   clock::time_point next_tick_, next_audit_, next_poke_, next_settings_;
   std::set<std::uint32_t> known_devices_;
-  std::vector<std::pair<route_change, clock::time_point>> unpublished_;
-  clock::time_point oldest_unpublished_;
+  std::optional<clock::time_point> oldest_unpublished_;
+  std::vector<std::pair<route_change, clock::time_point>> unpublished_;  ///< While watched.
+  /// Whether changes need to be put in words. Set under the mutex; read without, as somebody who
+  /// subscribes just now may miss what has just been read.
+  std::atomic<bool> watched_{false};
 
   mutable std::mutex mutex_;  ///< Guards the two below.
   route_stats stats_;
