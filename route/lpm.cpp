@@ -402,18 +402,20 @@ void lpm_garbage::free_blocks() noexcept {
 
 namespace {
 
-/// An array of exactly as many elements as its owner's bitmap has bits.
+/// An array of as many elements as its owner's bitmap has bits.
 template <class T>
 class packed_array {
  public:
   [[nodiscard]] T& operator[](std::size_t i) noexcept { return items_[i]; }
   [[nodiscard]] const T& operator[](std::size_t i) const noexcept { return items_[i]; }
   void insert(std::size_t size, std::size_t at, T item) {
-    std::unique_ptr<T[]> grown(new T[size + 1]);
-    std::move(items_.get(), items_.get() + at, grown.get());
-    std::move(items_.get() + at, items_.get() + size, grown.get() + at + 1);
-    grown[at] = std::move(item);
-    items_ = std::move(grown);
+    if (size == 0 || size == room_of(size)) {
+      std::unique_ptr<T[]> grown(new T[room_of(size + 1)]);
+      std::move(items_.get(), items_.get() + size, grown.get());
+      items_ = std::move(grown);
+    }
+    std::move_backward(items_.get() + at, items_.get() + size, items_.get() + size + 1);
+    items_[at] = std::move(item);
   }
   /// Keeps the room: erasing does not fail.
   void erase(std::size_t size, std::size_t at) noexcept {
@@ -425,6 +427,10 @@ class packed_array {
   }
 
  private:
+  /// An array of `size` has room for at least so many: what malloc would give it anyhow.
+  [[nodiscard]] static constexpr std::size_t room_of(std::size_t size) noexcept {
+    return ((size * sizeof(T) + 7) / 16 * 16 + 8) / sizeof(T);
+  }
   std::unique_ptr<T[]> items_;
 };
 
@@ -504,6 +510,15 @@ template <class Key>
 
 constexpr std::size_t deepest = (128 - 1) / stride;
 
+/// Levels at which two keys have the same slots.
+[[nodiscard]] unsigned common_levels(lpm_key4 a, lpm_key4 b) noexcept {
+  return static_cast<unsigned>(std::countl_zero(a ^ b)) / stride;
+}
+[[nodiscard]] unsigned common_levels(const lpm_key6& a, const lpm_key6& b) noexcept {
+  const int high = std::countl_zero(a.high ^ b.high);
+  return static_cast<unsigned>(high < 64 ? high : 64 + std::countl_zero(a.low ^ b.low)) / stride;
+}
+
 }  // namespace
 
 template <class Key>
@@ -516,6 +531,10 @@ struct lpm_trie<Key>::state {
   lpm_view<Key> newest;
   std::vector<std::uint32_t> dropped;  ///< Still part of `newest`, not of the next version.
   std::vector<std::uint32_t> garbage;  ///< Not part of `newest`.
+  /// Where the last assign() since the last version came through: prefixes often come in order.
+  Key trail_key{};
+  unsigned trail_depth = 0;
+  std::array<node*, deepest + 1> trail{&top};
 
   void drop(std::uint32_t entry) {
     if ((entry & block_bit) != 0) dropped.push_back(entry);
@@ -664,8 +683,11 @@ void lpm_trie<Key>::assign(Key prefix, unsigned length, std::uint32_t value) {
     return;
   }
   const position where(length);
-  node* n = &s.top;
-  for (unsigned depth = 0; depth < where.depth; ++depth) {
+  unsigned depth = std::min({common_levels(prefix, s.trail_key), s.trail_depth, where.depth});
+  s.trail_key = prefix;
+  s.trail_depth = depth;
+  node* n = s.trail[depth];
+  for (; depth < where.depth; ++depth) {
     const unsigned slot = slot_of(prefix, depth);
     if (n->child(slot) == nullptr) {
       n->children.insert(n->child_count(), n->child_index(slot), std::make_unique<node>());
@@ -674,8 +696,9 @@ void lpm_trie<Key>::assign(Key prefix, unsigned length, std::uint32_t value) {
       ++s.nodes;
     }
     n->changed_slots |= std::uint64_t{1} << slot;
-    n = n->child(slot);
+    s.trail[depth + 1] = n = n->child(slot);
   }
+  s.trail_depth = where.depth;
   n->changed = true;
   const unsigned number = where.number(slot_of(prefix, where.depth));
   const std::size_t index = n->value_index(number);
@@ -699,6 +722,7 @@ bool lpm_trie<Key>::erase(Key prefix, unsigned length) {
   if (!exact(prefix, length)) return false;
   state& s = *state_;
   --s.size;
+  s.trail_depth = 0;
   if (length == 0) {
     s.default_value = 0;
     return true;
@@ -735,6 +759,7 @@ void lpm_trie<Key>::clear() {
   state& s = *state_;
   s.drop_all_below(s.top);
   s.top = node();
+  s.trail_depth = 0;
   s.default_value = 0;
   s.size = s.nodes = 0;
 }
@@ -742,6 +767,7 @@ void lpm_trie<Key>::clear() {
 template <class Key>
 lpm_view<Key> lpm_trie<Key>::commit() {
   state& s = *state_;
+  s.trail_depth = 0;
   if (s.top.changed || s.top.changed_slots != 0) s.rebuild_root();
   s.newest.default_value_ = s.default_value;
   s.garbage.reserve(s.garbage.size() + s.dropped.size());
