@@ -140,7 +140,8 @@ class monitor {
   /// One whole datagram of the event socket. The owner has checked that the kernel sent it (port 0)
   /// and that it was not cut (MSG_TRUNC: call on_overrun() instead).
   void on_event_datagram(std::span<const std::byte> datagram, time_point now);
-  /// One whole datagram of the dump socket; checked likewise (cut: call on_reply_loss()).
+  /// One whole datagram of the dump socket, or some of its messages; checked likewise (cut: call
+  /// on_reply_loss()).
   void on_reply_datagram(std::span<const std::byte> datagram, time_point now);
   /// The event socket has lost something: its read failed with ENOBUFS.
   void on_overrun(time_point now);

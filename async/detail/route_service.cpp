@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/route_service.hpp>
 #include <cowire/base/assert.hpp>
+#include <cowire/netlink/codec.hpp>
 #include <cowire/netlink/request_socket.hpp>
 
 #include <linux/neighbour.h>
@@ -56,17 +57,24 @@ unique_fd open_requests() {
   return checked(std::move(fd), ec, "netlink request socket");
 }
 
-/// The kernel fills a dump's datagrams up to what the reader has room for, but never needs more
-/// than this (NLMSG_GOODSIZE). One is read at a time, with others' work in between.
-constexpr std::size_t dump_datagram_size = 8192;
-
-constexpr datagram_source::options buffers(std::size_t count,
-                                           std::size_t size = netlink::datagram_size_max) {
+constexpr datagram_source::options buffers(std::size_t count) {
   datagram_source::options out;
   out.buffer_count = count;
-  out.payload_capacity = size;
+  out.payload_capacity = netlink::datagram_size_max;
   out.name_capacity = 16;  // sockaddr_nl has 12 bytes.
   return out;
+}
+
+/// Takes as many messages off the front of `datagram` as are worked off in one slice.
+std::span<const std::byte> next_slice(std::span<const std::byte>& datagram) noexcept {
+  constexpr std::size_t enough = 8192;
+  std::span<const std::byte> rest = datagram;
+  std::error_code ec;
+  while (datagram.size() - rest.size() < enough && netlink::next_envelope(rest, ec)) continue;
+  if (ec) rest = {};  // The monitor finds it out.
+  const auto slice = datagram.first(datagram.size() - rest.size());
+  datagram = rest;
+  return slice;
 }
 
 bool from_kernel(const datagram& d) noexcept {
@@ -97,7 +105,7 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       request_fd_(open_requests()),
       poke_fd_(open_requests()),
       events_(ring, event_fd_.get(), buffers(64)),
-      replies_(ring, request_fd_.get(), buffers(4, dump_datagram_size)),
+      replies_(ring, request_fd_.get()),
       timer_(ring),
       compiler_(
           mirror_, epochs, tables,
@@ -132,7 +140,7 @@ void route_service::start(std::function<void()> ready) {
 void route_service::stop() {
   if (std::exchange(stopped_, true)) return;
   events_.cancel();
-  replies_.cancel();
+  replies_.stop();
   timer_.cancel();
   if (truth_) {
     truth_->answers.cancel();
@@ -161,17 +169,14 @@ awaitable<void> route_service::follow_events() {
 
 awaitable<void> route_service::follow_replies() {
   while (!stopped_) {
-    auto [ec, batch] = co_await replies_.async_receive_some(as_tuple(use_awaitable));
-    if (stopped_) co_return;
-    if (ec) monitor_.on_reply_loss();
-    for (const datagram& d : batch) {
-      if (d.truncated())
-        monitor_.on_reply_loss();
-      else if (from_kernel(d))
-        monitor_.on_reply_datagram(d.payload(), clock::now());
+    const auto [ec, part] = co_await replies_.async_next(as_tuple(use_awaitable));
+    if (stopped_ || ec) co_return;
+    replies_.release();
+    if (part.empty()) monitor_.on_reply_loss();
+    for (std::span<const std::byte> rest = part; !rest.empty() && !stopped_;) {
+      monitor_.on_reply_datagram(next_slice(rest), clock::now());
       advance();
       co_await let_others_run();
-      if (stopped_) co_return;
     }
     advance();
   }

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cowire/async/datagram_source.hpp>
+#include <cowire/async/detail/dump_reader.hpp>
 #include <cowire/async/detail/event_queue.hpp>
 #include <cowire/async/detail/shadow_mirror.hpp>
 #include <cowire/async/detail/truth_audit.hpp>
@@ -128,7 +129,8 @@ class route_service {
   epoch_domain& epochs_;
   const route_service_options options_;
   const unique_fd event_fd_, request_fd_, poke_fd_;
-  datagram_source events_, replies_;
+  datagram_source events_;
+  dump_reader replies_;
   ring_timer timer_;
   netlink::monitor monitor_;
   mirror mirror_;
