@@ -39,7 +39,7 @@
   X(table_not_mirrored, "a rule leads to a table that the configuration does not list")            \
   X(unsupported_rule, "a policy rule that this flow class cannot decide")                          \
   X(unsupported_route, "a route with an attribute that is not modelled")                           \
-  X(resilient_group, "a resilient nexthop group, whose buckets follow the kernel's own traffic")   \
+  X(resilient_group, "a bucket of a resilient nexthop group that was dealt anew, not read yet")    \
   X(hidden_rules, "whether the kernel consults its list of rules at all cannot be seen")           \
   X(merged_tables, "the kernel may search the tables local and main as one")                       \
   X(own_gateway, "the gateway may have been this host's own when the route was made")              \

@@ -23,6 +23,7 @@ mirror read_mirror() {
     read(object_kind::netconf, {.family = family});
   read(object_kind::address);
   read(object_kind::nexthop);  // Before the routes, which name them.
+  read(object_kind::nexthop_bucket);
   read(object_kind::route);
   read(object_kind::rule);
   read(object_kind::neighbour);

@@ -773,6 +773,27 @@ std::optional<message> decode_nexthop(body in, std::error_code& ec) {
   return to;
 }
 
+std::optional<message> decode_nexthop_bucket(body in, std::error_code& ec) {
+  nhmsg header;
+  if (!take(in.bytes, header, ec)) return std::nullopt;
+
+  nexthop_bucket to;
+  to.action = in.action(RTM_DELNEXTHOPBUCKET);
+  std::optional<std::uint16_t> index;
+  for_each_attribute(in.bytes, ec, [&](const attribute& outer) {
+    if (outer.type == NHA_ID) return read(outer, to.group, ec);
+    if (outer.type != NHA_RES_BUCKET) return;
+    for_each_attribute(outer.payload, ec, [&](const attribute& a) {
+      if (a.type == NHA_RES_BUCKET_INDEX) read(a, index, ec);
+      if (a.type == NHA_RES_BUCKET_NH_ID) read(a, to.member, ec);
+    });
+  });
+  if (!ec && (to.group == 0 || !index || to.member == 0)) ec = error::malformed;
+  if (ec) return std::nullopt;
+  to.index = *index;
+  return to;
+}
+
 std::optional<message> decode_netconf(body in, std::error_code& ec) {
   netconfmsg header;
   if (!take(in.bytes, header, ec)) return std::nullopt;
@@ -884,6 +905,9 @@ std::optional<message> decode(std::span<const std::byte> bytes, std::error_code&
     case RTM_NEWNEXTHOP:
     case RTM_DELNEXTHOP:
       return decode_nexthop(in, ec);
+    case RTM_NEWNEXTHOPBUCKET:
+    case RTM_DELNEXTHOPBUCKET:
+      return decode_nexthop_bucket(in, ec);
     case RTM_NEWNETCONF:
     case RTM_DELNETCONF:
       return decode_netconf(in, ec);

@@ -269,6 +269,17 @@ std::vector<std::byte> write(const nexthop_object& from) {
   return std::move(to).finish();
 }
 
+std::vector<std::byte> write(const nexthop_bucket& from) {
+  message_builder to(type_for(from.action, RTM_NEWNEXTHOPBUCKET, RTM_DELNEXTHOPBUCKET), 0, 0,
+                     nhmsg{});
+  to.put(NHA_ID, from.group);
+  to.put_nested(NHA_RES_BUCKET, [&] {
+    to.put(NHA_RES_BUCKET_INDEX, from.index);
+    to.put(NHA_RES_BUCKET_NH_ID, from.member);
+  });
+  return std::move(to).finish();
+}
+
 std::vector<std::byte> write(const netconf& from) {
   const netconfmsg header{family_number(from.family)};
   message_builder to(type_for(from.action, RTM_NEWNETCONF, RTM_DELNETCONF), 0, 0, header);

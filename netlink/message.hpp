@@ -260,6 +260,16 @@ struct nexthop_object {
   friend bool operator==(const nexthop_object&, const nexthop_object&) = default;
 };
 
+/// RTM_NEWNEXTHOPBUCKET: the member that serves one bucket of a resilient group. The kernel tells of
+/// the buckets that it moves by and by, not of those that it deals anew with a change of the group.
+struct nexthop_bucket {
+  netlink::action action = action::add;
+  std::uint32_t group = 0;   ///< Nexthop object.
+  std::uint16_t index = 0;   ///< Of the bucket.
+  std::uint32_t member = 0;  ///< Nexthop object.
+  friend bool operator==(const nexthop_bucket&, const nexthop_bucket&) = default;
+};
+
 /// RTM_NEWNETCONF, RTM_DELNETCONF: the per-device settings that change routing and do announce
 /// themselves. A notification carries only what changed: an empty optional leaves the value known
 /// so far as it is.
@@ -272,6 +282,7 @@ struct netconf {
 };
 
 /// Any message this code understands.
-using message = std::variant<link, address, route, rule, neighbour, nexthop_object, netconf>;
+using message =
+    std::variant<link, address, route, rule, neighbour, nexthop_object, nexthop_bucket, netconf>;
 
 }  // namespace cowire::netlink

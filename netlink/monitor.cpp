@@ -26,6 +26,7 @@ constexpr std::array dump_plan = {
     all_of(object_kind::netconf, ip_family::v6),
     all_of(object_kind::neighbour),
     all_of(object_kind::nexthop),
+    all_of(object_kind::nexthop_bucket),
     all_of(object_kind::rule, ip_family::v4),
     all_of(object_kind::rule, ip_family::v6),
     all_of(object_kind::route, ip_family::v4),

@@ -85,6 +85,7 @@ std::optional<ip_family> family_of(const message& m) noexcept {
   struct visitor {
     std::optional<ip_family> operator()(const link&) const { return std::nullopt; }
     std::optional<ip_family> operator()(const nexthop_object&) const { return std::nullopt; }
+    std::optional<ip_family> operator()(const nexthop_bucket&) const { return std::nullopt; }
     std::optional<ip_family> operator()(const address& a) const { return a.local.family(); }
     std::optional<ip_family> operator()(const route& r) const { return r.destination.family(); }
     std::optional<ip_family> operator()(const rule& r) const { return r.family; }
@@ -131,6 +132,8 @@ std::vector<std::byte> dump_request(object_kind kind, const dump_filter& filter,
       return dump_neighbours(filter, sequence);
     case object_kind::nexthop:
       return dump_nexthops(filter, sequence);
+    case object_kind::nexthop_bucket:
+      return message_builder(RTM_GETNEXTHOPBUCKET, dump_flags, sequence, nhmsg{}).finish();
     case object_kind::netconf: {
       COWIRE_ASSERT(filter.family);  // The kernel has no dump of both families.
       const netconfmsg header{family_number(filter.family)};

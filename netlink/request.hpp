@@ -9,21 +9,33 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <variant>
 #include <vector>
 
 namespace cowire::netlink {
 
 /// What can be dumped. In the order of `message`'s alternatives.
-enum class object_kind : std::uint8_t { link, address, route, rule, neighbour, nexthop, netconf };
+enum class object_kind : std::uint8_t {
+  link,
+  address,
+  route,
+  rule,
+  neighbour,
+  nexthop,
+  nexthop_bucket,
+  netconf
+};
+inline constexpr std::size_t object_kind_count = std::variant_size_v<message>;
 
 [[nodiscard]] object_kind kind_of(const message& m) noexcept;
 [[nodiscard]] std::optional<ip_family> family_of(const message& m) noexcept;
 
 /// Which objects of a kind. Defaults select all.
 struct dump_filter {
-  std::optional<ip_family> family;  ///< Required for netconf; meaningless for links and nexthops.
-  std::uint32_t table = 0;          ///< Routes of this table only.
-  std::uint32_t interface = 0;      ///< Addresses, neighbours, nexthops, routes of this ifindex.
+  std::optional<ip_family>
+      family;  ///< Required for netconf; meaningless for links, nexthops and their buckets.
+  std::uint32_t table = 0;      ///< Routes of this table only.
+  std::uint32_t interface = 0;  ///< Addresses, neighbours, nexthops, routes of this ifindex.
   friend bool operator==(const dump_filter&, const dump_filter&) = default;
 };
 

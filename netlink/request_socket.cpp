@@ -40,6 +40,8 @@ const char* name_of(object_kind kind) {
       return "dump of neighbours";
     case object_kind::nexthop:
       return "dump of nexthop objects";
+    case object_kind::nexthop_bucket:
+      return "dump of nexthop buckets";
     case object_kind::netconf:
       return "dump of netconf";
   }

@@ -738,6 +738,11 @@ detail::path_key compiler::implementation::key_of(family_state& family, detail::
   if (decided.divert) return divert(*decided.divert);
   detail::path_key key;
   for (const path_share& share : decided.shares) {
+    if (!share.is_known()) {
+      key.push_back(
+          {share.bound, detail::divert_adjacency(region.family(), divert_reason::resilient_group)});
+      continue;
+    }
     const path_member& member = decided.members[share.member];
     on_link |= !member.gateway;
     auto hop = detail::hop_key_of(state_, decided, member, cls, region);

@@ -113,13 +113,19 @@ static_assert(sizeof(hop) == 320);
 /// A hop group, or one hop: `count` members. With one, `index` is its hop id; with several, the
 /// index of a hop_group.
 struct path_list {
+  /// The kernel counts members and buckets in 16 bits, too.
+  static constexpr std::uint32_t count_max = 0xffff;
+
   std::uint32_t index = 0;
-  std::uint32_t count = 1;
+  std::uint16_t count = 1;
+  bool by_bucket = false;  ///< The members are buckets.
   friend bool operator==(const path_list&, const path_list&) noexcept = default;
 };
 
-/// ECMP by hash threshold as the kernel does it: the first member whose bound is not below the
-/// 31-bit flow hash; dead members are not listed. Bounds rise; the last one is 0x7fffffff.
+/// ECMP as the kernel does it. By hash threshold: the first member whose bound is not below the
+/// 31-bit flow hash; dead members are not listed; bounds rise, the last one is 0x7fffffff. By
+/// bucket (resilient groups): the hash modulo the number of buckets is the member's place, and its
+/// bound.
 struct hop_group_member {
   std::uint32_t bound = 0;
   std::uint32_t hop = 0;
@@ -159,10 +165,11 @@ struct forwarding_table {
 
 /// The member of a group for a 31-bit flow hash.
 [[nodiscard]] inline std::uint32_t select_member(const hop_group_member* members,
-                                                 std::uint32_t count,
+                                                 const path_list& list,
                                                  std::uint32_t hash31) noexcept {
+  if (list.by_bucket) return members[hash31 % list.count].hop;
   std::uint32_t i = 0;
-  while (i + 1 < count && members[i].bound < hash31) ++i;
+  while (i + 1u < list.count && members[i].bound < hash31) ++i;
   return members[i].hop;
 }
 

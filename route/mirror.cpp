@@ -118,6 +118,7 @@ void mirror_changes::merge(mirror_changes&& other) {
   decisions_v4 |= other.decisions_v4;
   decisions_v6 |= other.decisions_v6;
   refresh_advised |= other.refresh_advised;
+  buckets_advised |= other.buckets_advised;
   other = {};
 }
 
@@ -143,6 +144,12 @@ const route_table* mirror::find_table(ip_family family, std::uint32_t id) const 
 const netlink::nexthop_object* mirror::find_nexthop(std::uint32_t id) const noexcept {
   const auto found = nexthops_.find(id);
   return found == nexthops_.end() ? nullptr : &found->second.object;
+}
+
+std::span<const std::uint32_t> mirror::buckets_of(std::uint32_t group) const noexcept {
+  const auto found = nexthops_.find(group);
+  if (found == nexthops_.end()) return {};
+  return found->second.buckets;
 }
 
 const netlink::neighbour* mirror::find_neighbour(std::uint32_t index,
@@ -926,9 +933,22 @@ void mirror::apply_one(const netlink::nexthop_object& message, mirror_changes& c
   entry.generation = generations_[slot(object_kind::nexthop)];
   netlink::nexthop_object next = message;
   next.replace = false;
-  if (entry.object == next) return;
+  const bool same = entry.object == next;
+  // What a change of the group does to the buckets is not told, even where nothing else changes.
+  if (next.resilient_buckets != 0 && (!same || origin_ == message_origin::notification))
+    changes.buckets_advised = true;
+  if (same) return;
   entry.object = std::move(next);
+  entry.buckets.resize(entry.object.resilient_buckets);
   changes.nexthops.push_back(message.id);
+}
+
+void mirror::apply_one(const netlink::nexthop_bucket& message, mirror_changes& changes) {
+  const auto found = nexthops_.find(message.group);
+  if (found == nexthops_.end() || message.index >= found->second.buckets.size()) return;
+  const std::uint32_t member = message.action == netlink::action::add ? message.member : 0;
+  if (std::exchange(found->second.buckets[message.index], member) != member)
+    changes.nexthops.push_back(message.group);
 }
 
 void mirror::remove_nexthop(std::uint32_t id, mirror_changes& changes) {
@@ -939,6 +959,7 @@ void mirror::remove_nexthop(std::uint32_t id, mirror_changes& changes) {
     if (std::erase_if(entry.object.group, [&](const auto& member) { return member.id == id; }) == 0)
       continue;
     changes.nexthops.push_back(other);
+    changes.buckets_advised |= !entry.buckets.empty();
     if (entry.object.group.empty()) empty_groups.push_back(other);
   }
   if (nexthop_users_.contains(id)) {
@@ -1125,8 +1146,9 @@ void mirror::end_refresh(object_kind kind, mirror_changes& changes) {
       }
       break;
     }
-    case object_kind::netconf:
-      break;  // Devices take theirs with them.
+    case object_kind::nexthop_bucket:  // Groups take theirs with them,
+    case object_kind::netconf:         // and devices theirs.
+      break;
   }
 }
 
@@ -1179,6 +1201,9 @@ void mirror::forget(object_kind kind, std::optional<ip_family> family) {
         break;
       case object_kind::nexthop:
         nexthops_.clear();
+        break;
+      case object_kind::nexthop_bucket:
+        for (auto& [id, entry] : nexthops_) std::ranges::fill(entry.buckets, 0);
         break;
     }
   }

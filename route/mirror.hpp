@@ -27,6 +27,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -83,6 +84,8 @@ struct mirror_changes {
   /// The kernel may have changed more than it said; re-dump routes and nexthop objects (mark and
   /// sweep).
   bool refresh_advised = false;
+  /// It may have dealt the buckets of a resilient group anew; re-dump those.
+  bool buckets_advised = false;
 
   [[nodiscard]] bool empty() const noexcept {
     return routes.empty() && links.empty() && neighbours.empty() && path_mtus.empty() &&
@@ -125,6 +128,8 @@ class mirror {
 
   struct nexthop_entry {
     netlink::nexthop_object object;
+    /// Resilient groups: the member of each bucket, 0 = not told yet.
+    std::vector<std::uint32_t> buckets;
     std::uint32_t generation = 0;
   };
 
@@ -182,6 +187,9 @@ class mirror {
   }
   [[nodiscard]] const route_table* find_table(ip_family family, std::uint32_t id) const noexcept;
   [[nodiscard]] const netlink::nexthop_object* find_nexthop(std::uint32_t id) const noexcept;
+  /// The members (by id) that serve the buckets of a resilient group. One that the group does not
+  /// have (any more), or 0: only the kernel knows until the next re-dump.
+  [[nodiscard]] std::span<const std::uint32_t> buckets_of(std::uint32_t group) const noexcept;
   /// Routes over this object differ in what the kernel caches per object, so its answers depend on
   /// history.
   [[nodiscard]] bool nexthop_is_ambiguous(ip_family family, std::uint32_t id) const;
@@ -238,6 +246,7 @@ class mirror {
   void apply_one(const netlink::rule& message, mirror_changes& changes);
   void apply_one(const netlink::neighbour& message, mirror_changes& changes);
   void apply_one(const netlink::nexthop_object& message, mirror_changes& changes);
+  void apply_one(const netlink::nexthop_bucket& message, mirror_changes& changes);
   void apply_one(const netlink::netconf& message, mirror_changes& changes);
 
   void link_state_changed(device& now, const netlink::link& before, mirror_changes& changes);
@@ -302,7 +311,7 @@ class mirror {
   /// Per nexthop object: what the kernel would cache for each kind of route over it -> number of
   /// such routes.
   std::unordered_map<std::uint32_t, std::map<std::string, std::size_t>> nexthop_users_;
-  std::uint32_t generations_[7] = {};
+  std::uint32_t generations_[netlink::object_kind_count] = {};
   std::uint32_t registrations_ = 0;
   message_origin origin_ = message_origin::notification;  ///< Of the message being applied.
 

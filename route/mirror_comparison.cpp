@@ -163,7 +163,7 @@ void mirror_comparison::compare(Report&& report) const {
     if (differs_at(one)) report.route(one);
   compare_maps(
       left_.nexthops_, right_.nexthops_,
-      [](const auto& a, const auto& b) { return a.object == b.object; },
+      [](const auto& a, const auto& b) { return a.object == b.object && a.buckets == b.buckets; },
       [&](std::uint32_t id) { report.nexthop(id); });
   compare_maps(
       left_.neighbours_, right_.neighbours_,

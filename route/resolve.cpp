@@ -37,9 +37,11 @@ resolution resolve_with(detail::cover_search search, const mirror& state, const 
     const std::uint32_t hash =
         hash_of(source, question.destination, be16::from_host(question.cls.source_port),
                 be16::from_host(question.destination_port));
-    std::size_t i = 0;
-    while (i + 1 < answer.shares.size() && answer.shares[i].bound < hash) ++i;
-    answer.chosen = answer.shares[i].member;
+    const path_share& share = share_of(answer.shares, hash);
+    if (share.is_known())
+      answer.chosen = share.member;
+    else if (!answer.divert)
+      answer.divert = divert_reason::resilient_group;
     const mirror_settings& settings = state.settings();
     const auto& multipath = family == ip_family::v4 ? settings.multipath_v4 : settings.multipath_v6;
     // Under policy 3 RTM_GETROUTE hashes the hash once more; sockets do not.

@@ -13,8 +13,10 @@
 #include <cowire/route/flow.hpp>
 #include <cowire/route/mirror.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 namespace cowire {
@@ -34,12 +36,25 @@ struct path_member {
   friend bool operator==(const path_member&, const path_member&) = default;
 };
 
-/// By hash threshold: hashes up to `bound` (and above the one before) go to `members[member]`.
+/// By hash threshold: hashes up to `bound` (and above the one before) go to `members[member]`. Of a
+/// resilient group each share is a bucket and its bound the bucket's number: see share_of().
 struct path_share {
+  /// Which member has this bucket only the kernel knows.
+  static constexpr std::uint32_t unknown_member = 0xffffffff;
+
   std::uint32_t bound = 0x7fffffff;
   std::uint32_t member = 0;
+  [[nodiscard]] bool is_known() const noexcept { return member != unknown_member; }
   friend bool operator==(const path_share&, const path_share&) = default;
 };
+
+/// The share of a 31-bit flow hash, as the kernel has it: hashes are dealt to buckets modulo their
+/// number, and thresholds cover all hashes.
+[[nodiscard]] inline const path_share& share_of(std::span<const path_share> shares,
+                                                std::uint32_t hash31) noexcept {
+  const std::uint32_t key = hash31 % (shares.back().bound + 1);
+  return *std::ranges::lower_bound(shares, key, {}, &path_share::bound);
+}
 
 struct resolution {
   int error = 0;  ///< errno the kernel answers, 0 = a route was found.

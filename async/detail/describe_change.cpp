@@ -171,6 +171,11 @@ struct describer {
     if (m.gateway) out.gateway = m.gateway->to_string();
     out.detail = "id " + std::to_string(m.id);
   }
+  void operator()(const netlink::nexthop_bucket& m) {
+    out.what = route_change::kind::nexthop;
+    out.detail = "id " + std::to_string(m.group) + " bucket " + std::to_string(m.index) +
+                 " nexthop " + std::to_string(m.member);
+  }
   void operator()(const netlink::netconf& m) {
     out.what = route_change::kind::netconf;
     out.family = family_name(m.family);

@@ -286,10 +286,9 @@ void route_service::on(netlink::events::change& e) {
     if (std::holds_alternative<netlink::tunnel_info>(link->info))
       monitor_.request_refresh({netlink::object_kind::link, {}});
   }
-  if (changes.refresh_advised) {
-    monitor_.request_refresh({netlink::object_kind::nexthop, {}});
-    monitor_.request_refresh({netlink::object_kind::route, {}});
-  }
+  if (changes.refresh_advised) monitor_.request_refresh({netlink::object_kind::nexthop, {}});
+  read_buckets_if_advised(changes);
+  if (changes.refresh_advised) monitor_.request_refresh({netlink::object_kind::route, {}});
   if (changes.empty()) return;
   note(std::move(changes));
   report(std::move(told), e.received_at);
@@ -307,7 +306,12 @@ void route_service::on(netlink::events::refresh_complete& e) {
   for (const auto& [value, from_event] : std::exchange(refreshed_, {}))
     mirror_.apply(value, changes, from_event ? message_origin::notification : message_origin::dump);
   mirror_.end_refresh(e.scope.kind, changes);
+  read_buckets_if_advised(changes);
   note(std::move(changes));
+}
+
+void route_service::read_buckets_if_advised(const mirror_changes& changes) {
+  if (changes.buckets_advised) monitor_.request_refresh({netlink::object_kind::nexthop_bucket, {}});
 }
 
 // The shadow
@@ -351,6 +355,7 @@ void route_service::conclude_audit() {
 void route_service::take_over() {
   mirror_changes changes;
   shadow_.take_over(changes);
+  read_buckets_if_advised(changes);
   if (!std::exchange(whole_, true)) {
     const std::lock_guard lock(mutex_);
     ++stats_.resyncs;

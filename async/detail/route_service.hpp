@@ -110,6 +110,7 @@ class route_service {
   void work_on_shadow();
   void conclude_audit();
   void take_over();
+  void read_buckets_if_advised(const mirror_changes& changes);
   void note(mirror_changes&& changes);
   void report(route_change change, clock::time_point received_at);
   void read_settings();

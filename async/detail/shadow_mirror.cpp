@@ -20,8 +20,9 @@ void shadow_mirror::work(clock::time_point until) {
 bool shadow_mirror::step() {
   if (stage_ == stage::catching_up) {
     for (std::size_t i = 0; i < items_per_step && !backlog_.empty(); ++i) {
-      mirror_changes ignored;  // Nothing was compared yet.
-      shadow_->apply(backlog_.front().first, ignored, backlog_.front().second);
+      mirror_changes changes;  // Nothing was compared yet: what there is to redo counts alone.
+      shadow_->apply(backlog_.front().first, changes, backlog_.front().second);
+      buckets_advised_ |= changes.buckets_advised;
       backlog_.pop_front();
     }
     if (backlog_.empty()) stage_ = stage::whole;
@@ -39,6 +40,7 @@ bool shadow_mirror::step() {
 void shadow_mirror::begin() {
   abandon();
   shadow_ = std::make_unique<mirror>();
+  buckets_advised_ = false;
   stage_ = stage::filling;
 }
 
@@ -92,6 +94,7 @@ void shadow_mirror::compare() {
 void shadow_mirror::take_over(mirror_changes& changes) {
   COWIRE_ASSERT(stage_ == stage::whole || stage_ == stage::compared);
   if (comparison_) comparison_->add_to(changes);
+  changes.buckets_advised |= buckets_advised_;
   live_.exchange_with(*shadow_);
   discard();
 }

@@ -77,7 +77,7 @@ class shadow_mirror {
   [[nodiscard]] std::vector<std::string> differences() const { return comparison_->describe(); }
   void drop() { abandon(); }
   /// At `whole`, if nothing depends on the live mirror yet, or at `compared`: the live one becomes
-  /// what the shadow is; `changes` gets what the comparison found.
+  /// what the shadow is; `changes` gets what the comparison found, and whether to re-dump buckets.
   void take_over(mirror_changes& changes);
 
  private:
@@ -89,6 +89,7 @@ class shadow_mirror {
   std::unique_ptr<mirror> shadow_;
   /// What it was not told yet.
   std::deque<std::pair<netlink::message, message_origin>> backlog_;
+  bool buckets_advised_ = false;  ///< By what followed the dump.
   std::optional<mirror_comparison> comparison_;
   std::vector<std::unique_ptr<mirror>> discarded_;  ///< To be freed bit by bit.
 };

@@ -55,7 +55,7 @@ const path_member* member_of(const resolution& ours, const netlink::next_hop& ho
   if (ours.choice_known)
     return is_it(ours.members[ours.chosen]) ? &ours.members[ours.chosen] : nullptr;
   for (const path_share& share : ours.shares)
-    if (is_it(ours.members[share.member])) return &ours.members[share.member];
+    if (share.is_known() && is_it(ours.members[share.member])) return &ours.members[share.member];
   return nullptr;
 }
 

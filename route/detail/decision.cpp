@@ -20,6 +20,7 @@ constexpr std::uint8_t rule_to_table = 1, rule_goto = 2, rule_nop = 3, rule_unre
 constexpr std::uint16_t valid_states =
     NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE | NUD_PROBE | NUD_STALE | NUD_DELAY;
 constexpr std::uint8_t ipv4_tos_mask = 0x1c;
+constexpr std::uint16_t resilient_group_type = 1;  // NEXTHOP_GRP_TYPE_RES
 
 bool is_reject(std::uint8_t type) noexcept {
   return type == RTN_BLACKHOLE || type == RTN_UNREACHABLE || type == RTN_PROHIBIT ||
@@ -211,7 +212,7 @@ std::optional<divert_reason> decider::list_members(const route_entry& entry,
   }
   const netlink::nexthop_object* object = state_.find_nexthop(route.nexthop_id);
   if (object == nullptr || object->fdb || !object->unknown.empty()) return unsupported;
-  if (object->group_type != 0) return divert_reason::resilient_group;
+  if (object->group_type > resilient_group_type) return unsupported;
   const auto add = [&](const netlink::nexthop_object* leaf, std::uint32_t weight) {
     if (leaf == nullptr || leaf->encapsulated || leaf->fdb || !leaf->unknown.empty()) return false;
     blackhole |= leaf->blackhole;
@@ -279,6 +280,26 @@ void decider::share_by_bounds(const std::vector<bool>& good, std::uint32_t fallb
   }
   if (result_.shares.empty() || result_.shares.back().bound < 0x7fffffff)
     result_.shares.push_back({0x7fffffff, fallback});
+}
+
+/// Buckets of a resilient group, whose members nobody looks at: neither links nor neighbours count.
+/// False: it is no such group.
+bool decider::share_by_buckets() {
+  const netlink::nexthop_object* group = state_.find_nexthop(result_.entry->route.nexthop_id);
+  if (group == nullptr || group->group_type != resilient_group_type) return false;
+  const auto buckets = state_.buckets_of(group->id);
+  const auto member_with = [&](std::uint32_t id) {
+    const auto at = std::ranges::find(group->group, id, &netlink::nexthop_object::member::id);
+    return at == group->group.end() ? path_share::unknown_member
+                                    : static_cast<std::uint32_t>(at - group->group.begin());
+  };
+  std::vector<path_share> shares;
+  for (std::uint32_t i = 0; i < buckets.size(); ++i) shares.push_back({i, member_with(buckets[i])});
+  if (std::ranges::none_of(shares, &path_share::is_known))
+    static_cast<void>(divert(divert_reason::resilient_group));
+  else
+    result_.shares = std::move(shares);
+  return true;
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -459,9 +480,7 @@ void decider::finish_v4() {
                         ? route.preferred_source
                         : device_source_v4(member.interface_index, member.gateway, route.scope);
   share_v4();
-  const path_member& first = result_.members[result_.shares.front().member];
-  result_.interface_index = first.interface_index;
-  result_.source = first.source;
+  name_first_share();
   if (result_.source && result_.source->is_loopback() &&
       result_.interface_index != loopback_device(state_)) {
     static_cast<void>(fail(EINVAL));
@@ -484,8 +503,16 @@ void decider::finish_v4() {
 /// One member without a source leaves all flows to the kernel: the group is one decision.
 void decider::divert_without_source() {
   for (const path_share& share : result_.shares)
-    if (!result_.members[share.member].source)
+    if (share.is_known() && !result_.members[share.member].source)
       static_cast<void>(divert(divert_reason::no_source_address));
+}
+
+/// Device and source of a decision are those of its first share, where nobody asks for one flow.
+void decider::name_first_share() {
+  const auto known = std::ranges::find_if(result_.shares, &path_share::is_known);
+  const path_member& first = result_.members[known->member];
+  result_.interface_index = first.interface_index;
+  result_.source = first.source;
 }
 
 void decider::share_v4() {
@@ -496,6 +523,7 @@ void decider::share_v4() {
     if (result_.matched.length() == 0 && route.type == RTN_UNICAST) select_default_v4();
     return;
   }
+  if (share_by_buckets()) return;
   const bool object = route.nexthop_id != 0;
   std::vector<bool> good(result_.members.size(), true);
   std::uint32_t fallback = found_member_;
@@ -743,9 +771,7 @@ void decider::finish_v6() {
   }
   if (question_.is_unspecified())  // A socket sends to ::1 instead.
     static_cast<void>(divert(divert_reason::local_destination));
-  const path_member& first = result_.members[result_.shares.front().member];
-  result_.interface_index = first.interface_index;
-  result_.source = first.source;
+  name_first_share();
   if (question_.is_multicast() || route.type == RTN_MULTICAST)
     static_cast<void>(divert(divert_reason::multicast_destination));
   else if (route.type != RTN_UNICAST)
@@ -756,6 +782,12 @@ void decider::finish_v6() {
 void decider::share_v6() {
   result_.shares.assign(1, {0x7fffffff, found_member_});
   if (result_.members.size() == 1) return;
+  if (share_by_buckets()) {
+    // Not seen on newer kernels.
+    if (question_.cls->output_interface != 0 && state_.settings().kernel_version > 6018)
+      static_cast<void>(divert(divert_reason::bound_multipath));
+    return;
+  }
   const bool object = result_.entry->route.nexthop_id != 0;
   const bool reachable = !state_.forwarding(ip_family::v6);
   std::vector<bool> good(result_.members.size());

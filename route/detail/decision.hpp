@@ -140,6 +140,8 @@ class decider {
   void share_v4();
   void share_v6();
   void share_by_bounds(const std::vector<bool>& good, std::uint32_t fallback);
+  [[nodiscard]] bool share_by_buckets();
+  void name_first_share();
   void select_default_v4();
   [[nodiscard]] std::optional<ip_address> device_source_v4(std::uint32_t index,
                                                            const std::optional<ip_address>& gateway,

@@ -243,13 +243,15 @@ void hop_store::write_path(path_id id) {
     at.group = static_cast<std::uint32_t>(groups_.size());
     groups_.emplace_back();
   }
+  COWIRE_ASSERT(count <= path_list::count_max);
   at.group_size = count;
   group_members_ += count;
   auto members = std::make_unique<hop_group_member[]>(count);
   for (std::uint32_t i = 0; i < count; ++i)
     members[i] = {at.key[i].bound, adjacencies_[at.key[i].adjacency].hop};
   groups_[at.group] = std::move(members);
-  writable(id) = {at.group, count};
+  const bool by_bucket = at.key.back().bound != path_share_key{}.bound;
+  writable(id) = {at.group, static_cast<std::uint16_t>(count), by_bucket};
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ inline constexpr adjacency_id divert_adjacency_count = 2 * divert_reason_count;
                                    static_cast<std::size_t>(reason));
 }
 
-/// One share of a path: flow hashes up to `bound` take `adjacency`.
+/// One share of a path: flow hashes up to `bound` take `adjacency`, or those of bucket `bound`
+/// (path_share).
 struct path_share_key {
   std::uint32_t bound = 0x7fffffff;
   adjacency_id adjacency = 0;

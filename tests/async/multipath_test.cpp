@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Hundreds of flows over a multipath route, through a bound kernel UDP socket and through cowire:
 // with a known seed each leaves over the same member.
+#include <cowire/netlink/request_socket.hpp>
+
 #include <tests/async/two_hosts.hpp>
 
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <net/if.h>
 
 #include <array>
 #include <map>
+#include <set>
 #include <vector>
 
 namespace cowire::test {
@@ -86,6 +90,12 @@ class multipath : public two_hosts {
     }
   }
 
+  /// B's interface that faces a1.
+  [[nodiscard]] int second_member() const {
+    const netns::scope there(*b);
+    return static_cast<int>(::if_nametoindex("b1"));
+  }
+
   void set_hash(const std::string& seed, const std::string& policy) {
     (*a)("sysctl -qw net.ipv4.fib_multipath_hash_seed=" + seed);
     (*a)("sysctl -qw net.ipv4.fib_multipath_hash_policy=" + policy);
@@ -103,10 +113,14 @@ class multipath : public two_hosts {
     return all;
   }
 
-  static void send_through_kernel(const std::vector<endpoint>& all, const ip_address& source) {
-    const unique_fd fd(::socket(source.is_v4() ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  static unique_fd bound_socket(const ip_address& source) {
+    unique_fd fd(::socket(source.is_v4() ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     const auto from = detail::socket_address::from({source, source_port}, 0);
-    ASSERT_EQ(0, ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&from.storage), from.size));
+    EXPECT_EQ(0, ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&from.storage), from.size));
+    return fd;
+  }
+
+  static void send_through_kernel(const std::vector<endpoint>& all, const unique_fd& fd) {
     const std::string text(20, 'k');
     for (const endpoint& each : all) {
       const auto there = detail::socket_address::from(each, 0);
@@ -133,7 +147,7 @@ class multipath : public two_hosts {
                         std::size_t members) {
     const auto all = flows(family);
     capture kernel_wire(*b);
-    send_through_kernel(all, source.value_or(ip_address::any(family)));
+    send_through_kernel(all, bound_socket(source.value_or(ip_address::any(family))));
     const arrivals kernel = kernel_wire.take(all.size());
     capture wire(*b);
     send_through_cowire(all, source);
@@ -168,6 +182,120 @@ TEST_F(multipath, every_flow_takes_the_members_that_the_kernel_takes) { compare_
 TEST_F(multipath, the_share_of_a_dead_member_moves_as_the_kernels_does) {
   (*a)("ip link set a1 down");
   compare_all(2);
+}
+
+class resilient_multipath : public multipath {
+ protected:
+  void SetUp() override {
+    multipath::SetUp();
+    if (IsSkipped()) return;
+    set_hash("305419896", "1");
+    for (const char* n : {"1", "2", "3"}) {
+      const std::string number = n, device = " dev a" + std::to_string(number[0] - '1');
+      (*a)("ip nexthop add id " + number + " via 10.77." + number + ".2" + device);
+      (*a)("ip -6 nexthop add id 6" + number + " via fd77:" + number + "::2" + device);
+    }
+    const std::string kind = " type resilient buckets 64 idle_timer 600";
+    (*a)("ip nexthop add id 10 group 1,1/2,2/3,5" + kind);
+    (*a)("ip nexthop add id 60 group 61,1/62,2/63,5" + kind);
+    (*a)("ip route replace 20.0.0.0/8 nhid 10");
+    (*a)("ip -6 route flush exact 2001:db8::/32");
+    (*a)("ip -6 route add 2001:db8::/32 nhid 60");
+  }
+};
+
+TEST_F(resilient_multipath, every_flow_takes_the_buckets_that_the_kernel_takes) {
+  for (const char* policy : {"0", "1"}) {
+    SCOPED_TRACE(std::string("policy ") + policy);
+    set_hash("305419896", policy);
+    EXPECT_EQ(0u, differing(ip_family::v4, std::nullopt, 3));
+    EXPECT_EQ(0u, differing(ip_family::v6, std::nullopt, 3));
+    EXPECT_EQ(0u, differing(ip_family::v4, ip_address::parse("192.0.2.1"), 3));
+  }
+}
+
+// Seen by one transmitter that goes on sending: only the flows of a dead member move, and for one
+// that is added none does, as every bucket is in use.
+TEST_F(resilient_multipath, flows_of_other_members_stay_where_they_are) {
+  const auto all = flows(ip_family::v4);
+  transmitter tx(small());
+  const unique_fd fd = bound_socket(ip_address::any(ip_family::v4));
+  auto s = tx.make_sender({.adopt_socket = fd.get()});
+  const auto ours = [&] {
+    capture wire(*b);
+    for (const endpoint& each : all)
+      EXPECT_TRUE(eventually([&] { return s.try_send(bytes_of("twenty bytes of text"), each); }));
+    return wire.take(all.size());
+  };
+  const auto kernels = [&] {
+    capture wire(*b);
+    send_through_kernel(all, fd);
+    return wire.take(all.size());
+  };
+  /// Once the kernel's buckets are ours, nothing is left to it.
+  const auto followed = [&](const arrivals& kernel) {
+    return eventually(
+        [&] {
+          const auto before = tx.stats().kernel_path;
+          return ours() == kernel && drained(tx) && tx.stats().kernel_path == before;
+        },
+        60s);
+  };
+  const arrivals first = kernels();
+  ASSERT_EQ(flow_count, first.size());
+  EXPECT_TRUE(followed(first)) << summary(tx.stats());
+
+  std::set<int> used;
+  for (const auto& [to, index] : first) used.insert(index);
+  ASSERT_EQ(3u, used.size());
+  (*a)("ip nexthop del id 2");
+  const arrivals second = kernels();
+  EXPECT_TRUE(followed(second)) << summary(tx.stats());
+  const int dead = second_member();
+  std::size_t moved = 0;
+  for (const auto& [to, index] : first) {
+    if (index == dead) {
+      EXPECT_NE(dead, second.at(to));
+      ++moved;
+    } else {
+      EXPECT_EQ(index, second.at(to));
+    }
+  }
+  EXPECT_GT(moved, flow_count / 8);
+
+  (*a)("ip nexthop add id 2 via 10.77.2.2 dev a1");
+  (*a)("ip nexthop replace id 10 group 1,1/2,2/3,5 type resilient");
+  EXPECT_EQ(second, kernels());
+  EXPECT_TRUE(followed(second)) << summary(tx.stats());
+}
+
+// What the truth audit asks about is in use to the kernel, though it sees none of the datagrams.
+TEST_F(resilient_multipath, a_bucket_in_use_does_not_become_idle) {
+  (*a)("ip nexthop add id 20 group 1,255/3,1 type resilient buckets 8 idle_timer 4");
+  (*a)("ip route add 30.0.0.0/8 nhid 20");
+  netlink::request_socket kernel;
+  const auto buckets_of = [&](std::uint32_t member) {
+    return std::ranges::count_if(kernel.dump(netlink::object_kind::nexthop_bucket),
+                                 [&](const netlink::message& m) {
+                                   const auto& bucket = std::get<netlink::nexthop_bucket>(m);
+                                   return bucket.group == 20 && bucket.member == member;
+                                 });
+  };
+  ASSERT_EQ(8, buckets_of(1));
+  transmitter tx(small());
+  stream traffic(tx, to("30.0.0.1:9000"));
+  const auto audited = [&] { return tx.stats().routes.truth.audited; };
+  ASSERT_TRUE(eventually([&] { return audited() > 10; }, 20s)) << summary(tx.stats());
+  (*a)("ip nexthop replace id 20 group 1,1/3,255 type resilient");
+  ASSERT_TRUE(eventually([&] { return buckets_of(3) == 7; }, 20s));
+  const auto kernel_path = tx.stats().kernel_path;
+  for (int i = 0; i < 90; ++i) {
+    std::this_thread::sleep_for(100ms);
+    ASSERT_EQ(1, buckets_of(1)) << "after " << i << " tenths of a second";
+  }
+  EXPECT_EQ(kernel_path, tx.stats().kernel_path);
+  traffic.stop();
+  EXPECT_TRUE(eventually([&] { return buckets_of(3) == 8; }, 60s));
 }
 
 TEST_F(multipath, an_unknown_seed_still_gives_every_flow_one_member) {

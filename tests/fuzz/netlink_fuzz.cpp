@@ -74,7 +74,7 @@ class play {
         monitor_.on_timer(now_);
         break;
       case scene::refresh:
-        monitor_.request_refresh({static_cast<object_kind>(how % 7),
+        monitor_.request_refresh({static_cast<object_kind>(how % object_kind_count),
                                   {how % 2 == 0 ? ip_family::v4 : ip_family::v6, 0, how / 64u}});
         break;
       default:

@@ -20,7 +20,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <map>
 #include <random>
+#include <set>
 
 namespace cowire {
 namespace {
@@ -37,6 +39,7 @@ constexpr std::array every_dump = {
     dump_scope{object_kind::netconf, {ip_family::v6, 0, 0}},
     dump_scope{object_kind::neighbour, {}},
     dump_scope{object_kind::nexthop, {}},
+    dump_scope{object_kind::nexthop_bucket, {}},
     dump_scope{object_kind::rule, {ip_family::v4, 0, 0}},
     dump_scope{object_kind::rule, {ip_family::v6, 0, 0}},
     dump_scope{object_kind::route, {ip_family::v4, 0, 0}},
@@ -324,6 +327,18 @@ TEST_F(kernel_test, reads_neighbours_nexthops_and_netconf) {
   EXPECT_EQ(of(101).resilient_buckets, 32);
   EXPECT_EQ(of(6).family, ip_family::v6);
 
+  std::map<std::uint32_t, std::size_t> buckets_of_member;
+  std::set<std::uint16_t> indices;
+  for (const message& m : dump(object_kind::nexthop_bucket)) {
+    const auto& bucket = std::get<nexthop_bucket>(m);
+    EXPECT_EQ(bucket.group, 101u);
+    ++buckets_of_member[bucket.member];
+    indices.insert(bucket.index);
+  }
+  EXPECT_EQ(buckets_of_member, (std::map<std::uint32_t, std::size_t>{{1, 16}, {2, 16}}));
+  EXPECT_EQ(indices.size(), 32u);
+  EXPECT_EQ(*indices.rbegin(), 31u);
+
   run("sysctl -qw net.ipv4.conf.u0.ignore_routes_with_linkdown=1");
   const auto c = find<netconf>(
       dump(object_kind::netconf, {ip_family::v4, 0, 0}),
@@ -497,6 +512,11 @@ class kernel_monitor_test : public kernel_test {
   std::string difference_to_kernel(driver& d) {
     return test::difference(announced(d.consumer().live()), kernel_world());
   }
+  // How a change of a group has dealt its buckets is not told.
+  static void read_buckets(driver& d) {
+    d.monitor().request_refresh({object_kind::nexthop_bucket, {}});
+    d.run_until_quiet();
+  }
   void expect_equal(driver& d) { EXPECT_EQ(difference_to_kernel(d), ""); }
   // A route that neither expires nor changes by itself.
   static void settle() {
@@ -521,7 +541,7 @@ TEST_F(kernel_monitor_test, follows_additions_and_removals) {
   d.run_until_quiet();
   populate();
   settle();
-  d.run_until_quiet();
+  read_buckets(d);
   expect_equal(d);
   run("ip route replace 20.0.0.0/24 via 10.1.0.9 metric 7; ip route del 20.1.0.0/24; "
       "ip -6 route del 2001:3::/32 from fd00::/64; ip rule del prio 10; ip -6 rule del prio 17; "
@@ -529,9 +549,38 @@ TEST_F(kernel_monitor_test, follows_additions_and_removals) {
       "ip link set u0 mtu 1400; ip link add u9 type veth peer name p9; "
       "ip link set p9 mtu 1400; ip nexthop del id 101; "
       "sysctl -qw net.ipv4.conf.u0.forwarding=1");
-  d.run_until_quiet();
+  read_buckets(d);
   expect_equal(d);
   EXPECT_EQ(d.monitor().counters().syncs_started, 1u);
+}
+
+// A question is a use of its bucket, as a packet is. What is idle for the timer's time moves.
+TEST_F(kernel_monitor_test, follows_buckets_that_move_once_they_are_idle) {
+  run("ip nexthop add id 1 via 10.0.0.9 dev u0; ip nexthop add id 2 via 10.1.0.9 dev u1; "
+      "ip nexthop add id 9 group 1,255/2,1 type resilient buckets 8 idle_timer 4; "
+      "ip route add 21.0.0.0/24 nhid 9");
+  driver d;
+  d.run_until_quiet();
+  const auto of_member = [&](std::uint32_t member) {
+    return std::ranges::count_if(d.consumer().live().objects(), [&](const auto& entry) {
+      const auto* bucket = std::get_if<nexthop_bucket>(&entry.second);
+      return bucket != nullptr && bucket->member == member;
+    });
+  };
+  EXPECT_EQ(of_member(1), 8);
+  for (std::uint32_t host = 1; host < 250; ++host) {
+    route_query about;
+    about.destination = ip_address::v4(0x15000000 + host);
+    EXPECT_TRUE(socket().get_route(about));
+  }
+  run("ip nexthop replace id 9 group 1,1/2,255 type resilient");
+  read_buckets(d);
+  EXPECT_EQ(of_member(1), 8);
+  expect_equal(d);
+  const auto deadline = std::chrono::steady_clock::now() + 60s;
+  while (of_member(2) != 8 && std::chrono::steady_clock::now() < deadline) d.run_until_quiet();
+  EXPECT_EQ(of_member(2), 8);
+  expect_equal(d);
 }
 
 TEST_F(kernel_monitor_test, follows_a_long_random_churn) {
@@ -587,10 +636,11 @@ TEST_F(kernel_monitor_test, finds_silent_removals_by_refresh) {
   d.run_until_quiet();
   EXPECT_NE(difference_to_kernel(d), "");
   d.monitor().request_refresh({object_kind::nexthop, {}});
+  d.monitor().request_refresh({object_kind::nexthop_bucket, {}});
   d.monitor().request_refresh({object_kind::route, {}});  // Both families in one dump.
   d.run_until_quiet();
   expect_equal(d);
-  EXPECT_EQ(d.monitor().counters().refreshes_completed, 2u);
+  EXPECT_EQ(d.monitor().counters().refreshes_completed, 3u);
 }
 
 }  // namespace

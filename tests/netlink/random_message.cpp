@@ -16,7 +16,7 @@ class generator {
   explicit generator(std::mt19937_64& random) : random_(random) {}
 
   message any() {
-    switch (below(7)) {
+    switch (below(8)) {
       case 0:
         return make_link();
       case 1:
@@ -29,6 +29,8 @@ class generator {
         return make_neighbour();
       case 5:
         return make_nexthop();
+      case 6:
+        return make_nexthop_bucket();
       default:
         return make_netconf();
     }
@@ -298,6 +300,15 @@ class generator {
     n.blackhole = coin();
     n.encapsulated = coin();
     return n;
+  }
+
+  nexthop_bucket make_nexthop_bucket() {
+    nexthop_bucket b;
+    b.action = what();
+    b.group = index();
+    b.index = number<std::uint16_t>();
+    b.member = index();
+    return b;
   }
 
   netconf make_netconf() {

@@ -44,6 +44,9 @@ struct key_writer {
   std::string operator()(const nexthop_object& n) const {
     return "nexthop " + std::to_string(n.id);
   }
+  std::string operator()(const nexthop_bucket& b) const {
+    return "nexthop " + std::to_string(b.group) + " bucket " + std::to_string(b.index);
+  }
   std::string operator()(const netconf& n) const {
     return "netconf " + std::to_string(static_cast<int>(n.family)) + ' ' + std::to_string(n.index);
   }

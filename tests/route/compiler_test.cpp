@@ -35,8 +35,7 @@ struct bench {
         to.is_v4() ? tries.v4.lookup(to_key4(to)) : tries.v6.lookup(to_key6(to));
     const path_list& list = table->path_list_of(path);
     return table
-        ->hops[list.count == 1 ? list.index
-                               : select_member(table->groups[list.index], list.count, hash)];
+        ->hops[list.count == 1 ? list.index : select_member(table->groups[list.index], list, hash)];
   }
 
   epoch_domain epoch;
@@ -57,10 +56,10 @@ hop reference_hop(const mirror& state, const flow& question, std::uint32_t hash)
     return detail::divert_hop(decided.error == ENETUNREACH ? divert_reason::no_route
                                                            : divert_reason::rejected);
   if (decided.divert) return detail::divert_hop(*decided.divert);
-  std::size_t i = 0;
-  while (i + 1 < decided.shares.size() && decided.shares[i].bound < hash) ++i;
-  const auto key = detail::hop_key_of(state, decided, decided.members[decided.shares[i].member],
-                                      question.cls, asked.region);
+  const path_share& share = share_of(decided.shares, hash);
+  if (!share.is_known()) return detail::divert_hop(divert_reason::resilient_group);
+  const auto key =
+      detail::hop_key_of(state, decided, decided.members[share.member], question.cls, asked.region);
   return key ? detail::build_hop(state, all_slots, *key)
              : detail::divert_hop(divert_reason::no_source_address);
 }

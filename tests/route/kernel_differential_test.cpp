@@ -289,9 +289,9 @@ std::string inventor::random_route(bool v4) {
   if (what <= 2) return line + dev + tail + "\n";
   if (what == 3)
     return line + " nhid " +
-           (v4       ? pick({"1", "2", "3", "10", "11"})
+           (v4       ? pick({"1", "2", "3", "10", "11", "12"})
             : plain_ ? pick({"21", "31"})
-                     : pick({"21", "22", "23", "30", "31"})) +
+                     : pick({"21", "22", "23", "30", "31", "32", "32"})) +
            tail + "\n";
   if (what <= 6) {
     line += tail;
@@ -353,6 +353,9 @@ std::vector<std::string> inventor::build() {
   }
   out += "ip nexthop add id 10 group 1/2\nip nexthop add id 11 group 1,3/3,1\n";
   out += "ip nexthop add id 30 group 21/22\nip nexthop add id 31 group 21,1/23,4\n";
+  out +=
+      "ip nexthop add id 12 group 1,2/3,1 type resilient buckets " + pick({"4", "7", "32"}) + "\n";
+  out += "ip nexthop add id 32 group 22/23 type resilient buckets " + pick({"2", "9"}) + "\n";
   const std::uint32_t routes_v4 = 5 + below(25), routes_v6 = 5 + below(25);
   for (std::uint32_t i = 0; i < routes_v4; ++i) out += random_route(true);
   for (std::uint32_t i = 0; i < routes_v6; ++i) out += random_route(false);
@@ -368,7 +371,7 @@ std::vector<std::string> inventor::disturb() {
   std::string out = "sleep 0.2\n";
   for (std::uint32_t i = 2 + below(6); i > 0; --i) {
     const std::string u = "u" + std::to_string(below(4)), n = std::to_string(below(4));
-    switch (below(14)) {
+    switch (below(15)) {
       case 0:
         out += "ip link set " + u + " down\n";
         break;
@@ -407,6 +410,13 @@ std::vector<std::string> inventor::disturb() {
       case 11:
         out += random_neighbour();
         break;
+      case 12:
+        // Which buckets were asked for decides which may move.
+        out += "ip nexthop replace id " +
+               pick({"12 group 1/3", "12 group 2", "12 group 1,1/2,5/3,1", "32 group 21/22/23",
+                     "32 group 22,1/23,7"}) +
+               " type resilient\n";
+        break;
       default:
         out += random_route(below(2) == 0);
         break;
@@ -443,6 +453,7 @@ mirror kernel_world::dumped() {
   for (const ip_family family : {ip_family::v4, ip_family::v6})
     take(object_kind::netconf, {.family = family});
   take(object_kind::nexthop);
+  take(object_kind::nexthop_bucket);
   take(object_kind::rule);
   take(object_kind::route);
   take(object_kind::neighbour);
@@ -476,6 +487,12 @@ const mirror& kernel_world::follow(Note&& note) {
       if (message && netlink::is_forwarding_state(*message))
         followed_.apply(*message, changes, message_origin::notification);
     }
+  }
+  if (changes.buckets_advised) {
+    followed_.begin_refresh(netlink::object_kind::nexthop_bucket);
+    for (const netlink::message& message : socket_.dump(netlink::object_kind::nexthop_bucket))
+      followed_.apply(message, changes, message_origin::dump);
+    followed_.end_refresh(netlink::object_kind::nexthop_bucket, changes);
   }
   note(std::move(changes));
   return followed_;
@@ -592,7 +609,7 @@ std::string disagreement(const mirror& state, const flow& question, const resolu
   } else {
     bool listed = false;
     for (const path_share& share : ours.shares) {
-      if (!matches(ours.members[share.member])) continue;
+      if (!share.is_known() || !matches(ours.members[share.member])) continue;
       listed = true;
       source = ours.members[share.member].source;
     }
@@ -715,6 +732,10 @@ class compiled {
     const hop_group_member* first = published_.current()->groups[path.index];
     return {first, first + path.count};
   }
+  [[nodiscard]] std::uint32_t member_for(const path_list& path, std::uint32_t hash) const {
+    if (path.count == 1) return path.index;
+    return select_member(published_.current()->groups[path.index], path, hash);
+  }
   [[nodiscard]] const hop& hop_of(std::uint32_t id) const { return published_.current()->hops[id]; }
 
   epoch_domain epoch_;
@@ -737,9 +758,7 @@ std::string compiled::disagreement(std::size_t which, const ip_address& to,
   const auto source = cls.source(to.family()).value_or(ip_address::any(to.family()));
   const auto hash = (to.is_v4() ? table.hash_v4 : table.hash_v6)(
       source, to, be16::from_host(cls.source_port), be16::from_host(port));
-  const auto members = members_of(path_of(id, to));
-  const auto taken = std::ranges::find_if(members, [&](auto m) { return m.bound >= hash; });
-  const hop& seen = hop_of(taken->hop);
+  const hop& seen = hop_of(member_for(path_of(id, to), hash));
   // One flow knows its destination port, a class does not.
   if (seen.reason == divert_reason::unsupported_rule && seen.egress == divert_slot) return {};
   if (seen == expected.template_hop) return {};
@@ -843,6 +862,7 @@ std::string script_of(const line_list& lines) {
 struct coverage {
   std::size_t members_v4 = 0, members_v6 = 0;  ///< The very member of a multipath route.
   std::size_t groups_v4 = 0, groups_v6 = 0;    ///< Over a nexthop object.
+  std::size_t buckets_v4 = 0, buckets_v6 = 0;  ///< Over a resilient group.
   std::size_t source_specific = 0;
   std::size_t custom_tables = 0, rejected_v4 = 0, rejected_v6 = 0;
 
@@ -852,11 +872,13 @@ struct coverage {
     (v4 ? rejected_v4 : rejected_v6) += answer.error != 0 && answer.error != ENETUNREACH;
     if (!answer.route) return;
     (v4 ? groups_v4 : groups_v6) += known && answer.route->nexthop_id != 0;
+    (v4 ? buckets_v4 : buckets_v6) += known && answer.shares.back().bound < 0x7fffffff;
     source_specific += answer.route->source.length() != 0;
     custom_tables += answer.table >= 100 && answer.table < 200;
   }
   [[nodiscard]] bool complete(flavour kind) const {
     return members_v4 != 0 && members_v6 != 0 && groups_v4 != 0 && groups_v6 != 0 &&
+           buckets_v4 != 0 && (buckets_v6 != 0 || kind != flavour::everything) &&
            (source_specific != 0 || kind != flavour::everything) && custom_tables != 0 &&
            rejected_v4 != 0 && rejected_v6 != 0;
   }
@@ -988,9 +1010,12 @@ void KernelDifferential::run_worlds(std::uint64_t first, std::uint64_t count, fl
   const coverage& seen = tally_.seen;
   std::printf("%zu worlds from seed %llu, %zu questions\n", tally_.worlds,
               static_cast<unsigned long long>(first), tally_.asked);
-  std::printf("  very members %zu and %zu (IPv6), of groups %zu and %zu, source-specific %zu\n",
-              seen.members_v4, seen.members_v6, seen.groups_v4, seen.groups_v6,
-              seen.source_specific);
+  std::printf(
+      "  very members %zu and %zu (IPv6), of groups %zu and %zu, by bucket %zu and %zu, "
+      "source-specific "
+      "%zu\n",
+      seen.members_v4, seen.members_v6, seen.groups_v4, seen.groups_v6, seen.buckets_v4,
+      seen.buckets_v6, seen.source_specific);
   EXPECT_TRUE(seen.complete(kind) || count < 40) << "these worlds show too little";
   for (const int which : {0, 1})
     for (const auto& [reason, times] : tally_.diverted[which])

@@ -143,6 +143,43 @@ TEST_F(Mirror, CarrierLossKeepsRoutesButTakesNexthopObjects) {
   EXPECT_FALSE(has("22.0.0.0/8"));
 }
 
+TEST_F(Mirror, ChangeOfAResilientGroupAdvisesToReadItsBuckets) {
+  add_nexthop(1, 2);
+  add_nexthop(2, 3);
+  EXPECT_FALSE(changes.buckets_advised);
+  netlink::nexthop_object group;
+  group.id = 10;
+  group.family_unspecified = true;
+  group.group = {{1, 1}, {2, 1}};
+  group.group_type = 1;
+  group.resilient_buckets = 4;
+  apply(group);
+  EXPECT_TRUE(changes.buckets_advised);
+  for (std::uint16_t i = 0; i < 4; ++i)
+    apply(netlink::nexthop_bucket{.group = 10, .index = i, .member = 1u + i % 2});
+  apply(netlink::nexthop_bucket{.group = 10, .index = 4, .member = 1});  // There is no such one.
+  apply(netlink::nexthop_bucket{.group = 99, .index = 0, .member = 1});
+  const std::vector<std::uint32_t> dealt{1, 2, 1, 2};
+  EXPECT_TRUE(std::ranges::equal(state.buckets_of(10), dealt));
+
+  changes = {};
+  state.apply(group, changes, message_origin::dump);  // Says nothing new.
+  EXPECT_FALSE(changes.buckets_advised);
+  apply(group);  // The kernel moves what is idle whenever the group is replaced.
+  EXPECT_TRUE(changes.buckets_advised);
+  EXPECT_TRUE(changes.empty());
+  EXPECT_TRUE(std::ranges::equal(state.buckets_of(10), dealt));
+
+  changes = {};
+  set_link(3, false, false);
+  EXPECT_TRUE(changes.buckets_advised);
+  EXPECT_EQ(state.find_nexthop(10)->group.size(), 1u);
+
+  const mirror before = state;
+  apply(netlink::nexthop_bucket{.group = 10, .index = 1, .member = 1});
+  EXPECT_EQ(difference(before, state), std::vector<std::string>{"nexthop 10"});
+}
+
 TEST_F(Mirror, NexthopDeletionTakesItsRoutes) {
   add_nexthop(1, 2);
   add_object_route("21.0.0.0/8", 1);

@@ -48,6 +48,23 @@ class Resolve : public ::testing::Test {
     made.nexthop_id = id;
     apply(added(made));
   }
+  /// Object 100 and a route to 32.0.0.0/24 over it; 1 is over u2, 2 over u3.
+  void add_resilient_group(std::vector<netlink::nexthop_object::member> members,
+                           std::uint16_t buckets) {
+    add_nexthop(1, 2, "10.2.0.9");
+    add_nexthop(2, 3, "10.3.0.9");
+    netlink::nexthop_object group;
+    group.id = 100;
+    group.family_unspecified = true;
+    group.group = std::move(members);
+    group.group_type = 1;
+    group.resilient_buckets = buckets;
+    apply(group);
+    add_object_route("32.0.0.0/24", 100);
+  }
+  void set_bucket(std::uint16_t index, std::uint32_t member) {
+    apply(netlink::nexthop_bucket{.group = 100, .index = index, .member = member});
+  }
   [[nodiscard]] static flow_class over(std::uint32_t index) {
     flow_class cls;
     cls.output_interface = index;
@@ -240,6 +257,23 @@ TEST_F(Resolve, GroupAvoidsFailedNeighboursLegacyMultipathDoesNot) {
   };
   EXPECT_EQ(shares_of("32.0.0.1"), (std::vector<std::uint32_t>{1}));
   EXPECT_EQ(shares_of("33.0.0.1"), (std::vector<std::uint32_t>{0, 1}));
+}
+
+TEST_F(Resolve, BucketsOfAResilientGroupStandWhateverBecomesOfTheirMembers) {
+  add_resilient_group({{1, 1}, {2, 1}}, 4);
+  for (std::uint16_t i = 0; i < 4; ++i) set_bucket(i, i == 2 ? 2 : 1);
+  const auto members = [&] {
+    std::vector<std::uint32_t> all;
+    for (const path_share& share : ask("32.0.0.1").shares) all.push_back(share.member);
+    return all;
+  };
+  const std::vector<std::uint32_t> as_told{0, 0, 1, 0};
+  EXPECT_EQ(members(), as_told);
+  apply(neighbour(2, ip("10.2.0.9"), NUD_FAILED));
+  EXPECT_EQ(members(), as_told);
+  const auto shares = ask("32.0.0.1").shares;
+  for (std::uint32_t hash = 0; hash < 40; ++hash)
+    EXPECT_EQ(share_of(shares, hash + 0x7ffffff0u).bound, (hash + 0x7ffffff0u) % 4);
 }
 
 TEST_F(Resolve, RequestedSourceSteersLegacyMultipath) {
@@ -457,19 +491,21 @@ class Unknowable : public Resolve {
   }
 };
 
-TEST_F(Unknowable, BucketsOfAResilientGroup) {
-  add_nexthop(1, 2, "10.2.0.9");
-  netlink::nexthop_object group;
-  group.id = 100;
-  group.family_unspecified = true;
-  group.group = {{1, 1}};
-  apply(group);
-  add_object_route("32.0.0.0/24", 100);
-  EXPECT_FALSE(ask("32.0.0.1").divert);
-  group.group_type = 1;
-  group.replace = true;
-  apply(group);
+TEST_F(Unknowable, BucketsOfAResilientGroupThatWereNotReadYet) {
+  add_resilient_group({{1, 1}, {2, 1}}, 8);
   EXPECT_EQ(ask("32.0.0.1").divert, divert_reason::resilient_group);
+  for (std::uint16_t i = 0; i < 7; ++i) set_bucket(i, 1);
+  std::size_t diverted = 0;
+  for (int host = 1; host < 250; ++host) {
+    const resolution answer = ask(("32.0.0." + std::to_string(host)).c_str());
+    diverted += answer.divert == divert_reason::resilient_group;
+    EXPECT_TRUE(answer.divert || answer.interface_index == 2);
+  }
+  EXPECT_GT(diverted, 10u);  // Those of the last bucket.
+  EXPECT_LT(diverted, 60u);
+  set_bucket(7, 2);
+  for (int host = 1; host < 250; ++host)
+    EXPECT_FALSE(ask(("32.0.0." + std::to_string(host)).c_str()).divert);
 }
 
 TEST_F(Unknowable, WhetherADeletedInitialRuleIsConsulted) {

@@ -381,13 +381,25 @@ void random_world::change_nexthop(mirror_changes& changes) {
       if (state_.find_nexthop(id) != nullptr && below(2) == 0)
         made.group.push_back({id, 1 + below(3)});
     if (made.group.empty()) return;
-    if (below(8) == 0) made.group_type = 1;
+    if (below(4) == 0) {
+      made.group_type = 1;
+      made.resilient_buckets = static_cast<std::uint16_t>(1 + below(9));
+    }
   } else {
     made.index = 2 + below(3);
     if (below(4) != 0) made.gateway = random_gateway(family(), made.index);
     if (below(5) == 0) made.flags = RTNH_F_DEAD;
     if (below(10) == 0) made.blackhole = true;
   }
+  state_.apply(made, changes, message_origin::notification);
+}
+
+/// One of a group that may not be resilient, for a member that it may not have.
+void random_world::change_bucket(mirror_changes& changes) {
+  const netlink::nexthop_bucket made{.group = 10 + below(2),
+                                     .index = static_cast<std::uint16_t>(below(9)),
+                                     .member = 1 + below(4)};
+  log_.push_back("bucket " + std::to_string(made.index) + " of " + std::to_string(made.group));
   state_.apply(made, changes, message_origin::notification);
 }
 
@@ -402,7 +414,7 @@ void random_world::change_linkdown_setting(mirror_changes& changes) {
 
 mirror_changes random_world::step() {
   mirror_changes changes;
-  const std::uint32_t what = below(24);
+  const std::uint32_t what = below(26);
   if (what < 9)
     add_route(changes);
   else if (what < 12)
@@ -419,6 +431,8 @@ mirror_changes random_world::step() {
     change_path_mtu(changes);
   else if (what < 23)
     change_nexthop(changes);
+  else if (what < 25)
+    change_bucket(changes);
   else
     change_linkdown_setting(changes);
   return changes;

@@ -76,6 +76,7 @@ class random_world {
   void change_address(mirror_changes& changes);
   void change_path_mtu(mirror_changes& changes);
   void change_nexthop(mirror_changes& changes);
+  void change_bucket(mirror_changes& changes);
   void change_linkdown_setting(mirror_changes& changes);
 
   std::mt19937_64 random_;

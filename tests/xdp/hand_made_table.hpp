@@ -227,7 +227,7 @@ class hand_made_table {
     }
     groups_.push_back(std::move(group));
     paths_.push_back({static_cast<std::uint32_t>(groups_.size() - 1),
-                      static_cast<std::uint32_t>(members.size())});
+                      static_cast<std::uint16_t>(members.size())});
     return static_cast<std::uint32_t>(paths_.size() - 1);
   }
 

@@ -346,7 +346,7 @@ void tx_engine::select_members(const forwarding_table& table) noexcept {
   for (std::uint32_t j = 0; j < several_count; ++j) {
     const std::uint8_t i = several[j];
     const path_list paths = table.path_list_of(batch_.path_lists[i]);
-    batch_.hops[i] = table.hops + select_member(table.groups[paths.index], paths.count,
+    batch_.hops[i] = table.hops + select_member(table.groups[paths.index], paths,
                                                 flow_hash(table, batch_.requests[i]));
   }
 }
