@@ -164,14 +164,13 @@ std::vector<std::byte> route_request(const route_query& query, std::uint32_t seq
   return std::move(to).finish();
 }
 
-std::vector<std::byte> neighbour_poke(std::uint32_t interface, const ip_address& destination,
-                                      std::uint32_t sequence) {
+std::vector<std::byte> neighbour_poke(const neighbour& known, std::uint32_t sequence) {
   ndmsg header{};
-  header.ndm_family = family_number(destination.family());
-  header.ndm_ifindex = static_cast<int>(interface);
-  header.ndm_flags = NTF_USE;
+  header.ndm_family = family_number(known.destination.family());
+  header.ndm_ifindex = static_cast<int>(known.index);
+  header.ndm_flags = static_cast<std::uint8_t>(NTF_USE | (known.flags & NTF_EXT_LEARNED));
   message_builder to(RTM_NEWNEIGH, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE, sequence, header);
-  to.put(NDA_DST, destination);
+  to.put(NDA_DST, known.destination);
   return std::move(to).finish();
 }
 

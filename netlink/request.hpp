@@ -73,11 +73,10 @@ struct route_query {
 [[nodiscard]] std::vector<std::byte> route_request(const route_query& query,
                                                    std::uint32_t sequence);
 
-/// RTM_NEWNEIGH with NTF_USE: has the kernel resolve or re-validate an address, as a packet sent to
-/// it would. Never for a PERMANENT or managed entry: the poke strips it of that state.
-[[nodiscard]] std::vector<std::byte> neighbour_poke(std::uint32_t interface,
-                                                    const ip_address& destination,
-                                                    std::uint32_t sequence);
+/// RTM_NEWNEIGH with NTF_USE: has the kernel resolve or re-validate `known`'s address, as a packet
+/// sent to it would. It stays externally learned if it was. Never for a PERMANENT or managed entry:
+/// the poke strips it of that state.
+[[nodiscard]] std::vector<std::byte> neighbour_poke(const neighbour& known, std::uint32_t sequence);
 
 /// RTM_NEWLINK that makes a device of `wanted`'s kind with its name and `info`, its MTU unless that
 /// is 0, up if its flags have IFF_UP; nothing else is looked at. The kernel answers EEXIST where

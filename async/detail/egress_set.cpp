@@ -19,6 +19,8 @@ using namespace std::chrono_literals;
 constexpr auto completion_grace = 50ms;
 /// How long readers may take to leave the table that named a socket: a batch, usually.
 constexpr auto reader_grace = 1s;
+/// Longer than between two of the occasions at which neighbours are kept fresh.
+constexpr auto activity_lasts = 3s;
 /// A second of the route service's ticks: an order above what pause frames and resets take on
 /// devices that recover, and above the TX core's own deadline, which diverts what waits meanwhile.
 constexpr unsigned silent_ticks_max = 4;
@@ -277,14 +279,14 @@ void egress_set::close_all() {
 
 void egress_set::note_activity() {
   const auto counters = cores_.snapshots();
+  const auto now = std::chrono::steady_clock::now();
   for (auto& [name, on] : interfaces_) {
-    on.active = false;
     std::optional<std::size_t> silent;
     for (std::size_t i = 0; i < on.open.ports.size(); ++i) {
       port& one = on.open.ports[i];
       const auto& slot = counters[i].slots[on.slot];
       const bool progress = slot.completed != std::exchange(one.seen, slot.completed);
-      on.active = on.active || progress;
+      if (progress) on.completed_at = now;
       one.silent_ticks = progress || slot.outstanding == 0 ? 0 : one.silent_ticks + 1;
       if (one.silent_ticks >= silent_ticks_max) silent = i;
     }
@@ -293,8 +295,9 @@ void egress_set::note_activity() {
 }
 
 bool egress_set::active(std::uint32_t interface_index) const {
+  const auto recently = std::chrono::steady_clock::now() - activity_lasts;
   return std::ranges::any_of(interfaces_, [&](const auto& entry) {
-    return entry.second.index == interface_index && entry.second.active;
+    return entry.second.index == interface_index && entry.second.completed_at > recently;
   });
 }
 

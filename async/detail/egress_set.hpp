@@ -17,6 +17,7 @@
 #include <cowire/xdp/tx_core.hpp>
 #include <cowire/xdp/umem.hpp>
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -43,7 +44,7 @@ class egress_set {
   /// Closes everything, waiting.
   void close_all();
 
-  /// Whether frames left through an interface between the last two calls of note_activity().
+  /// Whether frames left through an interface within the last seconds, as note_activity() saw.
   [[nodiscard]] bool active(std::uint32_t interface_index) const;
   /// Also opens the socket anew of a device that has completed nothing of what it holds for too
   /// many calls.
@@ -80,7 +81,7 @@ class egress_set {
     std::string reason;
     /// What its slots counted before this use of the present one.
     std::uint64_t transmitted_before = 0, lost_before = 0;
-    bool active = false;
+    std::chrono::steady_clock::time_point completed_at;  ///< The latest; about.
     std::uint64_t rebuilt = 0;
   };
 

@@ -3,6 +3,8 @@
 #include <cowire/base/assert.hpp>
 #include <cowire/netlink/codec.hpp>
 #include <cowire/netlink/request_socket.hpp>
+#include <cowire/route/detail/header_template.hpp>
+#include <cowire/route/detail/resolve_by_search.hpp>
 
 #include <linux/neighbour.h>
 #include <linux/netlink.h>
@@ -12,6 +14,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <utility>
 
 namespace cowire::detail {
@@ -24,7 +27,7 @@ constexpr auto poke_period = 1s;
 /// Sysctls announce nothing: this is how long a change of one may go unnoticed.
 constexpr auto settings_period = 1s;
 /// Pokes a period at most: an idle subnet full of STALE entries must not become an ARP storm.
-constexpr int pokes_max = 32;
+constexpr std::size_t pokes_max = 128;
 /// As net.ipv4.route.mtu_expires and net.ipv6.route.mtu_expires have it by default.
 constexpr auto path_mtu_lifetime = 600s;
 /// How long changes wait at most for a slice of the shadow's work.
@@ -86,6 +89,23 @@ bool from_kernel(const datagram& d) noexcept {
 
 void rethrow(std::exception_ptr error) {
   if (error) std::rethrow_exception(error);
+}
+
+/// The device whose socket sends what goes to a neighbour on `index`: itself or one below, of a
+/// tunnel the one towards its other end. 0 = none.
+std::uint32_t egress_below(const mirror& state, std::uint32_t index) {
+  for (std::size_t level = 0; level <= outer_headers_max; ++level) {
+    const egress_choice found = egress_of(state, index);
+    if (!found.divert) return found.interface_index;
+    const mirror::device* device = state.find_device(index);
+    const auto* tunnel =
+        device != nullptr ? std::get_if<netlink::tunnel_info>(&device->link.info) : nullptr;
+    if (tunnel == nullptr) return 0;
+    flow outer;
+    outer.destination = tunnel->remote;
+    index = resolve_by_search(state, outer, route_question::send).interface_index;
+  }
+  return 0;
 }
 
 std::int64_t unix_time_ns(route_service::clock::time_point t) noexcept {
@@ -510,19 +530,30 @@ void route_service::begin_audit() {
 void route_service::poke_neighbours(clock::time_point now) {
   next_poke_ = now + poke_period;
   if (!interface_in_use) return;
-  int pokes = 0;
-  mirror_.for_each_neighbour([&](const netlink::neighbour& n) {
-    // STALE alone: the poke would strip a PERMANENT, NOARP or managed entry of that state.
-    const bool stale = n.state == NUD_STALE && n.extended_flags == 0 &&
-                       (n.flags & (NTF_EXT_LEARNED | NTF_PROXY)) == 0;
-    if (!stale || pokes == pokes_max || !interface_in_use(n.index)) return;
-    const auto request = netlink::neighbour_poke(n.index, n.destination, 0);
+  const auto stale = stale_neighbours_in_use();
+  std::uint64_t pokes = 0;
+  // That one was poked is not told, so the next ones have their turn.
+  for (std::size_t i = 0; i < std::min(stale.size(), pokes_max); ++i) {
+    const auto request = netlink::neighbour_poke(*stale[poke_turn_++ % stale.size()], 0);
     if (::send(poke_fd_.get(), request.data(), request.size(), MSG_DONTWAIT) >= 0) ++pokes;
-  });
+  }
   char answer[4096];  // Only refusals are answered: the entry is gone, or we lack the privilege.
   while (::recv(poke_fd_.get(), answer, sizeof answer, MSG_DONTWAIT) > 0) continue;
   const std::lock_guard lock(mutex_);
-  stats_.neighbour_pokes += static_cast<std::uint64_t>(pokes);
+  stats_.neighbour_pokes += pokes;
+}
+
+std::vector<const netlink::neighbour*> route_service::stale_neighbours_in_use() const {
+  std::vector<const netlink::neighbour*> found;
+  std::map<std::uint32_t, bool> used;
+  mirror_.for_each_neighbour([&](const netlink::neighbour& n) {
+    // STALE alone: the poke would strip a PERMANENT, NOARP or managed entry of that state.
+    if (n.state != NUD_STALE || n.extended_flags != 0) return;
+    const auto [device, fresh] = used.try_emplace(n.index);
+    if (fresh) device->second = interface_in_use(egress_below(mirror_, n.index));
+    if (device->second) found.push_back(&n);
+  });
+  return found;
 }
 
 // Truth audit

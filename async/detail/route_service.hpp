@@ -77,7 +77,8 @@ class route_service {
   std::function<void()> on_links;
   /// Called every upkeep period.
   std::function<void()> on_tick;
-  /// Whether datagrams leave through an interface now: only then its neighbours are kept fresh.
+  /// Whether datagrams leave through an AF_XDP socket of an interface these days: only then the
+  /// neighbours behind it are kept fresh.
   std::function<bool(std::uint32_t interface_index)> interface_in_use;
 
   /// Takes the next sample of the traffic for the truth audit; false = there is none now.
@@ -116,6 +117,7 @@ class route_service {
   void read_settings();
   void upkeep(clock::time_point now);
   void poke_neighbours(clock::time_point now);
+  [[nodiscard]] std::vector<const netlink::neighbour*> stale_neighbours_in_use() const;
   void send_requests();
   void begin_audit();
   void audit_turn(clock::time_point now);
@@ -160,6 +162,7 @@ class route_service {
   bool stopped_ = false;
   std::function<void()> ready_;
   clock::time_point next_tick_, next_audit_, next_poke_, next_settings_;
+  std::size_t poke_turn_ = 0;  ///< Where among the STALE neighbours the next pokes begin.
   std::set<std::uint32_t> known_devices_;
   std::optional<clock::time_point> oldest_unpublished_;
   std::vector<std::pair<route_change, clock::time_point>> unpublished_;  ///< While watched.

@@ -411,13 +411,25 @@ TEST_F(kernel_test, asks_with_everything_that_rules_can_see) {
 }
 
 TEST_F(kernel_test, pokes_a_neighbour) {
-  std::error_code ec;
-  socket().execute(neighbour_poke(index_of("u0"), ip("10.0.0.5"), 0), ec);
-  EXPECT_FALSE(ec) << ec.message();
-  EXPECT_EQ(find<neighbour>(dump(object_kind::neighbour),
-                            [](const neighbour& n) { return n.destination == ip("10.0.0.5"); })
-                .state,
-            NUD_INCOMPLETE);
+  run("ip neigh add 10.0.0.6 dev u0 lladdr 02:00:00:00:00:06 nud stale; "
+      "ip neigh add 10.0.0.7 dev u0 lladdr 02:00:00:00:00:07 nud stale extern_learn");
+  const auto entry = [&](const char* address) {
+    return find<neighbour>(dump(object_kind::neighbour),
+                           [&](const neighbour& n) { return n.destination == ip(address); });
+  };
+  neighbour unknown;
+  unknown.index = index_of("u0");
+  unknown.destination = ip("10.0.0.5");
+  for (const neighbour& known : {unknown, entry("10.0.0.6"), entry("10.0.0.7")}) {
+    std::error_code ec;
+    socket().execute(neighbour_poke(known, 0), ec);
+    EXPECT_FALSE(ec) << ec.message();
+  }
+  EXPECT_EQ(entry("10.0.0.5").state, NUD_INCOMPLETE);
+  EXPECT_EQ(entry("10.0.0.6").state, NUD_DELAY);
+  EXPECT_EQ(entry("10.0.0.6").flags, 0);
+  EXPECT_EQ(entry("10.0.0.7").state, NUD_DELAY);
+  EXPECT_EQ(entry("10.0.0.7").flags, NTF_EXT_LEARNED);
 }
 
 TEST_F(kernel_test, reports_what_the_kernel_refuses_in_its_words) {
