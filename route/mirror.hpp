@@ -50,13 +50,16 @@ struct mirror_settings {
   std::uint8_t ipv6_hop_limit = 64;    ///< net.ipv6.conf.default.hop_limit
   std::map<std::uint32_t, std::uint8_t>
       device_hop_limits;  ///< net.ipv6.conf.DEV.hop_limit by ifindex
+  /// net.ipv6.conf.DEV.mtu by ifindex, where it is less than the device's: routers advertise it.
+  std::map<std::uint32_t, std::uint32_t> device_mtus_v6;
   multipath_settings multipath_v4, multipath_v6;
   std::uint32_t multipath_hash_seed =
       0;  ///< net.ipv4.fib_multipath_hash_seed; 0 = nobody can know it
   bool multipath_use_neighbours = false;  ///< net.ipv4.fib_multipath_use_neigh
   /// IPv6 address labels are the kernel's default ones, use_oif_addrs_only is 0 everywhere.
   bool default_source_policy = true;
-  bool no_path_mtu_discovery = false;   ///< net.ipv4.ip_no_pmtu_disc is not 0
+  /// net.ipv4.ip_no_pmtu_disc is not 0, or was not: sockets keep what they were made with.
+  bool no_path_mtu_discovery = false;
   std::uint32_t kernel_version = 6018;  ///< major * 1000 + minor: a few choices differ by version
   friend bool operator==(const mirror_settings&, const mirror_settings&) = default;
 };

@@ -225,6 +225,9 @@ mirror_settings read_mirror_settings(const mirror& state) {
     if (const long value = read_number(v6 + "conf/" + device.link.name + "/hop_limit", -1);
         value > 0)
       out.device_hop_limits[index] = small(value);
+    if (const long value = read_number(v6 + "conf/" + device.link.name + "/mtu", 0);
+        value > 0 && value < static_cast<long>(device.link.mtu))
+      out.device_mtus_v6[index] = static_cast<std::uint32_t>(value);
   }
   const auto multipath = [&](const std::string& folder) {
     const long fields = read_number(folder + "fib_multipath_hash_fields", 0x07);
@@ -235,7 +238,8 @@ mirror_settings read_mirror_settings(const mirror& state) {
   out.multipath_v6 = multipath(v6);
   out.multipath_hash_seed = read_hash_seed();
   out.multipath_use_neighbours = read_number(v4 + "fib_multipath_use_neigh", 0) != 0;
-  out.no_path_mtu_discovery = read_number(v4 + "ip_no_pmtu_disc", 0) != 0;
+  out.no_path_mtu_discovery =
+      state.settings().no_path_mtu_discovery || read_number(v4 + "ip_no_pmtu_disc", 0) != 0;
   utsname system{};
   unsigned major = 0, minor = 0;
   if (::uname(&system) == 0 && std::sscanf(system.release, "%u.%u", &major, &minor) == 2)

@@ -225,8 +225,14 @@ std::optional<divert_reason> decider::list_members(const route_entry& entry,
   return known ? std::nullopt : std::optional(unsupported);
 }
 
-bool decider::hop_is_alive(ip_family family, const path_member& member) const {
+bool decider::hop_is_alive(const route_entry& entry, const path_member& member) const {
   if ((member.flags & RTNH_F_DEAD) != 0) return false;
+  const netlink::route& route = entry.route;
+  const ip_family family = route.destination.family();
+  // This host's own addresses need no carrier.
+  const bool own = family == ip_family::v4 ? route.scope == RT_SCOPE_HOST
+                                           : route.type == RTN_LOCAL || route.type == RTN_ANYCAST;
+  if (own) return true;
   const mirror::device* device = state_.find_device(member.interface_index);
   if (device == nullptr) return true;
   return has_carrier(device->link) || !state_.ignores_linkdown(family, member.interface_index);
@@ -252,7 +258,7 @@ search_effect decider::effect_of(ip_family family, const route_entries::list& en
     if (!taken && !with_output_interface)
       taken = std::ranges::any_of(members, [&](const path_member& member) {
         // An IPv6 gateway may turn FAILED, and then the search goes on.
-        return hop_is_alive(family, member) &&
+        return hop_is_alive(entry, member) &&
                (v4 || !member.gateway ||
                 !neighbour_aspect(state_, {member.interface_index, *member.gateway},
                                   consulted_neighbour::aspect::failed));
@@ -270,10 +276,10 @@ void decider::share_by_bounds(const std::vector<bool>& good, std::uint32_t fallb
   result_.shares.clear();
   std::uint64_t total = 0, sum = 0;
   for (const path_member& member : result_.members)
-    if (hop_is_alive(member)) total += member.weight;
+    if (hop_is_alive(*result_.entry, member)) total += member.weight;
   for (std::uint32_t i = 0; i < result_.members.size() && total != 0; ++i) {
     const path_member& member = result_.members[i];
-    if (!hop_is_alive(member)) continue;
+    if (!hop_is_alive(*result_.entry, member)) continue;
     sum += member.weight;
     const auto bound = static_cast<std::uint32_t>(((sum << 31) + total / 2) / total - 1);
     if (good[i]) result_.shares.push_back({bound, i});
@@ -441,7 +447,7 @@ decider::outcome decider::take_entry_v4(const ip_prefix& prefix, const route_ent
   }
   const std::uint32_t oif = question_.cls->output_interface;
   for (std::uint32_t i = 0; i < candidates_.size(); ++i) {
-    if (!hop_is_alive(candidates_[i]) || (oif != 0 && candidates_[i].interface_index != oif))
+    if (!hop_is_alive(entry, candidates_[i]) || (oif != 0 && candidates_[i].interface_index != oif))
       continue;
     usable = true;
     found_member_ = i;
@@ -533,7 +539,7 @@ void decider::share_v4() {
     const mirror::device* device = state_.find_device(member.interface_index);
     if (device != nullptr && device->stale_shares)
       static_cast<void>(divert(divert_reason::stale_shares));
-    if (!hop_is_alive(member)) {
+    if (!hop_is_alive(*result_.entry, member)) {
       good[i] = false;
     } else if (member.gateway && (object || state_.settings().multipath_use_neighbours)) {
       good[i] = consult(member, consulted_neighbour::aspect::good);
@@ -699,7 +705,7 @@ bool decider::list_nodes_v6(const route_table& table) {
 int decider::score_v6(const route_entry& entry, const path_member& member, bool reachable) {
   const std::uint32_t oif = question_.cls->output_interface;
   const bool on_device = oif == 0 || member.interface_index == oif;
-  if (!hop_is_alive(member) || (strict_ && !on_device)) return -1;
+  if (!hop_is_alive(entry, member) || (strict_ && !on_device)) return -1;
   if (reachable && member.gateway && consult(member, consulted_neighbour::aspect::failed))
     return -1;
   constexpr int medium = 2, high = 3, low = 1;
@@ -795,7 +801,7 @@ void decider::share_v6() {
   for (std::uint32_t i = 0; i < good.size(); ++i) {
     const path_member& member = result_.members[i];
     if (object)
-      good[i] = hop_is_alive(member) &&
+      good[i] = hop_is_alive(*result_.entry, member) &&
                 (!member.gateway || consult(member, consulted_neighbour::aspect::good));
     else
       good[i] = score_v6(*result_.entry, member, reachable) >= 0;

@@ -131,10 +131,7 @@ class decider {
   [[nodiscard]] std::optional<divert_reason> list_members(const route_entry& entry,
                                                           std::vector<path_member>& out,
                                                           bool& blackhole) const;
-  [[nodiscard]] bool hop_is_alive(const path_member& member) const {
-    return hop_is_alive(question_.family(), member);
-  }
-  [[nodiscard]] bool hop_is_alive(ip_family family, const path_member& member) const;
+  [[nodiscard]] bool hop_is_alive(const route_entry& entry, const path_member& member) const;
   [[nodiscard]] bool consult(const path_member& member, consulted_neighbour::aspect what);
   void divert_without_source();
   void share_v4();

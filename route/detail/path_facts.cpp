@@ -19,9 +19,12 @@ path_facts path_facts_of(const mirror& state, const decision& decided,
   const mirror::device* device = state.find_device(interface_index);
   const std::uint32_t device_mtu = device != nullptr ? device->link.mtu : 0;
   facts.route_mtu = metrics.mtu;
+  const auto own_mtu = settings.device_mtus_v6.find(interface_index);
+  if (!v4 && metrics.mtu == 0 && own_mtu != settings.device_mtus_v6.end())
+    facts.route_mtu = own_mtu->second;
   if (region.is_host())
     if (const std::uint32_t learned = state.path_mtu(region.address()))
-      facts.route_mtu = metrics.mtu != 0 ? std::min(metrics.mtu, learned) : learned;
+      facts.route_mtu = facts.route_mtu != 0 ? std::min(facts.route_mtu, learned) : learned;
   facts.mtu = std::min<std::uint32_t>(facts.route_mtu != 0 ? facts.route_mtu : device_mtu, 0xffff);
 
   if (cls.ttl != 0) {

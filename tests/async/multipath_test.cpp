@@ -124,8 +124,11 @@ class multipath : public two_hosts {
     const std::string text(20, 'k');
     for (const endpoint& each : all) {
       const auto there = detail::socket_address::from(each, 0);
-      ASSERT_EQ(20, ::sendto(fd.get(), text.data(), text.size(), 0,
-                             reinterpret_cast<const sockaddr*>(&there.storage), there.size));
+      // An error that the network has told of is reported instead of the next datagram.
+      ASSERT_TRUE(eventually([&] {
+        return ::sendto(fd.get(), text.data(), text.size(), 0,
+                        reinterpret_cast<const sockaddr*>(&there.storage), there.size) == 20;
+      }));
     }
   }
 
@@ -165,6 +168,45 @@ class multipath : public two_hosts {
     return count;
   }
 
+  /// All flows of a family, through one transmitter that stays, and through its backing socket.
+  class live_flows {
+   public:
+    live_flows(const netns& there, ip_family family)
+        : there_(there),
+          all_(flows(family)),
+          fd_(bound_socket(ip_address::any(family))),
+          tx_(small()),
+          sender_(tx_.make_sender({.adopt_socket = fd_.get()})) {}
+
+    [[nodiscard]] arrivals ours() {
+      capture wire(there_);
+      for (const endpoint& each : all_)
+        EXPECT_TRUE(
+            eventually([&] { return sender_.try_send(bytes_of("twenty bytes of text"), each); }));
+      return wire.take(all_.size());
+    }
+    [[nodiscard]] arrivals kernels() {
+      capture wire(there_);
+      send_through_kernel(all_, fd_);
+      return wire.take(all_.size());
+    }
+    /// Waits until ours arrive where the kernel's did, and none is left to it.
+    void expect_followed(const arrivals& kernel) {
+      const auto same = [&] {
+        const auto before = tx_.stats().kernel_path;
+        return ours() == kernel && drained(tx_) && tx_.stats().kernel_path == before;
+      };
+      EXPECT_TRUE(eventually(same, 60s)) << summary(tx_.stats());
+    }
+
+   private:
+    const netns& there_;
+    const std::vector<endpoint> all_;
+    const unique_fd fd_;
+    transmitter tx_;
+    sender sender_;
+  };
+
   void compare_all(std::size_t members) {
     for (const char* policy : {"0", "1", "2", "3"}) {
       SCOPED_TRACE(std::string("policy ") + policy);
@@ -182,6 +224,40 @@ TEST_F(multipath, every_flow_takes_the_members_that_the_kernel_takes) { compare_
 TEST_F(multipath, the_share_of_a_dead_member_moves_as_the_kernels_does) {
   (*a)("ip link set a1 down");
   compare_all(2);
+}
+
+TEST_F(multipath, settings_that_change_are_followed) {
+  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    SCOPED_TRACE(family == ip_family::v4 ? "IPv4" : "IPv6");
+    set_hash("1", "0");
+    live_flows live(*b, family);
+    arrivals before = live.kernels();
+    live.expect_followed(before);
+    const std::string own = family == ip_family::v4 ? "net.ipv4." : "net.ipv6.";
+    for (const std::string& setting :
+         {own + "fib_multipath_hash_policy=1", std::string("net.ipv4.fib_multipath_hash_seed=77"),
+          own + "fib_multipath_hash_policy=3", own + "fib_multipath_hash_fields=0x20"}) {
+      SCOPED_TRACE(setting);
+      (*a)("sysctl -qw " + setting);
+      const arrivals now = live.kernels();
+      EXPECT_NE(before, now);
+      live.expect_followed(now);
+      before = now;
+    }
+  }
+}
+
+TEST_F(multipath, whether_neighbours_count_is_followed) {
+  set_hash("1", "1");
+  (*a)(
+      "ip route replace 20.0.0.0/8 nexthop via 10.77.1.2 nexthop via 10.77.2.2 nexthop via "
+      "10.77.3.99");
+  live_flows live(*b, ip_family::v4);
+  EXPECT_GT(flow_count, live.kernels().size());  // Nobody has the third address.
+  (*a)("sysctl -qw net.ipv4.fib_multipath_use_neigh=1");
+  const arrivals now = live.kernels();
+  EXPECT_EQ(flow_count, now.size());
+  live.expect_followed(now);
 }
 
 class resilient_multipath : public multipath {
@@ -217,40 +293,17 @@ TEST_F(resilient_multipath, every_flow_takes_the_buckets_that_the_kernel_takes) 
 // Seen by one transmitter that goes on sending: only the flows of a dead member move, and for one
 // that is added none does, as every bucket is in use.
 TEST_F(resilient_multipath, flows_of_other_members_stay_where_they_are) {
-  const auto all = flows(ip_family::v4);
-  transmitter tx(small());
-  const unique_fd fd = bound_socket(ip_address::any(ip_family::v4));
-  auto s = tx.make_sender({.adopt_socket = fd.get()});
-  const auto ours = [&] {
-    capture wire(*b);
-    for (const endpoint& each : all)
-      EXPECT_TRUE(eventually([&] { return s.try_send(bytes_of("twenty bytes of text"), each); }));
-    return wire.take(all.size());
-  };
-  const auto kernels = [&] {
-    capture wire(*b);
-    send_through_kernel(all, fd);
-    return wire.take(all.size());
-  };
-  /// Once the kernel's buckets are ours, nothing is left to it.
-  const auto followed = [&](const arrivals& kernel) {
-    return eventually(
-        [&] {
-          const auto before = tx.stats().kernel_path;
-          return ours() == kernel && drained(tx) && tx.stats().kernel_path == before;
-        },
-        60s);
-  };
-  const arrivals first = kernels();
+  live_flows live(*b, ip_family::v4);
+  const arrivals first = live.kernels();
   ASSERT_EQ(flow_count, first.size());
-  EXPECT_TRUE(followed(first)) << summary(tx.stats());
+  live.expect_followed(first);
 
   std::set<int> used;
   for (const auto& [to, index] : first) used.insert(index);
   ASSERT_EQ(3u, used.size());
   (*a)("ip nexthop del id 2");
-  const arrivals second = kernels();
-  EXPECT_TRUE(followed(second)) << summary(tx.stats());
+  const arrivals second = live.kernels();
+  live.expect_followed(second);
   const int dead = second_member();
   std::size_t moved = 0;
   for (const auto& [to, index] : first) {
@@ -265,8 +318,8 @@ TEST_F(resilient_multipath, flows_of_other_members_stay_where_they_are) {
 
   (*a)("ip nexthop add id 2 via 10.77.2.2 dev a1");
   (*a)("ip nexthop replace id 10 group 1,1/2,2/3,5 type resilient");
-  EXPECT_EQ(second, kernels());
-  EXPECT_TRUE(followed(second)) << summary(tx.stats());
+  EXPECT_EQ(second, live.kernels());
+  live.expect_followed(second);
 }
 
 // What the truth audit asks about is in use to the kernel, though it sees none of the datagrams.

@@ -133,6 +133,7 @@ class inventor {
     return std::data(from)[below(static_cast<std::uint32_t>(from.size()))];
   }
   [[nodiscard]] std::string settings();
+  [[nodiscard]] std::string changed_setting(const std::string& device);
   [[nodiscard]] std::string links();
   /// Makes u`n`, and below or beside it p`n`.
   [[nodiscard]] std::string device(const std::string& n);
@@ -189,6 +190,29 @@ std::string inventor::settings() {
   if (below(4) == 0) out += "sysctl -w net.ipv6.conf.all.forwarding=1\n";
   if (below(6) == 0) out += "sysctl -w net.ipv4.fib_multipath_use_neigh=1\n";
   return out;
+}
+
+/// At run time: what notifications tell of, what they do not, and what changes notifications.
+std::string inventor::changed_setting(const std::string& device) {
+  const std::string value = "=" + pick({"0", "1"}) + "\n",
+                    linkdown = ".ignore_routes_with_linkdown";
+  switch (below(7)) {
+    case 0:
+      // The shares of IPv4 multipath routes follow with the next carrier event only.
+      return plain_ ? "" : "sysctl -w net.ipv4.conf." + device + linkdown + value;
+    case 1:
+      return "sysctl -w net.ipv6.conf." + device + linkdown + value;
+    case 2:
+      return "sysctl -w net.ipv6.conf.all.forwarding" + value;
+    case 3:
+      return "sysctl -w net.ipv4.fib_multipath_use_neigh" + value;
+    case 4:
+      return "sysctl -w net.ipv4.nexthop_compat_mode" + value;
+    case 5:
+      return "sysctl -w net.ipv6.route.skip_notify_on_dev_down" + value;
+    default:
+      return "sysctl -w net." + pick({"ipv4", "ipv6"}) + ".fib_multipath_hash_policy" + value;
+  }
 }
 
 std::string inventor::device(const std::string& n) {
@@ -371,7 +395,7 @@ std::vector<std::string> inventor::disturb() {
   std::string out = "sleep 0.2\n";
   for (std::uint32_t i = 2 + below(6); i > 0; --i) {
     const std::string u = "u" + std::to_string(below(4)), n = std::to_string(below(4));
-    switch (below(15)) {
+    switch (below(16)) {
       case 0:
         out += "ip link set " + u + " down\n";
         break;
@@ -416,6 +440,9 @@ std::vector<std::string> inventor::disturb() {
                pick({"12 group 1/3", "12 group 2", "12 group 1,1/2,5/3,1", "32 group 21/22/23",
                      "32 group 22,1/23,7"}) +
                " type resilient\n";
+        break;
+      case 13:
+        out += changed_setting(u);
         break;
       default:
         out += random_route(below(2) == 0);

@@ -276,6 +276,28 @@ TEST_F(Resolve, BucketsOfAResilientGroupStandWhateverBecomesOfTheirMembers) {
     EXPECT_EQ(share_of(shares, hash + 0x7ffffff0u).bound, (hash + 0x7ffffff0u) % 4);
 }
 
+TEST_F(Resolve, OwnAddressesNeedNoCarrier) {
+  netlink::route host = route_on(net("60.0.0.0/24"), 2);
+  host.scope = RT_SCOPE_HOST;
+  apply(added(host));
+  apply(added(route_via(net("61.0.0.0/24"), "10.2.0.9", 2)));
+  netlink::link lost = ethernet(2, "u2");
+  lost.carrier = false;
+  lost.flags = IFF_UP;
+  apply(lost);
+  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    netlink::netconf setting;
+    setting.family = family;
+    setting.index = 2;
+    setting.ignore_routes_with_linkdown = true;
+    apply(setting);
+  }
+  EXPECT_EQ(ask("61.0.0.1").error, ENETUNREACH);
+  EXPECT_EQ(ask("60.0.0.1").interface_index, 2u);
+  EXPECT_EQ(ask("10.2.0.1").divert, divert_reason::local_destination);
+  EXPECT_EQ(ask("fd00:2::1").divert, divert_reason::local_destination);
+}
+
 TEST_F(Resolve, RequestedSourceSteersLegacyMultipath) {
   netlink::route legacy = route_via(net("40.0.0.0/24"), "10.2.0.9", 2);
   legacy.next_hops.push_back({3, ip("10.3.0.9"), 1, 0, false});
