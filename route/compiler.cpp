@@ -227,7 +227,7 @@ class compiler::implementation {
   [[nodiscard]] bool quarantines(const ip_prefix& region) const;
   [[nodiscard]] bool is_outside(const ip_prefix& region) const;
   [[nodiscard]] hop build(const detail::hop_key& key) const;
-  [[nodiscard]] hop hop_of(const flow& question, std::uint32_t chosen) const;
+  [[nodiscard]] hop hop_of(const flow& question, const resolution& resolved) const;
   [[nodiscard]] const std::vector<std::uint32_t>* mirrored_tables() const noexcept {
     const auto& tables = options_.restrictions.routing_tables;
     return tables ? &*tables : nullptr;
@@ -1095,8 +1095,8 @@ void compiler::implementation::store_version() {
 // ------------------------------------------------------------------------------------------------
 // questions
 
-/// Over member `chosen` of the decision.
-hop compiler::implementation::hop_of(const flow& question, std::uint32_t chosen) const {
+/// Over the member that was chosen for this one flow.
+hop compiler::implementation::hop_of(const flow& question, const resolution& resolved) const {
   const ip_prefix region = host_prefix(question.destination);
   if (quarantines(region)) return detail::divert_hop(divert_reason::audit_quarantine);
   if (is_multicast_v6(region)) return detail::divert_hop(divert_reason::multicast_destination);
@@ -1110,7 +1110,9 @@ hop compiler::implementation::hop_of(const flow& question, std::uint32_t chosen)
     return detail::divert_hop(decided.error == ENETUNREACH ? divert_reason::no_route
                                                            : divert_reason::rejected);
   if (decided.divert) return detail::divert_hop(*decided.divert);
-  auto key = detail::hop_key_of(state_, decided, decided.members[chosen], question.cls, region);
+  if (resolved.divert) return detail::divert_hop(*resolved.divert);  // Its bucket is not known.
+  auto key =
+      detail::hop_key_of(state_, decided, decided.members[resolved.chosen], question.cls, region);
   if (!key) return detail::divert_hop(divert_reason::no_source_address);
   key->outside_prefixes = is_outside(region);
   return build(*key);
@@ -1119,7 +1121,7 @@ hop compiler::implementation::hop_of(const flow& question, std::uint32_t chosen)
 explanation compiler::implementation::explain(const flow& question) const {
   explanation told;
   told.decision = resolve(state_, question);
-  told.template_hop = hop_of(question, told.decision.chosen);
+  told.template_hop = hop_of(question, told.decision);
   const hop& shown = told.template_hop;
   if (shown.egress != divert_slot) {
     told.destination_mac.emplace();

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <thread>
 
 namespace cowire {
@@ -360,6 +361,56 @@ TEST(Compiler, MemoryStaysBoundedUnderChurnAndWaitsForReadersOnly) {
   static_cast<void>(b.made.publish());
   static_cast<void>(b.made.publish());
   EXPECT_LT(b.made.statistics().bytes_waiting, waiting / 10);
+}
+
+TEST(Compiler, BucketsOfAResilientGroupAreMembersAndThoseNotReadYetDivert) {
+  mirror state = small_world();
+  mirror_changes changes;
+  netlink::nexthop_object group;
+  group.id = 10;
+  group.family_unspecified = true;
+  group.group_type = 1;
+  group.resilient_buckets = 4;
+  for (const std::uint32_t index : {2u, 3u}) {
+    netlink::nexthop_object object;
+    object.id = index;
+    object.index = index;
+    object.gateway = ip(index == 2 ? "10.2.0.2" : "10.3.0.2");
+    state.apply(object, changes, message_origin::notification);
+    state.apply(neighbour(index, *object.gateway), changes, message_origin::notification);
+    group.group.push_back({index, 1});
+  }
+  state.apply(group, changes, message_origin::notification);
+  netlink::route made = route_on(net("20.0.0.0/8"), 0);
+  made.next_hops.clear();
+  made.nexthop_id = 10;
+  state.apply(made, changes, message_origin::notification);
+  for (const auto& [index, member] : {std::pair{0, 3u}, std::pair{1, 2u}, std::pair{2, 3u}})
+    state.apply(
+        netlink::nexthop_bucket{
+            .group = 10, .index = static_cast<std::uint16_t>(index), .member = member},
+        changes, message_origin::notification);
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  static_cast<void>(b.made.publish());
+  for (const std::uint32_t round : {0u, 1u, 1000u, 0x1fffffffu}) {
+    EXPECT_EQ(b.look_up(id, ip("20.1.2.3"), 4 * round).egress, 2);
+    EXPECT_EQ(b.look_up(id, ip("20.1.2.3"), 4 * round + 1).egress, 1);
+    EXPECT_EQ(b.look_up(id, ip("20.1.2.3"), 4 * round + 2).egress, 2);
+    EXPECT_EQ(b.look_up(id, ip("20.1.2.3"), 4 * round + 3).reason, divert_reason::resilient_group);
+  }
+  std::map<divert_reason, int> explained;
+  std::map<egress_slot, int> through;
+  for (std::uint32_t host = 0; host < 400; ++host) {
+    const flow question{{}, ip_address::v4(0x14000000 + host), 9};
+    const hop shown = b.made.explain(question).template_hop;
+    if (shown.egress == divert_slot) ++explained[shown.reason];
+    ++through[shown.egress];
+  }
+  EXPECT_EQ(explained.size(), 1u);
+  EXPECT_GT(explained[divert_reason::resilient_group], 50);
+  EXPECT_GT(through[1], 50);
+  EXPECT_GT(through[2], 120);
 }
 
 TEST(Compiler, ReplacedNexthopObjectKeepsThePathsOfItsPrefixes) {
