@@ -7,6 +7,7 @@
 /// cost of a look-up and of a bare trie change are in bench_lpm.
 ///
 /// bench_convergence [--table FILE] [Google Benchmark options]; FILE replaces the synthetic table.
+#include <cowire/base/assert.hpp>
 #include <cowire/route/compiler.hpp>
 
 #include <benchmark/benchmark.h>
@@ -139,27 +140,29 @@ class world {
     dump(rule_to(32767, RT_TABLE_DEFAULT));
     for (const std::uint32_t index : {uplink, other_uplink}) {
       dump(own_address(index, 1, 16));
-      dump(route_to({on_uplink(index, 1), 32}, index, RTN_LOCAL));
-      dump(route_to({on_uplink(index, 0), 16}, index, RTN_UNICAST));
+      own_routes_.push_back(route_to({on_uplink(index, 1), 32}, index, RTN_LOCAL));
+      own_routes_.push_back(route_to({on_uplink(index, 0), 16}, index, RTN_UNICAST));
       for (std::uint32_t host = 2; host < 100; ++host) dump(neighbour(index, host, 0));
     }
+    for (const netlink::message& route : own_routes_) dump(route);
     if (by == naming::objects)
       for (std::uint32_t id = 1; id <= next_hops; ++id) dump(object(id, 1 + id));
     const std::size_t before = allocated_bytes();
     const auto start = clock::now();
-    for (const table_route& route : table) {
-      const std::uint32_t hop = 1 + (route.value - 1) % next_hops;
-      netlink::route made = route_via(prefix_of(route), hop, device_of(hop));
-      if (by == naming::objects) {
-        made = route_via(prefix_of(route), hop, uplink);
-        made.nexthop_id = hop;
-      }
-      dump(made);
-    }
+    for (const table_route& route : table) dump(as_dumped(route, by));
     mirror_time_ = clock::now() - start;
     mirror_bytes_ = allocated_bytes() - before;
   }
 
+  static netlink::route as_dumped(const table_route& route, naming by) {
+    const std::uint32_t hop = 1 + (route.value - 1) % next_hops;
+    netlink::route made = route_via(prefix_of(route), hop, device_of(hop));
+    if (by == naming::objects) {
+      made = route_via(prefix_of(route), hop, uplink);
+      made.nexthop_id = hop;
+    }
+    return made;
+  }
   static std::uint32_t device_of(std::uint32_t hop) { return hop % 2 != 0 ? uplink : other_uplink; }
 
   /// The compiler from nothing to its first version.
@@ -196,6 +199,33 @@ class world {
     return std::chrono::duration<double>(clock::now() - start).count();
   }
 
+  /// Everything is read again and nothing has changed; without making the messages.
+  double seconds_of_refresh(const routes& table) {
+    clock::duration taken{0};
+    const auto timed = [&](auto&& work) {
+      const auto start = clock::now();
+      work();
+      taken += clock::now() - start;
+    };
+    const auto confirm = [&](std::vector<netlink::message>& part) {
+      timed([&] {
+        for (const netlink::message& message : part) COWIRE_ASSERT(state_.confirm(message));
+      });
+      part.clear();
+    };
+    mirror_changes changes;
+    state_.begin_refresh(object_kind::route);
+    std::vector<netlink::message> part = own_routes_;
+    for (const table_route& route : table) {
+      part.push_back(as_dumped(route, naming::gateways));
+      if (part.size() == 128) confirm(part);
+    }
+    confirm(part);
+    timed([&] { state_.end_refresh(object_kind::route, changes); });
+    COWIRE_ASSERT(changes.empty());
+    return std::chrono::duration<double>(taken).count();
+  }
+
   [[nodiscard]] double mirror_seconds() const { return mirror_time_.count(); }
   [[nodiscard]] std::size_t mirror_bytes() const { return mirror_bytes_; }
   /// On the heap; the tries have memory of their own.
@@ -219,6 +249,7 @@ class world {
   }
 
   mirror state_;
+  std::vector<netlink::message> own_routes_;
   std::unique_ptr<stage> compiled_;
   std::chrono::duration<double> mirror_time_{};
   std::size_t mirror_bytes_ = 0, compiler_bytes_ = 0;
@@ -314,6 +345,13 @@ void add_events(const std::shared_ptr<worlds>& all) {
   });
 }
 
+/// What follows a link's change of state, without reading and decoding the dump.
+void refresh(benchmark::State& state, worlds& all) {
+  all.spoil();  // The events before have moved routes.
+  for (auto _ : state)
+    state.SetIterationTime(all.get(naming::gateways).seconds_of_refresh(all.table()));
+}
+
 /// Routes all over the table get another next hop; so many changes make one version.
 void work_off_backlog(benchmark::State& state, worlds& all) {
   world& in = all.get(naming::gateways);
@@ -372,6 +410,11 @@ int main(int argc, char** argv) {
       ->Iterations(1)
       ->Unit(benchmark::kMillisecond);
   add_events(all);
+  benchmark::RegisterBenchmark("convergence_refresh/cowire",
+                               [all](benchmark::State& state) { refresh(state, *all); })
+      ->UseManualTime()
+      ->Iterations(1)
+      ->Unit(benchmark::kMillisecond);
   benchmark::RegisterBenchmark("convergence_backlog/cowire",
                                [all](benchmark::State& state) { work_off_backlog(state, *all); })
       ->Arg(64)

@@ -158,7 +158,8 @@ def units_of(rows):
     """One unit for each group, so that its rows can be compared by eye."""
     least = {}
     for row in rows:
-        least[row["group"]] = min(row["median_ns"], least.get(row["group"], row["median_ns"]))
+        typical = row["median_ns"] or row["max_ns"]
+        least[row["group"]] = min(typical, least.get(row["group"], typical))
     return {group: "ns" if ns < 1e4 else "us" if ns < 1e7 else "ms" for group, ns in least.items()}
 
 
