@@ -15,8 +15,9 @@
 ///   server picks). One message holds at most intake_message_capacity() bytes after the header.
 /// - type `flush`: no payload, no destinations. When everything that this client sent before has
 ///   left the host or was counted, the server answers an intake_reply with the same `token` to the
-///   client's address; a client that has no address (did not bind) gets none. Totals are kept by address, so bind to a
-///   name that no client had lately; those that the kernel picks soon come again.
+///   client's address; a client that has no address (did not bind) gets none. Totals are kept by
+///   address: bind to a name that no client had lately. Those that the kernel picks soon come
+///   again.
 /// - Anything else is refused: counted, never answered, and the socket stays usable.
 ///
 /// Back-pressure: without a free frame the server stops reading, and a client's blocking send

@@ -260,8 +260,9 @@ struct nexthop_object {
   friend bool operator==(const nexthop_object&, const nexthop_object&) = default;
 };
 
-/// RTM_NEWNEXTHOPBUCKET: the member that serves one bucket of a resilient group. The kernel tells of
-/// the buckets that it moves by and by, not of those that it deals anew with a change of the group.
+/// RTM_NEWNEXTHOPBUCKET: the member that serves one bucket of a resilient group. The kernel tells
+/// of the buckets that it moves by and by, not of those that it deals anew with a change of the
+/// group.
 struct nexthop_bucket {
   netlink::action action = action::add;
   std::uint32_t group = 0;   ///< Nexthop object.

@@ -2,8 +2,8 @@
 /// What is known to go wrong with AF_XDP on some drivers, each with its source.
 ///
 /// The mode ladder (socket.hpp) passes over a rung whose trouble is to be avoided, unless that rung
-/// is asked for by name; `cowire doctor` tells of all. What the kernel or a driver refuses by itself
-/// needs no entry: the ladder finds out.
+/// is asked for by name; `cowire doctor` tells of all. What the kernel or a driver refuses by
+/// itself needs no entry: the ladder finds out.
 #pragma once
 
 #include <cowire/xdp/device.hpp>

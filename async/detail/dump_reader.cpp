@@ -17,7 +17,8 @@
 namespace cowire::detail {
 namespace {
 
-/// The kernel fills a dump's datagrams up to what the reader has room for, and no further than this.
+/// The kernel fills a dump's datagrams up to what the reader has room for, and no further than
+/// this.
 constexpr std::size_t part_size = 32768;
 /// So that neither side waits for the other's thread to be run at every part.
 constexpr std::ptrdiff_t parts_ahead = 8;
