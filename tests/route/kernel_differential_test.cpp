@@ -17,6 +17,7 @@
 #include <cowire/route/resolve.hpp>
 
 #include <gtest/gtest.h>
+#include <linux/if.h>
 #include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -488,12 +489,25 @@ mirror kernel_world::dumped() {
   return state;
 }
 
+/// Whether the kernel has still to act upon a carrier that came or went: up to a second later.
+bool carrier_is_pending(const mirror& state) {
+  constexpr std::uint32_t lower_up = 0x10000;
+  return std::ranges::any_of(state.devices(), [](const auto& item) {
+    const std::uint32_t flags = item.second.link.flags;
+    return (flags & IFF_UP) != 0 && ((flags & lower_up) != 0) != ((flags & IFF_RUNNING) != 0);
+  });
+}
+
 mirror kernel_world::settled() {
+  using namespace std::chrono_literals;
   mirror before = dumped();
+  // Some devices never agree with themselves.
+  const auto patience = std::chrono::steady_clock::now() + 3s;
   for (int quiet = 0; quiet < 2;) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(40));
+    std::this_thread::sleep_for(40ms);
     mirror now = dumped();
-    quiet = difference(before, now).empty() ? quiet + 1 : 0;
+    const bool moving = carrier_is_pending(now) && std::chrono::steady_clock::now() < patience;
+    quiet = !moving && difference(before, now).empty() ? quiet + 1 : 0;
     before = std::move(now);
   }
   return before;
