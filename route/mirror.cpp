@@ -230,23 +230,31 @@ bool mirror::nexthop_is_ambiguous(ip_family family, std::uint32_t id) const {
   };
   // IPv6 chooses the source for the first member of whichever route's group filled the cache.
   const auto first_device = [&](std::uint32_t user) {
+    if (family == ip_family::v4) return 0u;
     const netlink::nexthop_object* candidate = find_nexthop(user);
     if (candidate != nullptr && !candidate->group.empty())
       candidate = find_nexthop(candidate->group.front().id);
-    return family == ip_family::v6 && candidate != nullptr ? candidate->index : 0;
+    return candidate != nullptr ? candidate->index : 0u;
   };
   const char tag = static_cast<char>('0' + slot(family));
   for (const std::uint32_t leaf : leaves) {
     std::optional<std::pair<std::string_view, std::uint32_t>> first;
-    for (const auto& [user, attributes] : nexthop_users_) {
-      if (!uses(user, leaf)) continue;
+    const auto differs = [&](std::uint32_t user, const auto& attributes) {
       for (const auto& [key, count] : attributes) {
         if (key.front() != tag) continue;
         const std::pair cached(std::string_view(key), first_device(user));
-        if (first && *first != cached) return true;
+        if (first == cached) continue;  // Whether it uses the leaf or not.
+        if (!uses(user, leaf)) return false;
+        if (first) return true;
         first = cached;
       }
-    }
+      return false;
+    };
+    // Its own first: all others are usually like them.
+    const auto own = nexthop_users_.find(leaf);
+    if (own != nexthop_users_.end() && differs(leaf, own->second)) return true;
+    for (const auto& [user, attributes] : nexthop_users_)
+      if (differs(user, attributes)) return true;
   }
   return false;
 }
