@@ -140,8 +140,8 @@ class world {
     dump(rule_to(32767, RT_TABLE_DEFAULT));
     for (const std::uint32_t index : {uplink, other_uplink}) {
       dump(own_address(index, 1, 16));
-      own_routes_.push_back(route_to({on_uplink(index, 1), 32}, index, RTN_LOCAL));
-      own_routes_.push_back(route_to({on_uplink(index, 0), 16}, index, RTN_UNICAST));
+      own_routes_.emplace_back(route_to({on_uplink(index, 1), 32}, index, RTN_LOCAL));
+      own_routes_.emplace_back(route_to({on_uplink(index, 0), 16}, index, RTN_UNICAST));
       for (std::uint32_t host = 2; host < 100; ++host) dump(neighbour(index, host, 0));
     }
     for (const netlink::message& route : own_routes_) dump(route);
@@ -217,7 +217,7 @@ class world {
     state_.begin_refresh(object_kind::route);
     std::vector<netlink::message> part = own_routes_;
     for (const table_route& route : table) {
-      part.push_back(as_dumped(route, naming::gateways));
+      part.emplace_back(as_dumped(route, naming::gateways));
       if (part.size() == 128) confirm(part);
     }
     confirm(part);
