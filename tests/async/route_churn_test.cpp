@@ -132,10 +132,16 @@ class world {
   }
   void change_neighbour() {
     const unsigned on = link();
-    if (below(3) == 0) return ip_("neigh flush dev " + device(on));
+    if (below(3) == 0) {
+      let_none_wait(on);
+      return ip_("neigh del " + gateway(on) + " dev " + device(on));
+    }
     const char* states[] = {"permanent", "reachable", "stale"};
     set_neighbour(on, states[below(3)]);
   }
+  /// What waits for a neighbour is gone with its entry, and no counter of the kernel says so: before
+  /// the entry goes it is resolved. (`ip neigh flush` would delete also what comes back meanwhile.)
+  void let_none_wait(unsigned on) { set_neighbour(on, "reachable"); }
   void set_neighbour(unsigned on, const std::string& state) {
     ip_("neigh replace " + gateway(on) + " lladdr " + macs_[on] + " dev " + device(on) + " nud " +
         state);
@@ -150,18 +156,17 @@ class world {
         std::to_string(on + 1) + "." + number(3, 100) + "/24 dev " + device(on));
   }
   void change_link() {
-    const std::string on = device(link());
-    if (below(2) == 0) return ip_("link set " + on + " mtu " + number(100, 1400));
-    ip_("link set " + on + " address 02:00:00:00:01:0" + number(9));
+    const unsigned on = link();
+    if (below(2) == 0) return ip_("link set " + device(on) + " mtu " + number(100, 1400));
+    let_none_wait(on);  // A change of address takes all of its neighbours.
+    ip_("link set " + device(on) + " address 02:00:00:00:01:0" + number(9));
   }
 
   void fail_or_restore_link() {
     for (const unsigned down : {0u, 1u})
       if (!up_[down]) return bring_up(down);
     const unsigned victim = below(2);
-    // Datagrams that wait for the neighbour of a downed interface are gone, and no counter of that
-    // interface says so: none shall wait.
-    for (const unsigned link : {0u, 1u}) set_neighbour(link, "reachable");
+    for (const unsigned link : {0u, 1u}) let_none_wait(link);
     std::this_thread::sleep_for(20ms);
     ip_("link set " + device(victim) + " down");
     up_[victim] = false;
@@ -182,24 +187,7 @@ class world {
 
 class route_churn : public two_links, public ::testing::WithParamInterface<bool> {
  protected:
-  void SetUp() override {
-    two_links::SetUp();
-    if (IsSkipped()) return;
-    // Datagrams wait for a neighbour, however many: a full queue would be the kernel's own loss.
-    (*a)(
-        "sysctl -qw net.ipv4.neigh.a0.unres_qlen_bytes=268435456 "
-        "net.ipv4.neigh.a1.unres_qlen_bytes=268435456");
-  }
-  /// sysfs shows the namespace in which it was mounted: asked in a process of A's.
-  std::uint64_t dropped_by_devices() {
-    return std::stoull((*a)("cat /sys/class/net/a0/statistics/tx_dropped")) +
-           std::stoull((*a)("cat /sys/class/net/a1/statistics/tx_dropped"));
-  }
-  std::string mac_of(const std::string& device) {
-    std::string mac = (*b)("cat /sys/class/net/" + device + "/address");
-    mac.resize(mac.find('\n'));
-    return mac;
-  }
+  std::uint64_t dropped_by_devices() { return dropped_by("a0") + dropped_by("a1"); }
 };
 
 INSTANTIATE_TEST_SUITE_P(links, route_churn, ::testing::Bool(),

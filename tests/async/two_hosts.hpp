@@ -155,6 +155,7 @@ class two_hosts : public ::testing::Test {
     a = std::make_unique<netns>();
     b = std::make_unique<netns>();
     connect(*a, "a0", *b, "b0", 1);
+    let_all_wait("a0");
     inside = std::make_unique<netns::scope>(*a);
   }
   void TearDown() override {
@@ -172,6 +173,11 @@ class two_hosts : public ::testing::Test {
     config.huge_pages = false;
     return config;
   }
+  /// However many datagrams wait for a neighbour of A's: what a full queue drops is the kernel's own
+  /// loss.
+  void let_all_wait(const std::string& device) {
+    (*a)("sysctl -qw net.ipv4.neigh." + device + ".unres_qlen_bytes=268435456");
+  }
   /// Has the kernel resolve the way to an address, so that the fast path serves it at once: sends
   /// to a closed port and waits for the answer that says so.
   static void resolve(const std::string& address) {
@@ -184,6 +190,24 @@ class two_hosts : public ::testing::Test {
       return ::send(fd.get(), "?", 1, 0) < 0 || ::poll(&refused, 1, 200) > 0;
     });
     ASSERT_TRUE(answered) << address;
+  }
+  /// Deletes A's neighbour entry of B's address on a link ("a0", "10.77.1.2") under traffic. It is
+  /// resolved first, and deleted once: with an entry go the datagrams that wait for it, uncounted
+  /// (neigh_invalidate in net/core/neighbour.c), and `ip neigh flush` deletes until none comes back.
+  void forget_neighbour(const std::string& device, const std::string& address) {
+    const std::string entry = address + " dev " + device;
+    (*a)("ip neigh replace " + entry + " nud reachable lladdr " + mac_of("b" + device.substr(1)) +
+         " && ip neigh del " + entry);
+  }
+  std::string mac_of(const std::string& device_of_b) {
+    std::string mac = (*b)("cat /sys/class/net/" + device_of_b + "/address");
+    mac.resize(mac.find('\n'));
+    return mac;
+  }
+  /// What the kernel was given for a device of A and dropped, because it was down for instance.
+  /// sysfs shows the namespace in which it was mounted: asked in a process of A's.
+  std::uint64_t dropped_by(const std::string& device) {
+    return std::stoull((*a)("cat /sys/class/net/" + device + "/statistics/tx_dropped"));
   }
   static bool drained(const transmitter& tx) {
     return eventually([&] { return tx.stats().on_the_way() == 0; });
@@ -200,6 +224,7 @@ class two_links : public two_hosts {
     two_hosts::SetUp();
     if (IsSkipped()) return;
     connect(*a, "a1", *b, "b1", 2);
+    let_all_wait("a1");
     (*b)("ip route add local 10.78.0.0/16 dev lo");
     (*b)(
         "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.b0.rp_filter=0 "

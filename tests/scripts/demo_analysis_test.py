@@ -42,7 +42,7 @@ def totals(submitted, kernel_path=0, **refused):
     }
 
 
-def link_down(at_ms, published_ms, seen):
+def link_down(at_ms, seen):
     change = analysis.Change(
         "link set public down",
         at_ms * MS,
@@ -52,7 +52,6 @@ def link_down(at_ms, published_ms, seen):
         breaks="public",
         cause="in_downed_interface",
     )
-    change.published_ns = published_ms * MS
     change.first_ns = analysis.first_arrival(seen, FIBER, change.begin_ns)
     return change
 
@@ -74,9 +73,9 @@ def fiber_cut(at_ms, old_path_ms, published_ms, seen):
     return change
 
 
-def settle(sent, seen, changes=()):
-    """1000 datagrams a second."""
-    return analysis.settle(sent, seen, changes, 1000, PATHS)
+def settle(sent, seen, changes=(), dropped=0):
+    """1000 datagrams a second; `dropped` at A's interface "public"."""
+    return analysis.settle(sent, seen, changes, 1000, PATHS, {"public": dropped, "fiber": 0})
 
 
 def downed(account):
@@ -102,10 +101,18 @@ class Settle(unittest.TestCase):
 
     def test_what_the_downed_interface_took_along_is_told_apart(self):
         seen = arrivals([(n, PUBLIC) for n in range(10)] + [(n, FIBER) for n in range(13, 20)])
-        change = link_down(10, 13, seen)
-        account = settle(totals(20), seen, [change])
+        change = link_down(10, seen)
+        account = settle(totals(20), seen, [change], dropped=3)
         self.assertEqual(account.lost, 0)
-        self.assertEqual(downed(account), (3, 3 + analysis.IN_HAND_AT_BREAK))
+        self.assertEqual(downed(account), (3, 3))
+        self.assertEqual(account.complaints(), [])
+
+    def test_what_the_sender_lost_in_the_device_needs_no_counter_of_the_kernel(self):
+        seen = arrivals([(n, PUBLIC) for n in range(10)] + [(n, FIBER) for n in range(13, 20)])
+        sent = totals(20) | {"lost_in_device": 2}
+        sent["transmitted"]["public"] -= 2
+        account = settle(sent, seen, [link_down(10, seen)], dropped=1)
+        self.assertEqual(downed(account), (3, 3))
         self.assertEqual(account.complaints(), [])
 
     def test_a_gap_elsewhere_is_not_excused_by_a_downed_interface(self):
@@ -113,13 +120,13 @@ class Settle(unittest.TestCase):
             [(n, PUBLIC) for n in range(10) if n != 4]
             + [(n, FIBER) for n in range(10, 20) if n != 15]
         )
-        account = settle(totals(20), seen, [link_down(10, 11, seen)])
+        account = settle(totals(20), seen, [link_down(10, seen)])
         self.assertEqual((account.lost, downed(account)[0]), (2, 0))
 
-    def test_a_downed_interface_that_took_too_many_is_a_failure(self):
+    def test_more_missing_than_the_downed_interface_dropped_is_a_failure(self):
         seen = arrivals([(n, PUBLIC) for n in range(10)] + [(n, FIBER) for n in range(200, 220)])
-        account = settle(totals(220), seen, [link_down(10, 11, seen)])
-        self.assertEqual((account.lost, downed(account)[0]), (0, 190))
+        account = settle(totals(220), seen, [link_down(10, seen)], dropped=189)
+        self.assertEqual((account.lost, downed(account)), (0, (190, 189)))
         self.assertEqual(len(account.complaints()), 1)
 
     def test_taking_down_an_idle_interface_excuses_nothing(self):

@@ -132,7 +132,9 @@ class Demo:
             self.receiver.finish_reading()
         self.arrivals.update()
         self._note_arrivals()
-        return analysis.settle(totals, self.arrivals, self.changes, chosen.rate, self.paths)
+        return analysis.settle(
+            totals, self.arrivals, self.changes, chosen.rate, self.paths, world.dropped()
+        )
 
     def _stream(self, shell):
         """Changes the world step by step under the running stream."""

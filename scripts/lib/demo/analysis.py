@@ -13,9 +13,12 @@ IN_HAND_AT_BREAK = 64
 
 # Why a datagram may be missing without being `lost`, in the words of the summary. The keys of the
 # report have "lost_" in front.
-CAUSES = {
-    "in_downed_interface": "lost in a downed interface",
-    "on_cut_fiber": "lost on the cut fiber",
+DOWNED, CUT = "in_downed_interface", "on_cut_fiber"
+CAUSES = {DOWNED: "lost in a downed interface", CUT: "lost on the cut fiber"}
+# How many that can have been. A downed interface counts what it drops; a fiber does not.
+BOUNDS = {
+    DOWNED: "the kernel's tx_dropped of that interface + the sender's lost_in_device",
+    CUT: f"rate x time to publication + {IN_HAND_AT_BREAK}",
 }
 
 
@@ -60,7 +63,7 @@ class Excused:
     """Datagrams that are missing for a cause that nobody can do anything about."""
 
     lost: int = 0
-    allowance: int = 0  # How many that can have been.
+    allowance: int = 0  # How many that can have been, by BOUNDS.
 
 
 @dataclass
@@ -102,7 +105,7 @@ class Account:
             if excused.lost > excused.allowance:
                 found.append(
                     f"{excused.lost} datagrams {CAUSES[cause]}, more than "
-                    f"rate x time to publication + {IN_HAND_AT_BREAK} = {excused.allowance}"
+                    f"{BOUNDS[cause]} = {excused.allowance}"
                 )
         return found
 
@@ -165,14 +168,17 @@ def excuse(gap, changes):
     return None
 
 
-def excuses(found, changes, rate):
+def excuses(found, changes, rate, dropped):
     """Excused by cause: what is missing of that cause, and how many that may be."""
     by_cause = {change.cause: Excused() for change in changes if change.breaks}
     for change in changes:
-        if change.breaks_stream and change.published_ns:
-            by_cause[change.cause].allowance += (
+        if change.cause == CUT and change.breaks_stream and change.published_ns:
+            by_cause[CUT].allowance += (
                 int(rate * (change.published_ns - change.begin_ns) / 1e9) + IN_HAND_AT_BREAK
             )
+    if DOWNED in by_cause:
+        downed = {change.breaks for change in changes if change.cause == DOWNED}
+        by_cause[DOWNED].allowance = sum(dropped.get(path, 0) for path in downed)
     for gap in found:
         if cause := excuse(gap, changes):
             by_cause[cause].lost += gap[0]
@@ -196,15 +202,18 @@ def count_reordered(sequences):
     return reordered
 
 
-def settle(totals, arrivals, changes, rate, paths):
+def settle(totals, arrivals, changes, rate, paths, dropped):
     """Weighs the sender's totals (the JSON of `cowire send -j`) against what arrived.
 
-    `paths`: the path by interface of B, as the records have it."""
+    `paths`: the path by interface of B, as the records have it. `dropped`: by path, what A's kernel
+    dropped at its interface."""
     submitted = totals["submitted"]
     refused = sum(totals["refused"].values())
     found = gaps(arrivals, submitted)
     missing = sum(gap[0] for gap in found)
-    excused = excuses(found, changes, rate)
+    excused = excuses(found, changes, rate, dropped)
+    if DOWNED in excused:
+        excused[DOWNED].allowance += totals["lost_in_device"]
     by_interface = collections.Counter(arrivals.interface)
     return Account(
         submitted=submitted,

@@ -47,7 +47,7 @@ class Uplinks(World):
             step("link set public down", breaks="public", cause="in_downed_interface"),
             step("link set public up", repairs="public"),
             step(f"route replace {VIA_PUBLIC} metric 10"),
-            step("neigh flush dev public"),
+            step(f"neigh del {GATEWAY['public']} dev public"),
         ]
 
     def build(self):

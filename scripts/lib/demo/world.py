@@ -82,6 +82,15 @@ class World(Hosts):
             if link["ifname"] in self.ARRIVALS
         }
 
+    def dropped(self):
+        """By path: how many frames A's kernel has dropped at the interface of the path so far."""
+        links = json.loads(self.ip("a", "-j -s link show"))
+        by_path = dict.fromkeys(PATHS, 0)
+        for link in links:
+            if path := self.DEVICES.get(link["ifname"]):
+                by_path[path] += link["stats64"]["tx"]["dropped"]
+        return by_path
+
     def shell(self):
         return IpShell(
             self.namespace("a"), f"route get {self.SERVICE} {self.SELECTORS}", self.DEVICES
