@@ -139,8 +139,8 @@ class world {
     const char* states[] = {"permanent", "reachable", "stale"};
     set_neighbour(on, states[below(3)]);
   }
-  /// What waits for a neighbour is gone with its entry, and no counter of the kernel says so: before
-  /// the entry goes it is resolved. (`ip neigh flush` would delete also what comes back meanwhile.)
+  /// What waits for a neighbour goes with its entry, as two_hosts::forget_neighbour says: resolved,
+  /// an entry may go.
   void let_none_wait(unsigned on) { set_neighbour(on, "reachable"); }
   void set_neighbour(unsigned on, const std::string& state) {
     ip_("neigh replace " + gateway(on) + " lladdr " + macs_[on] + " dev " + device(on) + " nud " +

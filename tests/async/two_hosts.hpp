@@ -173,7 +173,7 @@ class two_hosts : public ::testing::Test {
     config.huge_pages = false;
     return config;
   }
-  /// However many datagrams wait for a neighbour of A's: what a full queue drops is the kernel's own
+  /// Lets any number of datagrams wait for a neighbour: what a full queue drops is the kernel's own
   /// loss.
   void let_all_wait(const std::string& device) {
     (*a)("sysctl -qw net.ipv4.neigh." + device + ".unres_qlen_bytes=268435456");
@@ -193,7 +193,7 @@ class two_hosts : public ::testing::Test {
   }
   /// Deletes A's neighbour entry of B's address on a link ("a0", "10.77.1.2") under traffic. It is
   /// resolved first, and deleted once: with an entry go the datagrams that wait for it, uncounted
-  /// (neigh_invalidate in net/core/neighbour.c), and `ip neigh flush` deletes until none comes back.
+  /// (neigh_invalidate in net/core/neighbour.c), and `ip neigh flush` deletes until none is left.
   void forget_neighbour(const std::string& device, const std::string& address) {
     const std::string entry = address + " dev " + device;
     (*a)("ip neigh replace " + entry + " nud reachable lladdr " + mac_of("b" + device.substr(1)) +
