@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hosts that are network namespaces, and programs that run in them."""
+import contextlib
 import glob
 import json
 import os
@@ -118,6 +119,9 @@ class Program:
         status = self.process.wait(timeout_s)
         for thread in self._threads:
             thread.join()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with contextlib.suppress(BrokenPipeError):  # Of what it was told and did not read.
+                pipe.close()
         return status
 
     def fail_if_ended(self):
