@@ -47,7 +47,9 @@ class namespace_test : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!namespace_.entered()) GTEST_SKIP() << "needs root: unshare(CLONE_NEWNET) was refused";
-    run("ip link set lo up; "
+    // Not while an address is being looked for: it is in dumps, and announced a second later.
+    run("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0; "
+        "ip link set lo up; "
         "ip link add u0 type veth peer name p0; ip link add u1 type veth peer name p1; "
         "for i in 0 1; do ip link set u$i up; ip link set p$i up; "
         "  ip addr add 10.$i.0.1/24 dev u$i; ip addr add fd00:$i::1/64 dev u$i nodad; done");

@@ -15,6 +15,13 @@ TOTALS = {
     "diverted": {"no_route": 19},
     "refused": {"ENETUNREACH": 9},
     "lost_in_device": 1,
+    "audit": {
+        "audited": 50,
+        "mismatched": 0,
+        "last_mismatch": "",
+        "dumps": 2,
+        "dump_differences": 0,
+    },
 }
 GOOD = Account(
     totals=TOTALS,
@@ -45,6 +52,10 @@ class Complaints(unittest.TestCase):
         self.assertOne(
             self.complaints(totals=TOTALS | {"lost_in_device": 0}), "1 datagrams are not"
         )
+
+    def test_a_mirror_that_was_not_as_the_kernel(self):
+        audit = TOTALS["audit"] | {"dump_differences": 1}
+        self.assertOne(self.complaints(totals=TOTALS | {"audit": audit}), "not as the kernel")
 
     def test_clients_and_service_disagree(self):
         self.assertOne(self.complaints(handed_over=101), "handed over 101")

@@ -76,6 +76,9 @@ class Account:
                 f"{self.discarded} without a neighbour, and {self.link_changes} changes of links "
                 f"explain {self.link_changes * LOST_PER_LINK_CHANGE} at most"
             )
+        audit = self.totals["audit"]
+        if audit["dump_differences"] != 0:
+            found.append(f"the mirror was not as the kernel in {audit['dump_differences']} places")
         growth_kb = self.measured.rss_end_kb - self.measured.rss_begin_kb
         if growth_kb > self.measured.rss_allowance_kb:
             found.append(
@@ -102,6 +105,10 @@ def report(account, seconds, changes, clients):
         "refused": totals["refused"],
         "lost_in_device": totals["lost_in_device"],
         "unaccounted": account.unaccounted,
+        "audit": {
+            word: totals["audit"][word]
+            for word in ("audited", "mismatched", "last_mismatch", "dumps", "dump_differences")
+        },
         "arrived": account.arrived,
         "discarded_without_neighbour": account.discarded,
         "lost_in_links": account.lost_in_links,
