@@ -28,7 +28,7 @@ TEST_P(ring_timer_test, completes_at_its_deadline_not_before) {
     timer.async_wait([&](std::error_code ec) { result = ec; });
     run();
     EXPECT_GE(clock::now(), timer.expiry());
-    EXPECT_LT(clock::now(), timer.expiry() + 30s);  // A wrong unit would show.
+    EXPECT_LT(clock::now(), timer.expiry() + 1s);
     EXPECT_EQ(std::error_code(), result);
   }
 }
