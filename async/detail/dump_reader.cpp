@@ -84,7 +84,7 @@ dump_reader::part dump_reader::receive() {
     }
     // Nothing is lost: who reads the last part while the call that asked for the dump is still in
     // the kernel has it go on with a dump that has ended (netlink_recvmsg and netlink_dump in
-    // net/netlink/af_netlink.c). Seen once in 10 000 short dumps on Linux 6.18.
+    // net/netlink/af_netlink.c). Seen after one in a thousand short dumps on Linux 6.18.
     if (size < 0 && errno == EINVAL) continue;
     if (size >= 0 && (message.msg_namelen < sizeof from || from.nl_pid != 0)) continue;
     const bool lost = size < 0 || (message.msg_flags & MSG_TRUNC) != 0;

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hosts that are network namespaces, and programs that run in them."""
-import contextlib
 import glob
 import json
 import os
@@ -120,8 +119,7 @@ class Program:
         for thread in self._threads:
             thread.join()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with contextlib.suppress(BrokenPipeError):  # Of what it was told and did not read.
-                pipe.close()
+            pipe.close()
         return status
 
     def fail_if_ended(self):

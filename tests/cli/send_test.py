@@ -14,6 +14,7 @@ import unittest
 import support
 
 PORT = 9000
+PEER_MAC = "02:00:00:00:00:0b"
 
 QUIET_S = 0.5
 
@@ -54,7 +55,7 @@ class SendTest(unittest.TestCase):
         ):
             self.world.ip("a", command)
         for command in (
-            "link set u0 address 02:00:00:00:00:0b",
+            f"link set u0 address {PEER_MAC}",
             "addr add 10.0.0.2/24 dev u0",
             "addr add fd00::2/64 dev u0 nodad",
             "link set u0 up",
@@ -97,7 +98,7 @@ class SendTest(unittest.TestCase):
 
 class Send(SendTest):
     def test_generated_payloads_arrive_numbered_stamped_and_counted(self):
-        self.world.ip("a", "neigh add 10.0.0.2 lladdr 02:00:00:00:00:0b dev u0 nud permanent")
+        self.world.ip("a", f"neigh add 10.0.0.2 lladdr {PEER_MAC} dev u0 nud permanent")
         receiver = self.receiver()
         before = time.time_ns()
         report = self.send(

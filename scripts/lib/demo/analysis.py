@@ -168,7 +168,7 @@ def excuse(gap, changes):
     return None
 
 
-def excuses(found, changes, rate, dropped):
+def excuses(found, changes, rate, dropped, lost_in_device):
     """Excused by cause: what is missing of that cause, and how many that may be."""
     by_cause = {change.cause: Excused() for change in changes if change.breaks}
     for change in changes:
@@ -178,7 +178,7 @@ def excuses(found, changes, rate, dropped):
             )
     if DOWNED in by_cause:
         downed = {change.breaks for change in changes if change.cause == DOWNED}
-        by_cause[DOWNED].allowance = sum(dropped.get(path, 0) for path in downed)
+        by_cause[DOWNED].allowance = lost_in_device + sum(dropped[path] for path in downed)
     for gap in found:
         if cause := excuse(gap, changes):
             by_cause[cause].lost += gap[0]
@@ -211,9 +211,7 @@ def settle(totals, arrivals, changes, rate, paths, dropped):
     refused = sum(totals["refused"].values())
     found = gaps(arrivals, submitted)
     missing = sum(gap[0] for gap in found)
-    excused = excuses(found, changes, rate, dropped)
-    if DOWNED in excused:
-        excused[DOWNED].allowance += totals["lost_in_device"]
+    excused = excuses(found, changes, rate, dropped, totals["lost_in_device"])
     by_interface = collections.Counter(arrivals.interface)
     return Account(
         submitted=submitted,

@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 
+from analysis import CUT
 from hosts import Program, run
 from world import PREFIX, Step, Words, World, wait_until
 
@@ -265,7 +266,7 @@ class DoubleZero(World):
                 ),
                 until_path="public",
                 breaks="fiber",
-                cause="on_cut_fiber",
+                cause=CUT,
             ),
             Step(
                 "fiber: ip link set fiber down",

@@ -7,6 +7,7 @@
 B answers for the service address on both uplinks, so A's routes alone decide which one carries the
 traffic.
 """
+from analysis import DOWNED
 from world import PATHS, Step, Words, World
 
 GATEWAY = {"public": "10.1.0.2", "fiber": "10.2.0.2"}
@@ -44,7 +45,7 @@ class Uplinks(World):
             step(f"route add {VIA_FIBER} table 100"),
             step(f"rule add fwmark {MARK} lookup 100"),
             step(f"rule del fwmark {MARK} lookup 100"),
-            step("link set public down", breaks="public", cause="in_downed_interface"),
+            step("link set public down", breaks="public", cause=DOWNED),
             step("link set public up", repairs="public"),
             step(f"route replace {VIA_PUBLIC} metric 10"),
             step(f"neigh del {GATEWAY['public']} dev public"),

@@ -25,7 +25,7 @@ class Step:
     action: Callable | None = None  # or what does it, on a thread of its own,
     until_path: str | None = None  # and then the kernel of A must send the stream there.
     breaks: str | None = None  # The path that loses from now on what is still sent there.
-    cause: str = ""  # Of that loss: one of analysis.CAUSES.
+    cause: str = ""  # Of that loss: DOWNED or CUT of analysis.
     repairs: str | None = None
 
 
