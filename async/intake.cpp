@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cowire/async/datagram_source.hpp>
 #include <cowire/async/detail/engine.hpp>
-#include <cowire/async/detail/signals_blocked.hpp>
 #include <cowire/async/intake.hpp>
 #include <cowire/base/assert.hpp>
+#include <cowire/ring/datagram_source.hpp>
+#include <cowire/ring/detail/signals_blocked.hpp>
 
 #include <sys/socket.h>
 #include <sys/stat.h>

@@ -32,12 +32,12 @@
 /// simpler below some ten thousand datagrams a second.
 #pragma once
 
-#include <cowire/async/asio.hpp>
 #include <cowire/async/detail/producer.hpp>
 #include <cowire/async/payload.hpp>
 #include <cowire/base/address.hpp>
 #include <cowire/base/assert.hpp>
 #include <cowire/base/error.hpp>
+#include <cowire/ring/asio.hpp>
 
 #include <cstddef>
 #include <cstdint>

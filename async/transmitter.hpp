@@ -17,10 +17,10 @@
 /// created again meanwhile; their sockets follow.
 #pragma once
 
-#include <cowire/async/route_events.hpp>
 #include <cowire/async/sender.hpp>
 #include <cowire/async/tunnel.hpp>
 #include <cowire/base/reason.hpp>
+#include <cowire/follow/route_events.hpp>
 #include <cowire/route/restrictions.hpp>
 #include <cowire/xdp/socket.hpp>
 #include <cowire/xdp/tx_core.hpp>
@@ -85,7 +85,7 @@ struct transmitter_config {
   std::optional<idle_policy> idle{};
   /// How long stop() waits for datagrams on the way.
   std::chrono::milliseconds drain_timeout{1'000};
-  /// What the control thread waits with (async/ring_context.hpp).
+  /// What the control thread waits with (ring/ring_context.hpp).
   ring_context::backend_choice backend = ring_context::backend_choice::automatic;
   log_callback log{};
 };

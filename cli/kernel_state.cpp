@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/cli/kernel_state.hpp>
 
-#include <cowire/async/detail/route_service.hpp>
+#include <cowire/follow/detail/route_service.hpp>
 #include <cowire/netlink/request_socket.hpp>
 
 #include <linux/if_arp.h>

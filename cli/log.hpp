@@ -2,7 +2,7 @@
 /// The command's log lines: standard error, through spdlog.
 #pragma once
 
-#include <cowire/async/route_events.hpp>
+#include <cowire/follow/route_events.hpp>
 
 namespace cowire::cli {
 

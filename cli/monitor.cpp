@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cowire/async/route_events.hpp>
 #include <cowire/cli/log.hpp>
 #include <cowire/cli/route.hpp>
+#include <cowire/follow/route_events.hpp>
 
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cowire/async/detail/truth_audit.hpp>
 #include <cowire/cli/kernel_state.hpp>
 #include <cowire/cli/names.hpp>
 #include <cowire/cli/parse.hpp>
 #include <cowire/cli/query.hpp>
 #include <cowire/cli/route.hpp>
 #include <cowire/cli/route_view.hpp>
+#include <cowire/follow/detail/truth_audit.hpp>
 #include <cowire/netlink/request_socket.hpp>
 #include <cowire/route/detail/resolve_by_search.hpp>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Prints the kernel's routing changes as they happen: route_watch [COUNT]
-#include <cowire/async/route_events.hpp>
+#include <cowire/follow/route_events.hpp>
 
 #include <cstdio>
 #include <cstdlib>

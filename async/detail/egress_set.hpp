@@ -11,8 +11,8 @@
 #pragma once
 
 #include <cowire/async/detail/core_set.hpp>
-#include <cowire/async/detail/route_service.hpp>
 #include <cowire/async/transmitter.hpp>
+#include <cowire/follow/detail/route_service.hpp>
 #include <cowire/xdp/socket.hpp>
 #include <cowire/xdp/tx_core.hpp>
 #include <cowire/xdp/umem.hpp>

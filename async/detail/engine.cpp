@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/engine.hpp>
-#include <cowire/async/detail/signals_blocked.hpp>
 #include <cowire/base/assert.hpp>
+#include <cowire/ring/detail/signals_blocked.hpp>
 
 #include <net/if.h>
 #include <pthread.h>

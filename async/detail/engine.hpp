@@ -13,11 +13,11 @@
 #include <cowire/async/detail/egress_set.hpp>
 #include <cowire/async/detail/kernel_path.hpp>
 #include <cowire/async/detail/producer.hpp>
-#include <cowire/async/detail/route_service.hpp>
-#include <cowire/async/readable_fd.hpp>
-#include <cowire/async/ring_context.hpp>
 #include <cowire/async/transmitter.hpp>
 #include <cowire/base/doorbell.hpp>
+#include <cowire/follow/detail/route_service.hpp>
+#include <cowire/ring/readable_fd.hpp>
+#include <cowire/ring/ring_context.hpp>
 #include <cowire/route/epoch.hpp>
 #include <cowire/route/publisher.hpp>
 #include <cowire/xdp/tx_core.hpp>

@@ -17,9 +17,9 @@
 
 #include <cowire/async/detail/backing_socket.hpp>
 #include <cowire/async/detail/producer.hpp>
-#include <cowire/async/readable_fd.hpp>
-#include <cowire/async/ring_context.hpp>
 #include <cowire/base/unique_fd.hpp>
+#include <cowire/ring/readable_fd.hpp>
+#include <cowire/ring/ring_context.hpp>
 #include <cowire/xdp/tx_core.hpp>
 
 #include <array>

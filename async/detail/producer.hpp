@@ -17,13 +17,13 @@
 /// back; both do it under a lock, as all that pushes to the rings of such a producer.
 #pragma once
 
-#include <cowire/async/asio.hpp>
 #include <cowire/async/detail/backing_socket.hpp>
-#include <cowire/async/detail/direct_completion.hpp>
-#include <cowire/async/detail/event_queue.hpp>
 #include <cowire/async/payload.hpp>
-#include <cowire/async/ring_context.hpp>
 #include <cowire/base/error.hpp>
+#include <cowire/ring/asio.hpp>
+#include <cowire/ring/detail/direct_completion.hpp>
+#include <cowire/ring/detail/event_queue.hpp>
+#include <cowire/ring/ring_context.hpp>
 #include <cowire/xdp/frame_pool.hpp>
 #include <cowire/xdp/producer_channel.hpp>
 #include <cowire/xdp/tx_counters.hpp>

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Drives monitor -> mirror -> compiler -> publisher on a ring: the kernel's routing state goes in,
+/// published forwarding tables come out, and whoever watches hears of it.
+///
+/// Two netlink sockets: one receives events all the time, one asks (dumps, neighbour upkeep). What
+/// a batch of notifications changed is published once, as soon as the batch is applied. A re-sync
+/// or an audit builds a shadow mirror meanwhile (shadow_mirror.hpp), in slices so short that
+/// changes are published in between, and takes it over in a single publication. An audit's shadow,
+/// being newer than what the notifications have told so far, first goes along with the live mirror
+/// until those that it was ahead of are read; what differs then is a bug. A third socket asks the
+/// kernel about flows in use (truth_audit.hpp); what the answers say is acted upon here.
+///
+/// All calls on the ring thread, but where said otherwise. Created and destroyed while the ring
+/// does not run, or on the ring thread. Network namespace: the creating thread's.
+#pragma once
+
+#include <cowire/base/unique_fd.hpp>
+#include <cowire/follow/detail/dump_reader.hpp>
+#include <cowire/follow/detail/shadow_mirror.hpp>
+#include <cowire/follow/detail/truth_audit.hpp>
+#include <cowire/follow/route_events.hpp>
+#include <cowire/netlink/monitor.hpp>
+#include <cowire/ring/datagram_source.hpp>
+#include <cowire/ring/detail/event_queue.hpp>
+#include <cowire/ring/ring_context.hpp>
+#include <cowire/ring/ring_timer.hpp>
+#include <cowire/route/compiler.hpp>
+#include <cowire/route/epoch.hpp>
+#include <cowire/route/mirror.hpp>
+#include <cowire/route/publisher.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace cowire::detail {
+
+struct route_service_options {
+  std::chrono::milliseconds update_interval{30'000};
+  std::uint32_t audit_rate = 0;  ///< Flows a second; needs flow_in_use.
+  bool performance_mode = true;
+  route_restrictions restrictions{};
+  log_callback log{};
+};
+
+class route_service {
+ public:
+  using clock = std::chrono::steady_clock;
+
+  /// Opens and subscribes the sockets; throws std::system_error.
+  route_service(ring_context& ring, epoch_domain& epochs, publisher& tables,
+                route_service_options options);
+  ~route_service();
+  route_service(const route_service&) = delete;
+  route_service& operator=(const route_service&) = delete;
+
+  /// Begins. `ready` is called once, after the first complete state was published.
+  void start(std::function<void()> ready);
+  /// Ends all waiting; subscribers hear error::closed.
+  void stop();
+
+  [[nodiscard]] cowire::compiler& compiler() noexcept { return compiler_; }
+  [[nodiscard]] const mirror& state() const noexcept { return mirror_; }
+  /// Publishes what is pending and tells the subscribers.
+  void publish();
+  /// What the network said about one destination.
+  void learn_path_mtu(const ip_address& destination, std::uint32_t mtu);
+
+  /// Called after a publication that links had a part in.
+  std::function<void()> on_links;
+  /// Called every upkeep period.
+  std::function<void()> on_tick;
+  /// Whether datagrams leave through an AF_XDP socket of an interface these days: only then the
+  /// neighbours behind it are kept fresh.
+  std::function<bool(std::uint32_t interface_index)> interface_in_use;
+
+  /// Takes the next sample of the traffic for the truth audit; false = there is none now.
+  std::function<bool(flow& in_use)> flow_in_use;
+
+  /// Any thread.
+  [[nodiscard]] std::shared_ptr<event_queue<route_change>> subscribe(std::size_t limit);
+  [[nodiscard]] route_stats stats() const;
+
+ private:
+  [[nodiscard]] awaitable<void> follow_events();
+  [[nodiscard]] awaitable<void> follow_replies();
+  [[nodiscard]] awaitable<void> keep_time();
+  [[nodiscard]] awaitable<void> follow_answers();
+  [[nodiscard]] awaitable<void> keep_auditing();
+  [[nodiscard]] awaitable<void> keep_working();
+  [[nodiscard]] awaitable<void> let_others_run();
+
+  void advance();
+  void handle(netlink::monitor_event& event);
+  void on(netlink::events::sync_started&);
+  void on(netlink::events::object& e);
+  void on(netlink::events::dump_restarted& e);
+  void on(netlink::events::sync_complete&);
+  void on(netlink::events::sync_abandoned& e);
+  void on(netlink::events::change& e);
+  void on(netlink::events::refresh_started& e);
+  void on(netlink::events::refresh_complete& e);
+  [[nodiscard]] bool may_ask();
+  void work_on_shadow();
+  void conclude_audit();
+  void take_over();
+  void read_buckets_if_advised(const mirror_changes& changes);
+  void note(mirror_changes&& changes);
+  void report(route_change change, clock::time_point received_at);
+  void read_settings();
+  void upkeep(clock::time_point now);
+  void poke_neighbours(clock::time_point now);
+  [[nodiscard]] std::vector<const netlink::neighbour*> stale_neighbours_in_use() const;
+  void send_requests();
+  void begin_audit();
+  void audit_turn(clock::time_point now);
+  [[nodiscard]] bool is_followed() const noexcept { return whole_ && monitor_.in_sync(); }
+  [[nodiscard]] bool is_settled() const noexcept;
+  void act_on(const truth_audit::verdict& verdict, clock::time_point now);
+  void send_questions(clock::time_point now);
+  void update_stats();
+  void log(log_severity severity, const std::string& text) const;
+
+  ring_context& ring_;
+  epoch_domain& epochs_;
+  const route_service_options options_;
+  const unique_fd event_fd_, request_fd_, poke_fd_;
+  datagram_source events_;
+  dump_reader replies_;
+  ring_timer timer_;
+  netlink::monitor monitor_;
+  mirror mirror_;
+  cowire::compiler compiler_;
+
+  struct truth_auditing {
+    truth_auditing(ring_context& ring, const mirror& state);
+    const unique_fd fd;
+    datagram_source answers;
+    ring_timer timer;
+    truth_audit audit;
+    clock::time_point next_repair;  ///< While anything is diverted: when to read all anew.
+    clock::duration repair_delay;
+  };
+  std::optional<truth_auditing> truth_;  ///< Unset = the rate is 0.
+
+  shadow_mirror shadow_{mirror_};
+  bool working_ = false;             ///< keep_working() runs.
+  bool whole_ = false;               ///< The live mirror has lost nothing since it was complete.
+  bool auditing_ = false;            ///< The shadow was asked for by an audit, not by a loss.
+  bool live_has_caught_up_ = false;  ///< With the audit's shadow; a tick later they are compared.
+  bool in_refresh_ = false;
+  /// Objects of the refresh that say something new, and what was announced meanwhile: for its end.
+  std::vector<netlink::events::object> refreshed_;
+  bool links_changed_ = false;
+  bool stopped_ = false;
+  std::function<void()> ready_;
+  clock::time_point next_tick_, next_audit_, next_poke_, next_settings_;
+  std::size_t poke_turn_ = 0;  ///< Where among the STALE neighbours the next pokes begin.
+  std::set<std::uint32_t> known_devices_;
+  std::optional<clock::time_point> oldest_unpublished_;
+  std::vector<std::pair<route_change, clock::time_point>> unpublished_;  ///< While watched.
+  /// Whether changes need to be put in words. Set under the mutex; read without, as somebody who
+  /// subscribes just now may miss what has just been read.
+  std::atomic<bool> watched_{false};
+
+  mutable std::mutex mutex_;  ///< Guards the two below.
+  route_stats stats_;
+  std::vector<std::weak_ptr<event_queue<route_change>>> subscribers_;
+};
+
+/// What a message says, as route_change has it.
+[[nodiscard]] route_change describe(const netlink::message& message, const mirror& state);
+
+/// The sysctls that mirror_settings holds, of the calling thread's network namespace.
+[[nodiscard]] mirror_settings read_mirror_settings(const mirror& state);
+
+}  // namespace cowire::detail

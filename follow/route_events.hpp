@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The kernel's routing changes as an asynchronous stream, each with the version of the forwarding
+/// table that first reflects it.
+///
+/// Two sources: transmitter::watch_routes() (the table that really sends), and route_watcher, which
+/// follows the kernel on a thread of its own without any AF_XDP socket, privilege or UMEM.
+#pragma once
+
+#include <cowire/base/address.hpp>
+#include <cowire/base/error.hpp>
+#include <cowire/ring/asio.hpp>
+#include <cowire/ring/detail/event_queue.hpp>
+#include <cowire/ring/ring_context.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace cowire {
+
+/// How much a log line matters.
+enum class log_severity : std::uint8_t { debug, info, warning, error };
+[[nodiscard]] std::string_view name(log_severity severity) noexcept;
+/// Called on the control thread, never on a data path; must not block for long. Empty = no logging.
+using log_callback = std::function<void(log_severity, std::string_view)>;
+
+/// One published change.
+struct route_change {
+  enum class kind : std::uint8_t {
+    link,
+    address,
+    route,
+    rule,
+    neighbour,
+    nexthop,
+    netconf,
+    resynced
+  };
+  kind what = kind::route;
+  bool removed = false;  ///< The object went away; otherwise it is new or changed.
+  /// The objects' own words, as iproute2 prints them; "" where they do not apply.
+  std::string family;  ///< "inet" or "inet6".
+  std::string
+      destination;      ///< Route: prefix or "default"; address: with length; neighbour: address.
+  std::string gateway;  ///< Route; several next hops are joined by ",".
+  std::string device;   ///< Interface name, or "if7" for one that is gone.
+  std::string source;   ///< Route: preferred source.
+  std::string table;    ///< Route, rule: "main", "local", "default" or a number.
+  std::string detail;  ///< What else there is to say: state, metric, priority, lower layer address.
+  std::uint64_t version = 0;         ///< Forwarding table that first reflects this.
+  std::int64_t event_time_ns = 0;    ///< When the notification was read: Unix time.
+  std::int64_t publish_time_ns = 0;  ///< When that table was published: Unix time.
+  /// Some changes before this one were not reported one by one (the kernel's queue or this stream's
+  /// was full); the published table is whole again with `version`.
+  [[nodiscard]] bool resynced() const noexcept { return what == kind::resynced; }
+};
+[[nodiscard]] std::string_view name(route_change::kind kind) noexcept;
+
+/// Of the questions whether the kernel would send flows in use as the forwarding table does.
+struct truth_audit_stats {
+  std::uint64_t audited = 0;     ///< Flows that the kernel was asked about.
+  std::uint64_t mismatched = 0;  ///< Of those, where it lastingly decides otherwise.
+  std::size_t quarantined = 0;   ///< Prefixes left to the kernel for that reason now.
+  std::uint64_t repaired = 0;    ///< Disagreements that are over.
+  std::string last_mismatch;     ///< Both answers, for people; "" = none yet.
+};
+
+/// The follower's counters; all only rise, but `routes`, `hops` and the like, which are sizes.
+struct route_stats {
+  std::uint64_t messages = 0;   ///< Notifications and dump entries read.
+  std::uint64_t malformed = 0;  ///< Messages that broke their format.
+  std::uint64_t overruns = 0;   ///< The kernel dropped notifications.
+  std::uint64_t resyncs = 0;    ///< Whole re-dumps, audits not included.
+  std::uint64_t interrupted_dumps = 0;
+  std::uint64_t audits = 0;  ///< Re-dumps every update interval, and after a truth audit's finding.
+  std::uint64_t audit_differences = 0;  ///< Objects that no notification had told of.
+  std::uint64_t publications = 0;
+  std::uint64_t version = 0;          ///< Of the published table.
+  std::uint64_t neighbour_pokes = 0;  ///< STALE entries in use that were asked to be refreshed.
+  std::size_t routes = 0, rules = 0, links = 0, neighbours = 0;  ///< Objects known now.
+  std::size_t hops = 0, path_lists = 0, class_tables = 0;        ///< In the published table.
+  std::size_t table_bytes = 0;                                   ///< Of the published table.
+  std::size_t waiting_bytes = 0;   ///< Of older ones, until no reader can see them.
+  std::int64_t last_delay_ns = 0;  ///< From reading the latest notification to its publication.
+  std::int64_t worst_delay_ns = 0;
+  truth_audit_stats truth;
+};
+
+/// One subscriber. Move-only; its queue ends with it. Calls on one object are serialised; a source
+/// that ends completes a waiting call with error::closed.
+class route_events {
+ public:
+  using next_signature = void(std::error_code, route_change);
+  using executor_type = ring_context::executor_type;
+
+  route_events() noexcept = default;
+  route_events(route_events&&) noexcept = default;
+  route_events& operator=(route_events&& other) noexcept;
+  ~route_events();
+
+  /// What handlers without an executor of their own run on: the source's control thread.
+  [[nodiscard]] executor_type get_executor() const noexcept { return queue_->get_executor(); }
+  /// The next change, oldest first; one call at a time. Handlers never run inside the call.
+  /// Cancellation: total, partial, terminal. A full queue drops its content and yields one
+  /// resynced() item instead. Errors: closed, operation_aborted.
+  template <asio::completion_token_for<next_signature> Token>
+  auto async_next(Token&& token) {
+    return asio::async_initiate<Token, next_signature>(
+        [this](auto handler) {
+          detail::event_queue<route_change>::start_next(queue_, std::move(handler));
+        },
+        token);
+  }
+
+ private:
+  friend class route_watcher;
+  friend class transmitter;
+  route_events(std::shared_ptr<detail::event_queue<route_change>> queue,
+               std::shared_ptr<void> source) noexcept
+      : source_(std::move(source)), queue_(std::move(queue)) {}
+  void close() noexcept;
+
+  std::shared_ptr<void> source_;  ///< Keeps the ring of the queue's executor.
+  std::shared_ptr<detail::event_queue<route_change>> queue_;
+};
+
+struct route_watcher_config {
+  std::chrono::milliseconds update_interval{30'000};  ///< Audit: re-dump and compare. 0 = never.
+  log_callback log{};
+};
+
+/// Follows the kernel's routing state of the calling thread's network namespace on a control thread
+/// of its own. Any thread may call any member.
+class route_watcher {
+ public:
+  /// Returns when the first table is published; throws std::system_error.
+  explicit route_watcher(route_watcher_config config = {});
+  route_watcher(const route_watcher&) = delete;
+  route_watcher& operator=(const route_watcher&) = delete;
+  ~route_watcher();
+
+  /// Changes from now on; `queue_limit` of them are kept for a slow reader.
+  [[nodiscard]] route_events watch(std::size_t queue_limit = 4096);
+  [[nodiscard]] route_stats stats() const;
+
+ private:
+  struct impl;
+  std::shared_ptr<impl> impl_;
+};
+
+}  // namespace cowire

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+/// A bounded queue from one of our threads to one asynchronous reader: what route changes and send
+/// errors travel through.
+///
+/// Any thread may call any member; a mutex guards it, because neither side is a data path. One read
+/// at a time. Handlers run on their associated executor, never inside a call.
+#pragma once
+
+#include <cowire/base/error.hpp>
+#include <cowire/ring/asio.hpp>
+#include <cowire/ring/detail/direct_completion.hpp>
+#include <cowire/ring/ring_context.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+namespace cowire::detail {
+
+template <class T>
+class event_queue final : public cancellable, public std::enable_shared_from_this<event_queue<T>> {
+ public:
+  using signature = void(std::error_code, T);
+  using executor_type = ring_context::executor_type;
+
+  /// `fallback` runs handlers that have no executor of their own.
+  event_queue(executor_type fallback, std::size_t limit)
+      : fallback_(std::move(fallback)), limit_(limit == 0 ? 1 : limit) {}
+
+  [[nodiscard]] executor_type get_executor() const noexcept { return fallback_; }
+
+  /// Appends; false (and counted) when full or closed.
+  bool push(T value) {
+    reader waiting;
+    {
+      const std::lock_guard lock(mutex_);
+      if (closed_) return false;
+      if (!reader_.armed()) {
+        if (values_.size() < limit_) {
+          values_.push_back(std::move(value));
+          return true;
+        }
+        ++dropped_;
+        return false;
+      }
+      waiting = std::move(reader_);
+    }
+    waiting.complete({}, std::move(value));
+    return true;
+  }
+
+  /// Drops what is queued in favour of `marker`, which stands for all of it.
+  void replace_all(T marker) {
+    {
+      const std::lock_guard lock(mutex_);
+      dropped_ += values_.size();
+      values_.clear();
+    }
+    push(std::move(marker));
+  }
+
+  /// Ends a waiting read with error::closed; later ones get what is queued, then the same.
+  void close() {
+    reader waiting;
+    {
+      const std::lock_guard lock(mutex_);
+      closed_ = true;
+      waiting = std::move(reader_);
+    }
+    if (waiting.armed()) waiting.complete(error::closed, T{});
+  }
+
+  [[nodiscard]] bool closed() const {
+    const std::lock_guard lock(mutex_);
+    return closed_;
+  }
+  [[nodiscard]] std::uint64_t dropped() const {
+    const std::lock_guard lock(mutex_);
+    return dropped_;
+  }
+
+  /// The reader's side of async_next().
+  template <class Handler>
+  static void start_next(const std::shared_ptr<event_queue>& self, Handler handler) {
+    self->start(reader(std::move(handler), self->fallback_));
+  }
+
+ private:
+  using reader = direct_completion<std::error_code, T>;
+
+  void start(reader next) {
+    std::error_code ec;
+    T value{};
+    {
+      const std::lock_guard lock(mutex_);
+      if (reader_.armed()) {
+        ec = error::invalid_argument;  // One read at a time.
+      } else if (!values_.empty()) {
+        value = std::move(values_.front());
+        values_.pop_front();
+      } else if (closed_) {
+        ec = error::closed;
+      } else {
+        const std::uint64_t ticket = ++ticket_;
+        next.on_cancel(this->weak_from_this(), ticket);
+        reader_ = std::move(next);
+        return;
+      }
+    }
+    next.complete(ec, std::move(value));
+  }
+
+  void cancel(std::uint64_t ticket) override {
+    reader waiting;
+    {
+      const std::lock_guard lock(mutex_);
+      if (ticket != ticket_) return;
+      waiting = std::move(reader_);
+    }
+    if (waiting.armed()) waiting.complete(operation_aborted(), T{});
+  }
+
+  const executor_type fallback_;
+  const std::size_t limit_;
+  mutable std::mutex mutex_;
+  std::deque<T> values_;
+  reader reader_;
+  std::uint64_t ticket_ = 0;
+  std::uint64_t dropped_ = 0;
+  bool closed_ = false;
+};
+
+}  // namespace cowire::detail
