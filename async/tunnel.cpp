@@ -18,23 +18,12 @@
 namespace cowire {
 namespace {
 
+using netlink::gre_checksum, netlink::gre_key, netlink::gre_sequence;
 using netlink::tunnel_info;
-
-constexpr std::array<tunnel_kind, 7> tunnel_kinds = {{
-    {"gre", ip_family::v4, true, false, "ip_gre", "CONFIG_NET_IPGRE"},
-    {"gretap", ip_family::v4, true, true, "ip_gre", "CONFIG_NET_IPGRE"},
-    {"ip6gre", ip_family::v6, true, false, "ip6_gre", "CONFIG_IPV6_GRE"},
-    {"ip6gretap", ip_family::v6, true, true, "ip6_gre", "CONFIG_IPV6_GRE"},
-    {"ipip", ip_family::v4, false, false, "ipip", "CONFIG_NET_IPIP"},
-    {"sit", ip_family::v4, false, false, "sit", "CONFIG_IPV6_SIT"},
-    {"ip6tnl", ip_family::v6, false, false, "ip6_tunnel", "CONFIG_IPV6_TUNNEL"},
-}};
 
 constexpr std::array<std::string_view, 7> fallback_devices = {
     "gre0", "gretap0", "erspan0", "ip6gre0", "tunl0", "sit0", "ip6tnl0"};
 
-// The flag words of linux/if_tunnel.h are big endian; tunnel_info's are not.
-constexpr std::uint16_t gre_checksum = 0x8000, gre_key = 0x2000, gre_sequence = 0x1000;
 constexpr std::uint32_t tclass_mask = 0x0ff00000, flow_label_mask = 0x000fffff;
 constexpr std::uint8_t iproute2_hop_limit = 64, iproute2_encap_limit = 4;
 
@@ -123,7 +112,7 @@ netlink::link link_of(netlink::request_socket& kernel, const tunnel_declaration&
 [[noreturn]] void refuse(netlink::request_socket& kernel, const tunnel_declaration& tunnel,
                          std::error_code ec) {
   const std::string words = kernel.diagnostic(), who = "tunnel " + tunnel.name + ": ";
-  const tunnel_kind* kind = find_tunnel_kind(tunnel.kind);
+  const netlink::tunnel_kind* kind = declarable_kind(tunnel.kind);
   COWIRE_ASSERT(kind != nullptr);
   if (ec == std::errc::operation_not_supported)
     throw_error(error::unsupported, who + "this kernel has no tunnels of kind " + tunnel.kind +
@@ -177,13 +166,13 @@ std::string counterpart(const std::vector<tunnel_word>& words, const tunnel_word
 
 }  // namespace
 
-const tunnel_kind* find_tunnel_kind(std::string_view name) noexcept {
-  const auto found = std::ranges::find(tunnel_kinds, name, &tunnel_kind::name);
-  return found == tunnel_kinds.end() ? nullptr : &*found;
+const netlink::tunnel_kind* declarable_kind(std::string_view name) noexcept {
+  const auto* found = netlink::find_tunnel_kind(name);
+  return found != nullptr && found->whole ? found : nullptr;
 }
 
 tunnel_declaration default_tunnel(std::string name, std::string_view kind) {
-  const tunnel_kind* known = find_tunnel_kind(kind);
+  const netlink::tunnel_kind* known = declarable_kind(kind);
   COWIRE_ASSERT(known != nullptr);
   tunnel_declaration out;
   out.name = std::move(name);

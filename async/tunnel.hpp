@@ -11,6 +11,7 @@
 
 #include <cowire/netlink/message.hpp>
 #include <cowire/netlink/request_socket.hpp>
+#include <cowire/netlink/tunnel_kind.hpp>
 
 #include <cstdint>
 #include <optional>
@@ -37,18 +38,10 @@ struct tunnel_declaration {
   bool up = false;
 };
 
-/// A kind of tunnel that can be declared. `module` and `option` are what a kernel has it by.
-struct tunnel_kind {
-  std::string_view name;
-  ip_family outer;
-  bool gre;       ///< Has keys, checksums and sequence numbers.
-  bool ethernet;  ///< Carries Ethernet frames.
-  std::string_view module, option;
-};
-/// Null for every other kind of device.
-[[nodiscard]] const tunnel_kind* find_tunnel_kind(std::string_view name) noexcept;
+/// A kind of tunnel that can be declared: one that is `whole`. Null for every other kind of device.
+[[nodiscard]] const netlink::tunnel_kind* declarable_kind(std::string_view name) noexcept;
 
-/// A declaration of a kind (one that find_tunnel_kind() knows) with the defaults of iproute2: no
+/// A declaration of a kind (one that declarable_kind() knows) with the defaults of iproute2: no
 /// end points, path MTU discovery; TTL inherited over IPv4; over IPv6 64, encapsulation limit 4.
 [[nodiscard]] tunnel_declaration default_tunnel(std::string name, std::string_view kind);
 

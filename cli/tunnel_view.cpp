@@ -2,6 +2,7 @@
 #include <cowire/cli/tunnel_view.hpp>
 
 #include <cowire/async/tunnel.hpp>
+#include <cowire/base/header_size.hpp>
 #include <cowire/cli/json_text.hpp>
 #include <cowire/cli/names.hpp>
 #include <cowire/gre/header.hpp>
@@ -25,11 +26,10 @@
 namespace cowire::cli {
 namespace {
 
+using netlink::gre_checksum, netlink::gre_key, netlink::gre_sequence;
 using netlink::tunnel_info;
 
-constexpr std::uint16_t gre_checksum = 0x8000, gre_key = 0x2000, gre_sequence = 0x1000;
-constexpr std::uint32_t ipv4_size = 20, ipv6_size = 40, ethernet_size = 14, udp_size = 8,
-                        gue_size = 4, encap_limit_option_size = 8;
+constexpr std::size_t gue_size = 4;  // Without options (draft-ietf-intarea-gue).
 
 std::string formatted(const char* format, unsigned value) {
   std::array<char, 16> text{};
@@ -37,10 +37,10 @@ std::string formatted(const char* format, unsigned value) {
   return text.data();
 }
 
-bool outer_is_v6(const netlink::link& tunnel) { return tunnel.kind.starts_with("ip6"); }
-bool is_gre(const netlink::link& tunnel) {
-  return tunnel.kind.find("gre") != std::string::npos || tunnel.kind == "erspan";
+bool outer_is_v6(const netlink::link& tunnel) {
+  return netlink::find_tunnel_kind(tunnel.kind)->outer == ip_family::v6;
 }
+bool is_gre(const netlink::link& tunnel) { return netlink::find_tunnel_kind(tunnel.kind)->gre; }
 
 // ---- as `ip -d -j link` ------------------------------------------------------------------------
 
@@ -219,19 +219,20 @@ json link_json(const netlink::link& tunnel, const tunnel_info& info) {
 // ---- what cowire knows -------------------------------------------------------------------------
 
 std::uint32_t overhead_of(const netlink::link& tunnel, const tunnel_info& info) {
-  const bool v6 = outer_is_v6(tunnel), gre = is_gre(tunnel);
-  std::uint32_t size = v6 ? ipv6_size : ipv4_size;
-  if (v6 && (info.flags & IP6_TNL_F_IGN_ENCAP_LIMIT) == 0) size += encap_limit_option_size;
-  if (info.encapsulation_type != TUNNEL_ENCAP_NONE) size += udp_size;
+  const bool v6 = outer_is_v6(tunnel);
+  std::size_t size = header_size::ip(v6 ? ip_family::v6 : ip_family::v4);
+  if (v6 && (info.flags & IP6_TNL_F_IGN_ENCAP_LIMIT) == 0) size += header_size::encapsulation_limit;
+  if (info.encapsulation_type != TUNNEL_ENCAP_NONE) size += header_size::udp;
   if (info.encapsulation_type == TUNNEL_ENCAP_GUE) size += gue_size;
-  if (gre) {
+  if (is_gre(tunnel)) {
     gre::header header;
     header.checksum = (info.output_flags & gre_checksum) != 0;
     if ((info.output_flags & gre_key) != 0) header.key = info.output_key;
     if ((info.output_flags & gre_sequence) != 0) header.sequence = 0;
-    size += static_cast<std::uint32_t>(header.size());
+    size += header.size();
   }
-  return tunnel.hardware_type == ARPHRD_ETHER ? size + ethernet_size : size;
+  if (tunnel.hardware_type == ARPHRD_ETHER) size += header_size::ethernet;
+  return static_cast<std::uint32_t>(size);
 }
 
 bool carries(const netlink::link& tunnel, const tunnel_info& info, ip_family family) {
@@ -307,7 +308,7 @@ void add_underlay(json& out, const kernel_state& kernel, const netlink::link& tu
   for (const char* key : {"egress", "destination_mac"})
     if (known.contains(key)) out[key] = known[key];
   if (answer.decision.error != 0) return;
-  const auto overhead = overhead_of(tunnel, info), way = answer.decision.mtu;
+  const std::uint32_t overhead = overhead_of(tunnel, info), way = answer.decision.mtu;
   out["mtu_budget"] = {{"tunnel", tunnel.mtu},
                        {"underlay", way},
                        {"overhead", overhead},

@@ -18,13 +18,14 @@
 namespace cowire::cli {
 namespace {
 
-constexpr std::uint16_t gre_checksum = 0x8000, gre_key = 0x2000, gre_sequence = 0x1000;
+using netlink::gre_checksum, netlink::gre_key, netlink::gre_sequence, netlink::tunnel_kind;
+
 constexpr std::uint32_t tclass_mask = 0x0ff00000, flow_label_mask = 0x000fffff;
 /// What every IPv4 link must carry (RFC 791); the kernel's own limits are narrower.
 constexpr std::uint64_t mtu_min = 68, mtu_max = 65535;
 
 const tunnel_kind& kind_of(const tunnel_declaration& tunnel) {
-  return *find_tunnel_kind(tunnel.kind);
+  return *declarable_kind(tunnel.kind);
 }
 
 struct mode {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/assert.hpp>
+#include <cowire/base/header_size.hpp>
 #include <cowire/gre/tunnel.hpp>
 
 #include <netinet/in.h>
@@ -10,7 +11,6 @@ namespace cowire::gre {
 namespace {
 
 constexpr std::uint8_t ecn_mask = 3, congestion_experienced = 3, ecn_capable_0 = 2;
-constexpr std::size_t ipv4_size = 20, ipv6_size = 40;
 
 /// A congestion mark starts anew outside (RFC 6040, normal mode; include/net/inet_ecn.h).
 std::uint8_t with_ecn(std::uint8_t outer, std::uint8_t inner) noexcept {
@@ -48,7 +48,7 @@ class forward_writer {
 
 void put_ipv4(forward_writer& out, const inner_packet& packet, std::uint8_t protocol,
               const ip_address& source, const ip_address& remote) noexcept {
-  std::byte* ip = out.append(ipv4_size);
+  std::byte* ip = out.append(header_size::ipv4);
   ip[0] = std::byte{0x45};
   ip[1] = std::byte{packet.tos};
   ip[6] = std::byte{static_cast<std::uint8_t>(packet.dont_fragment ? 0x40 : 0)};
@@ -60,7 +60,7 @@ void put_ipv4(forward_writer& out, const inner_packet& packet, std::uint8_t prot
 
 void put_ipv6(forward_writer& out, const tunnel& through, const inner_packet& packet,
               std::uint8_t protocol, const ip_address& source, const ip_address& remote) noexcept {
-  std::byte* ip = out.append(ipv6_size);
+  std::byte* ip = out.append(header_size::ipv6);
   const be32 first =
       be32::from_host(6u << 28 | std::uint32_t{packet.tos} << 20 | through.flow_label);
   std::memcpy(ip, &first, sizeof first);

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cowire/base/address.hpp>
+#include <cowire/base/header_size.hpp>
 #include <cowire/gre/header.hpp>
 
 #include <array>
@@ -68,7 +69,7 @@ struct inner_packet {
 
 /// Everything between the outer link header and the inner packet.
 struct outer_headers {
-  static constexpr std::size_t size_max = 40 + 8 + 12;
+  static constexpr std::size_t size_max = header_size::ipv6 + header_size::encapsulation_limit + 12;
 
   std::array<std::byte, size_max> storage{};
   std::size_t size = 0;

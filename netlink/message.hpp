@@ -61,11 +61,11 @@ struct macvlan_info {
   std::uint32_t mode = 0;  ///< MACVLAN_MODE_*.
   friend bool operator==(const macvlan_info&, const macvlan_info&) = default;
 };
-/// IFLA_INFO_DATA of the kinds gre, gretap, erspan, ip6gre, ip6gretap, ipip, sit, ip6tnl.
+/// IFLA_INFO_DATA of the kinds that find_tunnel_kind() knows (tunnel_kind.hpp).
 /// Defaults are what an absent attribute means to the kernel (iproute2's own defaults differ).
 struct tunnel_info {
   std::uint32_t link = 0;          ///< ifindex the outer route is bound to, 0 = any.
-  std::uint16_t input_flags = 0;   ///< GRE_CSUM 0x8000, GRE_KEY 0x2000, GRE_SEQ 0x1000.
+  std::uint16_t input_flags = 0;   ///< gre_checksum ... of tunnel_kind.hpp.
   std::uint16_t output_flags = 0;  ///< As input_flags, for what is sent.
   be32 input_key, output_key;      ///< On the wire only if the flags say so.
   ip_address local, remote;        ///< Unspecified = any.

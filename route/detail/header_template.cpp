@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/assert.hpp>
 #include <cowire/base/checksum.hpp>
+#include <cowire/base/header_size.hpp>
 #include <cowire/route/detail/cover.hpp>
 #include <cowire/route/detail/header_template.hpp>
 #include <cowire/route/detail/tunnel.hpp>
@@ -22,8 +23,6 @@ namespace cowire::detail {
 namespace {
 
 constexpr std::uint16_t ethertype_ipv4 = 0x0800, ethertype_ipv6 = 0x86dd;
-constexpr std::size_t udp_size = 8, ipv4_size = 20, ipv6_size = 40;
-constexpr std::size_t ethernet_size = 14, tag_size = 4;
 constexpr std::uint8_t udp_protocol = 17;
 
 template <std::size_t N>
@@ -98,7 +97,7 @@ class covered_bytes {
   void add(const std::byte* bytes, std::size_t size) noexcept { sum_ += sum_of(bytes, size); }
   /// An IPv6 header without destination and length, which are those of the pseudo header.
   void add_ipv6(const std::byte* ip) noexcept {
-    add(ip, ipv6_size);
+    add(ip, header_size::ipv6);
     without_pseudo_header_ = false;
   }
   /// A header whose length is not the datagram's.
@@ -116,37 +115,37 @@ class covered_bytes {
 };
 
 void prepend_udp(template_writer& writer, hop& to, const hop_key& key) noexcept {
-  writer.prepend(udp_size);
+  writer.prepend(header_size::udp);
   const be16 protocol = be16::from_host(udp_protocol);
   to.sum[hop::udp_pair] =
       std::uint32_t{sum_of(key.source.bytes().data(), key.source.size())} + protocol.raw + 1;
-  to.length_base[hop::udp_pair] = udp_size;
+  to.length_base[hop::udp_pair] = header_size::udp;
   to.place_length(hop::udp_pair, writer.offset(4));
   to.place_checksum(hop::udp_pair, writer.offset(6));
 }
 
 void prepend_ipv4(template_writer& writer, hop& to, const hop_key& key) noexcept {
-  std::byte* ip = writer.prepend(ipv4_size);
+  std::byte* ip = writer.prepend(header_size::ipv4);
   ip[0] = std::byte{0x45};
   ip[1] = std::byte{key.tos};
   ip[6] = std::byte{0x40};  // DF
   ip[8] = std::byte{key.hop_limit};
   ip[9] = std::byte{udp_protocol};
   std::memcpy(ip + 12, key.source.bytes().data(), 4);
-  to.sum[hop::ip_pair] = sum_of(ip, ipv4_size);
-  to.length_base[hop::ip_pair] = ipv4_size + udp_size;
+  to.sum[hop::ip_pair] = sum_of(ip, header_size::ipv4);
+  to.length_base[hop::ip_pair] = header_size::ipv4 + header_size::udp;
   to.place_length(hop::ip_pair, writer.offset(2));
   to.place_checksum(hop::ip_pair, writer.offset(10));
 }
 
 void prepend_ipv6(template_writer& writer, hop& to, const hop_key& key) noexcept {
-  std::byte* ip = writer.prepend(ipv6_size);
+  std::byte* ip = writer.prepend(header_size::ipv6);
   ip[0] = std::byte{static_cast<std::uint8_t>(0x60 | key.tos >> 4)};
   ip[1] = std::byte{static_cast<std::uint8_t>(key.tos << 4)};
   ip[6] = std::byte{udp_protocol};
   ip[7] = std::byte{key.hop_limit};
   std::memcpy(ip + 8, key.source.bytes().data(), 16);
-  to.length_base[hop::ip_pair] = udp_size;
+  to.length_base[hop::ip_pair] = header_size::udp;
   to.place_length(hop::ip_pair, writer.offset(4));
 }
 
@@ -247,7 +246,7 @@ class hop_maker {
       const auto& tunnel = std::get<gre::tunnel>(through);
       if (tunnel.ethernet) {
         if (const auto reason = prepend_ethernet(link, next_hop, {})) return reason;
-        covered_.add(made_.header + writer_.offset(0), ethernet_size);
+        covered_.add(made_.header + writer_.offset(0), header_size::ethernet);
       }
       if (level > 0) packet_ = gre::as_ip_tunnel_sees(tunnel, packet_, innermost);
       const auto under = underlay_of(state_, link, tunnel, packet_);
@@ -277,10 +276,11 @@ class hop_maker {
     const bool v4 = tunnel.outer == ip_family::v4;
     if (v4 && !outer->packet.dont_fragment) return divert_reason::needs_identification;
     const std::size_t pair = hop::outer_pair + level;
-    made_.length_base[pair] = static_cast<std::uint16_t>(writer_.length() - (v4 ? 0 : ipv6_size));
+    made_.length_base[pair] =
+        static_cast<std::uint16_t>(writer_.length() - (v4 ? 0 : header_size::ipv6));
     made_.place_length(pair, writer_.offset(v4 ? 2 : 4));
     if (v4) made_.place_checksum(pair, writer_.offset(10));
-    if (v4) made_.sum[pair] = sum_of(ip, ipv4_size);
+    if (v4) made_.sum[pair] = sum_of(ip, header_size::ipv4);
     packet_ = outer->packet;
     return cover_by(tunnel, *outer);
   }
@@ -303,7 +303,8 @@ class hop_maker {
                            const std::optional<netlink::vlan_info>& tag) {
     const auto mac = next_hop ? resolved_mac(state_, link.index, *next_hop) : std::nullopt;
     if (!mac) return divert_reason::neighbour_unresolved;
-    if (!writer_.fits(ethernet_size + (tag ? tag_size : 0))) return divert_reason::tunnel_depth;
+    if (!writer_.fits(header_size::ethernet + (tag ? header_size::vlan_tag : 0)))
+      return divert_reason::tunnel_depth;
     writer_.prepend16(packet_.family == ip_family::v4 ? ethertype_ipv4 : ethertype_ipv6);
     if (tag) {
       writer_.prepend16(tag->id);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/netlink/tunnel_kind.hpp>
 #include <cowire/route/detail/resolve_by_search.hpp>
 #include <cowire/route/detail/tunnel.hpp>
 
@@ -13,58 +14,53 @@
 namespace cowire::detail {
 namespace {
 
-constexpr std::array<std::string_view, 15> tunnel_kinds = {
-    "gre",    "gretap", "erspan", "ip6gre",    "ip6gretap", "ip6erspan", "ipip", "sit",
-    "ip6tnl", "vxlan",  "geneve", "wireguard", "xfrm",      "vti",       "vti6"};
+using netlink::gre_checksum, netlink::gre_key, netlink::gre_sequence;
 
-// As netlink has them: GRE_CSUM and its neighbours of linux/if_tunnel.h in host order.
-constexpr std::uint16_t gre_checksum = 0x8000, gre_key = 0x2000, gre_sequence = 0x1000;
+/// Those that netlink/tunnel_kind.hpp does not describe.
+constexpr std::array<std::string_view, 7> other_tunnel_kinds = {
+    "ip6erspan", "vxlan", "geneve", "wireguard", "xfrm", "vti", "vti6"};
+
 // Recursion and strict-route bits, which the kernel copies into the header.
 constexpr std::uint16_t gre_copied_bits = 0x0f00;
 // Set by the kernel once local and remote allow it to transmit (include/net/ip6_tunnel.h).
 constexpr std::uint32_t ip6_can_transmit = 0x10000;
 
-bool is_ethernet_kind(std::string_view kind) noexcept { return kind.ends_with("tap"); }
-
-std::optional<gre::tunnel> shape_of(std::string_view kind) {
+gre::tunnel shape_of(const netlink::tunnel_kind& kind) {
   gre::tunnel shape;
-  if (kind == "gre" || kind == "gretap" || kind == "ipip") {
-    shape.tos_by = gre::tos_rule::odd_inherits;
-  } else if (kind == "sit") {
-    shape.tos_by = gre::tos_rule::one_inherits;
-  } else if (kind == "ip6gre" || kind == "ip6gretap" || kind == "ip6tnl") {
-    shape.outer = ip_family::v6;
-    shape.tos_by = kind == "ip6tnl" ? gre::tos_rule::flag_ecn : gre::tos_rule::flag_plain;
-  } else {
-    return std::nullopt;
-  }
-  if (kind == "ipip" || kind == "sit" || kind == "ip6tnl") shape.carries = gre::carrier::ip;
-  shape.ethernet = is_ethernet_kind(kind);
+  shape.outer = kind.outer;
+  shape.ethernet = kind.ethernet;
+  if (!kind.gre) shape.carries = gre::carrier::ip;
+  if (kind.outer == ip_family::v6)
+    shape.tos_by = kind.gre ? gre::tos_rule::flag_plain : gre::tos_rule::flag_ecn;
+  else
+    shape.tos_by = kind.name == "sit" ? gre::tos_rule::one_inherits : gre::tos_rule::odd_inherits;
   return shape;
 }
 
 }  // namespace
 
 bool is_tunnel_kind(std::string_view kind) noexcept {
-  return std::ranges::find(tunnel_kinds, kind) != tunnel_kinds.end();
+  return netlink::find_tunnel_kind(kind) != nullptr ||
+         std::ranges::find(other_tunnel_kinds, kind) != other_tunnel_kinds.end();
 }
 
 bool is_point_to_point_tunnel(const netlink::link& link) noexcept {
   const auto* info = std::get_if<netlink::tunnel_info>(&link.info);
-  return info != nullptr && !is_ethernet_kind(link.kind) && !info->remote.is_unspecified();
+  const auto* kind = netlink::find_tunnel_kind(link.kind);
+  return info != nullptr && kind != nullptr && !kind->ethernet && !info->remote.is_unspecified();
 }
 
 std::variant<gre::tunnel, divert_reason> tunnel_of(const netlink::link& link) {
-  const auto shape = shape_of(link.kind);
+  const auto* kind = netlink::find_tunnel_kind(link.kind);
   const auto* info = std::get_if<netlink::tunnel_info>(&link.info);
-  if (!shape || info == nullptr) return divert_reason::tunnel;
+  if (kind == nullptr || !kind->whole || info == nullptr) return divert_reason::tunnel;
   if (info->collect_metadata) return divert_reason::tunnel_external;
   if (link.lower_in_other_namespace) return divert_reason::tunnel_namespace;
   if (info->encapsulation_type != TUNNEL_ENCAP_NONE) return divert_reason::tunnel_encapsulation;
   if (info->remote.is_unspecified() || info->remote.is_multicast())
     return divert_reason::tunnel_without_remote;
 
-  gre::tunnel made = *shape;
+  gre::tunnel made = shape_of(*kind);
   if (made.carries == gre::carrier::ip) {
     const auto admits = [&](std::uint8_t protocol) {
       return info->protocol == 0 || info->protocol == protocol;

@@ -47,7 +47,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     cli::parse_config({reinterpret_cast<const char*>(data), size}, "f", config);
     for (const auto& tunnel : config.tunnels) {
-      COWIRE_ASSERT(find_tunnel_kind(tunnel.kind) != nullptr);
+      COWIRE_ASSERT(declarable_kind(tunnel.kind) != nullptr);
       COWIRE_ASSERT(!tunnel.name.empty() && tunnel.name.size() < 16);
       for (const auto& address : tunnel.addresses)
         COWIRE_ASSERT(address.prefix_length <= address.local.bits());
