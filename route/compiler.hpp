@@ -98,7 +98,7 @@ class compiler {
 
   /// Compiles what was noted, publishes a new version with one atomic store, retires the parts that
   /// it replaced. Frees what earlier versions held once no reader can see it. Without anything
-  /// noted it still publishes nothing and returns the current version.
+  /// noted it frees, publishes nothing, and tells the current version.
   publication publish();
 
   /// Resolves `question` on the mirror as it is now and shows the hop that the next publish() would

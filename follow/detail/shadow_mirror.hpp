@@ -4,7 +4,7 @@
 ///
 ///     begin() -> filling -> complete() -> catching_up -> whole -> compare() -> comparing
 ///                   |                                                             |
-///                   +---- abandon() ----> none <---- drop(), take_over() ---- compared
+///                   +---- abandon() ----> none <-- abandon(), take_over() --- compared
 ///
 /// While the dump runs its objects are taken in as they come. What was announced meanwhile follows,
 /// in order; from then on both mirrors are told the same. When the comparison is through, either
@@ -75,7 +75,6 @@ class shadow_mirror {
   void compare();
   /// At `compared`: what the two do not agree on.
   [[nodiscard]] std::vector<std::string> differences() const { return comparison_->describe(); }
-  void drop() { abandon(); }
   /// At `whole`, if nothing depends on the live mirror yet, or at `compared`: the live one becomes
   /// what the shadow is; `changes` gets what the comparison found, and whether to re-dump buckets.
   void take_over(mirror_changes& changes);
