@@ -11,12 +11,17 @@ add_library(cowire_all INTERFACE)
 add_library(cowire::cowire ALIAS cowire_all)
 set_target_properties(cowire_all PROPERTIES EXPORT_NAME cowire)
 target_link_libraries(cowire_all INTERFACE ${cowire_modules})
+if(NOT COWIRE_INSTALL)
+  return()
+endif()
 
 install(TARGETS ${cowire_modules} EXPORT cowire_targets
   ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
   FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(TARGETS cowire_asio cowire_all EXPORT cowire_targets)
-install(TARGETS cowire_cli RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+if(COWIRE_BUILD_CLI)
+  install(TARGETS cowire_cli RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+endif()
 
 set(cowire_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/cowire")
 install(EXPORT cowire_targets NAMESPACE cowire:: DESTINATION "${cowire_package_dir}")

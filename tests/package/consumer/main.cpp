@@ -3,6 +3,7 @@
 #include <cowire/async/transmitter.hpp>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 
 asio::awaitable<void> greet(cowire::transmitter& tx, cowire::endpoint destination) {
   cowire::sender sender = tx.make_sender();
@@ -15,10 +16,16 @@ asio::awaitable<void> greet(cowire::transmitter& tx, cowire::endpoint destinatio
   co_await sender.async_flush(asio::use_awaitable);
 }
 
-int main() {
+int main() try {
   asio::io_context io;
   cowire::transmitter tx;  // Follows the kernel's routes and serves every interface.
-  asio::co_spawn(io, greet(tx, *cowire::endpoint::parse("127.0.0.1:9000")), asio::detached);
+  asio::co_spawn(io, greet(tx, *cowire::endpoint::parse("127.0.0.1:9000")),
+                 [](std::exception_ptr failed) {
+                   if (failed) std::rethrow_exception(failed);  // Out of run().
+                 });
   io.run();
   std::printf("%ju datagrams sent\n", std::uintmax_t{tx.stats().submitted});
+} catch (const std::exception& failed) {
+  std::fprintf(stderr, "greet: %s\n", failed.what());
+  return 1;
 }
