@@ -23,6 +23,7 @@ void doorbell::disarm() noexcept {
 }
 
 void doorbell::write_once() noexcept {
+  if (born_.inherited()) return;
   // The first ringer writes, the others find the bell disarmed.
   if (!armed_.exchange(false, std::memory_order_acq_rel)) return;
   const std::uint64_t one = 1;

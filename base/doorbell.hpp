@@ -11,6 +11,7 @@
 /// the ringer sees the bell armed.
 #pragma once
 
+#include <cowire/base/forked.hpp>
 #include <cowire/base/unique_fd.hpp>
 
 #include <atomic>
@@ -45,6 +46,7 @@ class doorbell {
  private:
   void write_once() noexcept;
 
+  const detail::fork_mark born_;  ///< The eventfd is the parent's: a child does not write it.
   unique_fd fd_;
   alignas(64) std::atomic<bool> armed_{false};
 };

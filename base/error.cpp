@@ -35,6 +35,10 @@ class category final : public std::error_category {
         return "UDP port held by another socket; pass it as adopt_socket";
       case error::invalid_argument:
         return "value out of range";
+      case error::forked:
+        return "made before a fork() and not usable in the child; make another one there";
+      case error::no_producer:
+        return "all producers are in use; raise max_producers";
     }
     return "unknown cowire error " + std::to_string(value);
   }

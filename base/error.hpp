@@ -23,6 +23,8 @@ enum class error {
   unsupported,       ///< The kernel, driver or device lacks what was asked for.
   port_in_use,       ///< Somebody else holds the UDP port; pass their socket as adopt_socket.
   invalid_argument,  ///< A value is out of its documented range.
+  forked,            ///< The object was made before a fork(), and this is the child.
+  no_producer,       ///< All producers are lent (transmitter_config::max_producers).
 };
 
 [[nodiscard]] const std::error_category& error_category() noexcept;

@@ -30,8 +30,9 @@ ring_context::ring_context(selection selected)
       loop_(std::move(selected.kernel)) {}
 
 ring_context::~ring_context() {
+  if (loop_->inherited()) return;
   shutdown();
-  loop_.shutdown();
+  loop_->shutdown();
   destroy();
 }
 

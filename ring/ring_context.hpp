@@ -22,11 +22,16 @@
 /// every handler that still waits, without calling it. When run() returns, nothing of any operation
 /// is left inside the kernel; operations that were under way go on with the next run().
 ///
+/// A child of fork() cannot use an inherited context: run() and new I/O objects throw
+/// std::system_error with error::forked, other calls change nothing but the child's memory, and the
+/// destructor leaves everything as it is. A context that the child makes itself works.
+///
 /// Not for CPU-bound work, and not for sockets of Asio: those bring their own reactor along.
 #pragma once
 
 #include <cowire/ring/asio.hpp>
 #include <cowire/ring/detail/event_loop.hpp>
+#include <cowire/ring/detail/parents_own.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -71,20 +76,20 @@ class ring_context : public asio::execution_context {
   /// Runs handlers and I/O in the calling thread until stop(), or until no work is left (then the
   /// context counts as stopped, too). Returns how many operations ran. An exception of a handler
   /// leaves run(), which may be called again. Blocks.
-  std::size_t run() { return loop_.run(); }
+  std::size_t run() { return loop_->run(); }
   /// Any thread. run() returns as soon as the handler under way is done; nothing is lost.
-  void stop() noexcept { loop_.stop(); }
+  void stop() noexcept { loop_->stop(); }
   /// Before run() is called again after it has returned.
-  void restart() noexcept { loop_.restart(); }
-  [[nodiscard]] bool stopped() const noexcept { return loop_.stopped(); }
+  void restart() noexcept { loop_->restart(); }
+  [[nodiscard]] bool stopped() const noexcept { return loop_->stopped(); }
   /// Whether the calling thread is inside run().
   [[nodiscard]] bool running_in_this_thread() const noexcept {
-    return loop_.running_in_this_thread();
+    return loop_->running_in_this_thread();
   }
 
  private:
   friend class executor_type;
-  friend detail::event_loop& loop_of(ring_context& ring) noexcept { return ring.loop_; }
+  friend detail::event_loop& loop_of(ring_context& ring) noexcept { return *ring.loop_; }
 
   struct selection {
     std::unique_ptr<detail::backend> kernel;
@@ -96,7 +101,7 @@ class ring_context : public asio::execution_context {
 
   ring_backend backend_;
   std::string reason_;
-  detail::event_loop loop_;
+  detail::parents_own<detail::event_loop> loop_;
 };
 
 /// The executor: copyable, any thread. Properties: context, mapping (thread), blocking (possibly,
@@ -115,7 +120,7 @@ class ring_context::executor_type {
     return *this;
   }
   ~executor_type() {
-    if (properties_.tracked) context_->loop_.work_finished();
+    if (properties_.tracked) context_->loop_->work_finished();
   }
 
   [[nodiscard]] bool running_in_this_thread() const noexcept {
@@ -131,12 +136,12 @@ class ring_context::executor_type {
       try {
         std::move(local)();
       } catch (...) {
-        context_->loop_.post_function(
+        context_->loop_->post_function(
             [error = std::current_exception()] { std::rethrow_exception(error); });
       }
       return;
     }
-    context_->loop_.post_function(std::forward<Function>(function));
+    context_->loop_->post_function(std::forward<Function>(function));
   }
 
   [[nodiscard]] ring_context& query(asio::execution::context_t) const noexcept { return *context_; }
@@ -192,7 +197,7 @@ class ring_context::executor_type {
     bool may_block = true, tracked = false, continuation = false;
   };
   executor_type(ring_context& context, properties p) noexcept : context_(&context), properties_(p) {
-    if (p.tracked) context_->loop_.work_started();
+    if (p.tracked) context_->loop_->work_started();
   }
   template <class Change>
   [[nodiscard]] executor_type with(Change change) const noexcept {

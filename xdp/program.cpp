@@ -22,7 +22,7 @@ constexpr bpf_insn pass_instructions[] = {
 };
 
 [[nodiscard]] std::error_code attach(std::uint32_t interface_index, xdp_program_mode mode,
-                                     unique_fd& link) {
+                                     detail::parents_fd& link) {
   const unique_fd program(::bpf_prog_load(BPF_PROG_TYPE_XDP, "cowire_pass", "Dual BSD/GPL",
                                           pass_instructions, std::size(pass_instructions),
                                           nullptr));
@@ -30,7 +30,7 @@ constexpr bpf_insn pass_instructions[] = {
   bpf_link_create_opts options{};
   options.sz = sizeof options;
   options.flags = mode == xdp_program_mode::native ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE;
-  link.reset(
+  link = unique_fd(
       ::bpf_link_create(program.get(), static_cast<int>(interface_index), BPF_XDP, &options));
   return link ? std::error_code{} : errno_code(errno);
 }

@@ -7,7 +7,7 @@
 /// else's program is never replaced.
 #pragma once
 
-#include <cowire/base/unique_fd.hpp>
+#include <cowire/base/forked.hpp>
 
 #include <cstdint>
 #include <string>
@@ -34,7 +34,7 @@ class xdp_pass_program {
   [[nodiscard]] xdp_program_mode mode() const noexcept { return mode_; }
 
  private:
-  unique_fd link_;
+  detail::parents_fd link_;
   xdp_program_mode mode_;
 };
 

@@ -2,12 +2,15 @@
 #include <cowire/xdp/socket.hpp>
 
 #include <cowire/base/error.hpp>
+#include <cowire/base/forked.hpp>
 #include <cowire/xdp/known_trouble.hpp>
 #include <cowire/xdp/program.hpp>
 
 #include <xdp/xsk.h>
 
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -68,6 +71,8 @@ struct xdp_socket::state {
   xsk_ring_prod tx = {};
   std::vector<std::string> refused_options;
   bool busy_polling = false;
+  const detail::fork_mark born{};
+  detail::kept_from_children socket_kept, registration_kept;
 
   explicit state(umem& memory_) : memory(memory_) {}
   state(const state&) = delete;
@@ -75,6 +80,9 @@ struct xdp_socket::state {
   ~state() { close(); }
 
   void close() noexcept {
+    if (born.inherited()) return;
+    socket_kept = {};
+    registration_kept = {};
     if (socket != nullptr) ::xsk_socket__delete(socket);
     if (registration != nullptr) ::xsk_umem__delete(registration);
     socket = nullptr;
@@ -85,6 +93,29 @@ struct xdp_socket::state {
     program.reset();
     if (fill_slice) memory.release_slice(*fill_slice);
     fill_slice.reset();
+  }
+
+  /// A queue is busy until the last reference to its socket is gone: children shall have none.
+  void keep_from_children() {
+    socket_kept = detail::kept_from_children(socket_fd);
+    const int registration_fd = ::xsk_umem__fd(registration);
+    if (registration_fd != socket_fd)
+      registration_kept = detail::kept_from_children(registration_fd);
+    keep_from_children(tx, sizeof(xdp_desc));
+    keep_from_children(fill, sizeof(std::uint64_t));
+    keep_from_children(completion, sizeof(std::uint64_t));
+  }
+
+ private:
+  /// The pages that libxdp mapped: its indices come first, the elements last (xsk_mmap_offsets).
+  template <class Ring>
+  static void keep_from_children(const Ring& ring, std::size_t element_bytes) noexcept {
+    if (ring.ring == nullptr) return;
+    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto begin = reinterpret_cast<std::uintptr_t>(ring.producer) / page * page;
+    const auto end = reinterpret_cast<std::uintptr_t>(ring.ring) + ring.size * element_bytes;
+    ::madvise(reinterpret_cast<void*>(begin), (end - begin + page - 1) / page * page,
+              MADV_DONTFORK);
   }
 };
 
@@ -104,6 +135,7 @@ class socket_ladder {
       if (std::string reason = attach_program(*attempt); !reason.empty()) return reason;
     }
     std::string reason = bind_patiently(*attempt);
+    if (reason.empty()) attempt->keep_from_children();
     if (reason.empty()) out.reset(new xdp_socket(std::move(attempt)));
     return reason;
   }

@@ -37,7 +37,8 @@ umem::umem(const umem_options& options) {
 umem::umem(const umem_options& options, std::error_code& ec) { ec = map(options); }
 
 umem::~umem() {
-  if (memory_.base != nullptr) ::munmap(memory_.base, size());
+  // A child may use the addresses for something else by now.
+  if (memory_.base != nullptr && !born_.inherited()) ::munmap(memory_.base, size());
 }
 
 std::error_code umem::map(const umem_options& options) {
@@ -61,6 +62,10 @@ std::error_code umem::map(const umem_options& options) {
   }
   if (base == MAP_FAILED) base = ::mmap(nullptr, bytes, protection, flags, -1, 0);
   if (base == MAP_FAILED) return errno_code(errno);
+
+  // Linux 4.14 wipes anonymous pages only: huge ones count as a file's (madvise_behavior_valid and
+  // madvise_vma_behavior in mm/madvise.c), and copying them may fail the fork for want of others.
+  if (::madvise(base, bytes, MADV_WIPEONFORK) != 0) ::madvise(base, bytes, MADV_DONTFORK);
 
   memory_.base = static_cast<std::byte*>(base);
   memory_.frame_size = options.frame_size;

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cowire/base/assert.hpp>
+#include <cowire/base/forked.hpp>
 #include <cowire/route/forwarding_table.hpp>
 #include <cowire/xdp/tx_request.hpp>
 
@@ -80,7 +81,9 @@ class umem {
   umem(const umem_options& options, std::error_code& ec);
   umem(const umem&) = delete;
   umem& operator=(const umem&) = delete;
-  /// Every socket on it must be closed before.
+  /// Every socket on it must be closed before. A child of fork() has none of the content: its copy
+  /// of ordinary pages is zero, huge pages it does not have at all. Nothing is copied for it, and
+  /// pages that a device reads from stay the parent's.
   ~umem();
 
   [[nodiscard]] const frame_memory& memory() const noexcept { return memory_; }
@@ -103,6 +106,7 @@ class umem {
  private:
   [[nodiscard]] std::error_code map(const umem_options& options);
 
+  const detail::fork_mark born_;
   frame_memory memory_;
   page_kind pages_ = page_kind::ordinary;
   std::string pages_reason_;

@@ -28,6 +28,7 @@ void work_bell::come_back() noexcept {
 }
 
 void work_bell::stand_in() noexcept {
+  if (born_.inherited()) return;  // The rings are shared with the parent.
   if (core_returns_.load(std::memory_order_relaxed) ||
       !vacant_.exchange(false, std::memory_order_acquire))
     return bell_.ring();

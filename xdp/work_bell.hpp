@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cowire/base/doorbell.hpp>
+#include <cowire/base/forked.hpp>
 
 #include <poll.h>
 
@@ -51,6 +52,7 @@ class work_bell {
   void leave() noexcept;
   void come_back() noexcept;
 
+  const detail::fork_mark born_;
   doorbell bell_;
   const stand_in_call act_;
   void* const context_;

@@ -192,7 +192,7 @@ std::shared_ptr<backing_socket> backing_socket::adopt(int fd, std::error_code& e
   const auto family = domain == AF_INET ? ip_family::v4 : ip_family::v6;
   std::shared_ptr<backing_socket> out(new backing_socket);
   auto& slot = out->fds_[static_cast<std::size_t>(family)];
-  slot.reset(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  slot = unique_fd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (!slot) {
     ec = last_error();
     return nullptr;

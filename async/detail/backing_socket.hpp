@@ -9,7 +9,7 @@
 #pragma once
 
 #include <cowire/base/address.hpp>
-#include <cowire/base/unique_fd.hpp>
+#include <cowire/base/forked.hpp>
 
 #include <sys/socket.h>
 
@@ -88,7 +88,7 @@ class backing_socket {
   [[nodiscard]] std::error_code read_adopted(ip_family family);
   [[nodiscard]] std::error_code finish();
 
-  std::array<unique_fd, 2> fds_;
+  std::array<parents_fd, 2> fds_;
   std::array<std::optional<ip_address>, 2> sources_;
   std::uint16_t port_ = 0;
   std::uint32_t uid_ = 0, interface_index_ = 0, mark_ = 0;

@@ -2,6 +2,7 @@
 #include <cowire/ring/detail/event_loop.hpp>
 
 #include <cowire/base/assert.hpp>
+#include <cowire/base/error.hpp>
 #include <cowire/ring/detail/backend.hpp>
 #include <cowire/ring/detail/timer_queue.hpp>
 
@@ -46,7 +47,8 @@ class event_loop::session {
   session(const session&) = delete;
   session& operator=(const session&) = delete;
   ~session() {
-    loop_.kernel_->detach();
+    // A handler may have forked: what is in the kernel is the parent's then.
+    if (!loop_.inherited()) loop_.kernel_->detach();
     loop_.runner_.store(0, std::memory_order_release);
   }
 
@@ -132,7 +134,12 @@ void event_loop::sleep() {
   bell_.disarm();
 }
 
+void event_loop::refuse_if_inherited() const {
+  if (inherited()) throw_error(make_error_code(error::forked), "ring_context::run");
+}
+
 std::size_t event_loop::run() {
+  refuse_if_inherited();
   if (work_.load(std::memory_order_acquire) == 0) stop();
   if (stopped()) return 0;
   const session here(*this);
@@ -140,6 +147,7 @@ std::size_t event_loop::run() {
   while (!stopped()) {
     count += run_queued();
     if (stopped()) break;
+    refuse_if_inherited();
     if (local_.empty())
       sleep();
     else
@@ -174,6 +182,7 @@ void event_loop::shutdown() noexcept {
 // ---- objects ----------------------------------------------------------------------------------
 
 ring_object::ring_object(detail::event_loop& l) : loop_(l) {
+  if (loop_.inherited()) throw_error(make_error_code(error::forked), "ring_context");
   const std::lock_guard lock(loop_.objects_mutex_);
   next_ = loop_.objects_;
   if (next_) next_->previous_ = this;
@@ -181,6 +190,7 @@ ring_object::ring_object(detail::event_loop& l) : loop_(l) {
 }
 
 ring_object::~ring_object() {
+  if (loop_.inherited()) return;
   const std::lock_guard lock(loop_.objects_mutex_);
   if (linked_) unlink();
 }

@@ -9,9 +9,13 @@
 /// Work: every operation counts from its post() until it has run; a completion (completion.hpp)
 /// counts from its creation until its handler was handed on. run() returns when the count reaches
 /// zero.
+///
+/// In a child of fork() an inherited loop keeps what it is given and never runs it: run() throws
+/// error::forked.
 #pragma once
 
 #include <cowire/base/doorbell.hpp>
+#include <cowire/base/forked.hpp>
 #include <cowire/ring/detail/operation.hpp>
 
 #include <atomic>
@@ -65,6 +69,8 @@ class event_loop {
     return last_id_.fetch_add(1, std::memory_order_relaxed) + 1;
   }
   [[nodiscard]] backend& kernel() const noexcept { return *kernel_; }
+  /// Whether this is the copy of a forked child.
+  [[nodiscard]] bool inherited() const noexcept { return born_.inherited(); }
 
   // ---- the ring thread ----
   /// See ring_context::run().
@@ -80,10 +86,12 @@ class event_loop {
   class session;
   class bell_request;
 
+  void refuse_if_inherited() const;
   void take_remote() noexcept;
   std::size_t run_queued();
   void sleep();
 
+  const fork_mark born_;
   std::unique_ptr<backend> kernel_;
   std::unique_ptr<timer_queue> timers_;
   doorbell bell_;
@@ -103,6 +111,7 @@ class event_loop {
 /// and so does whatever is under way.
 class ring_object : public std::enable_shared_from_this<ring_object> {
  public:
+  /// Throws std::system_error (error::forked) if the loop was inherited.
   explicit ring_object(event_loop& l);
   ring_object(const ring_object&) = delete;
   ring_object& operator=(const ring_object&) = delete;
