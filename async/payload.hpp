@@ -5,7 +5,8 @@
 /// Got from sender::async_acquire() or sender::try_acquire(), given back by sending it or by
 /// dropping it. Belongs to the producer that it came from: use, move and drop it only where calls
 /// on that producer's senders are made (sender.hpp, "Threads"). An empty payload (default
-/// constructed or moved from) has no bytes.
+/// constructed or moved from) has no bytes. In a child of fork() a payload made before has lost its
+/// bytes: do not touch them (transmitter.hpp).
 #pragma once
 
 #include <cstddef>

@@ -40,13 +40,13 @@ sender::executor_type sender::get_executor() const noexcept {
 
 payload sender::try_acquire() noexcept { return shared_producer()->try_acquire(*shared_state()); }
 
-bool sender::try_send(std::span<const std::byte> bytes, const endpoint& destination) noexcept {
-  return !shared_producer()->try_send(*shared_state(), bytes, destination);
+bool sender::try_send(datagram_bytes bytes, const endpoint& destination) noexcept {
+  return !shared_producer()->try_send(*shared_state(), bytes.span(), destination);
 }
 
-void sender::try_send(std::span<const std::byte> bytes, const endpoint& destination,
+void sender::try_send(datagram_bytes bytes, const endpoint& destination,
                       std::error_code& ec) noexcept {
-  ec = shared_producer()->try_send(*shared_state(), bytes, destination);
+  ec = shared_producer()->try_send(*shared_state(), bytes.span(), destination);
 }
 
 void sender::send(payload what, const endpoint& destination, std::error_code& ec) noexcept {

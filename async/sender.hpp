@@ -19,6 +19,12 @@
 /// use_future) is served on the transmitter's control thread: until it has completed, make no other
 /// call on the producer.
 ///
+/// A waiter goes with its executor's context: destroyed with it, uncalled, and the next in line is
+/// served. (Of an asio::any_completion_handler's executor the context is known if it is an
+/// io_context's, a ring_context's or an any_io_executor; with others the context must stay until the
+/// operation has completed.) Destroying a context counts as a call on the producers that its handlers
+/// wait for, and on the payloads that they hold.
+///
 /// Completion. Handlers never run inside the initiating call; they run on their associated
 /// executor, with their associated allocator. Per-operation cancellation: total, partial and
 /// terminal, emitted where the producer is used; a cancelled operation completes with
@@ -28,10 +34,14 @@
 /// unreachable, packet too big) comes through async_next_error() and is counted in
 /// transmitter::stats().
 ///
+/// In a child of fork() an inherited sender fails at once with error::forked (transmitter.hpp); an
+/// operation whose handler has no executor of its own throws it, as no thread could run the handler.
+///
 /// Not for TCP, not for receiving (use the backing socket, adopt_socket), and a plain socket is
 /// simpler below some ten thousand datagrams a second.
 #pragma once
 
+#include <cowire/async/datagram_bytes.hpp>
 #include <cowire/async/detail/producer.hpp>
 #include <cowire/async/payload.hpp>
 #include <cowire/base/address.hpp>
@@ -63,6 +73,9 @@ class producer {
   std::shared_ptr<detail::producer> impl_;
 };
 
+template <class Executor>
+class basic_sender;
+
 struct sender_options {
   /// Host order. 0 = one that the kernel picks, shared by the transmitter's senders that do not
   /// name one and have the same source addresses.
@@ -92,6 +105,11 @@ class sender {
   using send_signature = void(std::error_code, std::size_t);
   using flush_signature = void(std::error_code);
   using error_signature = void(std::error_code, send_error);
+  /// For as_default_on() of completion tokens (basic_sender.hpp).
+  template <class Executor>
+  struct rebind_executor {
+    using other = basic_sender<Executor>;
+  };
 
   /// Without a producer: every call but assignment and destruction is an assertion.
   sender() noexcept = default;
@@ -127,10 +145,8 @@ class sender {
   /// Copies `bytes` into a frame and submits it. False when there is no frame now
   /// (error::would_block in the twin), when it is too long, or after stop(). Neither blocks nor
   /// allocates.
-  [[nodiscard]] bool try_send(std::span<const std::byte> bytes,
-                              const endpoint& destination) noexcept;
-  void try_send(std::span<const std::byte> bytes, const endpoint& destination,
-                std::error_code& ec) noexcept;
+  [[nodiscard]] bool try_send(datagram_bytes bytes, const endpoint& destination) noexcept;
+  void try_send(datagram_bytes bytes, const endpoint& destination, std::error_code& ec) noexcept;
   /// Submits a payload as it is. Needs no further frame: fails only after stop() (error::closed).
   void send(payload what, const endpoint& destination, std::error_code& ec) noexcept;
 
@@ -158,26 +174,25 @@ class sender {
         },
         token, std::move(what), destination);
   }
-  /// Copies `bytes` into as many frames as there are destinations. Both spans must stay valid until
-  /// completion. Errors: as above, and too_long.
+  /// Copies `bytes` into as many frames as there are destinations. The bytes and the span must stay
+  /// valid until completion. Errors: as above, and too_long.
   template <asio::completion_token_for<send_signature> Token>
-  auto async_send(std::span<const std::byte> bytes, std::span<const endpoint> destinations,
-                  Token&& token) {
+  auto async_send(datagram_bytes bytes, std::span<const endpoint> destinations, Token&& token) {
     return asio::async_initiate<Token, send_signature>(
         [this](auto handler, std::span<const std::byte> from, std::span<const endpoint> to) {
           detail::producer::start_send(shared_producer(), shared_state(), from, to,
                                        std::move(handler));
         },
-        token, bytes, destinations);
+        token, bytes.span(), destinations);
   }
   template <asio::completion_token_for<send_signature> Token>
-  auto async_send(std::span<const std::byte> bytes, const endpoint& destination, Token&& token) {
+  auto async_send(datagram_bytes bytes, const endpoint& destination, Token&& token) {
     return asio::async_initiate<Token, send_signature>(
         [this](auto handler, std::span<const std::byte> from, const endpoint& to) {
           detail::producer::start_send(shared_producer(), shared_state(), from, to,
                                        std::move(handler));
         },
-        token, bytes, destination);
+        token, bytes.span(), destination);
   }
 
   /// Completes when everything submitted on this sender's *producer* before the call has left the
@@ -226,3 +241,5 @@ class sender {
 };
 
 }  // namespace cowire
+
+#include <cowire/async/basic_sender.hpp>  // Its users need no other header.

@@ -7,8 +7,19 @@
 ///     co_await s.async_send(bytes, destination, asio::use_awaitable);
 ///
 /// Threads: `cowire-control`, and `cowire-tx-0` and so on for the TX cores. Any thread may call any
-/// member; senders have rules of their own (sender.hpp). Set-up calls (constructor, make_sender,
-/// make_producer) may block for some milliseconds.
+/// member, handlers on the control thread included; senders have rules of their own (sender.hpp).
+/// Set-up calls (constructor, make_sender, make_producer) may block for some milliseconds.
+///
+/// Lifetime: transmitter, senders and the application's contexts (an asio::io_context, a
+/// ring_context) may go in any order. A context takes the handlers along that wait in it, uncalled,
+/// as it does with its own; what a sender or a payload needs stays until it is gone.
+///
+/// fork(): in a child, everything that was made before is the parent's. Calls on an inherited
+/// transmitter, sender or producer fail at once with error::forked (a call without an error to give
+/// just fails), destructors do nothing, and nothing of the parent's is disturbed; payloads lose
+/// their bytes. The child gets neither the AF_XDP sockets nor the UDP ports, so that it holds none
+/// of them when the parent gives them up. It may exec, or make a transmitter of its own. Processes
+/// made by vfork() or a bare clone() may do nothing but exec.
 ///
 /// Network namespace and credentials are those of the constructing thread.
 ///
@@ -20,6 +31,7 @@
 #include <cowire/async/sender.hpp>
 #include <cowire/async/tunnel.hpp>
 #include <cowire/base/reason.hpp>
+#include <cowire/follow/detail/checked_interval.hpp>
 #include <cowire/follow/route_events.hpp>
 #include <cowire/route/restrictions.hpp>
 #include <cowire/xdp/socket.hpp>
@@ -41,6 +53,18 @@ class engine;
 }
 
 inline constexpr std::uint32_t tx_cores_max = 64;
+
+/// What the options of a transmitter_config may be, where their types allow more.
+struct transmitter_limits {
+  static constexpr std::uint32_t max_producers_max = 1024;
+  static constexpr std::uint32_t frames_per_producer_max = 1u << 20;
+  static constexpr std::uint32_t ring_capacity_min = 64, ring_capacity_max = 1u << 16;
+  static constexpr std::chrono::microseconds busy_poll_max{10'000};
+  static constexpr std::uint32_t busy_poll_budget_max = 1024;
+  static constexpr std::uint32_t audit_rate_max = 1'000'000;
+  /// Of update_interval and drain_timeout; none is negative.
+  static constexpr std::chrono::seconds interval_max = detail::interval_max;
+};
 
 struct transmitter_config {
   /// Names of the interfaces that get an AF_XDP socket. Empty = every Ethernet device that is up
@@ -144,7 +168,7 @@ class transmitter {
  public:
   /// Returns when routes are published and sockets bound. Throws std::system_error naming what
   /// failed and what to do about it: no privilege, unknown interface, a rung that was asked for and
-  /// is not there.
+  /// is not there, an option out of its range (error::invalid_argument).
   explicit transmitter(transmitter_config config = {});
   transmitter(const transmitter&) = delete;
   transmitter& operator=(const transmitter&) = delete;
@@ -152,11 +176,12 @@ class transmitter {
   ~transmitter();
 
   /// A sender on options.via, or on the calling thread's own producer (made on first use). Opens
-  /// the backing socket of its port. Throws std::system_error (port_in_use, no such device, no
-  /// producer left ...); the twin does not.
+  /// the backing socket of its port. Throws std::system_error (port_in_use, no such device,
+  /// no_producer ...); the twin does not.
   [[nodiscard]] sender make_sender(const sender_options& options = {});
   [[nodiscard]] sender make_sender(const sender_options& options, std::error_code& ec);
-  /// A producer for one strand or one thread, apart from the thread's own.
+  /// A producer for one strand or one thread, apart from the thread's own. Throws std::system_error
+  /// (error::no_producer when all are lent).
   [[nodiscard]] producer make_producer();
 
   /// Routing changes from now on.
@@ -166,7 +191,8 @@ class transmitter {
 
   /// Refuses further datagrams, waits until those on the way are out or the drain timeout is over,
   /// closes the sockets and ends the threads. Waiting operations complete with error::closed.
-  /// Idempotent.
+  /// Idempotent. In a handler on the control thread it returns at once, and the rest follows on a
+  /// thread of its own; another call, elsewhere, waits for it.
   void stop() noexcept;
 
  private:

@@ -28,10 +28,8 @@ namespace {
 
 /// Longer files are no configuration.
 constexpr std::size_t file_size_max = 1u << 20;
-constexpr std::uint64_t busy_poll_us_max = 10'000, busy_poll_budget_max = 1024;
-constexpr std::uint64_t ring_capacity_min = 64, ring_capacity_max = 1u << 16;
-/// A month: longer than anybody waits for an audit, short enough for every clock.
-constexpr double interval_max_s = 30.0 * 24 * 3600;
+using limits = transmitter_limits;
+constexpr auto interval_max_s = static_cast<double>(limits::interval_max.count());
 
 /// A usage_error that tells its place already.
 class placed_error : public usage_error {
@@ -168,19 +166,19 @@ class config_reader {
   void set_ring_capacity(const toml::node& from) {
     at_place_of(from, [&] {
       to_.ring_capacity = static_cast<std::uint32_t>(
-          parse_number(key_, whole(from), ring_capacity_min, ring_capacity_max));
+          parse_number(key_, whole(from), limits::ring_capacity_min, limits::ring_capacity_max));
     });
   }
   void set_busy_poll(const toml::node& from) {
     at_place_of(from, [&] {
-      to_.busy_poll =
-          std::chrono::microseconds(parse_number(key_, whole(from), 0, busy_poll_us_max));
+      to_.busy_poll = std::chrono::microseconds(parse_number(
+          key_, whole(from), 0, static_cast<std::uint64_t>(limits::busy_poll_max.count())));
     });
   }
   void set_busy_poll_budget(const toml::node& from) {
     at_place_of(from, [&] {
-      to_.busy_poll_budget =
-          static_cast<std::uint32_t>(parse_number(key_, whole(from), 1, busy_poll_budget_max));
+      to_.busy_poll_budget = static_cast<std::uint32_t>(
+          parse_number(key_, whole(from), 1, limits::busy_poll_budget_max));
     });
   }
   void set_huge_pages(const toml::node& from) { to_.huge_pages = truth(from); }

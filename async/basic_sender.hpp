@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+/// A sender whose operations have a default completion token, Asio's way:
+///
+///     auto s = asio::use_awaitable.as_default_on(tx.make_sender());
+///     co_await s.async_send(bytes, destination);
+///
+/// Everything else is sender.hpp's.
+#pragma once
+
+#include <cowire/async/datagram_bytes.hpp>
+#include <cowire/async/payload.hpp>
+#include <cowire/async/sender.hpp>
+#include <cowire/base/address.hpp>
+#include <cowire/ring/asio.hpp>
+
+#include <span>
+#include <utility>
+
+namespace cowire {
+
+/// `Executor` is a ring_context::executor_type that names the token: as_default_on() makes one.
+template <class Executor>
+class basic_sender : public sender {
+ public:
+  using executor_type = Executor;
+  using default_token = asio::default_completion_token_t<Executor>;
+  template <class Other>
+  struct rebind_executor {
+    using other = basic_sender<Other>;
+  };
+
+  basic_sender() noexcept = default;
+  explicit basic_sender(sender&& from) noexcept : sender(std::move(from)) {}
+
+  [[nodiscard]] executor_type get_executor() const noexcept {
+    return executor_type(sender::get_executor());
+  }
+
+  template <class Token = default_token>
+  auto async_acquire(Token&& token = default_token()) {
+    return sender::async_acquire(std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send(payload what, std::span<const endpoint> destinations,
+                  Token&& token = default_token()) {
+    return sender::async_send(std::move(what), destinations, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send(payload what, const endpoint& destination, Token&& token = default_token()) {
+    return sender::async_send(std::move(what), destination, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send(datagram_bytes bytes, std::span<const endpoint> destinations,
+                  Token&& token = default_token()) {
+    return sender::async_send(bytes, destinations, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send(datagram_bytes bytes, const endpoint& destination,
+                  Token&& token = default_token()) {
+    return sender::async_send(bytes, destination, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_flush(Token&& token = default_token()) {
+    return sender::async_flush(std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_next_error(Token&& token = default_token()) {
+    return sender::async_next_error(std::forward<Token>(token));
+  }
+};
+
+}  // namespace cowire

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+/// cowire::endpoint from and to what others call an endpoint: asio::ip::udp::endpoint, sockaddr.
+///
+/// An IPv4-mapped IPv6 address stays what it is. The scope id of an address goes along.
+#pragma once
+
+#include <cowire/base/address.hpp>
+
+#include <asio/ip/udp.hpp>
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cstdint>
+#include <cstring>
+#include <optional>
+
+namespace cowire {
+
+namespace detail {
+
+/// An endpoint's scope id, in so far as it has one.
+template <class Endpoint>
+void set_scope_id(Endpoint& of, std::uint32_t id) noexcept {
+  if constexpr (requires { of.scope_id; }) of.scope_id = id;
+}
+template <class Endpoint>
+[[nodiscard]] std::uint32_t scope_id_of(const Endpoint& from) noexcept {
+  if constexpr (requires { from.scope_id; }) return from.scope_id;
+  return 0;
+}
+
+}  // namespace detail
+
+/// nullopt where `address` is no IPv4 or IPv6 address of at least the size of its family.
+[[nodiscard]] inline std::optional<endpoint> to_endpoint(const sockaddr* address,
+                                                         socklen_t size) noexcept {
+  endpoint out;
+  sa_family_t family = AF_UNSPEC;
+  if (address && size >= sizeof family) std::memcpy(&family, &address->sa_family, sizeof family);
+  if (family == AF_INET && size >= sizeof(sockaddr_in)) {
+    sockaddr_in in;
+    std::memcpy(&in, address, sizeof in);
+    out.address = ip_address::from_bytes(ip_family::v4, &in.sin_addr);
+    out.port = be16{in.sin_port}.host();
+  } else if (family == AF_INET6 && size >= sizeof(sockaddr_in6)) {
+    sockaddr_in6 in;
+    std::memcpy(&in, address, sizeof in);
+    out.address = ip_address::from_bytes(ip_family::v6, &in.sin6_addr);
+    out.port = be16{in.sin6_port}.host();
+    detail::set_scope_id(out, in.sin6_scope_id);
+  } else {
+    return std::nullopt;
+  }
+  return out;
+}
+[[nodiscard]] inline std::optional<endpoint> to_endpoint(const sockaddr_storage& address) noexcept {
+  return to_endpoint(reinterpret_cast<const sockaddr*>(&address), sizeof address);
+}
+[[nodiscard]] inline endpoint to_endpoint(const asio::ip::udp::endpoint& from) noexcept {
+  // Asio's is a sockaddr_in or a sockaddr_in6.
+  return *to_endpoint(from.data(), static_cast<socklen_t>(from.size()));
+}
+
+/// The sockaddr of an endpoint in `to`; its size. The rest of `to` is zero.
+inline socklen_t to_sockaddr(const endpoint& from, sockaddr_storage& to) noexcept {
+  to = {};
+  if (from.address.is_v4()) {
+    sockaddr_in in{};
+    in.sin_family = AF_INET;
+    in.sin_port = be16::from_host(from.port).raw;
+    std::memcpy(&in.sin_addr, from.address.bytes().data(), from.address.size());
+    std::memcpy(&to, &in, sizeof in);
+    return sizeof in;
+  }
+  sockaddr_in6 in{};
+  in.sin6_family = AF_INET6;
+  in.sin6_port = be16::from_host(from.port).raw;
+  std::memcpy(&in.sin6_addr, from.address.bytes().data(), from.address.size());
+  in.sin6_scope_id = detail::scope_id_of(from);
+  std::memcpy(&to, &in, sizeof in);
+  return sizeof in;
+}
+
+[[nodiscard]] inline asio::ip::udp::endpoint to_asio(const endpoint& from) {
+  sockaddr_storage address;
+  asio::ip::udp::endpoint out;
+  const socklen_t size = to_sockaddr(from, address);
+  out.resize(size);
+  std::memcpy(out.data(), &address, size);
+  return out;
+}
+
+}  // namespace cowire
