@@ -2,6 +2,7 @@
 #include <cowire/async/detail/engine.hpp>
 #include <cowire/async/intake.hpp>
 #include <cowire/base/assert.hpp>
+#include <cowire/base/forked.hpp>
 #include <cowire/ring/datagram_source.hpp>
 #include <cowire/ring/detail/signals_blocked.hpp>
 
@@ -98,13 +99,14 @@ struct intake::impl {
   void count(const std::string& name, const intake_totals& more);
   [[nodiscard]] intake_totals totals_of(const std::string& name);
 
+  const detail::fork_mark born;
   transmitter& tx;
   const std::string path;
   const intake_options options;
   ring_context ring;
   const std::shared_ptr<detail::producer> received, copies;
   const producer received_handle, copies_handle;
-  const unique_fd fd;
+  const detail::parents_fd fd;
   datagram_source source;
   std::map<std::uint16_t, port_senders> ports;
   intake_message message;
@@ -274,9 +276,12 @@ intake_totals intake::impl::totals_of(const std::string& name) {
 
 intake::intake(transmitter& tx, std::string path, intake_options options)
     : impl_(std::make_unique<impl>(tx, std::move(path), std::move(options))) {}
-intake::~intake() = default;
+intake::~intake() {
+  if (impl_->born.inherited()) detail::leave_behind(std::move(impl_));
+}
 
 intake_stats intake::stats() const {
+  if (impl_->born.inherited()) throw_error(make_error_code(error::forked), "intake");
   const std::lock_guard lock(impl_->mutex);
   return impl_->stats;
 }

@@ -122,9 +122,11 @@ class intake {
   intake(transmitter& tx, std::string path, intake_options options = {});
   intake(const intake&) = delete;
   intake& operator=(const intake&) = delete;
-  /// Removes the path. Messages that were received are sent; those still in the socket are lost.
+  /// In a child of fork() nothing happens: the socket and the path stay the parent's, and the
+  /// child's stats() throws error::forked. Otherwise removes the path. Messages that were received are sent; those still in the socket are lost.
   ~intake();
 
+  /// Any thread.
   [[nodiscard]] intake_stats stats() const;
   [[nodiscard]] const std::string& path() const noexcept;
 

@@ -43,7 +43,10 @@ transmitter::transmitter(transmitter_config config)
   }
 }
 
-transmitter::~transmitter() { stop(); }
+transmitter::~transmitter() {
+  stop();
+  if (engine_->inherited()) detail::leave_behind(std::move(engine_));
+}
 
 sender transmitter::make_sender(const sender_options& options) {
   std::error_code ec;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/base/forked.hpp>
+#include <cowire/follow/detail/checked_interval.hpp>
 #include <cowire/follow/detail/route_service.hpp>
 #include <cowire/follow/route_events.hpp>
 #include <cowire/ring/detail/signals_blocked.hpp>
@@ -24,7 +26,7 @@ void route_events::close() noexcept {
   if (const auto queue = std::exchange(queue_, nullptr)) queue->close();
 }
 
-struct route_watcher::impl {
+struct route_watcher::impl : std::enable_shared_from_this<impl> {
   explicit impl(route_watcher_config config)
       : routes(ring, epochs, tables,
                {.update_interval = config.update_interval, .log = std::move(config.log)}) {}
@@ -40,7 +42,18 @@ struct route_watcher::impl {
       throw_error(errno_code(ETIMEDOUT), "reading the kernel's routes");
   }
 
+  void refuse_if_inherited() const {
+    if (born.inherited()) throw_error(error::forked, "route_watcher");
+  }
+
+  /// The control thread cannot wait for the end of its own handler: another one does.
   void stop() {
+    if (!ring.running_in_this_thread()) return stop_now();
+    const detail::signals_blocked during_creation;
+    std::thread([self = shared_from_this()] { self->stop_now(); }).detach();
+  }
+
+  void stop_now() {
     std::promise<void> done;
     asio::post(ring.get_executor(), [&] {
       routes.stop();
@@ -51,6 +64,7 @@ struct route_watcher::impl {
     thread.join();
   }
 
+  const detail::fork_mark born;
   ring_context ring;
   epoch_domain epochs;
   publisher tables;
@@ -59,7 +73,8 @@ struct route_watcher::impl {
 };
 
 route_watcher::route_watcher(route_watcher_config config)
-    : impl_(std::make_shared<impl>(std::move(config))) {
+    : impl_((detail::check_interval("update_interval", config.update_interval),
+             std::make_shared<impl>(std::move(config)))) {
   try {
     impl_->start();
   } catch (...) {
@@ -68,12 +83,21 @@ route_watcher::route_watcher(route_watcher_config config)
   }
 }
 
-route_watcher::~route_watcher() { impl_->stop(); }
+route_watcher::~route_watcher() {
+  if (impl_->born.inherited())
+    detail::leave_behind(std::move(impl_));
+  else
+    impl_->stop();
+}
 
 route_events route_watcher::watch(std::size_t queue_limit) {
+  impl_->refuse_if_inherited();
   return {impl_->routes.subscribe(queue_limit), impl_};
 }
 
-route_stats route_watcher::stats() const { return impl_->routes.stats(); }
+route_stats route_watcher::stats() const {
+  impl_->refuse_if_inherited();
+  return impl_->routes.stats();
+}
 
 }  // namespace cowire

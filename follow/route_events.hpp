@@ -135,7 +135,9 @@ struct route_watcher_config {
 };
 
 /// Follows the kernel's routing state of the calling thread's network namespace on a control thread
-/// of its own. Any thread may call any member.
+/// of its own. Any thread may call any member, the destructor included, in a handler on the control
+/// thread, too (which then ends after the handler). In a child of fork() an inherited one throws
+/// error::forked, and its destructor leaves everything as it is.
 class route_watcher {
  public:
   /// Returns when the first table is published; throws std::system_error.

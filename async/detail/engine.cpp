@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/checked_config.hpp>
 #include <cowire/async/detail/engine.hpp>
 #include <cowire/base/assert.hpp>
 #include <cowire/ring/detail/signals_blocked.hpp>
@@ -45,25 +46,6 @@ using clock = std::chrono::steady_clock;
 constexpr auto start_timeout = 30s;
 /// Diverted requests served between two looks at everything else on the ring.
 constexpr std::size_t diverted_turn = 256;
-
-transmitter_config checked(transmitter_config config) {
-  const auto refuse = [](const std::string& what) { throw_error(error::invalid_argument, what); };
-  if (core_count(config) == 0 || core_count(config) > tx_cores_max)
-    refuse("cpus and tx_cores must ask for 1 to " + std::to_string(tx_cores_max) +
-           " TX cores, not " + std::to_string(core_count(config)));
-  auto cpus = config.cpus;
-  std::ranges::sort(cpus);
-  if (const auto twice = std::ranges::adjacent_find(cpus); twice != cpus.end())
-    refuse("cpus: CPU " + std::to_string(*twice) + " twice, but each TX core needs its own");
-  if (config.max_producers == 0 || config.max_producers > 1024)
-    refuse("max_producers must be 1 to 1024, not " + std::to_string(config.max_producers));
-  if (config.frames_per_producer == 0 || config.frames_per_producer > 1u << 20)
-    refuse("frames_per_producer must be 1 to 1048576, not " +
-           std::to_string(config.frames_per_producer));
-  config.frames_per_producer =
-      (config.frames_per_producer + slice_granularity - 1) / slice_granularity * slice_granularity;
-  return config;
-}
 
 /// Receive buffers of zero-copy queues come out of the same umem (socket_options::fill_frames).
 std::uint32_t fill_frames(const transmitter_config& config) {
@@ -181,6 +163,7 @@ void engine::run_control() noexcept {
       ring_.run();
       return;
     } catch (const std::exception& failed) {
+      if (inherited()) return;  // A handler has forked, and we are the child.
       // One handler's failure is not everybody's: what it was about is said, and the ring goes on.
       if (config_.log) config_.log(log_severity::error, failed.what());
     }
@@ -266,28 +249,57 @@ void engine::close_everything() {
   kernel_.remove_all_senders();
 }
 
+void engine::refuse_if_inherited() const {
+  if (inherited()) throw_error(error::forked, "transmitter");
+}
+
 void engine::stop() noexcept {
-  std::call_once(stop_once_, [this] {
-    stopping_.store(true, std::memory_order_release);
-    if (!control_.joinable()) return ended_.store(true, std::memory_order_release);
-    COWIRE_ASSERT(!ring_.running_in_this_thread());
-    on_control_thread([this] { wake_producers(); });
-    wait_until_drained();
-    on_control_thread([this] { close_everything(); });
-    // Some turns more, so that cancelled operations end by themselves.
-    on_control_thread([] {});
-    ring_.stop();
-    control_.join();
-    tunnels_.reset();
-    ended_.store(true, std::memory_order_release);
+  if (inherited()) return;
+  const bool first = !stopping_.exchange(true, std::memory_order_acq_rel);
+  if (!ring_.running_in_this_thread())
+    std::call_once(stop_once_, [this] { stop_now(); });
+  else if (first)
+    stop_elsewhere();
+}
+
+/// The control thread cannot wait for the end of its own handler.
+void engine::stop_elsewhere() noexcept {
+  const signals_blocked during_creation;
+  try {
+    std::thread([self = shared_from_this()] {
+      ::pthread_setname_np(::pthread_self(), "cowire-stop");
+      std::call_once(self->stop_once_, [&self] { self->stop_now(); });
+    }).detach();
+  } catch (const std::system_error& failed) {
+    // Nothing more is sent; a later call from elsewhere can still end the threads.
+    if (config_.log) config_.log(log_severity::error, std::string("stopping: ") + failed.what());
+    leave_behind(shared_from_this());
+  }
+}
+
+void engine::stop_now() noexcept {
+  if (!control_.joinable()) return ended_.store(true, std::memory_order_release);
+  on_control_thread([this] { wake_producers(); });
+  wait_until_drained();
+  on_control_thread([this] {
+    close_everything();
+    closed_.store(true, std::memory_order_release);
     wake_producers();
   });
+  // Some turns more, so that cancelled operations, and those that waited for it, end by themselves.
+  for (int turn = 0; turn < 3; ++turn) on_control_thread([] {});
+  ring_.stop();
+  control_.join();
+  tunnels_.reset();
+  ended_.store(true, std::memory_order_release);
+  wake_producers();
 }
 
 // Producers
 // -----------------------------------------------------------------------------------------
 
 std::shared_ptr<producer> engine::producer_of_this_thread() {
+  refuse_if_inherited();
   struct mine {
     const engine* of;
     std::weak_ptr<producer> which;
@@ -303,6 +315,7 @@ std::shared_ptr<producer> engine::producer_of_this_thread() {
 }
 
 std::shared_ptr<producer> engine::new_producer() {
+  refuse_if_inherited();
   if (stopping()) throw_error(error::closed, "transmitter");
   producer* chosen = nullptr;
   on_control_thread([&] {
@@ -316,8 +329,7 @@ std::shared_ptr<producer> engine::new_producer() {
                            ? umem_.allocate_slice(config_.frames_per_producer)
                            : std::nullopt;
     if (!slice)
-      throw_error(error::would_block, "all " + std::to_string(config_.max_producers) +
-                                          " producers are in use; raise max_producers");
+      throw_error(error::no_producer, "max_producers is " + std::to_string(config_.max_producers));
     producers_.push_back(std::make_unique<producer>(static_cast<std::uint32_t>(producers_.size()),
                                                     umem_.memory(), *slice, cores_));
     chosen = producers_.back().get();
@@ -333,6 +345,7 @@ std::shared_ptr<producer> engine::new_producer() {
 }
 
 void engine::recycle(producer* idle) noexcept {
+  if (inherited()) return leave_behind(shared_from_this());
   idle->take_back();
   const std::lock_guard lock(producers_mutex_);
   idle_producers_.push_back(idle);
@@ -362,6 +375,7 @@ std::shared_ptr<backing_socket> engine::socket_for(const sender_options& options
 
 std::shared_ptr<sender_state> engine::make_sender(const sender_options& options, producer& via,
                                                   std::error_code& ec) {
+  refuse_if_inherited();
   if (stopping()) {
     ec = error::closed;
     return nullptr;
@@ -420,6 +434,7 @@ void engine::retire(const sender_state& sender) {
 // ----------------------------------------------------------------------------------------
 
 transmitter_stats engine::stats() const {
+  refuse_if_inherited();
   transmitter_stats out;
   const auto counters = cores_.snapshots();
   out.interfaces = egress_.stats(counters);

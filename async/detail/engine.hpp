@@ -6,6 +6,9 @@
 ///
 /// The transmitter owns the running; handles own the memory: after stop() all threads are gone and
 /// every socket is closed, but frames and producers stay until the last payload is dropped.
+///
+/// In a child of fork() none of it runs: an inherited engine refuses, and is left behind with its
+/// last handle, never destroyed.
 #pragma once
 
 #include <cowire/async/detail/core_set.hpp>
@@ -15,6 +18,7 @@
 #include <cowire/async/detail/producer.hpp>
 #include <cowire/async/transmitter.hpp>
 #include <cowire/base/doorbell.hpp>
+#include <cowire/base/forked.hpp>
 #include <cowire/follow/detail/route_service.hpp>
 #include <cowire/ring/readable_fd.hpp>
 #include <cowire/ring/ring_context.hpp>
@@ -44,6 +48,8 @@ class engine : public std::enable_shared_from_this<engine> {
 
   /// Starts the threads; returns when routes are published and sockets bound, or throws.
   void start();
+  /// Any thread. On the control thread it only begins: another thread ends what the caller is part
+  /// of.
   void stop() noexcept;
 
   // Any thread. -----------------------------------------------------------------------------------
@@ -56,9 +62,13 @@ class engine : public std::enable_shared_from_this<engine> {
   void retire(const sender_state& sender);
   [[nodiscard]] transmitter_stats stats() const;
   [[nodiscard]] std::shared_ptr<event_queue<route_change>> subscribe(std::size_t limit) {
+    refuse_if_inherited();
     return routes_.subscribe(limit);
   }
   [[nodiscard]] bool stopping() const noexcept { return stopping_.load(std::memory_order_acquire); }
+  /// Nothing is sent any more: what is on the way now never ends.
+  [[nodiscard]] bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
+  [[nodiscard]] bool inherited() const noexcept { return born_.inherited(); }
   [[nodiscard]] bool ended() const noexcept { return ended_.load(std::memory_order_acquire); }
   [[nodiscard]] ring_context::executor_type control_executor() noexcept {
     return ring_.get_executor();
@@ -70,6 +80,10 @@ class engine : public std::enable_shared_from_this<engine> {
   /// Runs `work` on the control thread and waits for it; what it throws comes out here.
   template <class Work>
   void on_control_thread(Work&& work);
+  /// Throws error::forked.
+  void refuse_if_inherited() const;
+  void stop_now() noexcept;
+  void stop_elsewhere() noexcept;
   void run_control() noexcept;
   [[nodiscard]] awaitable<void> serve_cores();
   [[nodiscard]] bool cores_have_news() noexcept;
@@ -85,6 +99,7 @@ class engine : public std::enable_shared_from_this<engine> {
   [[nodiscard]] std::shared_ptr<backing_socket> socket_for(const sender_options& options,
                                                            std::error_code& ec);
 
+  const fork_mark born_;
   const transmitter_config config_;
   std::optional<declared_tunnels> tunnels_;
   ring_context ring_;
@@ -99,7 +114,7 @@ class engine : public std::enable_shared_from_this<engine> {
   readable_fd bell_ready_;
 
   std::thread control_;
-  std::atomic<bool> stopping_{false}, ended_{false};
+  std::atomic<bool> stopping_{false}, closed_{false}, ended_{false};
   bool closing_ = false;  ///< Control thread: serve_cores() is to end.
   std::once_flag stop_once_;
 

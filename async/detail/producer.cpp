@@ -37,7 +37,7 @@ struct producer::deliveries {
 
   void run() {
     for (waiter& w : frames) {
-      if (w.acquire.armed())
+      if (w.acquires())
         w.acquire.complete(w.result, std::move(w.got));
       else
         w.send.done.complete(w.result, w.send.sent);
@@ -85,13 +85,14 @@ frame_index producer::detach(payload&& what) noexcept {
 
 payload producer::try_acquire(const sender_state& for_whom) noexcept {
   frame_index frame;
-  if (stopped()) return {};
+  if (inherited() || stopped()) return {};
   const bool free = waiters_.empty() && take(frame);
   if (!free && !take_from_oldest(for_whom, frame)) return {};
   return lease(frame, 0);
 }
 
 void producer::release(frame_index frame) noexcept {
+  if (inherited()) return;
   pool_.release(frame);
   // Whoever waits for frames is served as if the frame had come back from the wire.
   if (!waiters_.empty()) wake();
@@ -158,6 +159,8 @@ void producer::submit(const sender_state& from, std::span<const tx_request> requ
 
 std::error_code producer::try_send(const sender_state& from, std::span<const std::byte> bytes,
                                    const endpoint& to) noexcept {
+  if (inherited()) [[unlikely]]
+    return error::forked;
   if (stopped()) return error::closed;
   if (bytes.size() > pool_.payload_capacity()) return error::too_long;
   if (!from.family_served[static_cast<std::size_t>(to.address.family())])
@@ -172,6 +175,8 @@ std::error_code producer::try_send(const sender_state& from, std::span<const std
 
 std::error_code producer::send(const sender_state& from, payload&& what,
                                const endpoint& to) noexcept {
+  if (inherited()) [[unlikely]]
+    return error::forked;
   if (stopped()) return error::closed;
   COWIRE_ASSERT(what.owner_.get() == this);
   if (!from.family_served[static_cast<std::size_t>(to.address.family())])
@@ -229,7 +234,7 @@ void producer::acquire(const sender_state& for_whom,
   if (stopped()) return done.complete(error::closed, payload{});
   if (payload now = try_acquire(for_whom)) return done.complete({}, std::move(now));
   if (for_whom.when_full == full_policy::fail) return done.complete(error::would_block, payload{});
-  done.on_cancel(self(), ++ticket_);
+  done.begin_wait(self(), ++ticket_);
   waiters_.push_back({ticket_, std::move(done), {}, {}, {}, self()});
   ask_for_wake();
 }
@@ -239,7 +244,7 @@ void producer::send_all(send_operation op) {
   if (waiters_.empty() && advance(op)) return op.done.complete({}, std::size_t{op.sent});
   if (op.from->when_full == full_policy::fail)
     return op.done.complete(error::would_block, std::size_t{op.sent});
-  op.done.on_cancel(self(), ++ticket_);
+  op.done.begin_wait(self(), ++ticket_);
   waiters_.push_back({ticket_, {}, std::move(op), {}, {}, self()});
   ask_for_wake();
 }
@@ -248,7 +253,7 @@ void producer::flush(direct_completion<std::error_code> done) {
   collect();
   const std::uint64_t generation = close_generation();
   if (generation < oldest_generation()) return done.complete({});
-  done.on_cancel(self(), ++ticket_);
+  done.begin_wait(self(), ++ticket_);
   drains_.push_back({ticket_, generation, std::move(done), {}, self()});
   ask_for_wake();
 }
@@ -272,6 +277,16 @@ void producer::cancel(std::uint64_t ticket) {
   }
   ask_for_wake();  // The next in line may have another executor.
   out.run();
+}
+
+void producer::context_gone(std::uint64_t ticket) {
+  const auto same = [ticket](const auto& w) { return w.ticket == ticket; };
+  deliveries gone;  // Destroyed last: the handles that they hold may be the last ones.
+  if (const auto w = std::ranges::find_if(waiters_, same); w != waiters_.end())
+    gone.frames.splice(gone.frames.end(), waiters_, w);
+  else if (const auto d = std::ranges::find_if(drains_, same); d != drains_.end())
+    gone.drains.splice(gone.drains.end(), drains_, d);
+  ask_for_wake();
 }
 
 /// The newest generation that holds all that was submitted so far.
@@ -326,15 +341,17 @@ void producer::settle_generations() noexcept {
 
 void producer::ask_for_wake() {
   if (waiters_.empty() && drains_.empty()) return nobody_waits();
-  const bool ended = stopped() && !waiters_.empty();
+  // Something may be due already: the serve() that was to see to it went with its context.
+  const bool due = waiters_.empty() ? drains_.front().generation < oldest_generation()
+                                    : stopped() || pool_.free_count() != 0;
   {
     const std::lock_guard lock(wake_mutex_);
     if (waiters_.empty())
-      wake_executor_ = drains_.front().done.executor();
-    else if (const waiter& first = waiters_.front(); first.acquire.armed())
-      wake_executor_ = first.acquire.executor();
+      wake_place_ = drains_.front().done.place();
+    else if (const waiter& first = waiters_.front(); first.acquires())
+      wake_place_ = first.acquire.place();
     else
-      wake_executor_ = first.send.done.executor();
+      wake_place_ = first.send.done.place();
   }
   const auto owner = owner_;
   somebody_waits_.store(true, std::memory_order_release);  // Pairs with the exchange in wake().
@@ -343,7 +360,7 @@ void producer::ask_for_wake() {
   // runs: nothing but atomics is looked at. The fence pairs with that of whoever returned frames:
   // either it sees `waiting`, or we see the frames.
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (ended || anything_returned()) return wake();
+  if (due || anything_returned()) return wake();
   ask_for_completions();
 }
 
@@ -353,8 +370,22 @@ void producer::nobody_waits() noexcept {
   if (!sheds_.load(std::memory_order_relaxed))
     for (const auto& link : links_) link->channel.waiting.store(false, std::memory_order_relaxed);
   const std::lock_guard lock(wake_mutex_);
-  wake_executor_ = nullptr;
+  wake_place_.reset();
 }
+
+/// Where the context goes before it has run this, others may wait who are elsewhere.
+class producer::serve_call final : public deferred_call {
+ public:
+  explicit serve_call(std::shared_ptr<producer> whom) noexcept : whom_(std::move(whom)) {}
+  ~serve_call() override {
+    if (whom_ && !whom_->inherited()) whom_->ask_for_wake();
+  }
+  void run() override { std::exchange(whom_, nullptr)->serve(); }
+  void forget() noexcept { whom_.reset(); }
+
+ private:
+  std::shared_ptr<producer> whom_;
+};
 
 void producer::wake() {
   // Before the exchange: a producer that stores all of these meanwhile is served below, or finds
@@ -363,11 +394,13 @@ void producer::wake() {
   feed();  // Sets them again where something stays held back.
   if (!somebody_waits_.exchange(false, std::memory_order_acq_rel)) return;
   std::shared_ptr<producer> alive;  // Released after the lock, which its deleter takes.
-  // Under the lock, so that the executor's context may go away once nobody waits.
+  // Under the lock, so that the executor may go away once nobody waits.
   const std::lock_guard lock(wake_mutex_);
   alive = self_.lock();
-  if (alive && wake_executor_)
-    asio::post(wake_executor_, [alive = std::move(alive)] { alive->serve(); });
+  if (!alive || !wake_place_) return;
+  std::unique_ptr<deferred_call> call = std::make_unique<serve_call>(alive);
+  // Where its context is going away, context_gone() comes after us and asks anew.
+  if (!wake_place_->post(call)) static_cast<serve_call&>(*call).forget();
 }
 
 bool producer::has_news() noexcept {
@@ -405,7 +438,7 @@ void producer::serve_frames(deliveries& out) {
     waiter& first = waiters_.front();
     if (stopped()) {
       first.result = error::closed;
-    } else if (first.acquire.armed()) {
+    } else if (first.acquires()) {
       frame_index frame;
       if (!pool_.try_acquire(frame)) return;
       first.got = lease(frame, 0);
@@ -419,13 +452,15 @@ void producer::serve_frames(deliveries& out) {
 void producer::serve_drains(deliveries& out) {
   while (!drains_.empty()) {
     const bool drained = drains_.front().generation < oldest_generation();
-    if (!drained && !owner_->ended()) return;
+    if (!drained && !owner_->closed()) return;
     if (!drained) drains_.front().result = error::closed;
     out.drains.splice(out.drains.end(), drains_, drains_.begin());
   }
 }
 
-void producer::retire(const sender_state& sender) { owner_->retire(sender); }
+void producer::retire(const sender_state& sender) {
+  if (!inherited()) owner_->retire(sender);
+}
 
 // Shedding
 // ------------------------------------------------------------------------------------------

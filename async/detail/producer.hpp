@@ -10,6 +10,9 @@
 /// frames). A core that finds `waiting` set rings the control thread, which clears both and posts
 /// serve() to the executor of the first waiter, which runs where the producer is used.
 ///
+/// A waiter goes with its executor's context (ring/detail/waiting_place.hpp): then the next in line
+/// is served. Destroying such a context is a use of the producer, as it destroys payloads.
+///
 /// Shedding. What a ring holds only its core can take out, so a producer with a sender that sheds
 /// keeps half of its frames to itself: datagrams of such senders go to the rings while fewer than
 /// half are on the way, and are held back here otherwise, where the oldest can give way to a new
@@ -20,6 +23,7 @@
 #include <cowire/async/detail/backing_socket.hpp>
 #include <cowire/async/payload.hpp>
 #include <cowire/base/error.hpp>
+#include <cowire/base/forked.hpp>
 #include <cowire/ring/asio.hpp>
 #include <cowire/ring/detail/direct_completion.hpp>
 #include <cowire/ring/detail/event_queue.hpp>
@@ -123,6 +127,7 @@ class producer final : public cancellable {
   static void start_acquire(const std::shared_ptr<producer>& self, const sender_state& for_whom,
                             Handler handler) {
     direct_completion<std::error_code, payload> done(std::move(handler), self->fallback());
+    if (self->inherited()) return done.refuse_in_child(error::forked, payload{});
     self->acquire(for_whom, std::move(done));
   }
   /// Source: payload, or span of bytes. To: span of endpoints, or one endpoint.
@@ -130,6 +135,9 @@ class producer final : public cancellable {
   static void start_send(const std::shared_ptr<producer>& self,
                          const std::shared_ptr<sender_state>& from, Source source, const To& to,
                          Handler handler) {
+    if (self->inherited())
+      return direct_completion<std::error_code, std::size_t>(std::move(handler), self->fallback())
+          .refuse_in_child(error::forked, std::size_t{0});
     send_operation op{from, {}, {}, {}, {}, 0, {}};
     if constexpr (std::is_same_v<Source, payload>)
       op.own = std::move(source);
@@ -145,12 +153,17 @@ class producer final : public cancellable {
   template <class Handler>
   static void start_flush(const std::shared_ptr<producer>& self, Handler handler) {
     direct_completion<std::error_code> done(std::move(handler), self->fallback());
+    if (self->inherited()) return done.refuse_in_child(error::forked);
     self->flush(std::move(done));
   }
 
   /// Calls `then`, now or in a later call of the producer's thread, when everything submitted so
   /// far has come back.
   void when_drained(std::function<void()> then);
+
+  /// Whether this is the copy of a forked child: all calls but start_*(), try_*(), send(),
+  /// release() and retire() are the parent's only.
+  [[nodiscard]] bool inherited() const noexcept { return born_.inherited(); }
 
   /// A sender's handle is gone.
   void retire(const sender_state& sender);
@@ -198,10 +211,11 @@ class producer final : public cancellable {
   };
   struct waiter {
     std::uint64_t ticket = 0;
-    direct_completion<std::error_code, payload> acquire;  ///< Either this is armed ...
-    send_operation send;                                  ///< ... or this one's `done`.
+    direct_completion<std::error_code, payload> acquire;  ///< Either this ...
+    send_operation send;  ///< ... or this one's `done`, then `from` is set.
     payload got;
     std::error_code result;
+    [[nodiscard]] bool acquires() const noexcept { return !send.from; }
     std::shared_ptr<producer> keep;  ///< A handle: who waits still uses the producer.
   };
   struct drain_waiter {
@@ -226,6 +240,8 @@ class producer final : public cancellable {
     std::uint32_t core;
     tx_request request;
   };
+  /// serve() on its way to a waiter's executor.
+  class serve_call;
   /// What is due to complete; delivered after the state is consistent, as the last thing.
   struct deliveries;
 
@@ -235,6 +251,7 @@ class producer final : public cancellable {
   void send_all(send_operation op);
   void flush(direct_completion<std::error_code> done);
   void cancel(std::uint64_t ticket) override;
+  void context_gone(std::uint64_t ticket) override;
 
   [[nodiscard]] std::error_code check(const send_operation& op) const noexcept;
   /// Submits as much as there are frames for; true when the operation is over.
@@ -279,6 +296,7 @@ class producer final : public cancellable {
   void ask_for_wake();
   [[nodiscard]] std::shared_ptr<producer> self() const noexcept { return self_.lock(); }
 
+  const fork_mark born_;
   const core_set& cores_;
   std::vector<std::unique_ptr<core_link>> links_;  ///< By core.
   spsc_ring<frame_index> returned_by_kernel_;      ///< By the control thread.
@@ -304,7 +322,7 @@ class producer final : public cancellable {
 
   /// Guards the two below against the control thread, which reads them in wake().
   std::mutex wake_mutex_;
-  asio::any_io_executor wake_executor_;
+  std::shared_ptr<waiting_place> wake_place_;
   std::weak_ptr<producer> self_;
 };
 

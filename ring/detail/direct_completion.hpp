@@ -7,11 +7,16 @@
 /// always posted. Memory comes from the handler's associated allocator; its executor has
 /// outstanding work until the handler was posted.
 ///
-/// Serialised use.
+/// Once it waits (begin_wait) the handler is destroyed with its execution context: the completion
+/// is not armed any more then, and completing it does nothing (waiting_place.hpp).
+///
+/// Serialised use, but for the end of the context.
 #pragma once
 
+#include <cowire/base/error.hpp>
 #include <cowire/ring/asio.hpp>
 #include <cowire/ring/detail/operation.hpp>
+#include <cowire/ring/detail/waiting_place.hpp>
 #include <cowire/ring/ring_context.hpp>
 
 #include <cstdint>
@@ -22,16 +27,6 @@
 
 namespace cowire::detail {
 
-/// Something whose waiting operations can be cancelled by a ticket that is never used again, so
-/// that a late signal finds nothing.
-class cancellable {
- public:
-  virtual void cancel(std::uint64_t ticket) = 0;
-
- protected:
-  ~cancellable() = default;
-};
-
 template <class... Results>
 class direct_completion {
  public:
@@ -41,25 +36,52 @@ class direct_completion {
   direct_completion(Handler handler, const ring_context::executor_type& fallback)
       : held_(holder<Handler>::make(std::move(handler), fallback)) {}
 
-  [[nodiscard]] bool armed() const noexcept { return held_ != nullptr; }
-  /// Posts the handler; not armed any more.
-  void complete(Results... results) { held_.release()->complete(std::move(results)...); }
-  /// Where whoever wants to act for the waiting handler posts to: the handler's executor, or the
-  /// fallback.
-  [[nodiscard]] asio::any_io_executor executor() const { return held_->executor(); }
-  /// A cancellation signal, emitted where the handler's slot is used, is passed on as `ticket`.
-  /// Every type is honoured: no operation here has a partial effect without saying so.
-  void on_cancel(std::weak_ptr<cancellable> target, std::uint64_t ticket) {
-    held_->on_cancel(std::move(target), ticket);
+  direct_completion(direct_completion&&) noexcept = default;
+  direct_completion& operator=(direct_completion&& other) noexcept {
+    if (this != &other) {
+      drop();
+      held_ = std::move(other.held_);
+      place_ = std::move(other.place_);
+    }
+    return *this;
   }
+  ~direct_completion() { drop(); }
+
+  [[nodiscard]] bool armed() const noexcept { return held_ || (place_ && place_->holds()); }
+  /// Posts the handler, if there still is one; not armed any more.
+  void complete(Results... results) {
+    if (held_) return held_.release()->complete(std::move(results)...);
+    if (const auto place = std::exchange(place_, nullptr))
+      place->take(
+          [&](droppable* held) { static_cast<base*>(held)->complete(std::move(results)...); });
+  }
+  /// As complete(), in a child of fork() where the fallback runs nothing: throws std::system_error
+  /// (error::forked) if that is where the handler would run.
+  void refuse_in_child(Results... results) {
+    if (held_->runs_on_fallback()) {
+      held_.reset();
+      throw_error(make_error_code(error::forked), "a handler without an executor of its own");
+    }
+    complete(std::move(results)...);
+  }
+  /// Before it is kept. A cancellation signal, emitted where the handler's slot is used, and the
+  /// end of the handler's context are passed on as `ticket`. Every type of cancellation is
+  /// honoured: no operation here has a partial effect without saying so.
+  void begin_wait(const std::weak_ptr<cancellable>& target, std::uint64_t ticket) {
+    place_ = held_->begin_wait(target, ticket);
+    static_cast<void>(held_.release());  // The place's now.
+  }
+  /// Where whoever wants to act for the waiting handler posts to: to the handler's executor, or the
+  /// fallback.
+  [[nodiscard]] const std::shared_ptr<waiting_place>& place() const noexcept { return place_; }
 
  private:
-  class base {
+  class base : public droppable {
    public:
     virtual void complete(Results... results) = 0;  ///< Also frees.
-    virtual void destroy() noexcept = 0;
-    [[nodiscard]] virtual asio::any_io_executor executor() const = 0;
-    virtual void on_cancel(std::weak_ptr<cancellable> target, std::uint64_t ticket) = 0;
+    [[nodiscard]] virtual bool runs_on_fallback() const noexcept = 0;
+    [[nodiscard]] virtual std::shared_ptr<waiting_place> begin_wait(
+        const std::weak_ptr<cancellable>& target, std::uint64_t ticket) = 0;
 
    protected:
     ~base() = default;
@@ -98,33 +120,48 @@ class direct_completion {
       delivery<Handler, plain_allocator, Results...> out{
           plain, std::move(handler_), {std::move(results)...}};
       free(plain);
-      asio::post(asio::prefer(working, asio::execution::outstanding_work.untracked),
-                 std::move(out));
+      post_to(asio::prefer(working, asio::execution::outstanding_work.untracked), std::move(out));
     }
     void destroy() noexcept override {
       const auto plain = get_plain_allocator();
       const Handler handler(std::move(handler_));  // Freed last: it may own what owns us.
       free(plain);
     }
-    [[nodiscard]] asio::any_io_executor executor() const override {
-      // The executor of use_future is no executor that others could post to.
-      if constexpr (std::is_convertible_v<executor_t, asio::any_io_executor>)
-        return asio::prefer(work_, asio::execution::outstanding_work.untracked);
+    [[nodiscard]] bool runs_on_fallback() const noexcept override {
+      if constexpr (std::is_same_v<executor_t, ring_context::executor_type>)
+        return asio::get_associated_executor(handler_, fallback_) == fallback_;
       else
-        return fallback_;
+        return false;
     }
-    void on_cancel(std::weak_ptr<cancellable> target, std::uint64_t ticket) override {
+    [[nodiscard]] std::shared_ptr<waiting_place> begin_wait(
+        const std::weak_ptr<cancellable>& target, std::uint64_t ticket) override {
+      // The executor of use_future is none that others could post to.
+      constexpr bool its_own =
+          std::is_convertible_v<executor_t, asio::any_io_executor> || !is_postable<executor_t>;
+      auto place = [&] {
+        if constexpr (its_own)
+          return make_place(asio::prefer(work_, asio::execution::outstanding_work.untracked),
+                            target, ticket);
+        else
+          return make_place(fallback_, target, ticket);
+      }();
       auto slot = asio::get_associated_cancellation_slot(handler_);
-      if (!slot.is_connected()) return;
-      slot.assign([target = std::move(target), ticket](asio::cancellation_type type) {
-        if (type == asio::cancellation_type::none) return;
-        if (const auto alive = target.lock()) alive->cancel(ticket);
-      });
+      if (slot.is_connected())
+        slot.assign([target, ticket](asio::cancellation_type type) {
+          if (type == asio::cancellation_type::none) return;
+          if (const auto alive = target.lock()) alive->cancel(ticket);
+        });
+      return place;
     }
 
    private:
     [[nodiscard]] plain_allocator get_plain_allocator() const noexcept {
       return asio::get_associated_allocator(handler_, recycling_allocator<void>());
+    }
+    template <class Executor>
+    [[nodiscard]] std::shared_ptr<waiting_place> make_place(
+        const Executor& executor, const std::weak_ptr<cancellable>& target, std::uint64_t ticket) {
+      return place_of<Executor>::make(executor, *this, target, ticket);
     }
     void free(const plain_allocator& plain) noexcept {
       allocator memory(plain);
@@ -137,7 +174,14 @@ class direct_completion {
     Handler handler_;
   };
 
-  std::unique_ptr<base, destroy> held_;
+  void drop() noexcept {
+    held_.reset();
+    if (const auto place = std::exchange(place_, nullptr))
+      place->take([](droppable* held) { held->destroy(); });
+  }
+
+  std::unique_ptr<base, destroy> held_;   ///< Until it waits ...
+  std::shared_ptr<waiting_place> place_;  ///< ... and from then on.
 };
 
 }  // namespace cowire::detail

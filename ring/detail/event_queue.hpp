@@ -3,10 +3,13 @@
 /// errors travel through.
 ///
 /// Any thread may call any member; a mutex guards it, because neither side is a data path. One read
-/// at a time. Handlers run on their associated executor, never inside a call.
+/// at a time. Handlers run on their associated executor, never inside a call. A reader whose context
+/// goes away is destroyed with it, and makes room for another one. In a child of fork() an inherited
+/// queue refuses its readers.
 #pragma once
 
 #include <cowire/base/error.hpp>
+#include <cowire/base/forked.hpp>
 #include <cowire/ring/asio.hpp>
 #include <cowire/ring/detail/direct_completion.hpp>
 #include <cowire/ring/ring_context.hpp>
@@ -64,6 +67,7 @@ class event_queue final : public cancellable, public std::enable_shared_from_thi
 
   /// Ends a waiting read with error::closed; later ones get what is queued, then the same.
   void close() {
+    if (born_.inherited()) return;
     reader waiting;
     {
       const std::lock_guard lock(mutex_);
@@ -74,10 +78,12 @@ class event_queue final : public cancellable, public std::enable_shared_from_thi
   }
 
   [[nodiscard]] bool closed() const {
+    if (born_.inherited()) return true;
     const std::lock_guard lock(mutex_);
     return closed_;
   }
   [[nodiscard]] std::uint64_t dropped() const {
+    if (born_.inherited()) return 0;
     const std::lock_guard lock(mutex_);
     return dropped_;
   }
@@ -92,6 +98,7 @@ class event_queue final : public cancellable, public std::enable_shared_from_thi
   using reader = direct_completion<std::error_code, T>;
 
   void start(reader next) {
+    if (born_.inherited()) return next.refuse_in_child(error::forked, T{});
     std::error_code ec;
     T value{};
     {
@@ -105,12 +112,18 @@ class event_queue final : public cancellable, public std::enable_shared_from_thi
         ec = error::closed;
       } else {
         const std::uint64_t ticket = ++ticket_;
-        next.on_cancel(this->weak_from_this(), ticket);
+        next.begin_wait(this->weak_from_this(), ticket);
         reader_ = std::move(next);
         return;
       }
     }
     next.complete(ec, std::move(value));
+  }
+
+  void context_gone(std::uint64_t ticket) override {
+    reader gone;
+    const std::lock_guard lock(mutex_);
+    if (ticket == ticket_) gone = std::move(reader_);
   }
 
   void cancel(std::uint64_t ticket) override {
@@ -123,6 +136,7 @@ class event_queue final : public cancellable, public std::enable_shared_from_thi
     if (waiting.armed()) waiting.complete(operation_aborted(), T{});
   }
 
+  const fork_mark born_;
   const executor_type fallback_;
   const std::size_t limit_;
   mutable std::mutex mutex_;

@@ -147,7 +147,7 @@ TEST_F(faults, without_frames_senders_are_told_and_producers_refused) {
   EXPECT_EQ(all.size(), 64u);
   std::error_code ec;
   s.try_send(bytes_of("x"), destination, ec);
-  EXPECT_EQ(ec, make_error_code(error::would_block));
+  EXPECT_EQ(ec, make_error_code(error::no_producer));
   EXPECT_THROW(static_cast<void>(tx.make_producer()), std::system_error);
   all.clear();
   s.try_send(bytes_of("x"), destination, ec);
