@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# How a folder becomes a library: cowire_module(route SOURCES ... DEPENDS cowire::base ... PRIVATE ...).
+# How a folder becomes a library: cowire_module(route SOURCES ... DEPENDS cowire::base ... PRIVATE ... [PRECOMPILED]).
+# PRECOMPILED: its sources are mostly users of Asio (cowire_precompiled.cmake).
 #
 # `#include <cowire/route/lpm.hpp>` is the only include form, in the tree and installed. In the tree it is
 # reached through a link in the build folder, <build>/include/cowire -> the source folder.
@@ -54,13 +55,18 @@ target_compile_definitions(cowire_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECA
 target_link_libraries(cowire_asio INTERFACE Threads::Threads)
 set_target_properties(cowire_asio PROPERTIES EXPORT_NAME asio)
 
+include(cowire_precompiled)
+
 function(cowire_module name)
-  cmake_parse_arguments(arg "" "" "HEADERS;SOURCES;DEPENDS;PRIVATE" ${ARGN})
+  cmake_parse_arguments(arg "PRECOMPILED" "" "HEADERS;SOURCES;DEPENDS;PRIVATE" ${ARGN})
   set(target cowire_${name})
   if(arg_SOURCES)
     add_library(${target} STATIC ${arg_SOURCES})
     set(scope PUBLIC)
     target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:cowire_options> ${arg_PRIVATE})
+    if(arg_PRECOMPILED)
+      cowire_precompiled(${target})
+    endif()
   else()
     add_library(${target} INTERFACE)
     set(scope INTERFACE)
