@@ -5,16 +5,19 @@ Nothing of it is installed on the host; /etc/apt and apt's lists stay untouched.
 """
 import gzip
 import lzma
-import os
 import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import debian
+from debian import KEYRING, Unavailable, run
 
 # Zero-copy transmission needs 6.13 on virtio-net and 6.14 on igb: Debian 12 and 13 are too old.
 SUITE = "trixie-backports"
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Loaded when the guest starts: a read-only root has no place where the kernel would look for them.
 MODULES = (
     "af_packet xsk_diag inet_diag udp_diag tun veth dummy ifb macvlan bridge 8021q vrf bonding "
@@ -26,33 +29,8 @@ PARAMETERS = {"dummy": "numdummies=0", "ifb": "numifbs=0", "bonding": "max_bonds
 ROOT_MODULES = "netfs 9pnet 9pnet_virtio 9p".split()
 
 
-class Unavailable(Exception):
-    """The lab cannot be set up here; the text says what is missing."""
-
-
 def cache_folder():
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(base) / "cowire" / "lab"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def run(command, **options):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
-    if done.returncode != 0:
-        words = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
-        raise Unavailable(f"`{' '.join(map(str, command[:3]))} …` failed: {' / '.join(words)}")
-    return done.stdout
-
-
-def archive_address():
-    """Where this machine gets Debian's main archive from."""
-    shown = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(COMPONENT)"])
-    for line in sorted(set(shown.decode().splitlines())):
-        address, origin, component = (line.split() + ["", "", ""])[:3]
-        if origin == "Debian" and component == "main" and "security" not in address:
-            return address
-    raise Unavailable("apt knows no Debian archive: run `apt-get update`")
+    return debian.cache_folder("lab")
 
 
 class private_apt:
@@ -62,7 +40,7 @@ class private_apt:
         lists = folder / "apt"
         (lists / "lists" / "partial").mkdir(parents=True, exist_ok=True)
         sources = lists / "sources.list"
-        sources.write_text(f"deb [signed-by={KEYRING}] {archive_address()} {SUITE} main\n")
+        sources.write_text(f"deb [signed-by={KEYRING}] {debian.archive_address()} {SUITE} main\n")
         self.options = [
             f"-oDir::Etc::sourcelist={sources}",
             "-oDir::Etc::sourceparts=/dev/null",
