@@ -5,8 +5,8 @@
 #include <cowire/cli/query.hpp>
 #include <cowire/cli/route.hpp>
 #include <cowire/cli/route_view.hpp>
-#include <cowire/follow/detail/truth_audit.hpp>
 #include <cowire/netlink/request_socket.hpp>
+#include <cowire/route/agreement.hpp>
 #include <cowire/route/detail/resolve_by_search.hpp>
 
 #include <linux/rtnetlink.h>
@@ -118,12 +118,12 @@ std::optional<std::string> audit_of(const kernel_state& kernel, netlink::request
   question.destination = ip_address::from_bytes(prefix.family(), bytes.data());
   question.cls.uid = ::getuid();
   const auto ours = detail::resolve_by_search(kernel.state(), question, route_question::get_route);
-  if (ours.divert || ours.error != 0 || ours.type != RTN_UNICAST) return std::nullopt;
+  if (is_left_to_kernel(ours)) return std::nullopt;
   std::error_code ec;
-  const auto theirs = socket.get_route(detail::query_of(question), ec);
+  const auto theirs = socket.get_route(query_of(question), ec);
   if (ec) return std::nullopt;
-  const auto differs = detail::disagreement(kernel.state(), question, ours, theirs);
-  return differs.empty() ? "agrees" : differs;
+  const auto found = compare_answers(kernel.state(), question, ours, theirs);
+  return found.agrees() ? "agrees" : found.text();
 }
 
 }  // namespace

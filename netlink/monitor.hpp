@@ -50,13 +50,6 @@
 
 namespace cowire::netlink {
 
-/// A kind of object and which of them.
-struct dump_scope {
-  object_kind kind = object_kind::link;
-  dump_filter filter;
-  friend bool operator==(const dump_scope&, const dump_scope&) = default;
-};
-
 namespace events {
 
 /// A shadow world begins, empty. One that was open is void, and so is an open refresh.

@@ -39,6 +39,13 @@ struct dump_filter {
   friend bool operator==(const dump_filter&, const dump_filter&) = default;
 };
 
+/// A kind of object and which of them.
+struct dump_scope {
+  object_kind kind = object_kind::link;
+  dump_filter filter;
+  friend bool operator==(const dump_scope&, const dump_scope&) = default;
+};
+
 /// Whether a message would pass the filter. Kernels without strict checking dump more than asked,
 /// so whoever reads a filtered dump checks again.
 [[nodiscard]] bool matches(const dump_filter& filter, const message& m) noexcept;

@@ -108,6 +108,10 @@ std::vector<typename Map::key_type> keys_of_generation_other_than(const Map& map
 
 }  // namespace
 
+bool is_in_detection(const netlink::address& address) noexcept {
+  return address.local.is_v6() && (address.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)) != 0;
+}
+
 void mirror_changes::merge(mirror_changes&& other) {
   const auto append = [](auto& to, auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   append(routes, other.routes);
@@ -119,7 +123,19 @@ void mirror_changes::merge(mirror_changes&& other) {
   decisions_v6 |= other.decisions_v6;
   refresh_advised |= other.refresh_advised;
   buckets_advised |= other.buckets_advised;
+  addresses_advised |= other.addresses_advised;
+  netconf_advised |= other.netconf_advised;
   other = {};
+}
+
+std::vector<netlink::dump_scope> mirror_changes::advised() const {
+  std::vector<netlink::dump_scope> scopes;
+  if (addresses_advised) scopes.push_back({object_kind::address, {}});
+  if (netconf_advised) scopes.push_back({object_kind::netconf, {ip_family::v4, 0, 0}});
+  if (refresh_advised) scopes.push_back({object_kind::nexthop, {}});
+  if (buckets_advised) scopes.push_back({object_kind::nexthop_bucket, {}});
+  if (refresh_advised) scopes.push_back({object_kind::route, {}});
+  return scopes;
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -174,6 +190,12 @@ bool mirror::ignores_linkdown(ip_family family, std::uint32_t index) const noexc
          (family == ip_family::v4 && ignores(NETCONFA_IFINDEX_ALL));
 }
 
+bool mirror::shows_all_dead(ip_family family, std::uint32_t index) const noexcept {
+  const device* on = find_device(index);
+  return on != nullptr && on->up() && !detail::has_carrier(on->link) &&
+         ignores_linkdown(family, index);
+}
+
 std::uint32_t mirror::path_mtu(const ip_address& destination) const noexcept {
   const auto found = path_mtus_.find(destination);
   return found == path_mtus_.end() ? 0 : found->second.mtu;
@@ -192,7 +214,7 @@ bool mirror::is_local_address(const ip_address& address) const noexcept {
   }
   for (const auto& [index, known_device] : devices_)
     for (const netlink::address& own : known_device.addresses(address.family()))
-      if (own.local == address) return true;
+      if (own.local == address && !is_in_detection(own)) return true;
   return false;
 }
 
@@ -311,6 +333,7 @@ void mirror::link_state_changed(device& now, const netlink::link& before, mirror
     changes.decisions_v4 = changes.decisions_v6 = true;
   if (before.group != now.link.group || before.kind != now.link.kind)
     changes.decisions_v4 = changes.decisions_v6 = true;
+  if (before.mtu != now.link.mtu) mtu_changed(now, before.mtu, changes);
   if ((changed & IFF_UP) != 0) {
     if (now.up()) {
       revive(index, ip_family::v4, changes);
@@ -319,6 +342,9 @@ void mirror::link_state_changed(device& now, const netlink::link& before, mirror
       purge_routes_v4(index, loss::admin_down, changes);
       purge_routes_v6(index, loss::admin_down, changes);
       remove_nexthops_on(index, changes);
+      // Those that keep_addr_on_down keeps have to be detected anew; of the others a word follows.
+      for (netlink::address& own : now.v6)
+        if ((own.flags & IFA_F_NODAD) == 0) own.flags |= IFA_F_TENTATIVE;
     }
     changes.decisions_v4 = changes.decisions_v6 = true;
     changes.refresh_advised = true;
@@ -327,7 +353,8 @@ void mirror::link_state_changed(device& now, const netlink::link& before, mirror
     // LINKDOWN.
     if (!detail::has_carrier(now.link)) remove_nexthops_on(index, changes);
     if (now.up() && is_operational(now.link)) revive(index, ip_family::v6, changes);
-    if (std::exchange(now.stale_shares, false)) changes.decisions_v4 = changes.decisions_v6 = true;
+    if (std::exchange(now.stale_shares, {}) != decltype(now.stale_shares){})
+      changes.decisions_v4 = changes.decisions_v6 = true;
     if (ignores_linkdown(ip_family::v4, index)) changes.decisions_v4 = true;
     if (ignores_linkdown(ip_family::v6, index)) changes.decisions_v6 = true;
     changes.refresh_advised = true;
@@ -337,6 +364,40 @@ void mirror::link_state_changed(device& now, const netlink::link& before, mirror
     changes.decisions_v4 = changes.decisions_v6 = true;
     changes.refresh_advised = true;
   }
+}
+
+/// IPv6 MTU metrics follow the device's MTU without a word (rt6_mtu_change() in net/ipv6/route.c):
+/// down with it, and up where they were what it was.
+void mirror::mtu_changed(const device& now, std::uint32_t before, mirror_changes& changes) {
+  const std::uint32_t mtu = now.link.mtu;
+  const auto own = settings_.device_mtus_v6.find(now.link.index);
+  const std::uint32_t before_v6 = own != settings_.device_mtus_v6.end() ? own->second : before;
+  const auto is_over = [&](const auto& hop) { return hop.index == now.link.index; };
+  // The metric that a dump shows: of siblings the first one's, of an object's users their own.
+  const auto leads_over = [&](const netlink::route& route) {
+    if (route.nexthop_id == 0) return !route.next_hops.empty() && is_over(route.next_hops.front());
+    const netlink::nexthop_object* object = find_nexthop(route.nexthop_id);
+    if (object == nullptr || object->group.empty()) return object != nullptr && is_over(*object);
+    return std::ranges::any_of(object->group, [&](const auto& member) {
+      const netlink::nexthop_object* leaf = find_nexthop(member.id);
+      return leaf != nullptr && is_over(*leaf);
+    });
+  };
+  const auto edit = [&](route_entries::list& entries) {
+    bool changed = false;
+    for (route_entry& entry : entries) {
+      netlink::route& route = entry.route;
+      const std::uint32_t metric = route.metrics.mtu;
+      const bool follows = metric != 0 && metric != mtu && (metric > mtu || metric == before_v6);
+      if (!follows || !leads_over(route)) continue;
+      route.metrics.mtu = mtu;
+      entry.mixed_siblings |=
+          route.nexthop_id == 0 && !std::ranges::all_of(route.next_hops, is_over);
+      changed = true;
+    }
+    return changed;
+  };
+  edit_routes(ip_family::v6, edit, changes);
 }
 
 void mirror::remove_device(std::uint32_t index, mirror_changes& changes) {
@@ -492,7 +553,7 @@ void mirror::insert_address(device& on, const netlink::address& message) {
 
 void mirror::apply_one(const netlink::address& message, mirror_changes& changes) {
   if (message.action == netlink::action::add && refreshing_addresses_)
-    named_addresses_.emplace_back(message.index, message.local);
+    named_addresses_.push_back({message.index, message.local, origin_ == message_origin::dump});
   const auto found = devices_.find(message.index);
   if (found == devices_.end()) return;
   device& on = found->second;
@@ -540,6 +601,9 @@ void mirror::apply_one(const netlink::address& message, mirror_changes& changes)
     }
     return;
   }
+  // Its place in the list is from before its detection.
+  changes.addresses_advised |= origin_ == message_origin::notification && message.local.is_v6() &&
+                               (message.flags & IFA_F_NODAD) == 0 && !list.empty();
   insert_address(on, message);
   decisions = true;
   if (origin_ == message_origin::notification && on.up() && family == ip_family::v4)
@@ -565,11 +629,9 @@ void mirror::update_flags(netlink::route& route) const {
   for (netlink::next_hop& hop : route.next_hops) {
     // Follows from the link, which may change without a word about the route.
     hop.flags &= ~static_cast<std::uint32_t>(RTNH_F_LINKDOWN);
-    const device* on = find_device(hop.index);
     // A dump shows DEAD also for "carrier lost and ignored", which follows from the link and may
     // end without a word.
-    if (on != nullptr && on->up() && !detail::has_carrier(on->link) &&
-        ignores_linkdown(route.destination.family(), hop.index))
+    if (shows_all_dead(route.destination.family(), hop.index))
       hop.flags &= ~static_cast<std::uint32_t>(RTNH_F_DEAD);
   }
 }
@@ -602,10 +664,13 @@ void mirror::refresh_entry(route_entries& at, std::size_t index, const netlink::
   mark_named(at, route, &entry);
   route_entry next = describe_entry(route);
   next.gateway = entry.gateway;
-  next.mixed_siblings = entry.mixed_siblings;
+  next.mixed_siblings = entry.mixed_siblings && route.next_hops.size() > 1;
   if (!next.expires) next.expires = entry.expires;
+  for (std::size_t i = 0; i < next.route.next_hops.size() && i < entry.route.next_hops.size(); ++i)
+    if (shows_all_dead(route.destination.family(), next.route.next_hops[i].index))
+      next.route.next_hops[i].flags |= entry.route.next_hops[i].flags & RTNH_F_DEAD;
   const auto expires_s = std::exchange(next.route.expires_s, entry.route.expires_s);
-  const bool same = next.route == entry.route;
+  const bool same = next.route == entry.route && next.mixed_siblings == entry.mixed_siblings;
   if (same && next.expires == entry.expires) return;
   next.route.expires_s = expires_s;
   if (!same) {
@@ -729,8 +794,11 @@ void mirror::sweep_routes(mirror_changes& changes) {
       }
       if (any_gone) table.items_.erase_if([](const auto& item) { return item.second.empty(); });
     }
-  for (const auto& [where, entries] : std::exchange(unnamed_routes_, {}))
-    for (const route_entry& entry : entries) remove_exactly(entry.route_to(where.second), changes);
+  for (const auto& [where, entries] : std::exchange(unnamed_routes_, {})) {
+    const route_entries* at = find_table(where.second.family(), where.first)->find(where.second);
+    for (const route_entry& entry : entries)
+      if (!may_be_left_out(entry, at->get())) remove_exactly(entry.route_to(where.second), changes);
+  }
 }
 
 void mirror::add_route_v4(const netlink::route& route, mirror_changes& changes) {
@@ -795,20 +863,18 @@ void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) 
   if (route.expires_s == 0u) return;  // Expired and not collected yet: no longer used.
   route_entries& at = entries_at(route);
   const route_entries::list& entries = at.get();
-  const auto first = std::ranges::lower_bound(
-      entries, route.priority, {}, [](const route_entry& entry) { return entry.route.priority; });
-  auto last = first;
-  while (last != entries.end() && last->route.priority == route.priority) ++last;
-
+  // The kernel keeps a list for each source prefix; that theirs come one after the other is ours.
+  const auto place_of = [](const netlink::route& r) { return std::pair(r.source, r.priority); };
+  const auto [first, last] =
+      std::ranges::equal_range(entries, place_of(route), {},
+                               [&](const route_entry& entry) { return place_of(entry.route); });
   const auto known =
       std::find_if(first, last, [&](const auto& entry) { return same_route(entry.route, route); });
   const bool capable = multipath_capable(route);
   const auto sibling = std::find_if(first, last, [&](const route_entry& entry) {
-    return entry.route.source == route.source && multipath_capable(entry.route) == capable;
+    return multipath_capable(entry.route) == capable;
   });
-  const auto same_source = std::find_if(
-      first, last, [&](const route_entry& other) { return other.route.source == route.source; });
-  const auto victim = sibling != last ? sibling : same_source;
+  const auto victim = sibling != last ? sibling : first;
   if (known != last && (known == victim || !route.placement.replace)) {
     refresh_entry(at, static_cast<std::size_t>(known - entries.begin()), route, changes);
     return;
@@ -823,7 +889,7 @@ void mirror::add_route_v6(const netlink::route& route, mirror_changes& changes) 
     changes.routes.push_back({route.table, route.destination});
     return;
   }
-  const bool replaces = route.placement.replace && same_source != last;
+  const bool replaces = route.placement.replace && first != last;
   insert_entry(at, replaces ? victim : last, replaces, route, changes);
 }
 
@@ -835,20 +901,31 @@ void mirror::add_sibling(route_entries& at, std::size_t index, const netlink::ro
   route_entry grown = known;
   auto& hops = grown.route.next_hops;
   if (!same_attributes(known.route, route)) grown.mixed_siblings = true;
-  const auto listed = [&](const netlink::next_hop& hop) {
-    return std::ranges::any_of(hops, [&](const auto& other) {
+  const auto find_in = [](auto& list, const netlink::next_hop& hop) {
+    return std::ranges::find_if(list, [&](const netlink::next_hop& other) {
       return other.index == hop.index && other.gateway == hop.gateway;
     });
   };
   netlink::route current = route;
   update_flags(current);
+  // A weight is told of several only.
+  for (netlink::next_hop& hop : current.next_hops)
+    if (const auto same = find_in(hops, hop); current.next_hops.size() == 1 && same != hops.end())
+      hop.weight = same->weight;
   if (origin_ == message_origin::dump) {
-    hops = std::move(current.next_hops);
+    grown = describe_entry(current);  // What it shows are the first one's attributes.
+    grown.mixed_siblings = current.next_hops.size() > 1 &&
+                           (known.mixed_siblings || !same_attributes(known.route, route));
   } else {
     const std::size_t before = hops.size();
-    const bool newcomer_first = !listed(route.next_hops.front());
-    for (const netlink::next_hop& hop : current.next_hops)
-      if (!listed(hop)) hops.push_back(hop);
+    const bool newcomer_first = find_in(hops, route.next_hops.front()) == hops.end();
+    for (const netlink::next_hop& hop : current.next_hops) {
+      const auto same = find_in(hops, hop);
+      if (same == hops.end())
+        hops.push_back(hop);
+      else
+        same->weight = hop.weight;
+    }
     // Only a single newcomer stands first and shows its own attributes; several hide theirs.
     const std::size_t fresh = hops.size() - before;
     if (fresh > 1 || (fresh == 1 && !newcomer_first)) grown.mixed_siblings = true;
@@ -899,6 +976,7 @@ void mirror::remove_siblings(const netlink::route& route, mirror_changes& change
   route_entries::list next = item->second.get();
   std::size_t removed = 0;
   for (route_entry& entry : next) {
+    if (entry.route.nexthop_id != 0) continue;
     if (removed > 0 || entry.route.priority != route.priority || entry.route.source != route.source)
       continue;
     removed = std::erase_if(entry.route.next_hops, [&](const netlink::next_hop& hop) {
@@ -906,6 +984,8 @@ void mirror::remove_siblings(const netlink::route& route, mirror_changes& change
         return other.index == hop.index && other.gateway == hop.gateway;
       });
     });
+    // What was known of it may have been the attributes of one that is gone.
+    changes.refresh_advised |= removed > 0 && entry.mixed_siblings;
   }
   if (removed == 0) return;
   std::erase_if(next, [](const auto& entry) {
@@ -1046,6 +1126,20 @@ void mirror::apply_one(const netlink::neighbour& message, mirror_changes& change
 }
 
 void mirror::apply_one(const netlink::netconf& message, mirror_changes& changes) {
+  if (message.action == netlink::action::remove) {
+    auto& settings = netconf_[slot(message.family)];
+    const auto known = settings.find(message.index);
+    if (known == settings.end()) return;
+    if (known->second.ignore_linkdown.value_or(false))
+      (message.family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6) = true;
+    settings.erase(known);
+    return;
+  }
+  // Devices without a setting of their own follow the default without a word
+  // (devinet_copy_dflt_conf() in net/ipv4/devinet.c), and which those are nobody tells.
+  changes.netconf_advised |= origin_ == message_origin::notification &&
+                             message.family == ip_family::v4 &&
+                             message.index == NETCONFA_IFINDEX_DEFAULT;
   device_settings& settings = netconf_[slot(message.family)][message.index];
   bool& decisions = message.family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6;
   if (message.forwarding && settings.forwarding != message.forwarding) {
@@ -1057,12 +1151,13 @@ void mirror::apply_one(const netlink::netconf& message, mirror_changes& changes)
     const bool first = !settings.ignore_linkdown.has_value();
     settings.ignore_linkdown = message.ignore_routes_with_linkdown;
     decisions = true;
-    if ((first && origin_ == message_origin::dump) || message.family == ip_family::v6) return;
-    // IPv4 shares are recomputed at the next carrier event, not now.
+    if (first && origin_ == message_origin::dump) return;
+    // Shares are recomputed at the next carrier event, not now. IPv6 tells of each device.
+    const bool all = message.family == ip_family::v4 && message.index < 0;
     for (auto& [index, known_device] : devices_)
       if (!detail::has_carrier(known_device.link) &&
-          (message.index < 0 || static_cast<std::uint32_t>(message.index) == index))
-        known_device.stale_shares = true;
+          (all || static_cast<std::uint32_t>(message.index) == index))
+        known_device.stale_shares[slot(message.family)] = true;
   }
 }
 
@@ -1100,7 +1195,10 @@ void mirror::expire(std::chrono::steady_clock::time_point now, mirror_changes& c
 
 void mirror::begin_refresh(object_kind kind) {
   ++generations_[slot(kind)];
-  if (kind == object_kind::address) refreshing_addresses_ = true;
+  if (kind == object_kind::address) {
+    refreshing_addresses_ = true;
+    named_addresses_.clear();
+  }
   if (kind != object_kind::route) return;
   refreshing_routes_ = true;
   unnamed_routes_.clear();
@@ -1143,9 +1241,13 @@ void mirror::end_refresh(object_kind kind, mirror_changes& changes) {
       for (const auto& [index, known_device] : devices_)
         for (const auto* list : {&known_device.v4, &known_device.v6})
           for (const netlink::address& listed : *list)
-            if (std::ranges::find(named_addresses_, std::pair{listed.index, listed.local}) ==
-                named_addresses_.end())
+            if (std::ranges::none_of(named_addresses_, [&](const named_address& named) {
+                  return named.index == listed.index && named.local == listed.local;
+                }))
               gone.push_back(listed);
+      for (auto& [index, known_device] : devices_)
+        for (const ip_family family : {ip_family::v4, ip_family::v6})
+          sort_as_dumped(known_device, family, changes);
       named_addresses_.clear();
       refreshing_addresses_ = false;
       for (netlink::address& address : gone) {
@@ -1158,6 +1260,26 @@ void mirror::end_refresh(object_kind kind, mirror_changes& changes) {
     case object_kind::netconf:         // and devices theirs.
       break;
   }
+}
+
+/// The addresses that a dump has named change places until they are in its order.
+void mirror::sort_as_dumped(device& on, ip_family family, mirror_changes& changes) {
+  auto& list = family == ip_family::v4 ? on.v4 : on.v6;
+  std::vector<std::size_t> places;
+  std::vector<std::pair<std::size_t, netlink::address>> named;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const auto at = std::ranges::find_if(named_addresses_, [&](const named_address& one) {
+      return one.dumped && one.index == list[i].index && one.local == list[i].local;
+    });
+    if (at == named_addresses_.end()) continue;
+    places.push_back(i);
+    named.emplace_back(static_cast<std::size_t>(at - named_addresses_.begin()), list[i]);
+  }
+  const auto position = [](const auto& one) { return one.first; };
+  if (std::ranges::is_sorted(named, {}, position)) return;
+  std::ranges::stable_sort(named, {}, position);
+  for (std::size_t i = 0; i < places.size(); ++i) list[places[i]] = std::move(named[i].second);
+  (family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6) = true;
 }
 
 void mirror::exchange_with(mirror& shadow) {

@@ -21,6 +21,7 @@
 #include <cowire/netlink/request.hpp>
 #include <cowire/route/route_table.hpp>
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -64,6 +65,10 @@ struct mirror_settings {
   friend bool operator==(const mirror_settings&, const mirror_settings&) = default;
 };
 
+/// Duplicate address detection is under way, or has failed: a dump shows the address, nothing
+/// announces it, and nothing can be sent from it.
+[[nodiscard]] bool is_in_detection(const netlink::address& address) noexcept;
+
 struct neighbour_key {
   std::uint32_t index = 0;  ///< ifindex.
   ip_address destination;
@@ -89,6 +94,10 @@ struct mirror_changes {
   bool refresh_advised = false;
   /// It may have dealt the buckets of a resilient group anew; re-dump those.
   bool buckets_advised = false;
+  /// It may keep addresses in another order than that in which it announced them; re-dump those.
+  bool addresses_advised = false;
+  /// It may have given devices another setting; re-dump the IPv4 ones.
+  bool netconf_advised = false;
 
   [[nodiscard]] bool empty() const noexcept {
     return routes.empty() && links.empty() && neighbours.empty() && path_mtus.empty() &&
@@ -99,6 +108,8 @@ struct mirror_changes {
     return routes.size() + links.size() + neighbours.size() + path_mtus.size() + nexthops.size() +
            decisions_v4 + decisions_v6;
   }
+  /// The re-dumps that are advised, in the order in which to make them.
+  [[nodiscard]] std::vector<netlink::dump_scope> advised() const;
   void merge(mirror_changes&& other);
 };
 
@@ -116,9 +127,9 @@ class mirror {
     /// Position in the kernel's device list, where known: devices of a dump have 0 (their order is
     /// hidden), later ones count up.
     std::uint32_t registered = 0;
-    /// Multipath shares were computed under another ignore_routes_with_linkdown; until the next
-    /// carrier event.
-    bool stale_shares = false;
+    /// By family: multipath shares were computed under another ignore_routes_with_linkdown; until
+    /// the next carrier event.
+    std::array<bool, 2> stale_shares{};
     /// An IPv4 address left while we watched: cached per-hop sources may be stale.
     bool renumbered = false;
     std::uint32_t generation = 0;
@@ -126,6 +137,9 @@ class mirror {
     [[nodiscard]] bool up() const noexcept { return (link.flags & 1u) != 0; }  // IFF_UP
     [[nodiscard]] const std::vector<netlink::address>& addresses(ip_family family) const noexcept {
       return family == ip_family::v4 ? v4 : v6;
+    }
+    [[nodiscard]] bool has_stale_shares(ip_family family) const noexcept {
+      return stale_shares[static_cast<std::size_t>(family)];
     }
   };
 
@@ -206,6 +220,9 @@ class mirror {
   [[nodiscard]] std::size_t neighbour_count() const noexcept { return neighbours_.size(); }
   [[nodiscard]] bool forwarding(ip_family family) const noexcept;
   [[nodiscard]] bool ignores_linkdown(ip_family family, std::uint32_t index) const noexcept;
+  /// Whether a dump shows every next hop over this device as DEAD, those that are and those that
+  /// only have no carrier: then nobody is told which it is.
+  [[nodiscard]] bool shows_all_dead(ip_family family, std::uint32_t index) const noexcept;
   /// 0 = none learned.
   [[nodiscard]] std::uint32_t path_mtu(const ip_address& destination) const noexcept;
   [[nodiscard]] std::vector<ip_address> path_mtu_destinations() const;
@@ -253,6 +270,7 @@ class mirror {
   void apply_one(const netlink::netconf& message, mirror_changes& changes);
 
   void link_state_changed(device& now, const netlink::link& before, mirror_changes& changes);
+  void mtu_changed(const device& now, std::uint32_t before, mirror_changes& changes);
   [[nodiscard]] bool named_by_rule(std::string_view name) const noexcept;
   void remove_device(std::uint32_t index, mirror_changes& changes);
   enum class loss : std::uint8_t { admin_down, addresses_gone, unregistered };
@@ -262,6 +280,7 @@ class mirror {
   void remove_nexthop(std::uint32_t id, mirror_changes& changes);
   void remove_nexthops_on(std::uint32_t index, mirror_changes& changes);
   void insert_address(device& on, const netlink::address& message);
+  void sort_as_dumped(device& on, ip_family family, mirror_changes& changes);
   void add_route_v4(const netlink::route& route, mirror_changes& changes);
   void add_route_v6(const netlink::route& route, mirror_changes& changes);
   void update_flags(netlink::route& route) const;
@@ -322,8 +341,12 @@ class mirror {
   std::map<std::pair<std::uint32_t, ip_prefix>, std::vector<route_entry>> unnamed_routes_;
   bool refreshing_routes_ = false;
   bool refreshing_addresses_ = false;
-  std::vector<std::pair<std::uint32_t, ip_address>>
-      named_addresses_;  ///< Seen since begin_refresh(address).
+  struct named_address {
+    std::uint32_t index = 0;
+    ip_address local;
+    bool dumped = false;
+  };
+  std::vector<named_address> named_addresses_;  ///< Seen since begin_refresh(address).
 
   friend class mirror_comparison;
 };

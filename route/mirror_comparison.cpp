@@ -2,15 +2,24 @@
 #include <cowire/route/mirror_comparison.hpp>
 
 #include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
 
 #include <algorithm>
 #include <limits>
+#include <ranges>
 #include <tuple>
 
 namespace cowire {
 namespace {
 
 constexpr ip_family families[] = {ip_family::v4, ip_family::v6};
+
+const route_entries& entries_in(const mirror& in, const mirror_changes::prefix& where) {
+  static const route_entries none;
+  const route_table* const table = in.find_table(where.destination.family(), where.table);
+  const route_entries* const found = table != nullptr ? table->find(where.destination) : nullptr;
+  return found != nullptr ? *found : none;
+}
 
 /// What a decision can depend on; the rest of an entry is bookkeeping.
 bool same_entry(const route_entry& x, const route_entry& y) {
@@ -23,6 +32,41 @@ bool same_entry(const route_entry& x, const route_entry& y) {
 
 bool same_entries(const route_entries& a, const route_entries& b) {
   return std::ranges::equal(a, b, same_entry);
+}
+
+/// Whether no message could have told the two apart; `left` and `right` have them.
+bool told_alike(const mirror& left, const mirror& right, const route_entry& x,
+                const route_entry& y) {
+  const auto as_told = [&](const route_entry& entry) {
+    netlink::route told = entry.route;
+    told.expires_s.reset();
+    told.flags = 0;                                    // The hops have flags of their own.
+    if (told.nexthop_id != 0) told.next_hops.clear();  // They are the object's.
+    for (netlink::next_hop& hop : told.next_hops) {
+      if (told.next_hops.size() == 1) hop.weight = 1;
+      const ip_family family = told.destination.family();
+      if (left.shows_all_dead(family, hop.index) || right.shows_all_dead(family, hop.index))
+        hop.flags &= ~static_cast<std::uint32_t>(RTNH_F_DEAD);
+    }
+    return told;
+  };
+  return as_told(x) == as_told(y);
+}
+
+bool told_alike(const mirror& left, const mirror& right, const route_entries& x,
+                const route_entries& y) {
+  auto l = x.begin(), r = y.begin();
+  while (l != x.end() || r != y.end()) {
+    if (l != x.end() && r != y.end() && told_alike(left, right, *l, *r))
+      ++l, ++r;
+    else if (l != x.end() && may_be_left_out(*l, x.get()))
+      ++l;
+    else if (r != y.end() && may_be_left_out(*r, y.get()))
+      ++r;
+    else
+      return false;
+  }
+  return true;
 }
 
 bool same_object(const netlink::neighbour& a, const netlink::neighbour& b) {
@@ -49,6 +93,13 @@ bool may_differ_unannounced(const netlink::neighbour* from, const netlink::neigh
 bool same_address(const netlink::address& a, const netlink::address& b) {
   return a.local == b.local && a.peer == b.peer && a.prefix_length == b.prefix_length &&
          a.flags == b.flags && a.scope == b.scope;
+}
+
+/// Of the addresses that can be sent from.
+bool told_alike(const std::vector<netlink::address>& x, const std::vector<netlink::address>& y) {
+  const auto usable = [](const netlink::address& address) { return !is_in_detection(address); };
+  return std::ranges::equal(x | std::views::filter(usable), y | std::views::filter(usable),
+                            same_address);
 }
 
 /// Calls differs(key) for each key whose values are not equal, or that only one map has.
@@ -118,13 +169,7 @@ bool mirror_comparison::walk(std::size_t& count) {
 }
 
 bool mirror_comparison::differs_at(const place& where) const {
-  static const route_entries none;
-  const auto entries_in = [&](const mirror& in) -> const route_entries& {
-    const route_table* const table = in.find_table(where.destination.family(), where.table);
-    const route_entries* const found = table != nullptr ? table->find(where.destination) : nullptr;
-    return found != nullptr ? *found : none;
-  };
-  return !same_entries(entries_in(left_), entries_in(right_));
+  return !same_entries(entries_in(left_, where), entries_in(right_, where));
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -197,12 +242,18 @@ std::vector<std::string> mirror_comparison::describe() const {
     std::vector<std::string>& lines;
     void link(std::uint32_t index) { lines.push_back("link " + std::to_string(index)); }
     void addresses(std::uint32_t index) {
+      const auto* in_left = left.find_device(index);
+      const auto* in_right = right.find_device(index);
+      if (in_left != nullptr && in_right != nullptr && told_alike(in_left->v4, in_right->v4) &&
+          told_alike(in_left->v6, in_right->v6))
+        return;
       lines.push_back("addresses of link " + std::to_string(index));
     }
     void rules(ip_family family) {
       lines.push_back(family == ip_family::v4 ? "IPv4 rules" : "IPv6 rules");
     }
     void route(const place& where) {
+      if (told_alike(left, right, entries_in(left, where), entries_in(right, where))) return;
       lines.push_back("route " + where.destination.to_string() + " table " +
                       std::to_string(where.table));
     }

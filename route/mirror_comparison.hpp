@@ -39,8 +39,10 @@ class mirror_comparison {
   // noted since.
   /// Adds what a compiler that knows `left` has to know of `right`.
   void add_to(mirror_changes& changes) const;
-  /// One line each, for people and logs; empty = equal. Neighbours that differ as the kernel itself
-  /// changes them without a word do not count.
+  /// One line each, for people and logs; empty = equal. What no message tells does not count:
+  /// neighbours that the kernel changes without a word, addresses before they are announced, IPv6
+  /// routes that a dump leaves out, the weight of a single next hop, whether one is dead where all
+  /// without carrier are shown as dead, and the next hops that are an object's.
   [[nodiscard]] std::vector<std::string> describe() const;
 
  private:

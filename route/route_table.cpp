@@ -7,6 +7,15 @@
 #include <utility>
 
 namespace cowire {
+
+bool may_be_left_out(const route_entry& entry, const std::vector<route_entry>& beside) noexcept {
+  const netlink::route& route = entry.route;
+  if (route.destination.family() == ip_family::v4 || route.next_hops.size() > 1) return false;
+  return std::ranges::any_of(beside, [&](const route_entry& other) {
+    return other.route.nexthop_id == 0 && other.route.next_hops.size() > 1 &&
+           other.route.priority == route.priority && other.route.source == route.source;
+  });
+}
 namespace {
 
 /// Of what tells lists apart in practice; equal lists have equal hashes.

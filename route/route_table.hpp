@@ -51,8 +51,14 @@ struct route_entry {
   friend bool operator==(const route_entry&, const route_entry&) = default;
 };
 
-/// The entries of a prefix in kernel order (IPv4: TOS descending, metric, insertion; IPv6: metric,
-/// insertion): a handle on a shared list.
+/// Whether a dump may have left this entry out of the entries of its prefix: the kernel goes from
+/// the first IPv6 sibling to the last, past what stands between (net/ipv6/ip6_fib.c,
+/// fib6_dump_node()).
+[[nodiscard]] bool may_be_left_out(const route_entry& entry,
+                                   const std::vector<route_entry>& beside) noexcept;
+
+/// The entries of a prefix in kernel order (IPv4: TOS descending, metric, insertion; IPv6: source
+/// prefix, metric, insertion): a handle on a shared list.
 class route_entries {
  public:
   using list = std::vector<route_entry>;

@@ -306,9 +306,7 @@ void route_service::on(netlink::events::change& e) {
     if (std::holds_alternative<netlink::tunnel_info>(link->info))
       monitor_.request_refresh({netlink::object_kind::link, {}});
   }
-  if (changes.refresh_advised) monitor_.request_refresh({netlink::object_kind::nexthop, {}});
-  read_buckets_if_advised(changes);
-  if (changes.refresh_advised) monitor_.request_refresh({netlink::object_kind::route, {}});
+  for (const netlink::dump_scope& scope : changes.advised()) monitor_.request_refresh(scope);
   if (changes.empty()) return;
   note(std::move(changes));
   report(std::move(told), e.received_at);

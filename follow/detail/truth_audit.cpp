@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/follow/detail/truth_audit.hpp>
 #include <cowire/netlink/codec.hpp>
+#include <cowire/route/agreement.hpp>
 #include <cowire/route/detail/resolve_by_search.hpp>
-
-#include <linux/rtnetlink.h>
 
 #include <algorithm>
 #include <utility>
@@ -18,22 +17,12 @@ constexpr auto answer_timeout = 1s;
 constexpr int rounds_max = 16;
 /// A route that flaps could by chance be seen on the other foot once or twice.
 constexpr int standing_enough = 2;
-/// The two bits of the TOS byte that are ECN, not routing.
-constexpr std::uint8_t dscp_mask = 0xfc;
 
 ip_prefix host_prefix(const ip_address& address) { return {address, address.bits()}; }
 
 bool same_flow(const flow& left, const flow& right) {
   return left.destination == right.destination && left.destination_port == right.destination_port &&
          left.cls == right.cls;
-}
-
-std::string text_of(const std::optional<ip_address>& address) {
-  return address ? address->to_string() : "-";
-}
-
-std::string text_of(std::uint32_t interface_index, const std::optional<ip_address>& gateway) {
-  return "interface " + std::to_string(interface_index) + " via " + text_of(gateway);
 }
 
 std::string text_of(const flow& about) {
@@ -47,22 +36,6 @@ std::string text_of(const flow& about) {
   return out;
 }
 
-/// The member that the kernel's answer names; null = it is none that ours may take.
-const path_member* member_of(const resolution& ours, const netlink::next_hop& hop) {
-  const auto is_it = [&](const path_member& m) {
-    return m.interface_index == hop.index && m.gateway == hop.gateway;
-  };
-  if (ours.choice_known)
-    return is_it(ours.members[ours.chosen]) ? &ours.members[ours.chosen] : nullptr;
-  for (const path_share& share : ours.shares)
-    if (share.is_known() && is_it(ours.members[share.member])) return &ours.members[share.member];
-  return nullptr;
-}
-
-netlink::next_hop hop_of(const netlink::route& route) {
-  return route.next_hops.empty() ? netlink::next_hop{} : route.next_hops.front();
-}
-
 /// Whether the two are one answer given twice.
 bool same_answer(const netlink::route_answer& left, const netlink::route_answer& right) {
   const auto& l = left.route;
@@ -70,79 +43,6 @@ bool same_answer(const netlink::route_answer& left, const netlink::route_answer&
   return left.error_number == right.error_number && l.type == r.type && l.table == r.table &&
          l.next_hops == r.next_hops && l.preferred_source == r.preferred_source &&
          l.metrics == r.metrics;
-}
-
-/// The kernel caches type and metrics per nexthop object, of whichever route was asked first.
-bool is_cached_by_object(const resolution& ours) {
-  return ours.route && ours.route->nexthop_id != 0;
-}
-
-std::uint32_t device_mtu(const mirror& state, std::uint32_t index) {
-  const auto* device = state.find_device(index);
-  return device ? std::min<std::uint32_t>(device->link.mtu, 0xffff) : 0;
-}
-
-struct mtu_pair {
-  std::uint32_t ours = 0, kernel = 0;
-};
-
-/// The path MTUs over the interface that the kernel's answer names: of several members it may have
-/// chosen another one than we.
-mtu_pair mtus_of(const mirror& state, const flow& asked, const resolution& ours,
-                 const netlink::route& theirs) {
-  const std::uint32_t device = device_mtu(state, hop_of(theirs).index);
-  mtu_pair mtus{.ours = ours.mtu, .kernel = theirs.metrics.mtu != 0 ? theirs.metrics.mtu : device};
-  const bool of_device =
-      ours.route && ours.route->metrics.mtu == 0 && state.path_mtu(asked.destination) == 0;
-  if (of_device) mtus.ours = device;
-  return mtus;
-}
-
-/// A smaller MTU of ours that was learnt from the network diverts only what is longer, which is no
-/// disagreement.
-bool mtu_disagrees(const mirror& state, const flow& asked, const resolution& ours,
-                   const netlink::route& theirs) {
-  if (!ours.route || is_cached_by_object(ours)) return false;
-  const mtu_pair mtus = mtus_of(state, asked, ours, theirs);
-  return mtus.kernel < mtus.ours ||
-         (mtus.kernel > mtus.ours && state.path_mtu(asked.destination) == 0);
-}
-
-/// Everything but the MTU.
-std::string path_disagreement(const mirror& state, const flow& asked, const resolution& ours,
-                              const netlink::route_answer& kernel) {
-  if (ours.error != kernel.error_number)
-    return "errno " + std::to_string(ours.error) + ", the kernel's " +
-           std::to_string(kernel.error_number) + "; ";
-  if (ours.error != 0) return {};
-  const netlink::route& theirs = kernel.route;
-  const ip_family family = asked.destination.family();
-  std::string out;
-  const auto differs = [&](const char* what, const std::string& left, const std::string& right) {
-    if (left != right) out += std::string(what) + left + ", the kernel's " + right + "; ";
-  };
-  if (!is_cached_by_object(ours))
-    differs("type ", std::to_string(ours.type), std::to_string(theirs.type));
-  // Until rules are configured IPv4 answers main for everything.
-  if (family == ip_family::v6 || state.rules_configured(family).value_or(false))
-    differs("table ", std::to_string(ours.table), std::to_string(theirs.table));
-  const netlink::next_hop hop = hop_of(theirs);
-  std::optional<ip_address> source = ours.source;
-  if (ours.members.empty()) {
-    differs("interface ", std::to_string(ours.interface_index), std::to_string(hop.index));
-  } else if (const path_member* member = member_of(ours, hop)) {
-    source = member->source;
-  } else {
-    const path_member& chosen = ours.members[ours.chosen];
-    out += text_of(chosen.interface_index, chosen.gateway) + ", the kernel's " +
-           text_of(hop.index, hop.gateway) + "; ";
-  }
-  if (!asked.cls.source(family) && ours.type == RTN_UNICAST)
-    differs("source ", text_of(source), text_of(theirs.preferred_source));
-  if (family == ip_family::v4 && ours.route && !is_cached_by_object(ours))
-    differs("hop limit ", std::to_string(ours.route->metrics.hop_limit),
-            std::to_string(theirs.metrics.hop_limit));
-  return out;
 }
 
 /// What an answer to RTM_GETROUTE says; empty where it is none, or cannot be understood.
@@ -161,32 +61,6 @@ std::optional<netlink::route_answer> read_answer(const netlink::envelope& reply)
 
 }  // namespace
 
-netlink::route_query query_of(const flow& asked) {
-  netlink::route_query query;
-  query.destination = asked.destination;
-  query.source = asked.cls.source(asked.destination.family());
-  query.output_interface = asked.cls.output_interface;
-  query.mark = asked.cls.mark;
-  query.tos = asked.cls.tos & dscp_mask;
-  query.ip_protocol = asked.cls.ip_protocol;
-  if (asked.cls.source_port != 0) query.source_port = asked.cls.source_port;
-  if (asked.destination_port != 0) query.destination_port = asked.destination_port;
-  query.uid = asked.cls.uid;
-  return query;
-}
-
-std::string disagreement(const mirror& state, const flow& asked, const resolution& ours,
-                         const netlink::route_answer& kernel) {
-  std::string out = path_disagreement(state, asked, ours, kernel);
-  if (ours.error == 0 && kernel && mtu_disagrees(state, asked, ours, kernel.route)) {
-    const mtu_pair mtus = mtus_of(state, asked, ours, kernel.route);
-    out +=
-        "MTU " + std::to_string(mtus.ours) + ", the kernel's " + std::to_string(mtus.kernel) + "; ";
-  }
-  if (!out.empty()) out.resize(out.size() - 2);
-  return out;
-}
-
 // Questions
 // -----------------------------------------------------------------------------------------
 
@@ -197,7 +71,7 @@ void truth_audit::ask(const flow& about) {
   const auto host = host_prefix(about.destination);
   if (std::ranges::any_of(diverted_, [&](const auto& d) { return d.first.contains(host); })) return;
   const resolution ours = resolve_by_search(state_, about, route_question::get_route);
-  if (ours.divert || ours.error != 0 || ours.type != RTN_UNICAST) return;
+  if (is_left_to_kernel(ours) || next_hop_is_unresolved(state_, about, ours)) return;
   questions_.emplace_back().about = about;
 }
 
@@ -226,8 +100,9 @@ void truth_audit::on_answer_datagram(std::span<const std::byte> datagram, time_p
 
 std::string truth_audit::compare(const flow& about, const netlink::route_answer& kernel) const {
   const resolution ours = resolve_by_search(state_, about, route_question::get_route);
-  if (ours.divert || ours.error != 0) return {};  // By now it is the kernel's anyhow.
-  return disagreement(state_, about, ours, kernel);
+  // By now it may be the kernel's anyhow.
+  if (is_left_to_kernel(ours) || next_hop_is_unresolved(state_, about, ours)) return {};
+  return compare_answers(state_, about, ours, kernel).text();
 }
 
 bool truth_audit::on_answer(question& q, netlink::route_answer&& answer, time_point now) {
@@ -290,24 +165,25 @@ void truth_audit::find(const question& q, const netlink::route_answer& matched) 
   const std::string text = text_of(q.about) + ": " + q.text;
   ++stats_.mismatched;
   stats_.last_mismatch = text;
+  const agreement found = compare_answers(state_, q.about, ours, q.answer);
+  const bool told = matched && match_is_told(ours);
   // The kernel has the same route, and knows more about this one destination.
-  const mtu_pair mtus = mtus_of(state_, q.about, ours, q.answer.route);
-  if (matched && ours.route && matched.route.metrics.mtu == ours.route->metrics.mtu &&
-      path_disagreement(state_, q.about, ours, q.answer).empty() && mtus.kernel < mtus.ours) {
+  if (told && matched.route.metrics.mtu == ours.route->metrics.mtu && found.path.empty() &&
+      found.kernel_mtu < found.mtu) {
     ++stats_.repaired;
-    verdicts_.push_back({verdict::kind::path_mtu, host, mtus.kernel, text});
+    verdicts_.push_back({verdict::kind::path_mtu, host, found.kernel_mtu, text});
     return;
   }
   // The longer one of the two routes: neither may be known to the other side.
   ip_prefix where = ours.route ? ours.route->destination : ip_prefix::all(host.family());
-  if (matched && matched.route.destination.length() > where.length())
+  const bool shows_other = matched && (told || !ours.route);
+  if (shows_other && matched.route.destination.length() > where.length())
     where = matched.route.destination;
   // The kernel has the same route and answers something else: an exception for one destination.
-  const bool same_route = matched && ours.route && !ours.members.empty() &&
-                          matched.route.destination == ours.route->destination &&
-                          std::ranges::any_of(matched.route.next_hops, [&](const auto& hop) {
-                            return member_of(ours, hop) != nullptr;
-                          });
+  const bool same_route =
+      told && !ours.members.empty() && matched.route.destination == ours.route->destination &&
+      std::ranges::any_of(matched.route.next_hops,
+                          [&](const auto& hop) { return member_of(ours, hop) != nullptr; });
   divert(same_route ? host : where, q.about, text);
 }
 

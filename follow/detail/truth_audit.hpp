@@ -18,8 +18,8 @@
 /// all that is diverted, once the mirror is new. A path MTU that only the kernel had learnt is not
 /// diverted: it is a finding with the value to learn.
 ///
-/// What the fast path does not serve (resolve() diverts or refuses it) is not asked about: there
-/// the kernel decides anyhow.
+/// What the fast path does not serve (resolve() diverts or refuses it, or its neighbour is not
+/// resolved) is not asked about: there the kernel decides anyhow.
 ///
 /// One thread at a time.
 #pragma once
@@ -41,13 +41,6 @@
 #include <vector>
 
 namespace cowire::detail {
-
-/// The same question to the kernel as `asked` is to resolve().
-[[nodiscard]] netlink::route_query query_of(const flow& asked);
-
-/// In what the kernel's answer differs from ours, to route_question::get_route; "" = they agree.
-[[nodiscard]] std::string disagreement(const mirror& state, const flow& asked,
-                                       const resolution& ours, const netlink::route_answer& kernel);
 
 class truth_audit {
  public:

@@ -537,7 +537,7 @@ void decider::share_v4() {
   for (std::uint32_t i = 0; i < good.size(); ++i) {
     const path_member& member = result_.members[i];
     const mirror::device* device = state_.find_device(member.interface_index);
-    if (device != nullptr && device->stale_shares)
+    if (device != nullptr && device->has_stale_shares(ip_family::v4))
       static_cast<void>(divert(divert_reason::stale_shares));
     if (!hop_is_alive(*result_.entry, member)) {
       good[i] = false;
@@ -795,6 +795,10 @@ void decider::share_v6() {
     return;
   }
   const bool object = result_.entry->route.nexthop_id != 0;
+  for (const path_member& member : result_.members)
+    if (const mirror::device* device = state_.find_device(member.interface_index);
+        !object && device != nullptr && device->has_stale_shares(ip_family::v6))
+      static_cast<void>(divert(divert_reason::stale_shares));
   const bool reachable = !state_.forwarding(ip_family::v6);
   std::vector<bool> good(result_.members.size());
   std::optional<std::uint32_t> first_good;

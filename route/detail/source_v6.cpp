@@ -60,7 +60,7 @@ score score_of(const netlink::address& own, std::uint32_t output, const ip_addre
 }
 
 bool is_candidate(const netlink::address& own) {
-  return (own.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)) == 0 && !own.local.is_multicast() &&
+  return !is_in_detection(own) && !own.local.is_multicast() &&
          !own.local.is_unspecified();
 }
 

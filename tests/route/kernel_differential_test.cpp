@@ -3,7 +3,8 @@
 /// own, changed at random several times, mirrored by dumps and, separately, by the notifications
 /// that all this caused. After each change the same questions go to RTM_GETROUTE, plain and with
 /// RTM_F_FIB_MATCH, and to resolve(); and what a compiler publishes, incrementally and from
-/// scratch, is compared with what resolve() says.
+/// scratch, is compared with what resolve() says. And the two mirrors are compared: on a kernel
+/// that does not change an audit finds nothing.
 ///
 /// A disagreement is reduced to the shortest list of commands that still shows it, and printed.
 ///
@@ -12,6 +13,7 @@
 #include <cowire/base/error.hpp>
 #include <cowire/netlink/codec.hpp>
 #include <cowire/netlink/request_socket.hpp>
+#include <cowire/route/agreement.hpp>
 #include <cowire/route/compiler.hpp>
 #include <cowire/route/mirror_comparison.hpp>
 #include <cowire/route/resolve.hpp>
@@ -90,12 +92,15 @@ class kernel_world {
   /// The same; what changes goes to `note`.
   template <class Note>
   const mirror& follow(Note&& note);
+  /// What `followed` becomes by the re-dumps that it may be advised to make.
+  [[nodiscard]] mirror refreshed(mirror followed);
   [[nodiscard]] netlink::route_answer ask(const netlink::route_query& asked) {
     return socket_.get_route(asked);
   }
 
  private:
   [[nodiscard]] static mirror_settings settings();
+  void refresh(mirror& state, const netlink::dump_scope& scope, mirror_changes& changes);
 
   netlink::request_socket socket_;
   unique_fd events_;
@@ -135,6 +140,8 @@ class inventor {
   }
   [[nodiscard]] std::string settings();
   [[nodiscard]] std::string changed_setting(const std::string& device);
+  /// What the kernel acts upon and says little or nothing about.
+  [[nodiscard]] std::string quiet_change();
   [[nodiscard]] std::string links();
   /// Makes u`n`, and below or beside it p`n`.
   [[nodiscard]] std::string device(const std::string& n);
@@ -190,7 +197,44 @@ std::string inventor::settings() {
     out += "sysctl -w net." + std::string(family) + ".fib_multipath_hash_policy=" + policy + "\n";
   if (below(4) == 0) out += "sysctl -w net.ipv6.conf.all.forwarding=1\n";
   if (below(6) == 0) out += "sysctl -w net.ipv4.fib_multipath_use_neigh=1\n";
+  // Addresses are detected in some hundredths of a second.
+  out += "sysctl -w net.ipv6.conf.default.router_solicitation_delay=0\n";
+  out += "sysctl -w net.ipv6.neigh.default.retrans_time_ms=10\n";
   return out;
+}
+
+std::string inventor::quiet_change() {
+  const std::string n = std::to_string(below(4)), u = "u" + n;
+  const std::string on_off = "=" + pick({"0", "1"}) + "\n";
+  switch (below(7)) {
+    case 0:
+      return "sysctl -w net.ipv4.conf." + pick({"default", "default", "all"}) +
+             ".ignore_routes_with_linkdown" + on_off;
+    case 1:
+      return "ip link set " + u + " mtu " + pick({"1290", "1350", "1500"}) + "\n";
+    case 2:  // The first one is announced last.
+      return "ip addr add 2001:db8:" + n + "::" + std::to_string(2 + below(3)) + "/64 dev " + u +
+             "\nip addr add 2001:db8:" + n + "::" + std::to_string(5 + below(3)) + "/64 dev " + u +
+             " nodad\n";
+    case 3:
+      return "sysctl -w net.ipv6.conf." + u + ".keep_addr_on_down" + on_off;
+    case 4: {  // Siblings of which only one shows what it has, and then there is one less.
+      const std::string prefix = random_prefix(false), table = pick({"main", "100", "101"});
+      const auto route = [&](const std::string& what, const std::string& gateway,
+                             const std::string& tail) {
+        return "ip -6 route " + what + " " + prefix + " via " + gateway + tail + " table " + table +
+               "\n";
+      };
+      const std::string first = gateway(false, below(4)), second = gateway(false, below(4));
+      return route("append", first, " mtu 1300") + route("append", second, " mtu 1400 pref high") +
+             route("del", below(2) == 0 ? first : second, "");
+    }
+    default: {
+      const bool v4 = below(2) == 0;
+      return std::string(v4 ? "ip " : "ip -6 ") + "route del " + random_prefix(v4) + " table " +
+             pick({"main", "main", "100", "101", "102"}) + "\n";
+    }
+  }
 }
 
 /// At run time: what notifications tell of, what they do not, and what changes notifications.
@@ -394,6 +438,7 @@ std::vector<std::string> inventor::build() {
 
 std::vector<std::string> inventor::disturb() {
   std::string out = "sleep 0.2\n";
+  for (std::uint32_t i = below(4); !plain_ && i > 0; --i) out += quiet_change();
   for (std::uint32_t i = 2 + below(6); i > 0; --i) {
     const std::string u = "u" + std::to_string(below(4)), n = std::to_string(below(4));
     switch (below(16)) {
@@ -489,12 +534,16 @@ mirror kernel_world::dumped() {
   return state;
 }
 
-/// Whether the kernel has still to act upon a carrier that came or went: up to a second later.
-bool carrier_is_pending(const mirror& state) {
-  constexpr std::uint32_t lower_up = 0x10000;
+/// Whether the kernel has still to act upon a carrier that came or went, up to a second later, or
+/// to announce an IPv6 address that nobody else turns out to have.
+bool is_moving(const mirror& state) {
+  constexpr std::uint32_t lower_up = 0x10000, running = IFF_UP | IFF_RUNNING;
   return std::ranges::any_of(state.devices(), [](const auto& item) {
     const std::uint32_t flags = item.second.link.flags;
-    return (flags & IFF_UP) != 0 && ((flags & lower_up) != 0) != ((flags & IFF_RUNNING) != 0);
+    const bool carrier_pending =
+        (flags & IFF_UP) != 0 && ((flags & lower_up) != 0) != ((flags & IFF_RUNNING) != 0);
+    return carrier_pending ||
+           ((flags & running) == running && std::ranges::any_of(item.second.v6, is_in_detection));
   });
 }
 
@@ -506,7 +555,7 @@ mirror kernel_world::settled() {
   for (int quiet = 0; quiet < 2;) {
     std::this_thread::sleep_for(40ms);
     mirror now = dumped();
-    const bool moving = carrier_is_pending(now) && std::chrono::steady_clock::now() < patience;
+    const bool moving = is_moving(now) && std::chrono::steady_clock::now() < patience;
     quiet = !moving && difference(before, now).empty() ? quiet + 1 : 0;
     before = std::move(now);
   }
@@ -529,14 +578,27 @@ const mirror& kernel_world::follow(Note&& note) {
         followed_.apply(*message, changes, message_origin::notification);
     }
   }
-  if (changes.buckets_advised) {
-    followed_.begin_refresh(netlink::object_kind::nexthop_bucket);
-    for (const netlink::message& message : socket_.dump(netlink::object_kind::nexthop_bucket))
-      followed_.apply(message, changes, message_origin::dump);
-    followed_.end_refresh(netlink::object_kind::nexthop_bucket, changes);
-  }
+  // Routes and nexthops have to be right without.
+  changes.refresh_advised = false;
+  for (const netlink::dump_scope& scope : changes.advised()) refresh(followed_, scope, changes);
   note(std::move(changes));
   return followed_;
+}
+
+void kernel_world::refresh(mirror& state, const netlink::dump_scope& scope,
+                           mirror_changes& changes) {
+  state.begin_refresh(scope.kind);
+  for (const netlink::message& message : socket_.dump(scope.kind, scope.filter))
+    state.apply(message, changes, message_origin::dump);
+  state.end_refresh(scope.kind, changes);
+}
+
+mirror kernel_world::refreshed(mirror followed) {
+  mirror_changes changes;
+  changes.refresh_advised = changes.buckets_advised = true;
+  changes.addresses_advised = changes.netconf_advised = true;
+  for (const netlink::dump_scope& scope : changes.advised()) refresh(followed, scope, changes);
+  return followed;
 }
 
 ip_address inventor::random_destination(bool v4, const mirror& state) {
@@ -562,7 +624,6 @@ asked_flow inventor::question(const mirror& state) {
   asked_flow made;
   flow_class& cls = made.question.cls;
   const bool v4 = below(2) == 0;
-  const ip_family family = v4 ? ip_family::v4 : ip_family::v6;
   made.question.destination = random_destination(v4, state);
   if (below(3) == 0) {
     const std::string n = std::to_string(below(4));
@@ -580,16 +641,7 @@ asked_flow inventor::question(const mirror& state) {
       static_cast<std::uint16_t>(below(2) == 0 ? 9000 + below(120) : 1 + below(60000));
   cls.uid = below(2) == 0 ? 0 : 1500;
 
-  netlink::route_query& asked = made.asked;
-  asked.destination = made.question.destination;
-  asked.source = cls.source(family);
-  asked.output_interface = cls.output_interface;
-  asked.mark = cls.mark;
-  asked.tos = cls.tos;
-  asked.ip_protocol = cls.ip_protocol;
-  asked.source_port = cls.source_port;
-  asked.destination_port = made.question.destination_port;
-  asked.uid = cls.uid;
+  made.asked = query_of(made.question);
   return made;
 }
 
@@ -608,97 +660,6 @@ bool is_unknowable(const resolution& answer) {
 
 std::string text_of(const std::optional<ip_address>& address) {
   return address ? address->to_string() : "-";
-}
-
-/// Empty = they agree.
-std::string disagreement(const mirror& state, const flow& question, const resolution& ours,
-                         const netlink::route_answer& kernel) {
-  std::ostringstream out;
-  if (ours.error != kernel.error_number) {
-    out << "error " << ours.error << ", kernel " << kernel.error_number;
-    return out.str();
-  }
-  if (ours.error != 0) return {};
-  const netlink::route& theirs = kernel.route;
-  const bool v4 = question.destination.is_v4();
-  // The kernel caches its answer per nexthop object: type, metrics and IPv6 table of whichever
-  // route was asked first.
-  const bool cached = ours.route && ours.route->nexthop_id != 0;
-  // IPv4 routes with equal next hops share them, and so the cached type.
-  const auto kind = [](std::uint8_t type) {
-    return type == RTN_MULTICAST ? std::uint8_t{RTN_UNICAST} : type;
-  };
-  if (!cached && kind(ours.type) != kind(theirs.type))
-    out << "type " << int{ours.type} << ", kernel " << int{theirs.type} << "; ";
-  const bool table_hidden = v4 ? !state.rules_configured(ip_family::v4).value_or(false) : cached;
-  if (!table_hidden && ours.table != theirs.table)
-    out << "table " << ours.table << ", kernel " << theirs.table << "; ";
-  const netlink::next_hop hop =
-      theirs.next_hops.empty() ? netlink::next_hop{} : theirs.next_hops.front();
-  const auto matches = [&](const path_member& member) {
-    return member.interface_index == hop.index && member.gateway == hop.gateway;
-  };
-  std::optional<ip_address> source = ours.source;
-  if (ours.members.empty()) {
-    if (ours.interface_index != hop.index)
-      out << "device " << ours.interface_index << ", kernel " << hop.index << "; ";
-  } else if (ours.choice_known) {
-    const path_member& member = ours.members[ours.chosen];
-    if (!matches(member))
-      out << "device " << member.interface_index << " via " << text_of(member.gateway)
-          << ", kernel " << hop.index << " via " << text_of(hop.gateway) << "; ";
-  } else {
-    bool listed = false;
-    for (const path_share& share : ours.shares) {
-      if (!share.is_known() || !matches(ours.members[share.member])) continue;
-      listed = true;
-      source = ours.members[share.member].source;
-    }
-    if (!listed)
-      out << "kernel " << hop.index << " via " << text_of(hop.gateway) << " is no share; ";
-  }
-  const std::optional<ip_address>& asked = question.cls.source(question.destination.family());
-  if (!asked && ours.type == RTN_UNICAST && source != theirs.preferred_source)
-    out << "source " << text_of(source) << ", kernel " << text_of(theirs.preferred_source) << "; ";
-  if (ours.type == RTN_UNICAST && ours.route && !cached) {
-    if (ours.route->metrics.mtu != theirs.metrics.mtu)
-      out << "mtu metric " << ours.route->metrics.mtu << ", kernel " << theirs.metrics.mtu << "; ";
-    if (v4 && ours.route->metrics.hop_limit != theirs.metrics.hop_limit)
-      out << "hop limit metric " << ours.route->metrics.hop_limit << ", kernel "
-          << theirs.metrics.hop_limit << "; ";
-  }
-  return out.str();
-}
-
-/// Against what RTM_F_FIB_MATCH says: the rule, by its table, and the prefix in it.
-std::string match_disagreement(const mirror& state, const flow& question, const resolution& ours,
-                               const netlink::route_answer& kernel) {
-  std::ostringstream out;
-  const bool v4 = question.destination.is_v4();
-  // An answer without a route has none to show.
-  const int error = ours.error == 0 && !ours.route ? EHOSTUNREACH : ours.error;
-  if (error != kernel.error_number) {
-    out << "match error " << error << ", kernel " << kernel.error_number;
-    return out.str();
-  }
-  if (error != 0) return {};
-  // IPv6 shows the route that a nexthop object's cache was filled for.
-  if (!v4 && ours.route->nexthop_id != 0) return {};
-  const netlink::route &mine = *ours.route, &theirs = kernel.route;
-  if (mine.destination != theirs.destination)
-    out << "match " << mine.destination.to_string() << ", kernel " << theirs.destination.to_string()
-        << "; ";
-  const bool table_hidden = v4 && !state.rules_configured(ip_family::v4).value_or(false);
-  if (!table_hidden && mine.table != theirs.table)
-    out << "match in table " << mine.table << ", kernel " << theirs.table << "; ";
-  if (mine.source != theirs.source)
-    out << "match from " << mine.source.to_string() << ", kernel " << theirs.source.to_string()
-        << "; ";
-  if (mine.priority != theirs.priority)
-    out << "match metric " << mine.priority << ", kernel " << theirs.priority << "; ";
-  if (mine.tos != theirs.tos)
-    out << "match tos " << int{mine.tos} << ", kernel " << int{theirs.tos} << "; ";
-  return out.str();
 }
 
 std::string describe_query(const netlink::route_query& q) {
@@ -735,7 +696,7 @@ kernel_answers ask_both(kernel_world& world, netlink::route_query query) {
 
 std::string any_disagreement(const mirror& state, const flow& question, const resolution& ours,
                              const kernel_answers& kernel) {
-  const std::string differs = disagreement(state, question, ours, kernel.plain);
+  const std::string differs = compare_answers(state, question, ours, kernel.plain).text();
   return differs.empty() ? match_disagreement(state, question, ours, kernel.match) : differs;
 }
 
@@ -940,6 +901,7 @@ class KernelDifferential : public ::testing::Test {
   }
   void run_worlds(std::uint64_t first, std::uint64_t count, flavour kind);
   void run_world(std::uint64_t seed, flavour kind);
+  static void compare_mirrors(kernel_world& world, const mirror& settled, const line_list& history);
   void compare_with_kernel(kernel_world& world, inventor& from, const mirror& settled,
                            const line_list& history);
   static void compare_published(inventor& from, const compiled& kept, const mirror& state,
@@ -950,10 +912,11 @@ class KernelDifferential : public ::testing::Test {
   tally tally_;
 };
 
-/// What an IPv6 dump does not show: in what siblings differ, and a route of their metric that
-/// stands between them.
+/// What a dump does not show: how old shares are; in what IPv6 siblings differ, and a route of
+/// their metric that stands between them.
 bool hidden_by_dump(const mirror& dumped, const mirror& followed, const resolution& by_dump,
                     const resolution& by_events) {
+  if (by_events.divert == divert_reason::stale_shares) return true;
   if (!by_events.route || by_events.route->destination.family() == ip_family::v4) return false;
   const ip_prefix& prefix = by_events.route->destination;
   const auto entries = [&](const mirror& state) {
@@ -962,6 +925,51 @@ bool hidden_by_dump(const mirror& dumped, const mirror& followed, const resoluti
   };
   return entries(dumped) < entries(followed) ||
          (by_dump.route && by_dump.route->next_hops.size() > 1 && is_unknowable(by_events));
+}
+
+/// What a mirror that followed and a dump differ in, and after the re-dumps that it might have been
+/// advised to make. Siblings of which not all is told are diverted until then.
+std::vector<std::string> audited(kernel_world& world, const mirror& dumped) {
+  std::vector<std::string> found;
+  const mirror& followed = world.followed();
+  mirror_comparison comparison(followed, dumped);
+  while (comparison.advance(64)) continue;
+  mirror_changes routes;
+  comparison.add_to(routes);
+  const auto is_mixed = [&](const mirror_changes::prefix& where) {
+    const route_table* table = followed.find_table(where.destination.family(), where.table);
+    const route_entries* at = table != nullptr ? table->find(where.destination) : nullptr;
+    return at != nullptr && std::ranges::any_of(*at, &route_entry::mixed_siblings);
+  };
+  for (const std::string& line : comparison.describe()) {
+    const bool mixed = std::ranges::any_of(routes.routes, [&](const auto& where) {
+      return line.find(where.destination.to_string()) != std::string::npos && is_mixed(where);
+    });
+    if (!mixed) found.push_back(line);
+  }
+  for (const std::string& line : difference(world.refreshed(followed), dumped))
+    found.push_back("after re-dumps: " + line);
+  return found;
+}
+
+/// On a kernel that does not change an audit has nothing to find.
+void KernelDifferential::compare_mirrors(kernel_world& world, const mirror& settled,
+                                         const line_list& history) {
+  const std::vector<std::string> found = audited(world, settled);
+  if (found.empty()) return;
+  const auto found_again = [](const line_list& lines) {
+    if (!enter_fresh_namespace()) return false;
+    kernel_world again;
+    again.run(lines);
+    const mirror dumped = again.settled();
+    return !audited(again, dumped).empty();
+  };
+  const bool again = found_again(history);
+  std::string text;
+  for (const std::string& line : found) text += "  " + line + "\n";
+  FAIL() << "followed and dumped differ:\n"
+         << text << (again ? "reproduced by\n" : "not reproduced by doing the same again:\n")
+         << script_of(again ? reduced(history, found_again) : history);
 }
 
 /// The same questions to both mirrors.
@@ -1029,6 +1037,8 @@ void KernelDifferential::run_world(std::uint64_t seed, flavour kind) {
     const mirror settled = world.settled();
     const mirror& followed =
         world.follow([&](mirror_changes&& what) { kept.note(std::move(what)); });
+    compare_mirrors(world, settled, history);
+    if (HasFatalFailure()) return;
     compare_with_kernel(world, from, settled, history);
     if (HasFatalFailure()) return;
     kept.publish(followed);

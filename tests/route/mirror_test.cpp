@@ -471,9 +471,9 @@ TEST_F(Mirror, SharesStayStaleWhenTheLinkdownSettingChanges) {
   setting.index = 2;
   setting.ignore_routes_with_linkdown = true;
   apply(setting);
-  EXPECT_TRUE(state.find_device(2)->stale_shares);
+  EXPECT_TRUE(state.find_device(2)->has_stale_shares(ip_family::v4));
   set_link(2, true, true);
-  EXPECT_FALSE(state.find_device(2)->stale_shares);
+  EXPECT_FALSE(state.find_device(2)->has_stale_shares(ip_family::v4));
 }
 
 TEST_F(Mirror, NexthopObjectSharedByRoutesThatDifferIsAmbiguous) {
@@ -497,6 +497,222 @@ TEST_F(Mirror, PathMtuExpires) {
   state.expire(now + std::chrono::seconds(601), changes);
   EXPECT_EQ(state.path_mtu(ip("20.0.0.1")), 0u);
   EXPECT_EQ(changes.path_mtus.size(), 1u);
+}
+
+// ------------------------------------------------------------------------------------------------
+// what an audit must not find
+
+TEST_F(Mirror, SourceSpecificRoutesOfOnePrefixHaveOneOrderWhoeverTells) {
+  const netlink::route plain = route_via(net("2001:db8::/32"), "fd00:2::2", 2);
+  netlink::route first = route_via(net("2001:db8::/32"), "fd00:3::2", 3);
+  first.source = net("fd00:9::/64");
+  netlink::route second = first;
+  second.source = net("fd00:1::/64");
+  mirror dumped = small_world();
+  for (const netlink::route& one : {second, first, plain})
+    dumped.apply(one, changes, message_origin::dump);
+  for (const netlink::route& one : {plain, first, second}) apply(added(one));
+  EXPECT_EQ(difference(state, dumped), std::vector<std::string>{});
+  EXPECT_EQ(entries("2001:db8::/32").size(), 3u);
+  EXPECT_EQ(entries("2001:db8::/32").front().route.source.length(), 0u);
+}
+
+TEST_F(Mirror, WeightsThatADumpOfOneSiblingHidesAreKnownAgainWithTheNext) {
+  netlink::route two = route_via(net("2001:db8::/32"), "fd00:2::2", 2);
+  two.next_hops.push_back({3, ip("fd00:3::2"), 5, 0, false});
+  apply(added(two));
+  netlink::route gone = route_via(net("2001:db8::/32"), "fd00:2::2", 2);
+  apply(removal(gone));
+  const auto dump = [&] {
+    state.begin_refresh(object_kind::route);
+    state.apply(route_via(net("2001:db8::/32"), "fd00:3::2", 3), changes, message_origin::dump);
+    state.end_refresh(object_kind::route, changes);
+  };
+  dump();
+  EXPECT_EQ(entries("2001:db8::/32").front().route.next_hops.front().weight, 5u);
+
+  // Who knew the single one from a dump alone.
+  mirror fresh = small_world();
+  fresh.apply(route_via(net("2001:db8::/32"), "fd00:3::2", 3), changes, message_origin::dump);
+  for (const std::string& line : difference(fresh, state))
+    EXPECT_EQ(line.find("2001:db8::/32"), std::string::npos) << line;
+  netlink::route next = route_via(net("2001:db8::/32"), "fd00:2::9", 2);
+  next.next_hops.push_back({3, ip("fd00:3::2"), 5, 0, false});
+  fresh.apply(appended(next), changes, message_origin::notification);
+  const auto& hops =
+      fresh.find_table(ip_family::v6, 254)->find(net("2001:db8::/32"))->front().route.next_hops;
+  ASSERT_EQ(hops.size(), 2u);
+  EXPECT_EQ(hops[0].weight, 5u);
+  EXPECT_EQ(hops[1].weight, 1u);
+}
+
+TEST_F(Mirror, TheMtuOfASiblingThatIsGoneIsReadAgain) {
+  netlink::route one = route_via(net("2001:db8::/32"), "fd00:2::2", 2);
+  one.metrics.mtu = 1300;
+  apply(added(one));
+  netlink::route two = route_via(net("2001:db8::/32"), "fd00:3::2", 3);
+  two.metrics.mtu = 1400;
+  two.next_hops.push_back(one.next_hops.front());
+  apply(appended(two));
+  EXPECT_TRUE(entries("2001:db8::/32").front().mixed_siblings);
+  changes = {};
+  apply(removal(one));
+  EXPECT_TRUE(changes.refresh_advised);
+  netlink::route left = route_via(net("2001:db8::/32"), "fd00:3::2", 3);
+  left.metrics.mtu = 1400;
+  state.begin_refresh(object_kind::route);
+  state.apply(left, changes, message_origin::dump);
+  state.end_refresh(object_kind::route, changes);
+  ASSERT_EQ(entries("2001:db8::/32").size(), 1u);
+  EXPECT_EQ(entries("2001:db8::/32").front().route.metrics.mtu, 1400u);
+  EXPECT_FALSE(entries("2001:db8::/32").front().mixed_siblings);
+}
+
+TEST_F(Mirror, ARouteThatADumpLeavesOutBetweenSiblingsStays) {
+  apply(added(route_via(net("2001:db8::/32"), "fd00:2::2", 2)));
+  netlink::route between = route_on(net("2001:db8::/32"), 4);
+  apply(appended(between));
+  netlink::route set = route_via(net("2001:db8::/32"), "fd00:2::2", 2);
+  set.next_hops.push_back({3, ip("fd00:3::2"), 1, 0, false});
+  apply(appended(set));
+  const auto refresh = [&](const netlink::route& told) {
+    state.begin_refresh(object_kind::route);
+    state.apply(told, changes, message_origin::dump);
+    state.end_refresh(object_kind::route, changes);
+  };
+  refresh(set);
+  EXPECT_EQ(entries("2001:db8::/32").size(), 2u);
+  mirror dumped = small_world();
+  dumped.apply(set, changes, message_origin::dump);
+  for (const std::string& line : difference(state, dumped))
+    EXPECT_EQ(line.find("2001:db8::/32"), std::string::npos) << line;
+  // Where nothing hides it, what a dump does not show is gone.
+  refresh(route_via(net("2001:db8::/32"), "fd00:3::2", 3));
+  EXPECT_EQ(entries("2001:db8::/32").size(), 1u);
+}
+
+TEST_F(Mirror, Ipv6MtuMetricsFollowTheirDevice) {
+  netlink::route small = route_via(net("2001:db8::/32"), "fd00:2::2", 2);
+  small.metrics.mtu = 1400;
+  apply(added(small));
+  netlink::route other = route_via(net("2001:db9::/32"), "fd00:3::2", 3);
+  other.metrics.mtu = 1400;
+  apply(added(other));
+  const auto set_mtu = [&](std::uint32_t mtu) {
+    netlink::link link = state.find_device(2)->link;
+    link.mtu = mtu;
+    apply(link);
+    return entries("2001:db8::/32").front().route.metrics.mtu;
+  };
+  EXPECT_EQ(set_mtu(1450), 1400u);
+  EXPECT_EQ(set_mtu(1300), 1300u);
+  EXPECT_EQ(set_mtu(1500), 1500u);
+  EXPECT_EQ(entries("2001:db9::/32").front().route.metrics.mtu, 1400u);
+  EXPECT_EQ(entries("fd00:2::/64").front().route.metrics.mtu, 0u);
+}
+
+TEST_F(Mirror, AnAddressInDetectionIsNoDifferenceAndItsPlaceIsReadWhenItIsTold) {
+  netlink::address early = address(2, "fd00:2::a", 64), late = address(2, "fd00:2::b", 64);
+  late.flags |= IFA_F_NODAD;
+  mirror dumped = state;
+  // The kernel has put `early` first, says so last, and has `late` in front of it.
+  netlink::address tentative = early;
+  tentative.flags |= IFA_F_TENTATIVE;
+  dumped.apply(tentative, changes, message_origin::dump);
+  EXPECT_EQ(difference(state, dumped), std::vector<std::string>{});
+  EXPECT_FALSE(dumped.is_local_address(early.local));
+  changes = {};
+  apply(late);
+  EXPECT_FALSE(changes.addresses_advised);
+  apply(early);
+  ASSERT_TRUE(changes.addresses_advised);
+  ASSERT_EQ(changes.advised().front(), (netlink::dump_scope{object_kind::address, {}}));
+  const auto own = state.find_device(2)->v6.back();
+  state.begin_refresh(object_kind::address);
+  for (const netlink::address& one : {late, early, own})
+    state.apply(one, changes, message_origin::dump);
+  const mirror known = state;
+  for (const auto& [index, device] : known.devices())
+    for (const auto* list : {&device.v4, &device.v6})
+      for (const netlink::address& one : *list)
+        if (index != 2 || one.local.is_v4()) state.apply(one, changes, message_origin::dump);
+  state.end_refresh(object_kind::address, changes);
+  const auto& v6 = state.find_device(2)->v6;
+  ASSERT_EQ(v6.size(), 3u);
+  EXPECT_EQ(v6[0].local, late.local);
+  EXPECT_EQ(v6[1].local, early.local);
+}
+
+TEST_F(Mirror, AddressesThatOutliveTheirDeviceGoingDownAreDetectedAnew) {
+  set_link(2, false, false);
+  ASSERT_FALSE(state.find_device(2)->v6.empty());
+  EXPECT_TRUE(is_in_detection(state.find_device(2)->v6.front()));
+  apply(address(2, "fd00:2::1", 64));
+  EXPECT_FALSE(is_in_detection(state.find_device(2)->v6.front()));
+}
+
+TEST_F(Mirror, TheDefaultOfIgnoringLinksDownAdvisesToReadTheSettings) {
+  netlink::netconf of_all;
+  of_all.index = NETCONFA_IFINDEX_DEFAULT;
+  of_all.ignore_routes_with_linkdown = true;
+  for (const ip_family family : {ip_family::v6, ip_family::v4}) {
+    of_all.family = family;
+    changes = {};
+    apply(of_all);
+    EXPECT_EQ(changes.netconf_advised, family == ip_family::v4);
+  }
+  ASSERT_EQ(changes.advised().size(), 1u);
+  EXPECT_EQ(changes.advised().front(),
+            (netlink::dump_scope{object_kind::netconf, {ip_family::v4, 0, 0}}));
+  netlink::netconf of_one;
+  of_one.index = 2;
+  of_one.ignore_routes_with_linkdown = true;
+  state.apply(of_one, changes, message_origin::dump);
+  EXPECT_TRUE(state.ignores_linkdown(ip_family::v4, 2));
+  apply(removal(of_one));
+  EXPECT_FALSE(state.ignores_linkdown(ip_family::v4, 2));
+}
+
+TEST_F(Mirror, WhatIsDeadStaysSoWhereADumpShowsAllAsDead) {
+  netlink::netconf ignoring;
+  ignoring.index = 2;
+  ignoring.ignore_routes_with_linkdown = true;
+  apply(ignoring);
+  add_multipath("20.0.0.0/8", {2, 3});
+  add_multipath("21.0.0.0/8", {2, 3});
+  apply(removal(address(2, "10.2.0.1", 24)));  // Takes its members with it.
+  apply(address(2, "10.2.0.9", 24));
+  apply(removal(address(2, "10.2.0.9", 24)));
+  ASSERT_TRUE(dead("20.0.0.0/8", 0));
+  set_link(2, true, false);
+  netlink::route shown = entries("20.0.0.0/8").front().route_to(net("20.0.0.0/8"));
+  shown.next_hops[0].flags = RTNH_F_DEAD | RTNH_F_LINKDOWN;
+  state.apply(shown, changes, message_origin::dump);
+  EXPECT_TRUE(dead("20.0.0.0/8", 0));
+  mirror dumped = state;
+  dumped.forget(object_kind::route, ip_family::v4);
+  for (const char* prefix : {"20.0.0.0/8", "21.0.0.0/8"}) {
+    shown.destination = net(prefix);
+    dumped.apply(shown, changes, message_origin::dump);
+  }
+  for (const std::string& line : difference(state, dumped))
+    EXPECT_EQ(line.find("20.0.0.0/8"), std::string::npos) << line;
+  set_link(2, true, true);
+  EXPECT_TRUE(dead("20.0.0.0/8", 0));
+}
+
+TEST_F(Mirror, NextHopsOfAnObjectAreNoDifference) {
+  add_nexthop(1, 2);
+  add_nexthop(2, 3);
+  add_group(10, {1, 2});
+  mirror dumped = state;
+  netlink::route told = route_on(net("20.0.0.0/8"), 2);
+  told.nexthop_id = 10;
+  told.next_hops = {{2, ip("10.2.0.2"), 1, 0, false}, {3, ip("10.3.0.2"), 1, 0, false}};
+  apply(added(told));
+  told.next_hops.pop_back();
+  dumped.apply(told, changes, message_origin::dump);
+  EXPECT_EQ(difference(state, dumped), std::vector<std::string>{});
 }
 
 }  // namespace
