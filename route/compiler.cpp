@@ -125,6 +125,7 @@ class compiler::implementation {
   ~implementation();
 
   flow_class_id add_class(const flow_class& cls);
+  void release_class(flow_class_id id);
   void set_egress(std::uint32_t interface_index, egress_slot slot);
   void clear_egress(std::uint32_t interface_index);
   publication publish();
@@ -136,6 +137,7 @@ class compiler::implementation {
   }
 
   std::vector<flow_class> classes_;
+  std::vector<std::uint32_t> class_uses_;  ///< By flow_class_id; 0 = free for another.
   std::set<ip_prefix> quarantined_;
   mirror_changes noted_;
 
@@ -302,19 +304,39 @@ compiler::implementation::~implementation() { static_cast<void>(publisher_.store
 
 flow_class_id compiler::implementation::add_class(const flow_class& cls) {
   const auto known = std::ranges::find(classes_, cls);
-  if (known != classes_.end()) return static_cast<flow_class_id>(known - classes_.begin());
-  COWIRE_ASSERT(classes_.size() < std::numeric_limits<flow_class_id>::max());
+  if (known != classes_.end()) {
+    const auto id = static_cast<flow_class_id>(known - classes_.begin());
+    ++class_uses_[id];
+    return id;
+  }
   const auto alike = std::ranges::find_if(classes_, [&](const flow_class& other) {
     return distinguished(other) == distinguished(cls);
   });
-  if (!rebuild_ && alike != classes_.end()) {
-    class_index_.push_back(class_index_[static_cast<std::size_t>(alike - classes_.begin())]);
-    class_added_ = true;
-  } else {
-    rebuild_ = true;
+  const bool shares = !rebuild_ && alike != classes_.end();
+  const std::uint16_t shared =
+      shares ? class_index_[static_cast<std::size_t>(alike - classes_.begin())] : std::uint16_t{0};
+  const auto id =
+      static_cast<std::size_t>(std::ranges::find(class_uses_, 0u) - class_uses_.begin());
+  if (id == classes_.size()) {
+    COWIRE_ASSERT(classes_.size() < std::numeric_limits<flow_class_id>::max());
+    classes_.emplace_back();
+    class_uses_.push_back(0);
+    if (shares) class_index_.push_back(0);
   }
-  classes_.push_back(cls);
-  return static_cast<flow_class_id>(classes_.size() - 1);
+  classes_[id] = cls;
+  class_uses_[id] = 1;
+  if (shares)
+    class_index_[id] = shared;
+  else
+    rebuild_ = true;
+  class_added_ = class_added_ || shares;
+  return static_cast<flow_class_id>(id);
+}
+
+/// What was built for it stays until another class takes its place, or everything is built anew.
+void compiler::implementation::release_class(flow_class_id id) {
+  COWIRE_ASSERT(id < class_uses_.size() && class_uses_[id] != 0);
+  --class_uses_[id];
 }
 
 /// The class without what no rule looks at.
@@ -1161,6 +1183,7 @@ compiler::compiler(const mirror& state, epoch_domain& epoch, publisher& publish_
 compiler::~compiler() = default;
 
 flow_class_id compiler::add_class(const flow_class& cls) { return impl_->add_class(cls); }
+void compiler::release_class(flow_class_id id) { impl_->release_class(id); }
 const flow_class& compiler::class_of(flow_class_id id) const { return impl_->classes_.at(id); }
 void compiler::set_egress(std::uint32_t interface_index, egress_slot slot) {
   impl_->set_egress(interface_index, slot);

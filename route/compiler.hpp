@@ -78,6 +78,9 @@ class compiler {
   /// until then no request of this class may be sent, because the current version has no
   /// class_index entry for it.
   flow_class_id add_class(const flow_class& cls);
+  /// Takes one add_class() back: once all of a class are, its id may stand for another. No request
+  /// of it may be on the way then.
+  void release_class(flow_class_id id);
   [[nodiscard]] const flow_class& class_of(flow_class_id id) const;
 
   /// Frames for `interface_index` go to the AF_XDP socket `slot` of the TX core from the next

@@ -202,6 +202,51 @@ TEST(Compiler, AClassThatSharesATableRebuildsNothing) {
   EXPECT_EQ(b.look_up(last, ip("20.0.0.1")).egress, 1);
 }
 
+/// Senders come and go for ever; there are 65 535 ids.
+TEST(Compiler, TheIdOfAClassThatNobodyUsesStandsForAnother) {
+  mirror state = small_world();
+  mirror_changes changes;
+  netlink::rule rule = rule_to_table(ip_family::v4, 50, 100);
+  rule.uid = netlink::range<std::uint32_t>{1001, 1001};
+  for (const netlink::message& change :
+       {netlink::message(rule), netlink::message(route_via(net("20.0.0.0/8"), "10.2.0.2", 2, 100)),
+        netlink::message(neighbour(2, ip("10.2.0.2")))})
+    state.apply(change, changes, message_origin::notification);
+  bench b(state);
+  const flow_class_id first = b.made.add_class({});
+  flow_class theirs;
+  theirs.uid = 1001;
+  const flow_class_id second = b.made.add_class(theirs);
+  EXPECT_EQ(second, b.made.add_class(theirs));
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(second, ip("20.0.0.1")).egress, 1);
+
+  b.made.release_class(second);  // One of two uses.
+  flow_class other;
+  other.source_port = 9;
+  const flow_class_id third = b.made.add_class(other);
+  EXPECT_NE(second, third);
+  b.made.release_class(second);
+  for (std::uint32_t i = 0; i < 70'000; ++i) {
+    flow_class one;
+    one.uid = i % 2 == 0 ? 1002 + i : 1001;  // Sharing the first's table, and having its own.
+    one.source_port = static_cast<std::uint16_t>(i);
+    const flow_class_id id = b.made.add_class(one);
+    ASSERT_EQ(second, id) << i;
+    if (i < 20) {
+      static_cast<void>(b.made.publish());
+      const hop& via = b.look_up(id, ip("20.0.0.1"));
+      if (i % 2 == 0)
+        EXPECT_EQ(via.reason, divert_reason::no_route) << i;
+      else
+        EXPECT_EQ(via.egress, 1) << i;
+      EXPECT_EQ(b.look_up(first, ip("20.0.0.1")).reason, divert_reason::no_route);
+      EXPECT_EQ(b.look_up(third, ip("20.0.0.1")).reason, divert_reason::no_route);
+    }
+    b.made.release_class(id);
+  }
+}
+
 TEST(Compiler, WithoutChangesNothingIsPublished) {
   mirror state = small_world();
   bench b(state);
