@@ -86,8 +86,12 @@ struct sender_options {
   std::uint8_t tos = 0;    ///< As IP_TOS and IPV6_TCLASS: the whole byte.
   std::uint8_t ttl = 0;  ///< As IP_TTL and IPV6_UNICAST_HOPS; 0 = the route's or system's default.
   std::string bound_device{};  ///< As SO_BINDTODEVICE; "" = any. It must exist now.
-  /// A bound UDP socket of the application whose port, source address, mark, TOS, TTL and device
-  /// are used instead of the options above; -1 = none. It is duplicated: the application may close
+  /// The user (uid) whose datagrams they are: the backing socket is theirs, so that policy rules
+  /// and firewalls take them for that user's own. Unset = this process's. For another user's,
+  /// CAP_SETUID is needed, and operation_not_permitted the answer without it.
+  std::optional<std::uint32_t> owner{};
+  /// A bound UDP socket of the application whose port, source address, owner, mark, TOS, TTL and
+  /// device are used instead of the options above; -1 = none. It is duplicated: the application may close
   /// its own descriptor. IP_RECVERR is switched on and its error queue is read by cowire.
   int adopt_socket = -1;
   /// Newer errors than this many unread ones are dropped and counted (errors_dropped()).

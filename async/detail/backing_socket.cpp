@@ -7,6 +7,8 @@
 #include <linux/errqueue.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <sys/fsuid.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -46,7 +48,36 @@ int default_hop_limit(ip_family family) {
   return value;
 }
 
+/// A UDP socket of `owner`'s. Policy rules see whose the inode is (sock_init_data_uid() in
+/// net/core/sock.c), firewalls whose the open file (xt_owner.c, nft_meta.c): both are the file
+/// system uid of the thread that makes it, while fchown() changes the first alone.
+unique_fd make_socket(ip_family family, std::uint32_t owner, std::error_code& ec) {
+  const auto make = [&] {
+    unique_fd fd(::socket(native(family), SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!fd) ec = last_error();
+    return fd;
+  };
+  const std::uint32_t mine = own_uid();
+  if (owner == mine) return make();
+  // A thread that changes its uid makes the process undumpable (commit_creds() in kernel/cred.c).
+  const int dumpable = ::prctl(PR_GET_DUMPABLE);
+  ::setfsuid(owner);
+  unique_fd fd = make();
+  ::setfsuid(mine);
+  if (dumpable == 1) ::prctl(PR_SET_DUMPABLE, 1);
+  struct stat status {};
+  if (fd && (::fstat(fd.get(), &status) != 0 || status.st_uid != owner)) {  // setfsuid() is silent.
+    ec = errno_code(EPERM);
+    fd.reset();
+  }
+  return fd;
+}
+
 }  // namespace
+
+std::uint32_t own_uid() noexcept {
+  return static_cast<std::uint32_t>(::setfsuid(static_cast<uid_t>(-1)));  // Only asks.
+}
 
 void send_control::add(int level, int type, const void* value, std::size_t length) noexcept {
   COWIRE_ASSERT(size + CMSG_SPACE(length) <= bytes.size());
@@ -110,8 +141,9 @@ std::optional<endpoint> socket_address::parse(const sockaddr_storage& storage) n
 
 std::error_code backing_socket::bind_family(ip_family family, const source_key& key,
                                             std::uint16_t port) {
-  unique_fd fd(::socket(native(family), SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd) return last_error();
+  std::error_code failed;
+  unique_fd fd = make_socket(family, key.owner, failed);
+  if (!fd) return failed;
   if (family == ip_family::v6)
     if (const auto ec = set_int(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1)) return ec;
   if (const auto ec = enable_error_queue(fd.get(), family)) return ec;

@@ -24,11 +24,15 @@
 
 namespace cowire::detail {
 
+/// Whose the sockets are that this thread makes: its file system uid.
+[[nodiscard]] std::uint32_t own_uid() noexcept;
+
 /// What distinguishes backing sockets; senders that agree in it share one.
 struct source_key {
   std::uint16_t port = 0;  ///< Host order; 0 = the kernel picks.
   std::optional<ip_address> v4, v6;
   std::string device;
+  std::uint32_t owner = own_uid();  ///< The user whose sockets they are.
   friend auto operator<=>(const source_key&, const source_key&) = default;
 };
 
@@ -53,8 +57,9 @@ struct queued_error {
 
 class backing_socket {
  public:
-  /// Opens and binds both families (IPv6 only where the host has it). Errors: port_in_use, and what
-  /// socket(), bind() or setsockopt() answered.
+  /// Opens and binds both families (IPv6 only where the host has it). Errors: port_in_use, EPERM
+  /// (it is to be another user's, and CAP_SETUID is missing), and what socket(), bind() or
+  /// setsockopt() answered.
   [[nodiscard]] static std::shared_ptr<backing_socket> open(const source_key& key,
                                                             std::error_code& ec);
   /// Duplicates a bound UDP socket and switches its error queue on. Errors: invalid_argument (not

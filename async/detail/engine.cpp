@@ -363,7 +363,7 @@ std::shared_ptr<backing_socket> engine::socket_for(const sender_options& options
                                                    std::error_code& ec) {
   if (options.adopt_socket >= 0) return backing_socket::adopt(options.adopt_socket, ec);
   const source_key key{options.source_port, options.source_v4, options.source_v6,
-                       options.bound_device};
+                       options.bound_device, options.owner.value_or(own_uid())};
   const std::lock_guard lock(sockets_mutex_);
   auto& known = sockets_[key];
   if (auto socket = known.lock()) return socket;
@@ -423,10 +423,13 @@ std::shared_ptr<sender_state> engine::make_sender(const sender_options& options,
 
 void engine::retire(const sender_state& sender) {
   sender.errors->close();
-  sender.via->when_drained([weak = weak_from_this(), id = sender.id] {
+  sender.via->when_drained([weak = weak_from_this(), id = sender.id, cls = sender.flow_class] {
     const auto self = weak.lock();
     if (!self || self->ended()) return;
-    asio::post(self->control_executor(), [self, id] { self->kernel_.remove_sender(id); });
+    asio::post(self->control_executor(), [self, id, cls] {
+      self->kernel_.remove_sender(id);
+      self->routes_.compiler().release_class(cls);
+    });
   });
 }
 
