@@ -1,69 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/engine.hpp>
+#include <cowire/async/detail/fair_queue.hpp>
+#include <cowire/async/detail/intake_ports.hpp>
+#include <cowire/async/detail/served_path.hpp>
 #include <cowire/async/intake.hpp>
-#include <cowire/base/assert.hpp>
 #include <cowire/base/forked.hpp>
 #include <cowire/ring/datagram_source.hpp>
 #include <cowire/ring/detail/signals_blocked.hpp>
+#include <cowire/ring/ring_timer.hpp>
 
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <cstring>
 #include <list>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <string>
 #include <thread>
 #include <utility>
 
 namespace cowire {
 namespace {
 
-/// The receive header, a client's address and our header fill the headroom exactly, so that the
-/// payload lands where it is sent from.
+/// The receive header, a client's address, its credentials and our header fill the headroom
+/// exactly, so that the payload lands where it is sent from. Descriptors that a client passes are
+/// not received: there is no room for them behind the credentials (scm_max_fds() in net/core/scm.c).
+constexpr std::size_t credentials_capacity = CMSG_SPACE(sizeof(ucred));
 constexpr std::size_t client_name_capacity =
-    payload_offset - datagram_source::header_size - sizeof(intake_header);
-static_assert(client_name_capacity == 80);
-constexpr std::size_t port_limit = 1024;
+    payload_offset - datagram_source::header_size - credentials_capacity - sizeof(intake_header);
+static_assert(client_name_capacity == intake_address_capacity + 1);
+/// Datagrams submitted between two looks at what else has arrived.
+constexpr std::size_t turn_datagrams = 64;
+constexpr auto upkeep_interval = std::chrono::seconds(1);
 
 constexpr datagram_source::options layout() {
   datagram_source::options out;
   out.name_capacity = client_name_capacity;
+  out.control_capacity = credentials_capacity;
   return out;
 }
 
-bool is_stale(const sockaddr_un& address) {
-  const unique_fd probe(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const auto* to = reinterpret_cast<const sockaddr*>(&address);
-  return probe && ::connect(probe.get(), to, sizeof address) != 0 && errno == ECONNREFUSED;
+/// The sender's address; empty without one. One that fills its room may have been cut.
+std::string name_of(const datagram& d) {
+  const auto from = d.source();
+  const bool named = from.size() > sizeof(sa_family_t) && from.size() <= intake_address_capacity;
+  return {reinterpret_cast<const char*>(from.data()), named ? from.size() : 0};
 }
 
-unique_fd serve_path(const std::string& path) {
-  const std::string what = "intake socket " + path;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path)
-    throw_error(error::invalid_argument, what + ": the path must have 1 to " +
-                                             std::to_string(sizeof address.sun_path - 1) +
-                                             " bytes");
-  std::memcpy(address.sun_path, path.data(), path.size());
-  unique_fd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd) throw_error(errno_code(errno), what);
-  ::fchmod(fd.get(), 0660);  // The file never has more than this, and less by the umask ...
-  const auto bind = [&] {
-    return ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
-  };
-  if (!bind()) {
-    if (errno != EADDRINUSE) throw_error(errno_code(errno), what);
-    if (!is_stale(address))
-      throw_error(errno_code(EADDRINUSE), what + " is served by another process");
-    ::unlink(path.c_str());
-    if (!bind()) throw_error(errno_code(errno), what);
-  }
-  ::chmod(path.c_str(), 0660);  // ... which is not asked.
-  return fd;
+/// Nothing if the kernel did not say, which SO_PASSCRED excludes.
+std::optional<detail::intake_peer> peer_of(const datagram& d) {
+  const auto control = d.control();
+  cmsghdr header;
+  ucred who;
+  if (control.size() < CMSG_LEN(sizeof who)) return std::nullopt;
+  std::memcpy(&header, control.data(), sizeof header);
+  if (header.cmsg_level != SOL_SOCKET || header.cmsg_type != SCM_CREDENTIALS ||
+      header.cmsg_len < CMSG_LEN(sizeof who))
+    return std::nullopt;
+  std::memcpy(&who, control.data() + CMSG_LEN(0), sizeof who);
+  return detail::intake_peer{who.uid, who.pid};
 }
 
 receive_memory frames_of(const frame_memory& memory, const frame_slice& slice,
@@ -75,43 +72,68 @@ receive_memory frames_of(const frame_memory& memory, const frame_slice& slice,
   return out;
 }
 
+auto async_acquire(const std::shared_ptr<detail::producer>& of, const detail::sender_state& by) {
+  auto token = as_tuple(use_awaitable);
+  return asio::async_initiate<decltype(token), sender::acquire_signature>(
+      [&of, &by](auto handler) { detail::producer::start_acquire(of, by, std::move(handler)); },
+      token);
+}
+
+auto async_flush(const std::shared_ptr<detail::producer>& of) {
+  auto token = as_tuple(use_awaitable);
+  return asio::async_initiate<decltype(token), sender::flush_signature>(
+      [&of](auto handler) { detail::producer::start_flush(of, std::move(handler)); }, token);
+}
+
+/// Throws what the options' sockets are refused with; they are opened when a client needs them.
+void check_sender(const sender_options& wanted) {
+  std::error_code ec;
+  const auto opened = detail::backing_socket::open(
+      {wanted.source_port, wanted.source_v4, wanted.source_v6, wanted.bound_device}, ec);
+  if (ec) throw_error(ec, "UDP port " + std::to_string(wanted.source_port));
+}
+
 }  // namespace
 
 struct intake::impl {
-  /// Frames that the kernel receives into belong to one producer, copies for a fan-out to another:
-  /// with a single pool a server that waits for messages would hold every frame a copy needs.
-  struct port_senders {
-    sender received, copies;
-  };
   struct client {
     intake_totals totals;
     std::list<std::string>::iterator age;
   };
+  struct received_message {
+    detail::intake_peer from;
+    std::string name;
+    datagram received;
+  };
+  /// Clients without an address are told apart by their process.
+  using client_key = std::pair<std::int32_t, std::string>;
 
   impl(transmitter& tx_, std::string path_, intake_options options_);
   ~impl();
 
+  awaitable<void> gather();
+  void admit(datagram d);
   awaitable<void> serve();
-  awaitable<void> take(datagram d);
+  awaitable<std::size_t> take(received_message what);
   awaitable<void> refill();
+  awaitable<void> upkeep();
   awaitable<void> answer(std::string to, std::uint64_t token, intake_totals totals);
-  [[nodiscard]] port_senders* senders_for(std::uint16_t port);
   void count(const std::string& name, const intake_totals& more);
   [[nodiscard]] intake_totals totals_of(const std::string& name);
 
   const detail::fork_mark born;
   transmitter& tx;
-  const std::string path;
   const intake_options options;
   ring_context ring;
   const std::shared_ptr<detail::producer> received, copies;
-  const producer received_handle, copies_handle;
-  const detail::parents_fd fd;
+  const detail::served_path socket;
   datagram_source source;
-  std::map<std::uint16_t, port_senders> ports;
+  detail::intake_ports ports;
+  detail::fair_queue<received_message, client_key> waiting;
   intake_message message;
+  ring_timer tick;
   asio::cancellation_signal end_refill;
-  bool stopping = false;
+  bool serving = false, stopping = false;
   std::thread thread;
 
   mutable std::mutex mutex;  ///< Guards what follows.
@@ -122,21 +144,20 @@ struct intake::impl {
 
 intake::impl::impl(transmitter& tx_, std::string path_, intake_options options_)
     : tx(tx_),
-      path(std::move(path_)),
       options(std::move(options_)),
       ring(ring_context::options{.backend = tx.engine_->config().backend}),
       received(tx.engine_->new_producer()),
       copies(tx.engine_->new_producer()),
-      received_handle(received),
-      copies_handle(copies),
-      fd(serve_path(path)),
-      source(ring, fd.get(), frames_of(tx.engine_->memory(), received->slice(), received),
-             layout()) {
+      socket(std::move(path_)),
+      source(ring, socket.fd(), frames_of(tx.engine_->memory(), received->slice(), received),
+             layout()),
+      ports(tx, options, producer(received), producer(copies), tx.engine_->config().log),
+      tick(ring) {
+  check_sender(options.sender);
   frame_index frame;
   while (received->take(frame)) continue;  // They are the source's now.
-  if (!senders_for(options.sender.source_port))
-    throw_error(error::port_in_use, "UDP port " + std::to_string(options.sender.source_port));
-  co_spawn(ring.get_executor(), serve(), detached);
+  co_spawn(ring.get_executor(), gather(), detached);
+  co_spawn(ring.get_executor(), upkeep(), detached);
   co_spawn(ring.get_executor(), refill(),
            asio::bind_cancellation_slot(end_refill.slot(), detached));
   const detail::signals_blocked during_creation;
@@ -147,44 +168,63 @@ intake::impl::~impl() {
   asio::post(ring.get_executor(), [this] {
     stopping = true;
     source.cancel();
+    tick.cancel();
     end_refill.emit(asio::cancellation_type::terminal);
   });
   thread.join();
-  ::unlink(path.c_str());
 }
 
-awaitable<void> intake::impl::serve() {
+awaitable<void> intake::impl::gather() {
   while (!stopping) {
     auto [ec, batch] = co_await source.async_receive_some(as_tuple(use_awaitable));
-    for (datagram& d : batch) co_await take(std::move(d));
+    for (datagram& d : batch) admit(std::move(d));
     if (ec && ec != operation_aborted()) co_return;
   }
 }
 
-awaitable<void> intake::impl::take(datagram d) {
-  // An address that fills its room may have been cut: such a client cannot be answered.
-  const auto from = d.source();
-  const bool named = from.size() > sizeof(sa_family_t) && from.size() < client_name_capacity;
-  const std::string name(reinterpret_cast<const char*>(from.data()), named ? from.size() : 0);
+void intake::impl::admit(datagram d) {
+  std::string name = name_of(d);
+  const auto from = peer_of(d);
+  if (!from) return count(name, {.refused = 1});
+  const client_key whose{name.empty() ? from->pid : 0, name};
+  waiting.push(from->uid, whose, {*from, std::move(name), std::move(d)});
+  if (!std::exchange(serving, true)) co_spawn(ring.get_executor(), serve(), detached);
+}
+
+awaitable<void> intake::impl::serve() {
+  std::size_t since_look = 0;
+  while (!waiting.empty()) {
+    since_look += 1 + co_await take(waiting.pop());
+    if (since_look < turn_datagrams) continue;
+    since_look = 0;
+    co_await asio::post(ring.get_executor(), use_awaitable);
+  }
+  serving = false;
+}
+
+/// How many datagrams the message became.
+awaitable<std::size_t> intake::impl::take(received_message what) {
+  datagram& d = what.received;
   const auto bytes = d.payload();
   const auto header = bytes.first(std::min(bytes.size(), sizeof(intake_header)));
   std::error_code ec;
   if (d.truncated()) ec = error::too_long;
   if (!ec) parse_intake(header, bytes.subspan(header.size()), message, ec);
   if (ec) {
-    count(name, {.refused = 1});
-    co_return;
+    count(what.name, {.refused = 1});
+    co_return 0;
   }
   if (message.type == intake_type::flush) {
-    if (named)
-      co_spawn(ring.get_executor(), answer(name, message.token, totals_of(name)), detached);
-    co_return;
+    if (!what.name.empty())
+      co_spawn(ring.get_executor(), answer(what.name, message.token, totals_of(what.name)),
+               detached);
+    co_return 0;
   }
   const std::size_t wanted = message.destinations.size();
-  port_senders* through = senders_for(message.source_port);
+  const auto through = ports.use(what.from, message.source_port);
   if (!through) {
-    count(name, {.messages = 1, .failed = wanted});
-    co_return;
+    count(what.name, {.messages = 1, .failed = wanted});
+    co_return 0;
   }
   std::size_t sent = 0;
   if (wanted > 1) {
@@ -197,52 +237,49 @@ awaitable<void> intake::impl::take(datagram d) {
   const frame_index frame = received->slice().first + d.release_buffer();
   through->received.send(received->lease(frame, size), message.destinations.back(), ec);
   if (!ec) ++sent;
-  count(name, {.messages = 1, .submitted = sent, .failed = wanted - sent});
+  count(what.name, {.messages = 1, .submitted = sent, .failed = wanted - sent});
+  co_return sent;
 }
 
+/// Frames that come back are received into again.
 awaitable<void> intake::impl::refill() {
-  sender& any = senders_for(options.sender.source_port)->received;
+  const detail::sender_state whoever;
   for (;;) {
-    auto [ec, free] = co_await any.async_acquire(as_tuple(use_awaitable));
+    auto [ec, free] = co_await async_acquire(received, whoever);
     if (ec) co_return;
-    for (; free; free = any.try_acquire())
+    for (; free; free = received->try_acquire(whoever))
       source.provide(
           static_cast<std::uint16_t>(received->detach(std::move(free)) - received->slice().first));
   }
 }
 
+awaitable<void> intake::impl::upkeep() {
+  while (!stopping) {
+    tick.expires_after(upkeep_interval);
+    const auto [ec] = co_await tick.async_wait(as_tuple(use_awaitable));
+    if (ec) co_return;
+    ports.close_idle();
+    // What was sent from ports closed before may be out by now, and nobody else asks.
+    received->settle();
+    copies->settle();
+    const std::lock_guard lock(mutex);
+    stats.ports = ports.size();
+  }
+}
+
 awaitable<void> intake::impl::answer(std::string to, std::uint64_t token, intake_totals totals) {
-  port_senders& any = *senders_for(options.sender.source_port);
-  co_await any.received.async_flush(as_tuple(use_awaitable));
-  co_await any.copies.async_flush(as_tuple(use_awaitable));
+  co_await async_flush(received);
+  co_await async_flush(copies);
   intake_reply reply;
   reply.header.type = intake_type::reply;
   reply.header.token = token;
   reply.totals = totals;
   const auto* address = reinterpret_cast<const sockaddr*>(to.data());
-  if (::sendto(fd.get(), &reply, sizeof reply, MSG_DONTWAIT | MSG_NOSIGNAL, address,
+  if (::sendto(socket.fd(), &reply, sizeof reply, MSG_DONTWAIT | MSG_NOSIGNAL, address,
                static_cast<socklen_t>(to.size())) < 0) {
     const std::lock_guard lock(mutex);
     ++stats.replies_lost;
   }
-}
-
-intake::impl::port_senders* intake::impl::senders_for(std::uint16_t port) {
-  if (port == 0) port = options.sender.source_port;
-  if (const auto known = ports.find(port); known != ports.end()) return &known->second;
-  if (ports.size() == port_limit) return nullptr;
-  sender_options wanted = options.sender;
-  wanted.source_port = port;
-  wanted.when_full = full_policy::wait;  // Back-pressure reaches the clients by their own socket.
-  std::error_code ec;
-  port_senders made;
-  wanted.via = received_handle;
-  made.received = tx.make_sender(wanted, ec);
-  if (ec) return nullptr;
-  wanted.via = copies_handle;
-  made.copies = tx.make_sender(wanted, ec);
-  if (ec) return nullptr;
-  return &ports.emplace(port, std::move(made)).first->second;
 }
 
 void intake::impl::count(const std::string& name, const intake_totals& more) {
@@ -253,6 +290,7 @@ void intake::impl::count(const std::string& name, const intake_totals& more) {
     to.refused += more.refused;
   };
   const std::lock_guard lock(mutex);
+  stats.ports = ports.size();
   add(stats.totals);
   if (name.empty()) return;
   auto [entry, is_new] = clients.try_emplace(name);
@@ -286,6 +324,6 @@ intake_stats intake::stats() const {
   return impl_->stats;
 }
 
-const std::string& intake::path() const noexcept { return impl_->path; }
+const std::string& intake::path() const noexcept { return impl_->socket.path(); }
 
 }  // namespace cowire

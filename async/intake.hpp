@@ -15,16 +15,33 @@
 ///   server picks). One message holds at most intake_message_capacity() bytes after the header.
 /// - type `flush`: no payload, no destinations. When everything that this client sent before has
 ///   left the host or was counted, the server answers an intake_reply with the same `token` to the
-///   client's address; a client that has no address (did not bind) gets none. Totals are kept by
-///   address: bind to a name that no client had lately. Those that the kernel picks soon come
-///   again.
+///   client's address; a client that has no address (did not bind), or one of more than
+///   intake_address_capacity bytes, gets none. Totals are kept by address: bind to a name that no
+///   client had lately. Those that the kernel picks soon come again.
 /// - Anything else is refused: counted, never answered, and the socket stays usable.
+///
+/// Users: a client's datagrams are sent as its user's own, from a socket of that user, so that
+/// policy rules (`ip rule ... uidrange`) and firewalls treat them as they would the client's. Whose
+/// message it is, the kernel says with each (SCM_CREDENTIALS, unix(7)): the real uid of the
+/// process, or another of its own that it names in such a control message (intake_client names the
+/// effective one, as sockets take it). For users other than the server's own it needs CAP_SETUID;
+/// without, their datagrams count as failed, and the log says so.
+///
+/// Ports: a source port is one user's as long as it is used, as with sockets. A client (a process)
+/// may use intake_options::ports_per_client; one that nobody has used for `port_idle` is closed.
+/// Datagrams for which there is no port count as failed.
+///
+/// Turns: what has been received waits by client and is served in turn, a message a turn, among
+/// users and then among a user's clients. The socket itself is one queue for all, as long as
+/// net.unix.max_dgram_qlen allows (10 by default, often 512): that many messages of others may
+/// still be in front of one's own.
 ///
 /// Back-pressure: without a free frame the server stops reading, and a client's blocking send
 /// waits. Nothing is dropped for want of room.
 ///
-/// Trust: whoever may write to the socket's path may send from this host as the server. The socket
-/// is created with mode 0660; choose the directory accordingly.
+/// Trust: whoever may write to the socket's path may send from this host, with the server's
+/// options, from any port that the server may bind. The socket is created with mode 0660; choose
+/// the directory accordingly.
 #pragma once
 
 #include <cowire/async/transmitter.hpp>
@@ -35,6 +52,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -102,28 +120,39 @@ void parse_intake(std::span<const std::byte> header, std::span<const std::byte> 
   return frame_size - 128;
 }
 
+/// The longest client address that is answered, with its family and terminator: a path has up to
+/// 44 bytes.
+inline constexpr std::size_t intake_address_capacity = 47;
+
 struct intake_stats {
   intake_totals totals;            ///< Of all clients.
   std::size_t clients = 0;         ///< Clients with an address that were seen.
+  std::size_t ports = 0;           ///< Source ports open now.
   std::uint64_t replies_lost = 0;  ///< Replies that the client's socket did not take.
 };
 
 struct intake_options {
-  /// For every datagram, but the source port that a message names. `when_full` is always wait.
+  /// For every datagram, but the source port that a message names, and the owner. `when_full` is
+  /// always wait. A source port that is set here serves one user's clients at a time.
   sender_options sender{};
-  std::size_t client_limit = 1024;  ///< Clients whose totals are kept; the oldest is forgotten.
+  std::size_t client_limit = 1024;     ///< Clients whose totals are kept; the oldest is forgotten.
+  std::size_t ports_per_client = 256;  ///< Source ports that one process may use at once.
+  std::size_t port_limit = 1024;       ///< All together; each takes two descriptors.
+  std::chrono::milliseconds port_idle{60'000};  ///< A port not used for so long is closed.
 };
 
 /// The server side. Runs on a thread of its own with two producers of the transmitter (one for what
 /// is received, one for the copies of fan-outs); must be destroyed before the transmitter.
 class intake {
  public:
-  /// Binds `path` (a stale socket file that nobody serves is replaced); throws std::system_error.
+  /// Binds `path`. A stale socket file that nobody serves is replaced; anything else that has the
+  /// name stays, and is an error. Throws std::system_error.
   intake(transmitter& tx, std::string path, intake_options options = {});
   intake(const intake&) = delete;
   intake& operator=(const intake&) = delete;
-  /// In a child of fork() nothing happens: the socket and the path stay the parent's, and the
-  /// child's stats() throws error::forked. Otherwise removes the path. Messages that were received are sent; those still in the socket are lost.
+  /// Removes the path, if it still is this socket's. Messages that were received are sent; those
+  /// still in the socket are lost. In a child of fork() nothing happens: socket and path stay the
+  /// parent's, and the child's stats() throws error::forked.
   ~intake();
 
   /// Any thread.
@@ -142,8 +171,9 @@ class intake_client {
   explicit intake_client(const std::string& path);
 
   /// Sends one payload to every destination, in several messages where they do not fit in one;
-  /// waits while the server has no room. Errors: too_long, no_destination, or errno
-  /// (ECONNREFUSED when the server went away).
+  /// waits while the server has no room. Errors: too_long, no_destination, or errno (ECONNREFUSED
+  /// when the server went away; EINTR when a signal ended the wait: the destinations of earlier
+  /// messages have got it).
   void send(std::span<const std::byte> payload, std::span<const endpoint> destinations,
             std::uint16_t source_port, std::error_code& ec);
 
@@ -152,7 +182,13 @@ class intake_client {
   intake_totals flush(std::chrono::milliseconds timeout, std::error_code& ec);
 
  private:
+  [[nodiscard]] std::error_code send_message(std::span<const std::byte> bytes, int flags) const;
+  [[nodiscard]] std::error_code wait_for(short events,
+                                         std::chrono::steady_clock::time_point deadline) const;
+
   unique_fd fd_;
+  /// Whose the messages are, where that is not the real uid, which the kernel would say.
+  std::optional<std::uint32_t> effective_uid_;
   std::vector<std::byte> buffer_;
   std::uint64_t token_ = 0;
 };

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/backing_socket.hpp>
 #include <cowire/async/intake.hpp>
 
 #include <poll.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -61,6 +63,7 @@ intake_client::intake_client(const std::string& path)
     throw_error(errno_code(errno), "intake client: bind");
   if (::connect(fd_.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0)
     throw_error(errno_code(errno), remedy(errno, path));
+  if (::geteuid() != ::getuid()) effective_uid_ = ::geteuid();
 }
 
 void intake_client::send(std::span<const std::byte> payload, std::span<const endpoint> destinations,
@@ -90,11 +93,37 @@ void intake_client::send(std::span<const std::byte> payload, std::span<const end
       const auto raw = intake_destination::from(to);
       at = put(at, &raw, sizeof raw);
     }
-    while (::send(fd_.get(), buffer_.data(), buffer_.size(), MSG_NOSIGNAL) < 0) {
-      if (errno == EINTR) continue;
-      ec = errno_code(errno);
-      return;
-    }
+    if ((ec = send_message(buffer_, 0))) return;
+  }
+}
+
+/// As a socket of this process's is its effective user's, so are its messages; the kernel allows
+/// that one to be named (scm_check_creds() in net/core/scm.c).
+std::error_code intake_client::send_message(std::span<const std::byte> bytes, int flags) const {
+  iovec part{const_cast<std::byte*>(bytes.data()), bytes.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  detail::send_control control;
+  if (effective_uid_) {
+    const ucred who{::getpid(), *effective_uid_, ::getegid()};
+    control.add(SOL_SOCKET, SCM_CREDENTIALS, &who, sizeof who);
+    message.msg_control = control.bytes.data();
+    message.msg_controllen = control.size;
+  }
+  const auto sent = ::sendmsg(fd_.get(), &message, MSG_NOSIGNAL | flags);
+  return sent < 0 ? errno_code(errno) : std::error_code{};
+}
+
+std::error_code intake_client::wait_for(short events, clock::time_point deadline) const {
+  for (;;) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - clock::now()).count();
+    pollfd ready{fd_.get(), events, 0};
+    const int count = ::poll(&ready, 1, static_cast<int>(std::clamp<long>(left, 0, 1'000'000)));
+    if (count > 0) return {};
+    if (count == 0 && left <= 0) return errno_code(ETIMEDOUT);
+    if (count < 0 && errno != EINTR) return errno_code(errno);
   }
 }
 
@@ -103,24 +132,17 @@ intake_totals intake_client::flush(std::chrono::milliseconds timeout, std::error
   intake_header header;
   header.type = intake_type::flush;
   header.token = ++token_;
-  if (::send(fd_.get(), &header, sizeof header, MSG_NOSIGNAL) < 0) {
-    ec = errno_code(errno);
-    return {};
-  }
   const auto deadline = clock::now() + timeout;
+  const auto bytes = std::as_bytes(std::span(&header, 1));
+  while ((ec = send_message(bytes, MSG_DONTWAIT)) == std::errc::resource_unavailable_try_again ||
+         ec == std::errc::interrupted)
+    if ((ec = wait_for(POLLOUT, deadline))) return {};
+  if (ec) return {};
   for (;;) {
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - clock::now()).count();
-    pollfd readable{fd_.get(), POLLIN, 0};
-    const int ready = ::poll(&readable, 1, static_cast<int>(std::clamp<long>(left, 0, 1'000'000)));
-    if (ready < 0 && errno == EINTR) continue;
-    if (ready <= 0) {
-      ec = errno_code(ready < 0 ? errno : ETIMEDOUT);
-      return {};
-    }
+    if ((ec = wait_for(POLLIN, deadline))) return {};
     intake_reply reply;
-    const auto size = ::recv(fd_.get(), &reply, sizeof reply, 0);
-    if (size < 0 && errno != EINTR) {
+    const auto size = ::recv(fd_.get(), &reply, sizeof reply, MSG_DONTWAIT);
+    if (size < 0 && errno != EINTR && errno != EAGAIN) {
       ec = errno_code(errno);
       return {};
     }

@@ -3,27 +3,99 @@
 
 #include <tests/async/two_hosts.hpp>
 
+#include <linux/capability.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
+#include <fstream>
+#include <mutex>
 #include <set>
 
 namespace cowire::test {
 namespace {
 
-class intake_server : public two_hosts {
+/// Runs `work` on a thread with credentials of its own, changed by `become` (each thread has its
+/// own to the kernel; it is the C library that changes all of them at once).
+void with_credentials(const std::function<bool()>& become, const std::function<void()>& work) {
+  std::thread([&] {
+    ASSERT_TRUE(become());
+    ::prctl(PR_SET_DUMPABLE, 1);  // The process was not any more; sanitizers look into it.
+    work();
+  }).join();
+}
+
+void as_user(uid_t user, const std::function<void()>& work) {
+  with_credentials([&] { return ::syscall(SYS_setresuid, user, user, user) == 0; }, work);
+}
+
+bool drop_capability(unsigned which) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, 2> data{};
+  if (::syscall(SYS_capget, &header, data.data()) != 0) return false;
+  data[which / 32].effective &= ~(1u << which % 32);
+  data[which / 32].permitted &= ~(1u << which % 32);
+  return ::syscall(SYS_capset, &header, data.data()) == 0;
+}
+
+sockaddr_un unix_address(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  return address;
+}
+
+/// A socket file that this process serves as long as it lives.
+unique_fd bound_to(const std::string& path) {
+  unique_fd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const auto address = unix_address(path);
+  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    throw_error(errno_code(errno), path);
+  return fd;
+}
+
+struct log_lines {
+  log_callback callback() {
+    return [this](log_severity, std::string_view line) {
+      const std::lock_guard lock(mutex);
+      all += std::string(line) + "\n";
+    };
+  }
+  bool contain(const std::string& text) {
+    const std::lock_guard lock(mutex);
+    return all.find(text) != std::string::npos;
+  }
+  std::mutex mutex;
+  std::string all;
+};
+
+class intake_server : public two_links {
  protected:
   void SetUp() override {
-    two_hosts::SetUp();
+    two_links::SetUp();
     if (IsSkipped()) return;
     sink = std::make_unique<udp_sink>(*b, to("10.77.1.2:9000"));
     resolve("10.77.1.2");
     path = "/tmp/cowire-intake-" + std::to_string(::getpid());
-    ::unlink(path.c_str());
+    std::filesystem::remove_all(path);
+  }
+  /// Hands in one datagram for each port; this client's totals.
+  intake_totals send_from(std::uint16_t first, std::size_t count) {
+    intake_client client(path);
+    std::error_code ec;
+    for (std::size_t i = 0; i < count; ++i) {
+      client.send(bytes_of("x"), std::vector{to("10.77.1.2:9000")},
+                  static_cast<std::uint16_t>(first + i), ec);
+      EXPECT_FALSE(ec) << ec.message();
+    }
+    const auto totals = client.flush(30s, ec);
+    EXPECT_FALSE(ec) << ec.message();
+    return totals;
   }
   void TearDown() override {
     sink.reset();
-    two_hosts::TearDown();
+    two_links::TearDown();
   }
   std::unique_ptr<udp_sink> sink;
   std::string path;
@@ -97,10 +169,8 @@ TEST_F(intake_server, malformed_messages_are_counted_and_harm_nobody) {
   transmitter tx(small());
   const intake server(tx, path);
   const unique_fd raw(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.data(), path.size());
-  ASSERT_EQ(0, ::connect(raw.get(), reinterpret_cast<sockaddr*>(&address), sizeof address));
+  const auto address = unix_address(path);
+  ASSERT_EQ(0, ::connect(raw.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address));
   const std::string garbage(3000, 'g');  // The longer ones do not fit a frame.
   for (std::size_t size : {1u, 31u, 32u, 33u, 2000u, 3000u})
     ASSERT_EQ(static_cast<ssize_t>(size), ::send(raw.get(), garbage.data(), size, 0));
@@ -115,23 +185,294 @@ TEST_F(intake_server, malformed_messages_are_counted_and_harm_nobody) {
 
 TEST_F(intake_server, replaces_a_stale_path_but_not_one_that_is_served) {
   transmitter tx(small());
-  {
-    const unique_fd stale(::socket(AF_UNIX, SOCK_DGRAM, 0));
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path, path.data(), path.size());
-    ASSERT_EQ(0, ::bind(stale.get(), reinterpret_cast<sockaddr*>(&address), sizeof address));
-  }
-  {
+  for (int round = 0; round < 2; ++round) {
+    bound_to(path).reset();
     const intake server(tx, path);
     struct stat status {};
     ASSERT_EQ(0, ::stat(path.c_str(), &status));
     EXPECT_EQ(0660u, status.st_mode & 0777u);
     EXPECT_THROW(intake(tx, path), std::system_error);
+    EXPECT_EQ(1u, send_from(0, 1).submitted) << "the one that was refused left the other alone";
   }
   EXPECT_NE(0, ::access(path.c_str(), F_OK));
   EXPECT_THROW(intake_client{path}, std::system_error);
 }
+
+TEST_F(intake_server, leaves_alone_what_is_not_a_socket) {
+  transmitter tx(small());
+  const std::string other = path + "-other";
+  std::ofstream(other) << "precious";
+  const auto refuse = [&](const char* text) {
+    try {
+      const intake server(tx, path);
+      ADD_FAILURE() << "it served " << text;
+    } catch (const std::system_error& e) {
+      EXPECT_NE(std::string::npos, std::string(e.what()).find(text)) << e.what();
+      EXPECT_EQ(EEXIST, e.code().value());
+    }
+    EXPECT_TRUE(std::filesystem::exists(std::filesystem::symlink_status(path))) << text;
+    std::filesystem::remove_all(path);
+  };
+  std::ofstream(path) << "precious";
+  refuse("a regular file");
+  std::filesystem::create_symlink(other, path);
+  refuse("a symbolic link");
+  std::filesystem::create_symlink(path + "-nowhere", path);
+  refuse("a symbolic link");
+  bound_to(other + "-stale").reset();
+  std::filesystem::create_symlink(other + "-stale", path);
+  refuse("a symbolic link");
+  std::filesystem::create_directory(path);
+  refuse("a directory");
+  ASSERT_EQ(0, ::mkfifo(path.c_str(), 0600));
+  refuse("not a socket");
+  std::string text;
+  std::getline(std::ifstream(other), text);
+  EXPECT_EQ("precious", text);
+  EXPECT_TRUE(std::filesystem::is_socket(other + "-stale"));
+  std::filesystem::remove(other);
+  std::filesystem::remove(other + "-stale");
+}
+
+TEST_F(intake_server, removes_at_its_end_only_what_is_its_own) {
+  transmitter tx(small());
+  unique_fd others;
+  {
+    const intake server(tx, path);
+    ASSERT_EQ(0, ::unlink(path.c_str()));
+    others = bound_to(path);
+  }
+  EXPECT_TRUE(std::filesystem::is_socket(path)) << "another process's socket";
+  others.reset();
+  {
+    const intake server(tx, path);
+    std::filesystem::remove(path);
+    std::ofstream(path) << "precious";
+  }
+  EXPECT_TRUE(std::filesystem::is_regular_file(path));
+  std::filesystem::remove(path);
+}
+
+/// A plain socket finds the port taken while it is used, and free a while after.
+TEST_F(intake_server, a_port_that_nobody_uses_any_more_is_closed) {
+  transmitter tx(small());
+  const intake server(tx, path, {.port_idle = 3s});
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(1u, send_from(8001, 1).submitted);
+    EXPECT_TRUE(eventually(
+        [&] {
+          try {
+            const udp_sink plain(*a, to("0.0.0.0:8001"));
+            return true;
+          } catch (const std::system_error&) {
+            return false;
+          }
+        },
+        60s));
+    EXPECT_EQ(0u, server.stats().ports);
+  }
+}
+
+TEST_F(intake_server, a_client_has_no_more_ports_than_it_may) {
+  log_lines log;
+  auto config = small();
+  config.log = log.callback();
+  transmitter tx(config);
+  const intake server(tx, path, {.ports_per_client = 4});
+  const auto totals = send_from(8001, 50);
+  EXPECT_EQ(50u, totals.submitted + totals.failed);
+  EXPECT_LE(4u, totals.submitted);
+  EXPECT_GE(4u, server.stats().ports);
+  // On a machine that is busy enough none is refused: all are old when the next is wanted.
+  if (totals.failed != 0) {
+    EXPECT_TRUE(log.contain("uses 4 source ports")) << log.all;
+  }
+}
+
+TEST_F(intake_server, a_user_that_hoards_ports_denies_them_to_nobody) {
+  transmitter tx(small());
+  const intake server(tx, path, {.ports_per_client = 64, .port_limit = 12});
+  ASSERT_EQ(0, ::chmod(path.c_str(), 0666));
+  for (int round = 0; round < 2; ++round) {
+    // In the second round the other has 5 of the 12.
+    as_user(1001, [&] { EXPECT_LE(round == 0 ? 12u : 7u, send_from(8001, 30).submitted); });
+    as_user(1002, [&] { EXPECT_EQ(5u, send_from(9001, 5).submitted); });
+    EXPECT_GE(12u, server.stats().ports);
+  }
+}
+
+/// As with plain sockets of two users.
+TEST_F(intake_server, a_port_is_one_users_at_a_time) {
+  log_lines log;
+  auto config = small();
+  config.log = log.callback();
+  transmitter tx(config);
+  const intake server(tx, path);
+  ASSERT_EQ(0, ::chmod(path.c_str(), 0666));
+  as_user(1001, [&] { EXPECT_EQ(1u, send_from(8001, 1).submitted); });
+  as_user(1002, [&] {
+    EXPECT_EQ(1u, send_from(8001, 1).failed);
+    EXPECT_EQ(1u, send_from(8002, 1).submitted);
+  });
+  EXPECT_TRUE(log.contain("user 1002")) << log.all;
+  as_user(1001, [&] { EXPECT_EQ(1u, send_from(8001, 1).submitted); });
+}
+
+TEST_F(intake_server, without_privilege_nothing_is_sent_for_other_users) {
+  log_lines log;
+  auto config = small();
+  config.log = log.callback();
+  transmitter tx(config);
+  std::optional<intake> server;
+  with_credentials([] { return drop_capability(CAP_SETUID); },  // Its thread inherits that.
+                   [&] { server.emplace(tx, path); });
+  ASSERT_EQ(0, ::chmod(path.c_str(), 0666));
+  EXPECT_EQ(1u, send_from(0, 1).submitted);
+  as_user(1001, [&] { EXPECT_EQ((intake_totals{.messages = 1, .failed = 1}), send_from(0, 1)); });
+  EXPECT_TRUE(log.contain("CAP_SETUID")) << log.all;
+}
+
+/// Descriptors would be the server's then, until it has no more.
+TEST_F(intake_server, descriptors_that_a_client_passes_are_not_taken) {
+  transmitter tx(small());
+  const intake server(tx, path);
+  EXPECT_EQ(1u, send_from(0, 1).submitted);
+  const auto descriptors = [] {
+    const std::filesystem::directory_iterator all("/proc/self/fd");
+    return std::distance(begin(all), end(all));
+  };
+  const unique_fd raw(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const auto address = unix_address(path);
+  ASSERT_EQ(0, ::connect(raw.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address));
+  const auto before = descriptors();
+  for (int i = 0; i < 50; ++i) {
+    detail::send_control control;
+    const int passed = raw.get();
+    control.add(SOL_SOCKET, SCM_RIGHTS, &passed, sizeof passed);
+    char byte = 'x';
+    iovec part{&byte, 1};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.bytes.data();
+    message.msg_controllen = control.size;
+    ASSERT_EQ(1, ::sendmsg(raw.get(), &message, 0));
+  }
+  EXPECT_TRUE(eventually([&] { return server.stats().totals.refused == 50; }, 30s));
+  EXPECT_EQ(before, descriptors());
+}
+
+/// What the server has received already of one client does not go first: with one queue for all,
+/// nothing that was handed in before the other's datagram leaves after it.
+TEST_F(intake_server, a_flood_does_not_go_before_others) {
+  const udp_sink copies(*b, to("10.77.1.2:9002"));  // Never read.
+  transmitter tx(small());
+  const intake server(tx, path);
+  std::atomic<bool> done{false};
+  std::atomic<int> flooded{0};
+  std::thread flood([&] {
+    intake_client client(path);
+    std::vector<endpoint> many(60, to("10.77.1.2:9002"));
+    many.push_back(to("10.77.1.2:9000"));
+    std::error_code ec;
+    for (; !done && !ec; ++flooded) client.send(bytes_of(std::to_string(flooded)), many, 8001, ec);
+  });
+  const auto waiting = [&] {
+    return flooded - static_cast<int>(server.stats().totals.messages) >= 200;
+  };
+  intake_client other(path);
+  std::error_code ec;
+  int overtaken = 0;
+  // One attempt is enough, but when this thread sleeps for long in the middle of it.
+  for (int attempt = 0; attempt < 20 && overtaken == 0; ++attempt) {
+    ASSERT_TRUE(eventually(waiting, 30s));
+    const int before = flooded;
+    other.send(bytes_of("other"), std::vector{to("10.77.1.2:9000")}, 8002, ec);
+    other.flush(60s, ec);
+    ASSERT_FALSE(ec) << ec.message();
+    bool passed = false;
+    for (int last = -1; last < before;) {
+      const auto got = sink->next(30s);
+      ASSERT_TRUE(got);
+      if (got->bytes == "other") {
+        passed = true;
+        continue;
+      }
+      last = std::stoi(got->bytes);
+      overtaken += passed && last < before;
+    }
+  }
+  EXPECT_GT(overtaken, 0);
+  done = true;
+  flood.join();
+}
+
+/// The same address in both families, behind either link, by the uid of who sends.
+class intake_users : public intake_server, public ::testing::WithParamInterface<const char*> {
+ protected:
+  void SetUp() override {
+    intake_server::SetUp();
+    if (IsSkipped()) return;
+    (*b)("ip -6 route add local fd78::/64 dev lo");
+    (*b)("sysctl -qw net.ipv6.ip_nonlocal_bind=1");
+    for (const char* family : {"-4", "-6"}) {
+      const bool v4 = std::string(family) == "-4";
+      const std::string where = v4 ? "10.78.0.0/16" : "fd78::/64";
+      const std::string ip = std::string("ip ") + family;
+      (*a)(ip + " route add " + where + " via " + (v4 ? "10.77.1.2" : "fd77:1::2"));
+      (*a)(ip + " route add " + where + " table 100 via " + (v4 ? "10.77.2.2" : "fd77:2::2"));
+      (*a)(ip + " rule add uidrange 1001-1001 lookup 100");
+    }
+    resolve("10.77.2.2");
+    resolve("fd77:1::2");
+    resolve("fd77:2::2");
+  }
+  static void send_plainly(const endpoint& destination, const std::string& text) {
+    const auto there = detail::socket_address::from(destination, 0);
+    const unique_fd fd(::socket(there.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(static_cast<ssize_t>(text.size()),
+              ::sendto(fd.get(), text.data(), text.size(), 0,
+                       reinterpret_cast<const sockaddr*>(&there.storage), there.size));
+  }
+};
+
+TEST_P(intake_users, datagrams_take_the_way_of_a_plain_socket_of_their_user) {
+  auto config = small();
+  if (GetParam() == std::string("kernel")) config.mode = send_mode::kernel;
+  transmitter tx(config);
+  const intake server(tx, path);
+  ASSERT_EQ(0, ::chmod(path.c_str(), 0666));
+  for (const std::string address : {"10.78.0.1", "[fd78::1]"}) {
+    udp_sink left(*b, to(address + ":9000"), "b0"), right(*b, to(address + ":9000"), "b1");
+    for (int round = 0; round < 2; ++round)
+      for (const uid_t user : {0u, 1001u, 1002u}) {
+        SCOPED_TRACE(address + " user " + std::to_string(user));
+        as_user(user, [&] {
+          send_plainly(to(address + ":9000"), "plain");
+          intake_client client(path);
+          std::error_code ec;
+          client.send(bytes_of("handed in"), std::vector{to(address + ":9000")}, 0, ec);
+          EXPECT_EQ(1u, client.flush(30s, ec).submitted);
+          EXPECT_FALSE(ec) << ec.message();
+        });
+        udp_sink& expected = user == 1001 ? right : left;
+        std::set<std::string> got;
+        for (int i = 0; i < 2; ++i)
+          if (const auto one = expected.next(30s)) got.insert(one->bytes);
+        EXPECT_EQ((std::set<std::string>{"plain", "handed in"}), got) << summary(tx.stats());
+      }
+  }
+  EXPECT_EQ(12u, tx.stats().submitted);
+  if (GetParam() == std::string("kernel")) {
+    EXPECT_EQ(12u, tx.stats().kernel_path);
+  } else {
+    EXPECT_LT(0u, by(tx, "a0")) << summary(tx.stats());
+    EXPECT_LT(0u, by(tx, "a1")) << summary(tx.stats());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, intake_users, ::testing::Values("fast", "kernel"),
+                         [](const auto& one) { return std::string(one.param); });
 
 }  // namespace
 }  // namespace cowire::test
