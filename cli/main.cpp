@@ -41,7 +41,8 @@ constexpr const char* send_notes = R"(Notes:
   CLOCK_REALTIME in nanoseconds at submission (8 bytes each, big-endian), then a fixed pattern;
   sizes below 16 hold the beginning of that.
   Without --count and --duration a given payload is sent once, generated ones until SIGINT.
-  SIGINT drains what is on the way and prints the summary.
+  SIGINT, SIGTERM and SIGHUP drain what is on the way and print the summary; SIGUSR1 and SIGUSR2
+  print the totals so far to standard error.
 Examples:
   cowire send --to 192.0.2.7:8001 --count 1000 --rate 500
   cowire send --to 192.0.2.7:8001 --to '[2001:db8::7]:8001' --size 1200 --duration 10 -j
@@ -136,7 +137,9 @@ void add_run(CLI::App& app, run_arguments& to, action& chosen) {
   run->add_option("--intake", to.intake, "Path of the socket to serve")->type_name("PATH");
   add_transmit_options(*run, to);
   run->footer(
-      "Serves until SIGINT or SIGTERM, then drains and prints the summary.\n"
+      "Serves until SIGINT, SIGTERM or SIGHUP, then drains and prints the summary; SIGUSR1 and\n"
+      "SIGUSR2 print the totals so far to standard error. A client's datagrams are sent as its\n"
+      "user's, which needs CAP_SETUID for users other than this command's.\n"
       "Example:\n  cowire run --intake /run/cowire.sock --interface eth0 --cpu 2,3 -j");
   run->callback([&] { chosen = [&] { return run_service(to); }; });
 }

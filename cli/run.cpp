@@ -4,24 +4,34 @@
 #include <cowire/cli/privilege.hpp>
 #include <cowire/cli/report.hpp>
 #include <cowire/cli/send.hpp>
+#include <cowire/cli/signals.hpp>
 
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <csignal>
 #include <ctime>
 #include <iostream>
+#include <span>
 
 namespace cowire::cli {
 namespace {
 
 using clock = std::chrono::steady_clock;
 
-// SIGINT and SIGTERM, blocked in this thread and those that it makes later.
-sigset_t block_signals() {
+sigset_t set_of(std::span<const int> numbers) {
   sigset_t set;
   ::sigemptyset(&set);
-  ::sigaddset(&set, SIGINT);
-  ::sigaddset(&set, SIGTERM);
-  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  for (const int number : numbers) ::sigaddset(&set, number);
   return set;
+}
+
+// Each source port in use takes two descriptors; the usual soft limit is 1024.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  static_cast<void>(::setrlimit(RLIMIT_NOFILE, &limit));
 }
 
 json intake_json(const intake_stats& stats) {
@@ -30,17 +40,24 @@ json intake_json(const intake_stats& stats) {
           {"submitted", stats.totals.submitted},
           {"failed", stats.totals.failed},
           {"refused", stats.totals.refused},
+          {"ports", stats.ports},
           {"replies_lost", stats.replies_lost}};
 }
 
-// Returns when a signal came or the time is over.
+// Returns when one of the signals came that end it, or the time is over. `signals` are blocked.
 void serve(const transmitter& tx, const sigset_t& signals, clock::time_point start,
            std::optional<double> duration_s) {
   progress_line progress;
   const timespec tick{0, 200'000'000};
   for (;;) {
-    if (::sigtimedwait(&signals, nullptr, &tick) > 0) return;
+    const int number = ::sigtimedwait(&signals, nullptr, &tick);
     const double elapsed_s = std::chrono::duration<double>(clock::now() - start).count();
+    if (std::ranges::find(report_signals, number) != report_signals.end()) {
+      progress.clear();
+      std::cerr << summary_text(tx.stats(), elapsed_s) << std::flush;
+    } else if (number > 0) {
+      return;
+    }
     if (duration_s && elapsed_s >= *duration_s) return;
     if (progress.wanted()) progress.show(tx.stats(), elapsed_s);
   }
@@ -52,7 +69,12 @@ int run_service(const run_arguments& arguments) {
   if (arguments.intake.empty()) throw usage_error("run: nothing to serve; give --intake PATH");
   const auto plan = make_plan(arguments);
   require_privilege(plan);
-  const auto signals = block_signals();
+  raise_descriptor_limit();
+  auto numbers = ending_signals();
+  const sigset_t ending = set_of(numbers);
+  numbers.insert(numbers.end(), report_signals.begin(), report_signals.end());
+  const sigset_t signals = set_of(numbers);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // In threads that are made later, too.
   transmitter tx(plan.config);
   std::optional<intake> served(std::in_place, tx, arguments.intake,
                                intake_options{.sender = plan.sender});
@@ -60,7 +82,7 @@ int run_service(const run_arguments& arguments) {
   serve(tx, signals, start, plan.duration_s);
   const auto intake_totals = served->stats();
   served.reset();
-  ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);  // A second signal ends a drain that hangs.
+  ::pthread_sigmask(SIG_UNBLOCK, &ending, nullptr);  // A second signal ends a drain that hangs.
   const auto stats = stop_and_count(tx);
   const double elapsed_s = std::chrono::duration<double>(clock::now() - start).count();
   if (arguments.json) {

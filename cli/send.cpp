@@ -5,6 +5,7 @@
 #include <cowire/cli/report.hpp>
 #include <cowire/cli/send.hpp>
 #include <cowire/cli/send_via.hpp>
+#include <cowire/cli/signals.hpp>
 
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
@@ -36,6 +37,8 @@ class send_job {
         log_(plan.transmit.config.log) {}
 
   int run(bool as_json) {
+    for (const int number : ending_signals()) signals_.add(number);
+    report_when_asked();
     signals_.async_wait([this](std::error_code ec, int) {
       if (ec) return;
       signals_.clear();  // A second signal ends the process.
@@ -62,6 +65,15 @@ class send_job {
   // How many payloads may be sent without looking at timers and signals.
   static constexpr std::uint64_t burst_limit = 64;
 
+  void report_when_asked() {
+    reports_.async_wait([this](std::error_code ec, int) {
+      if (ec) return;
+      progress_.clear();
+      std::cerr << summary_text(transmitter_.stats(), seconds_since(start_)) << std::flush;
+      report_when_asked();
+    });
+  }
+
   void stop() {
     stopping_ = true;
     pace_.cancel();
@@ -74,6 +86,7 @@ class send_job {
     finished_ = true;
     progress_.clear();
     signals_.cancel();
+    reports_.cancel();
     deadline_.cancel();
     tick_.cancel();
     sender_ = sender();
@@ -168,7 +181,8 @@ class send_job {
   const send_plan& plan_;
   payload_source source_;
   asio::io_context context_{1};
-  asio::signal_set signals_{context_, SIGINT, SIGTERM};
+  asio::signal_set signals_{context_};
+  asio::signal_set reports_{context_, report_signals[0], report_signals[1]};
   asio::steady_timer pace_{context_}, deadline_{context_}, tick_{context_};
   progress_line progress_;
   transmitter transmitter_;

@@ -4,6 +4,7 @@
 #include <cowire/cli/payload_source.hpp>
 #include <cowire/cli/report.hpp>
 #include <cowire/cli/send_via.hpp>
+#include <cowire/cli/signals.hpp>
 
 #include <algorithm>
 #include <csignal>
@@ -24,8 +25,9 @@ void catch_signals() {
   struct sigaction action {};
   action.sa_handler = [](int) { interrupted = 1; };
   action.sa_flags = static_cast<int>(SA_RESETHAND);  // The second signal ends the process.
-  ::sigaction(SIGINT, &action, nullptr);
-  ::sigaction(SIGTERM, &action, nullptr);
+  for (const int number : ending_signals()) ::sigaction(number, &action, nullptr);
+  // The totals are the server's, and known with its answer only.
+  for (const int number : report_signals) ::signal(number, SIG_IGN);
 }
 
 // Sleeps in slices: a signal may be delivered just before a sleep begins.

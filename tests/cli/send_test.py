@@ -236,9 +236,9 @@ class Send(SendTest):
 
 
 class Signals(SendTest):
-    def start_sending(self, *words):
+    def start_sending(self, *words, prefix=()):
         process = self.world.start(
-            "a", support.COWIRE, "send", "--to", f"10.0.0.2:{PORT}", "--rate", 1000, *words
+            "a", *prefix, support.COWIRE, "send", "--to", f"10.0.0.2:{PORT}", "--rate", 1000, *words
         )
         statistics = "/sys/class/net/u0/statistics/tx_packets"
         read = lambda: int(self.world.exec("a", "cat", statistics, check=0).stdout)
@@ -252,7 +252,7 @@ class Signals(SendTest):
         ]
 
     def test_an_interrupt_drains_prints_the_summary_and_exits_0(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             with self.subTest(number), support.ended(self.start_sending("-j")) as process:
                 process.send_signal(number)
                 output, errors = process.communicate(timeout=support.DEADLINE_S)
@@ -260,6 +260,27 @@ class Signals(SendTest):
                 report = json.loads(output)
                 self.assert_totals(report, report["submitted"])
                 self.assertGreater(report["submitted"], 50)
+
+    def test_a_hang_up_that_is_ignored_from_the_start_ends_nothing(self):
+        prefix = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+        with support.ended(self.start_sending("-j", prefix=prefix)) as process:
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGUSR1)
+            line = process.stderr.readline()  # It has had its turn, and goes on.
+            self.assertIn("submitted", line)
+            support.interrupt(process)
+            self.assertEqual(process.returncode, 0)
+
+    def test_totals_so_far_are_printed_when_asked_for(self):
+        with support.ended(self.start_sending("-j")) as process:
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                process.send_signal(number)
+                while not process.stderr.readline().startswith("submitted"):
+                    self.assertIsNone(process.poll())
+            output, _ = support.interrupt(process)
+        self.assertEqual(process.returncode, 0)
+        report = json.loads(output)
+        self.assert_totals(report, report["submitted"])
 
     def test_a_kill_leaves_no_program_and_a_working_interface(self):
         with support.ended(self.start_sending()) as process:
@@ -327,6 +348,26 @@ class Intake(SendTest):
             {port: sorted(numbers) for port, numbers in by_port.items()},
             {str(7010 + i): list(range(100)) for i in range(3)},
         )
+
+    def test_a_hang_up_ends_it_with_the_summary(self):
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            with self.subTest(number), support.ended(self.serve()) as server:
+                server.send_signal(signal.SIGUSR1)
+                self.assertIn("submitted", server.stderr.readline())
+                server.send_signal(number)
+                output, _ = server.communicate(timeout=support.DEADLINE_S)
+                self.assertEqual(server.returncode, 0)
+                self.assertEqual(json.loads(output)["intake"]["messages"], 0)
+                self.assertFalse(os.path.exists(self.path))
+
+    def test_what_is_not_a_socket_stays(self):
+        with open(self.path, "w") as file:
+            file.write("precious")
+        done = self.world.cowire("a", "run", "--intake", self.path, "--duration", 1)
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done)
+        self.assertIn(f"{self.path} is a regular file", done.stderr)
+        with open(self.path) as file:
+            self.assertEqual(file.read(), "precious")
 
     def test_a_client_without_a_server_gets_one_clear_line(self):
         done = support.cowire("send", "--via", self.path, "--to", f"10.0.0.2:{PORT}", "--count", 1)
