@@ -79,7 +79,8 @@ const char* kind_of(mode_t type) {
 }  // namespace
 
 served_path::served_path(std::string path)
-    : path_(std::move(path)), fd_(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) {
+    : path_(std::move(path)),
+      fd_(unique_fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0))) {
   static_cast<void>(address_of(path_));
   if (!fd_) fail(errno, path_);
   const int yes = 1;
