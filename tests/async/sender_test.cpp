@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/ring/endpoint.hpp>
+
 #include <tests/async/two_hosts.hpp>
 
+#include <asio/buffer.hpp>
 #include <asio/io_context.hpp>
 #include <asio/steady_timer.hpp>
 
 #include <algorithm>
 #include <numeric>
+#include <string>
+#include <type_traits>
 #include <vector>
 
 namespace cowire::test {
@@ -192,6 +197,53 @@ TEST_F(sender_operations, stopping_completes_what_waits) {
   tx.stop();
   EXPECT_EQ(make_error_code(error::closed), std::get<0>(acquired.future.get()));
   EXPECT_EQ(make_error_code(error::closed), std::get<0>(failed.future.get()));
+}
+
+TEST_F(sender_operations, default_tokens_and_every_form_of_bytes_are_taken) {
+  using namespace std::literals;
+  transmitter tx(small());
+  auto s = use_awaitable.as_default_on(tx.make_sender());
+  static_assert(std::is_same_v<decltype(s), asio::use_awaitable_t<>::as_default_on_t<sender>>);
+  const std::string text = "same";
+  std::size_t sent = 0;
+  const auto send = [&]() -> awaitable<void> {
+    payload p = co_await s.async_acquire();
+    std::ranges::copy(bytes_of(text), p.bytes().begin());
+    p.resize(text.size());
+    sent += co_await s.async_send(std::move(p), host(1));
+    sent += co_await s.async_send("same"sv, host(1));
+    sent += co_await s.async_send(text, host(1));
+    sent += co_await s.async_send(asio::buffer(text), host(1));
+    sent += co_await s.async_send(bytes_of(text), to_endpoint(to_asio(host(1))));
+    const std::vector<endpoint> several{host(1), host(2)};
+    sent += co_await s.async_send("same"sv, several);
+    sent += co_await s.async_send("same"sv, several, use_awaitable);
+    co_await s.async_flush();
+  };
+  co_spawn(app, send(), [](std::exception_ptr error) {
+    if (error) std::rethrow_exception(error);
+  });
+  app.run();
+  EXPECT_EQ(9u, sent);
+  EXPECT_TRUE(s.try_send("same"sv, host(1)));
+  for (int i = 0; i < 10; ++i) {
+    const auto got = sink->next();
+    ASSERT_TRUE(got) << i;
+    EXPECT_EQ(text, got->bytes);
+  }
+}
+
+TEST_F(sender_operations, producers_that_are_all_lent_are_an_error_of_their_own) {
+  transmitter tx(small());
+  std::vector<producer> all;
+  for (int i = 0; i < 4; ++i) all.push_back(tx.make_producer());
+  try {
+    static_cast<void>(tx.make_producer());
+    FAIL();
+  } catch (const std::system_error& refused) {
+    EXPECT_EQ(make_error_code(error::no_producer), refused.code());
+    EXPECT_NE(std::string::npos, std::string(refused.what()).find("max_producers"));
+  }
 }
 
 TEST_F(sender_operations, explicit_producers_serve_several_threads) {
