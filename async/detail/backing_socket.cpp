@@ -20,6 +20,10 @@ namespace {
 
 constexpr int picked_port_attempts = 16;
 
+/// The kernel keeps 208 KiB for each unresolved neighbour (neigh/default/unres_qlen_bytes), so that
+/// some 150 of them leave room. It takes the memory only for what waits.
+constexpr int send_buffer_max = 32 << 20;
+
 std::error_code last_error() noexcept { return errno_code(errno); }
 
 int native(ip_family family) noexcept { return family == ip_family::v4 ? AF_INET : AF_INET6; }
@@ -223,6 +227,7 @@ std::shared_ptr<backing_socket> backing_socket::adopt(int fd, std::error_code& e
   }
   const auto family = domain == AF_INET ? ip_family::v4 : ip_family::v6;
   std::shared_ptr<backing_socket> out(new backing_socket);
+  out->adopted_ = true;
   auto& slot = out->fds_[static_cast<std::size_t>(family)];
   slot = unique_fd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (!slot) {
@@ -233,6 +238,13 @@ std::shared_ptr<backing_socket> backing_socket::adopt(int fd, std::error_code& e
       (ec = enable_error_queue(slot.get(), family)))
     return nullptr;
   return out;
+}
+
+bool backing_socket::enlarge(ip_family family) noexcept {
+  const int fd = this->fd(family);
+  const int now = get_int(fd, SOL_SOCKET, SO_SNDBUF, send_buffer_max);
+  // The kernel doubles what it is given (SO_SNDBUF in socket(7)), and reports the double.
+  return !adopted_ && now < send_buffer_max && !set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, now);
 }
 
 bool backing_socket::next_error(ip_family family, queued_error& error) noexcept {

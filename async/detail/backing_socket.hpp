@@ -83,6 +83,11 @@ class backing_socket {
   [[nodiscard]] std::uint8_t tos() const noexcept { return tos_; }
   [[nodiscard]] std::uint8_t ttl() const noexcept { return ttl_; }
 
+  /// Doubles the send buffer, so that what waits in the kernel for one destination, a dead neighbour
+  /// say, leaves room for others. False: it is the application's socket, as large as it may be, or
+  /// the kernel refused (CAP_NET_ADMIN).
+  [[nodiscard]] bool enlarge(ip_family family) noexcept;
+
   /// Takes one entry off an error queue; false when it is empty. Never blocks.
   [[nodiscard]] bool next_error(ip_family family, queued_error& error) noexcept;
 
@@ -98,6 +103,7 @@ class backing_socket {
   std::uint16_t port_ = 0;
   std::uint32_t uid_ = 0, interface_index_ = 0, mark_ = 0;
   std::uint8_t tos_ = 0, ttl_ = 0;
+  bool adopted_ = false;
 };
 
 /// An address as the socket calls want it.

@@ -86,7 +86,7 @@ engine::engine(transmitter_config config)
                .log = config_.log}),
       cores_(config_, umem_.memory(), tables_, epochs_, control_bell_),
       egress_(config_, umem_, cores_, routes_, epochs_),
-      kernel_(ring_, umem_.memory(), config_.frames_per_producer / 2,
+      kernel_(ring_, umem_.memory(), config_.frames_per_producer,
               [this](const ip_address& to, std::uint32_t mtu) { routes_.learn_path_mtu(to, mtu); }),
       bell_ready_(ring_, control_bell_.fd()) {
   if (!config_.tunnels.empty()) tunnels_.emplace(config_.tunnels);

@@ -2,18 +2,34 @@
 #include <cowire/async/detail/kernel_path.hpp>
 #include <cowire/base/assert.hpp>
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 namespace cowire::detail {
 namespace {
 
-/// An error that came back for an earlier datagram makes the next send fail in its place, and is
-/// gone once reported; the same answer this often is about the datagram itself.
-constexpr int attempts = 4;
+using namespace std::chrono_literals;
+
+/// Each of these takes an error off the socket's queue that the kernel gave out as this datagram's;
+/// more at a time than a queue of the default size holds would be a flood.
+constexpr int pending_errors_max = 256;
+
+/// A queue that is full for a moment has room after the first; of one that is full for longer, the
+/// kernel's own senders lose datagrams, too.
+constexpr std::array pauses{1ms, 4ms};
+/// For so long after a refusal, datagrams to that destination are tried once.
+constexpr auto trouble_lasts = 1s;
+/// Of all sockets. Beyond, datagrams are refused as the kernel says.
+constexpr std::size_t troubles_max = 1024;
+/// Datagrams that wait behind one that was dropped. For milliseconds, so that more would be a flood.
+constexpr std::size_t behind_trouble_max = 64;
+/// Error-queue entries read between two looks at everything else.
+constexpr int errors_per_turn = 256;
 
 unique_fd make_epoll() {
   unique_fd fd(::epoll_create1(EPOLL_CLOEXEC));
@@ -21,15 +37,22 @@ unique_fd make_epoll() {
   return fd;
 }
 
+/// Whether the kernel would take another datagram from this socket.
+bool has_room(int fd) noexcept {
+  pollfd socket{fd, POLLOUT, 0};
+  return ::poll(&socket, 1, 0) > 0 && (socket.revents & POLLOUT) != 0;
+}
+
 }  // namespace
 
-kernel_path::kernel_path(ring_context& ring, const frame_memory& memory, std::size_t waiting_max,
+kernel_path::kernel_path(ring_context& ring, const frame_memory& memory, std::size_t frames,
                          path_mtu_callback learnt)
     : memory_(memory),
-      waiting_max_(waiting_max),
+      frames_(frames),
       learnt_(std::move(learnt)),
       epoll_(make_epoll()),
-      ready_(ring, epoll_.get()) {}
+      ready_(ring, epoll_.get()),
+      timer_(ring) {}
 
 kernel_path::~kernel_path() = default;
 
@@ -38,10 +61,16 @@ void kernel_path::start() { watch(); }
 void kernel_path::stop() {
   stopped_ = true;
   ready_.cancel();
+  timer_.cancel();
   for (auto& [key, on] : lanes_) {
-    for (const job& waiting : on->jobs) finish(waiting, ECANCELED);
-    on->jobs.clear();
+    for (auto& [flow, with] : on->troubles)
+      while (!with.jobs.empty()) finish(take_first(*on, with.jobs), ECANCELED);
+    while (!on->jobs.empty()) finish(take_first(*on, on->jobs), ECANCELED);
   }
+}
+
+kernel_path::flow_key kernel_path::key_of(const tx_request& request) noexcept {
+  return {request.destination, request.destination_port.raw, request.flow_class};
 }
 
 void kernel_path::watch() {
@@ -82,6 +111,8 @@ void kernel_path::remove_sender(std::uint32_t id) {
     const auto entry = lanes_.find({sender->socket.get(), family});
     if (entry == lanes_.end() || --entry->second->senders != 0) continue;
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, sender->socket->fd(family), nullptr);
+    COWIRE_ASSERT(entry->second->waiting == 0);  // Their frames came back.
+    troubles_ -= entry->second->troubles.size();
     lanes_.erase(entry);
   }
 }
@@ -99,31 +130,157 @@ void kernel_path::send(const diverted_request& diverted) {
   const auto entry = lanes_.find({sender->second->socket.get(), diverted.request.family});
   COWIRE_ASSERT(entry != lanes_.end());  // Families without a socket are refused at the sender.
   lane& on = *entry->second;
-  on.jobs.push_back({sender->second, diverted.request});
-  if (stopped_ || on.jobs.size() > waiting_max_) {
-    finish(on.jobs.back(), stopped_ ? ECANCELED : EAGAIN);
-    on.jobs.pop_back();
-  } else if (!on.full) {
-    run(on);
-  }
+  job what{sender->second, diverted.request};
+  if (stopped_) return finish(what, ECANCELED);
+  if (on.full) return wait(on, on.jobs, std::move(what));
+  if (attempt(on, what)) return;
+  watch_room(on, true);
+  wait(on, on.jobs, std::move(what));
 }
 
 void kernel_path::run(lane& on) {
   while (!on.jobs.empty()) {
-    const job& next = on.jobs.front();
-    int number = send_now(on, next);
-    for (int i = 1; number != 0 && number != EAGAIN && i < attempts; ++i) {
-      read_errors(on);
-      number = send_now(on, next);
-    }
-    if (number == EAGAIN || number == ENOBUFS) return watch_room(on, true);
-    finish(next, number);
-    on.jobs.pop_front();
+    job next = take_first(on, on.jobs);
+    if (attempt(on, next)) continue;
+    ++on.waiting;
+    ++waiting_[next.sender->via];
+    on.jobs.push_front(std::move(next));
+    return watch_room(on, true);
   }
-  if (on.full) watch_room(on, false);
+  watch_room(on, false);
 }
 
-int kernel_path::send_now(const lane& on, const job& what) const noexcept {
+bool kernel_path::attempt(lane& on, job& what) {
+  const auto known = on.troubles.find(key_of(what.request));
+  if (known != on.troubles.end() && !known->second.jobs.empty()) {
+    if (known->second.jobs.size() < behind_trouble_max) {
+      wait(on, known->second.jobs, std::move(what));
+    } else {
+      finish(what, ENOBUFS);
+    }
+    return true;
+  }
+  const answer said = send_now(on, what);
+  if (said.what_next == answer::socket_full) return false;
+  if (said.what_next == answer::trouble && wait_out(on, what)) return true;
+  if (said.what_next == answer::final && known != on.troubles.end()) {
+    on.troubles.erase(known);
+    --troubles_;
+  }
+  finish(what, said.number);
+  return true;
+}
+
+bool kernel_path::wait_out(lane& on, job& what) {
+  const auto now = clock::now();
+  const auto key = key_of(what.request);
+  auto known = on.troubles.find(key);
+  if (known != on.troubles.end() && known->second.given_up && now < known->second.due) return false;
+  if (!may_wait(on, what)) return false;
+  if (known == on.troubles.end()) {
+    if (troubles_ == troubles_max) return false;
+    known = on.troubles.emplace(key, trouble{}).first;
+    ++troubles_;
+  }
+  trouble& with = known->second;
+  with.tries = 1;
+  with.given_up = false;
+  with.due = now + pauses[0];
+  wait(on, with.jobs, std::move(what));
+  wake_at(with.due);
+  return true;
+}
+
+void kernel_path::retry(lane& on, trouble& with) {
+  while (!with.jobs.empty()) {
+    const answer said = send_now(on, with.jobs.front());
+    const bool dropped = said.what_next == answer::trouble;
+    if (said.what_next == answer::socket_full) {
+      watch_room(on, true);
+      with.due = clock::now() + pauses.back();
+      return;
+    }
+    if (dropped && !with.given_up && ++with.tries <= pauses.size()) {
+      with.due = clock::now() + pauses[with.tries - 1];
+      return;
+    }
+    with.given_up = dropped;
+    with.tries = 0;
+    finish(take_first(on, with.jobs), said.number);
+  }
+  with.due = clock::now() + (with.given_up ? trouble_lasts : 0s);
+}
+
+void kernel_path::serve_troubles() {
+  const auto now = clock::now();
+  auto next = clock::time_point::max();
+  for (auto& [key, on] : lanes_) {
+    for (auto at = on->troubles.begin(); at != on->troubles.end();) {
+      trouble& with = at->second;
+      if (with.due <= now && !with.jobs.empty()) retry(*on, with);
+      if (with.due <= now && with.jobs.empty()) {
+        at = on->troubles.erase(at);
+        --troubles_;
+      } else {
+        next = std::min(next, with.due);
+        ++at;
+      }
+    }
+  }
+  if (next != clock::time_point::max()) wake_at(next);
+}
+
+void kernel_path::wake_at(clock::time_point due) {
+  if (due >= wakes_at_ || stopped_) return;
+  wakes_at_ = due;
+  timer_.expires_at(due);
+  timer_.async_wait([this](std::error_code ec) {
+    if (ec || stopped_) return;  // A new expiry has a wait of its own.
+    wakes_at_ = clock::time_point::max();
+    serve_troubles();
+  });
+}
+
+void kernel_path::wait(lane& on, std::deque<job>& queue, job what) {
+  if (!may_wait(on, what)) return finish(what, EAGAIN);
+  ++on.waiting;
+  ++waiting_[what.sender->via];
+  queue.push_back(std::move(what));
+}
+
+bool kernel_path::may_wait(const lane& on, const job& what) const {
+  const auto all = waiting_.find(what.sender->via);
+  return on.waiting < frames_ - (all == waiting_.end() ? 0 : all->second);
+}
+
+kernel_path::job kernel_path::take_first(lane& on, std::deque<job>& queue) {
+  job first = std::move(queue.front());
+  queue.pop_front();
+  --on.waiting;
+  const auto all = waiting_.find(first.sender->via);
+  if (--all->second == 0) waiting_.erase(all);
+  return first;
+}
+
+kernel_path::answer kernel_path::send_now(lane& on, const job& what) {
+  for (int pending = 0;;) {
+    const int number = call_sendmsg(on, what);
+    if (number == 0) {
+      on.unanswered.reset();
+      return {0, answer::final};
+    }
+    if (number == ENOBUFS) return {number, answer::trouble};
+    if (number == EAGAIN) {
+      // A security association that is being negotiated, say, is not about the socket.
+      if (has_room(on.socket->fd(on.family))) return {number, answer::trouble};
+      if (on.socket->enlarge(on.family)) continue;
+      return {number, answer::socket_full};
+    }
+    if (++pending > pending_errors_max || !was_pending(on, number)) return {number, answer::final};
+  }
+}
+
+int kernel_path::call_sendmsg(const lane& on, const job& what) const noexcept {
   const auto& request = what.request;
   const auto& control = what.sender->control[static_cast<std::size_t>(request.family)];
   auto to = socket_address::from({destination_of(request), request.destination_port.host()},
@@ -142,6 +299,14 @@ int kernel_path::send_now(const lane& on, const job& what) const noexcept {
     if (::sendmsg(on.socket->fd(on.family), &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return 0;
     if (errno != EINTR) return errno;
   }
+}
+
+/// An error that comes back for an earlier datagram is put in the error queue, and takes the place
+/// of what the next sendmsg() would have answered. Errors of the local kernel are not.
+bool kernel_path::was_pending(lane& on, int number) {
+  read_errors(on);
+  const auto index = std::min<std::size_t>(static_cast<std::size_t>(number), errno_limit - 1);
+  return std::exchange(on.unanswered, {}).test(index);
 }
 
 void kernel_path::finish(const job& done, int number) {
@@ -181,10 +346,14 @@ void kernel_path::on_ready() {
 
 void kernel_path::read_errors(lane& on) {
   queued_error error;
-  while (on.socket->next_error(on.family, error)) {
+  int left = errors_per_turn;
+  while (left != 0 && on.socket->next_error(on.family, error)) {
+    --left;
     if (error.number == EMSGSIZE && error.mtu != 0) learnt_(error.destination.address, error.mtu);
     if (!error.from_network) continue;  // What sendmsg answered is reported where it was called.
     from_network_.add(1);
+    on.unanswered.set(
+        std::min<std::size_t>(static_cast<std::size_t>(error.number), errno_limit - 1));
     for (const auto& [id, sender] : senders_)
       if (sender->socket == on.socket)
         sender->errors->push({.destination = error.destination,
@@ -192,6 +361,7 @@ void kernel_path::read_errors(lane& on) {
                               .mtu = error.mtu,
                               .from = send_error::origin::network});
   }
+  if (left == 0) watch_room(on, on.full);  // Has epoll tell once more.
 }
 
 }  // namespace cowire::detail
