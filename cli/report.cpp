@@ -94,7 +94,7 @@ std::string summary_text(const transmitter_stats& stats, double elapsed_s) {
     out << "diverted       " << count << " " << reason << ": " << reason_text(reason) << '\n';
   if (stats.lost_in_device != 0)
     out << "lost           " << stats.lost_in_device
-        << " in the rings of an interface that went away\n";
+        << " dropped by a device, or in its rings when it went away\n";
   if (stats.shed != 0) out << "shed           " << stats.shed << " for newer ones\n";
   if (stats.errors_from_network != 0) out << "network errors " << stats.errors_from_network << '\n';
   const truth_audit_stats& truth = stats.routes.truth;

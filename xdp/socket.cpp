@@ -339,6 +339,7 @@ tx_queue xdp_socket::queue() const noexcept {
   view.completions = static_cast<std::uint64_t*>(s.completion.ring);
   view.completion_size = s.completion.size;
   view.busy_polled = s.busy_polling;
+  view.copies = s.mode != send_mode::zero_copy;
   view.kick = kick_socket;
   view.kick_context = &state_->socket_fd;
   return view;

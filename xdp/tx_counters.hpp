@@ -47,12 +47,13 @@ class single_writer_counter {
   X(submitted, "descriptors put in the device's ring")                                 \
   X(completed, "frames that the device reported as transmitted")                       \
   X(unknown_completions, "completions of frames that were not in the device: ignored") \
-  X(lost_in_device, "frames taken back from a removed device without a completion")    \
+  X(lost_in_device, "frames that the device dropped, as it said, or never completed")    \
   X(outstanding, "frames in the device now")                                           \
   X(waiting, "requests waiting for room in the device's ring now")                     \
   X(ring_full, "batches that found too little room in the device's ring")              \
   X(kicks, "system calls that woke the device")                                        \
   X(kicks_later, "kicks answered EAGAIN, EBUSY or ENOBUFS: repeated")                  \
+  X(kicks_dropped, "kicks answered that a frame was dropped (EBUSY in copy mode)")     \
   X(kick_errors, "kicks answered by any other error")                                  \
   X(last_kick_error, "errno of the last of those")                                     \
   X(watchdog_kicks, "kicks for completions that did not come by themselves")           \

@@ -5,6 +5,37 @@
 /// memory with a fake device behind them (tests, benchmarks, simulation). Indices run freely and
 /// are masked by size - 1; sizes are powers of two. Memory order as the kernel has it: who advances
 /// an index stores it with release, the other side loads it with acquire.
+///
+/// What sendto() on an AF_XDP socket answers, read in net/xdp/xsk.c (xsk_sendmsg, xsk_generic_xmit)
+/// and __dev_direct_xmit() of net/core/dev.c, in 5.10, 6.2 and 6.18. One call stops at the first
+/// descriptor that it cannot send; those before it are sent whatever the answer is. "Later" = that
+/// descriptor and those behind it are still in the ring.
+/// | errno   | copy mode                                       | zero-copy                        |
+/// |---------|-------------------------------------------------|----------------------------------|
+/// | 0       | all sent; or later: the completion ring is full | the driver was woken, or need    |
+/// |         | (6.2; EAGAIN in 6.18), or the queue is not      | not be. Nothing is read yet      |
+/// |         | among the device's any more (`ethtool -L`)      |                                  |
+/// | EAGAIN  | later: the budget of a call is used up (32, or  | later: the driver is being       |
+/// |         | XDP_MAX_TX_SKB_BUDGET), the driver's queue is   | reconfigured                     |
+/// |         | stopped (NETDEV_TX_BUSY, since 5.9: before, it  |                                  |
+/// |         | was dropped with EBUSY), the completion ring or |                                  |
+/// |         | the socket's send buffer is full                |                                  |
+/// | EBUSY   | one frame was dropped, and completed as if sent | later                            |
+/// |         | (NET_XMIT_DROP): the device has no carrier, as  |                                  |
+/// |         | while `ethtool -L` works, or its driver said so |                                  |
+/// |         | (veth whose peer has no room). The device       |                                  |
+/// |         | counts it in tx_dropped                         |                                  |
+/// | ENOBUFS | later: no memory for an skb                     | later                            |
+/// | ENETDOWN| later, for good until the device is up again    | the same                         |
+/// | ENXIO   | the socket is not bound (any more)              | the same, or the driver has      |
+/// |         |                                                 | stopped its queue                |
+/// | others  | a driver's own: later                           | the same                         |
+///
+/// So EBUSY of copy mode is the only answer that says that a frame is lost, and it says of one. No
+/// answer says which: completions of other frames may come at the same time, and the consumer index
+/// in the ring is published some calls later. Hence such frames are counted, not sent again.
+/// Descriptors that the kernel finds invalid are skipped without completion and counted in
+/// XDP_STATISTICS (tx_invalid_descs); cowire makes none.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +64,8 @@ struct tx_queue {
 
   /// The device works only within kicks: it is kicked as long as it has frames.
   bool busy_polled = false;
+  /// Copy mode: a kick that answers EBUSY has dropped a frame, which is completed like the others.
+  bool copies = false;
   /// Asks the device to look at the ring. Returns 0 or an errno; never blocks.
   int (*kick)(void* context) noexcept = nullptr;
   void* kick_context = nullptr;

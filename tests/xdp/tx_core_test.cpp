@@ -269,6 +269,58 @@ TEST_F(tx_core_on_memory, a_removed_port_gives_back_what_its_device_did_not_comp
   EXPECT_EQ(two_.transmit(), 1u);
 }
 
+TEST_F(tx_core_on_memory, what_a_copying_device_drops_is_lost_and_not_completed) {
+  test_producer producer(memory_, 0, 256);
+  core_.attach(producer.channel);
+  tx_queue copying = one_.queue(), other = two_.queue();
+  copying.copies = true;
+  core_.add_port(1, 11, copying);
+  core_.add_port(2, 12, other);
+  one_.kick_answer = two_.kick_answer = EBUSY;
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE(send(producer, "10.1.0.1"));
+    ASSERT_TRUE(send(producer, "10.2.0.1"));
+  }
+  run();
+  one_.kick_answer = two_.kick_answer = 0;
+  const std::uint64_t dropped = core_.snapshot().slots[1].kicks_dropped;
+  ASSERT_GT(dropped, 0u);
+  ASSERT_LT(dropped, 20u);
+  for (fake_device* device : {&one_, &two_}) {
+    device->transmit();
+    device->complete(1);  // One by one at first.
+    run();
+    device->complete();
+    run();
+  }
+  const tx_snapshot s = core_.snapshot();
+  EXPECT_EQ(s.slots[1].lost_in_device, dropped);
+  EXPECT_EQ(s.slots[1].completed, 20 - dropped);
+  // In zero-copy mode EBUSY says nothing of a frame.
+  EXPECT_EQ(s.slots[2].kicks_dropped, 0u);
+  EXPECT_GT(s.slots[2].kicks_later, 0u);
+  EXPECT_EQ(s.slots[2].lost_in_device, 0u);
+  EXPECT_EQ(s.slots[2].completed, 20u);
+  expect_all_home(producer);
+}
+
+TEST_F(tx_core_on_memory, what_a_removed_device_dropped_is_lost_once) {
+  test_producer producer(memory_, 0, 256);
+  core_.attach(producer.channel);
+  tx_queue copying = one_.queue();
+  copying.copies = true;
+  core_.add_port(1, 11, copying);
+  one_.kick_answer = EBUSY;
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(send(producer, "10.1.0.1"));
+  run();
+  one_.kick_answer = 0;
+  core_.remove_port(1, 5ms);
+  const tx_snapshot s = core_.snapshot();
+  EXPECT_EQ(s.slots[1].lost_in_device, 20u);
+  EXPECT_EQ(s.slots[1].completed, 0u);
+  expect_all_home(producer);
+}
+
 TEST_F(tx_core_on_memory, an_idle_port_is_removed_at_once) {
   core_.add_port(1, 11, one_.queue());
   const auto start = std::chrono::steady_clock::now();

@@ -112,13 +112,20 @@ tx_port::collected tx_port::collect(clock::time_point now,
   completion_consumer_ = end;
   if (home != count) counters_.unknown_completions.add(count - home);
   outstanding_ -= home;
-  counters_.completed.add(home);
+  counters_.completed.add(dropped_ == 0 ? home : home - take_dropped(home));
   // Pairs with the kernel's acquire: the entries may be written again.
   std::atomic_ref(*queue_.completion_consumer).store(end, std::memory_order_release);
   last_progress_ = now;
   next_watchdog_ = {};
   stalled_ = false;
   return {count, home};
+}
+
+std::uint32_t tx_port::take_dropped(std::uint32_t home) noexcept {
+  const std::uint32_t count = std::min(home, dropped_);
+  dropped_ -= count;
+  counters_.lost_in_device.add(count);
+  return count;
 }
 
 bool tx_port::kick() noexcept {
@@ -133,6 +140,12 @@ bool tx_port::kick() noexcept {
   }
   counters_.kicks.add(1);
   const int answer = queue_.kick(queue_.kick_context);
+  if (answer == EBUSY && queue_.copies) {
+    // Its completion is in the ring already: whoever frees an skb completes it.
+    ++dropped_;
+    counters_.kicks_dropped.add(1);
+    return false;
+  }
   if (means_later(answer)) {
     counters_.kicks_later.add(1);
     return false;

@@ -133,6 +133,8 @@ class tx_port {
   /// Asks the device how far it has read; whether there is room then.
   [[nodiscard]] bool find_room() noexcept;
   void submit_or_wait(const tx_request& request, const tx_descriptor& descriptor) noexcept;
+  /// How many of `home` completed frames were dropped and not sent.
+  [[nodiscard]] std::uint32_t take_dropped(std::uint32_t home) noexcept;
   void put(frame_index frame, const tx_descriptor& descriptor) noexcept {
     queue_.descriptors[producer_++ & descriptor_mask_] = descriptor;
     places_.enter(frame, slot_);
@@ -151,6 +153,7 @@ class tx_port {
   std::uint32_t room_end_;
   std::uint32_t completion_consumer_;
   std::uint32_t outstanding_ = 0;  ///< Committed and not completed.
+  std::uint32_t dropped_ = 0;      ///< Of those, dropped by the device, as it said.
   bool wants_kick_ = false;
   bool obey_flag_ =
       false;  ///< False: kick whatever the flag says; drivers without the flag need one to start.
@@ -172,6 +175,7 @@ void tx_port::abandon(Lost&& lost) noexcept {
     counters_.lost_in_device.add(1);
     lost(frame);
   }
+  dropped_ = 0;
   COWIRE_DEBUG_ASSERT(outstanding_ == 0);
 }
 
