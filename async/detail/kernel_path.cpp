@@ -26,8 +26,6 @@ constexpr std::array pauses{1ms, 4ms};
 constexpr auto trouble_lasts = 1s;
 /// Of all sockets. Beyond, datagrams are refused as the kernel says.
 constexpr std::size_t troubles_max = 1024;
-/// Datagrams that wait behind one that was dropped. For milliseconds, so that more would be a flood.
-constexpr std::size_t behind_trouble_max = 64;
 /// Error-queue entries read between two looks at everything else.
 constexpr int errors_per_turn = 256;
 
@@ -153,11 +151,7 @@ void kernel_path::run(lane& on) {
 bool kernel_path::attempt(lane& on, job& what) {
   const auto known = on.troubles.find(key_of(what.request));
   if (known != on.troubles.end() && !known->second.jobs.empty()) {
-    if (known->second.jobs.size() < behind_trouble_max) {
-      wait(on, known->second.jobs, std::move(what));
-    } else {
-      finish(what, ENOBUFS);
-    }
+    wait(on, known->second.jobs, std::move(what));
     return true;
   }
   const answer said = send_now(on, what);

@@ -133,6 +133,165 @@ TEST_F(kernel_path, a_dead_neighbour_does_not_take_all_frames) {
   EXPECT_EQ(0u, tx.stats().on_the_way()) << summary(tx.stats());
 }
 
+/// Everything takes the kernel path. B has a second address, whose datagrams the tests stop.
+class kernel_path_in_trouble : public two_hosts {
+ protected:
+  void SetUp() override {
+    two_hosts::SetUp();
+    if (IsSkipped()) return;
+    (*b)("ip addr add 10.77.1.3/24 dev b0");
+    (*b)("ip addr add fd77:1::3/64 dev b0 nodad");
+    for (const char* address : {"10.77.1.2", "10.77.1.3", "fd77:1::2", "fd77:1::3"})
+      resolve(address);
+  }
+  static transmitter_config by_kernel() {
+    auto config = small();
+    config.mode = send_mode::kernel;
+    return config;
+  }
+  void rule(const std::string& text) { (*a)("nft 'table " + text + "'"); }
+  /// What A's rules have counted.
+  std::uint64_t counted() {
+    const std::string text = (*a)("nft list ruleset");
+    constexpr std::string_view before = "counter packets ";
+    std::uint64_t sum = 0;
+    for (auto at = text.find(before); at != std::string::npos; at = text.find(before, at + 1))
+      sum += std::stoull(text.substr(at + before.size()));
+    return sum;
+  }
+  static bool has_nft() { return std::system("nft --version >/dev/null 2>&1") == 0; }
+  /// What the kernel answers a socket of the test's own that hears of errors. 0 or an errno.
+  static int plain_send(const endpoint& destination) {
+    const auto there = detail::socket_address::from(destination, 0);
+    const bool v4 = destination.address.is_v4();
+    const unique_fd fd(::socket(there.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const int yes = 1;
+    EXPECT_EQ(0, v4 ? ::setsockopt(fd.get(), IPPROTO_IP, IP_RECVERR, &yes, sizeof yes)
+                    : ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_RECVERR, &yes, sizeof yes));
+    const auto* name = reinterpret_cast<const sockaddr*>(&there.storage);
+    return ::sendto(fd.get(), "plain", 5, 0, name, there.size) == 5 ? 0 : errno;
+  }
+  /// A neighbour that never answers and is never given up, with room for all that waits for it.
+  void keep_asking(const std::string& family) {
+    const std::string device = " net." + family + ".neigh.a0.";
+    (*a)("sysctl -qw" + device + "mcast_solicit=1000" + device + "unres_qlen_bytes=268435456");
+  }
+};
+
+struct stopped_and_open {
+  const char *stopped, *open, *rule;
+};
+constexpr stopped_and_open families[] = {
+    {"10.77.1.3:9000", "10.77.1.2:9000", "ip daddr 10.77.1.3"},
+    {"[fd77:1::3]:9000", "[fd77:1::2]:9000", "ip6 daddr fd77:1::3"}};
+
+TEST_F(kernel_path_in_trouble, what_an_egress_filter_drops_is_refused_and_holds_nobody_up) {
+  if (!has_nft()) GTEST_SKIP() << "needs nft";
+  constexpr unsigned count = 40;
+  for (const auto& [stopped, open, match] : families) {
+    rule("netdev t { chain c { type filter hook egress device \"a0\" priority 0; " +
+         std::string(match) + " counter drop; }; }");
+    EXPECT_EQ(ENOBUFS, plain_send(to(stopped)));
+    const auto before = counted();
+    udp_sink sink(*b, to(open));
+    transmitter tx(by_kernel());
+    auto s = tx.make_sender(), other = tx.make_sender();
+    for (unsigned i = 0; i < count; ++i)
+      for (const char* destination : {stopped, open}) {
+        ASSERT_TRUE(s.try_send(bytes_of("one"), to(destination)));
+        ASSERT_TRUE(other.try_send(bytes_of("two"), to(destination)));
+      }
+    EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 60s))
+        << summary(tx.stats());
+    EXPECT_EQ(2 * count, sink.drain());
+    const auto stats = tx.stats();
+    EXPECT_EQ(2 * count, stats.kernel_path) << summary(stats);
+    EXPECT_EQ(2 * count, stats.refused.at("ENOBUFS")) << summary(stats);
+    // None was tried more than three times.
+    EXPECT_GE(counted() - before, 2 * count);
+    EXPECT_LE(counted() - before, 3 * 2 * count);
+    (*a)("nft delete table netdev t");
+    // The trouble is over once the filter is gone.
+    ASSERT_TRUE(s.try_send(bytes_of("one"), to(stopped)));
+    EXPECT_TRUE(drained(tx));
+    EXPECT_EQ(2 * count + 1, tx.stats().kernel_path) << summary(tx.stats());
+  }
+}
+
+TEST_F(kernel_path_in_trouble, what_a_firewall_refuses_is_tried_once) {
+  if (!has_nft()) GTEST_SKIP() << "needs nft";
+  constexpr unsigned count = 50;
+  for (const auto& [stopped, open, match] : families) {
+    rule("inet t { chain c { type filter hook output priority 0; " + std::string(match) +
+         " counter drop; }; }");
+    EXPECT_EQ(EPERM, plain_send(to(stopped)));
+    EXPECT_EQ(1u, counted());
+    transmitter tx(by_kernel());
+    auto s = tx.make_sender();
+    // Nobody is at the open one: answers come back in between, and are not taken for others'.
+    for (unsigned i = 0; i < count; ++i) {
+      ASSERT_TRUE(s.try_send(bytes_of("x"), to(open)));
+      ASSERT_TRUE(s.try_send(bytes_of("x"), to(stopped)));
+      if (i % 8 == 0) {
+        EXPECT_TRUE(drained(tx));
+      }
+    }
+    EXPECT_TRUE(drained(tx));
+    const auto stats = tx.stats();
+    EXPECT_EQ(count, stats.refused.at("EPERM")) << summary(stats);
+    EXPECT_EQ(count, stats.refused_total()) << summary(stats);
+    EXPECT_EQ(count, stats.kernel_path) << summary(stats);
+    EXPECT_GT(stats.errors_from_network, 0u);
+    EXPECT_EQ(1u + count, counted());
+    (*a)("nft delete table inet t");
+  }
+}
+
+TEST_F(kernel_path_in_trouble, a_dead_neighbour_leaves_the_socket_to_others) {
+  keep_asking("ipv4");
+  keep_asking("ipv6");
+  for (const auto& [dead, open] : {std::pair{"10.77.1.99:9000", "10.77.1.2:9000"},
+                                   std::pair{"[fd77:1::99]:9000", "[fd77:1::2]:9000"}}) {
+    udp_sink sink(*b, to(open));
+    auto config = by_kernel();
+    config.drain_timeout = 100ms;
+    transmitter tx(config);
+    auto s = tx.make_sender();
+    // More than the default send buffer holds.
+    const std::string large(1000, 'x');
+    for (unsigned i = 0; i < 400; ++i)
+      EXPECT_TRUE(eventually([&] { return s.try_send(bytes_of(large), to(dead)); }, 60s));
+    ASSERT_TRUE(s.try_send(bytes_of("x"), to(open)));
+    EXPECT_TRUE(sink.next(60s)) << summary(tx.stats());
+    tx.stop();
+    EXPECT_EQ(0u, tx.stats().on_the_way()) << summary(tx.stats());
+  }
+}
+
+TEST_F(kernel_path_in_trouble, a_full_socket_holds_back_itself_alone_and_stop_gives_it_up) {
+  keep_asking("ipv4");
+  udp_sink full(*a, to("0.0.0.0:8001")), sink(*b, to("10.77.1.2:9000"));
+  auto config = by_kernel();
+  config.drain_timeout = 100ms;
+  transmitter tx(config);
+  // The application's own send buffer stays as it is.
+  auto s = tx.make_sender({.adopt_socket = full.fd()}), other = tx.make_sender();
+  const std::string large(1000, 'x');
+  EXPECT_TRUE(eventually(
+      [&] {
+        static_cast<void>(s.try_send(bytes_of(large), to("10.77.1.99:9000")));
+        return tx.stats().refused.contains("EAGAIN");
+      },
+      60s))
+      << summary(tx.stats());
+  ASSERT_TRUE(eventually([&] { return other.try_send(bytes_of("x"), to("10.77.1.2:9000")); }, 60s));
+  EXPECT_TRUE(sink.next(60s)) << summary(tx.stats());
+  EXPECT_NE(0u, tx.stats().on_the_way());
+  tx.stop();
+  EXPECT_EQ(0u, tx.stats().on_the_way()) << summary(tx.stats());
+  EXPECT_TRUE(tx.stats().refused.contains("ECANCELED")) << summary(tx.stats());
+}
+
 using source_port = two_hosts;
 
 TEST_F(source_port, one_that_somebody_else_holds_is_a_clear_error) {
