@@ -7,6 +7,9 @@
 #include <cowire/cli/send_via.hpp>
 #include <cowire/cli/signals.hpp>
 
+#include <asio/bind_cancellation_slot.hpp>
+#include <asio/cancellation_signal.hpp>
+#include <asio/error.hpp>
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
 #include <asio/steady_timer.hpp>
@@ -23,6 +26,17 @@ using clock = pacer::clock;
 
 double seconds_since(clock::time_point start) {
   return std::chrono::duration<double>(clock::now() - start).count();
+}
+
+bool is_cancellation(const std::exception_ptr& error) {
+  if (!error) return false;
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::system_error& failed) {
+    return failed.code() == asio::error::operation_aborted;
+  } catch (...) {
+    return false;
+  }
 }
 
 // Everything of one `cowire send`. All of it runs on the thread that calls run(): the io_context
@@ -43,6 +57,9 @@ class send_job {
       if (ec) return;
       signals_.clear();  // A second signal ends the process.
       stop();
+      // Whatever it waits for, frames or the last datagrams: the transmitter drains for so long as
+      // it is to, and no longer.
+      interrupt_.emit(asio::cancellation_type::terminal);
     });
     if (plan_.transmit.duration_s) {
       deadline_.expires_after(std::chrono::duration_cast<clock::duration>(
@@ -53,8 +70,11 @@ class send_job {
     }
     if (progress_.wanted()) asio::co_spawn(context_, show_progress(), asio::detached);
     asio::co_spawn(context_, log_errors(), asio::detached);
-    asio::co_spawn(context_, send_all(),
-                   [this](std::exception_ptr error) { finish(std::move(error)); });
+    asio::co_spawn(
+        context_, send_all(),
+        asio::bind_cancellation_slot(interrupt_.slot(), [this](std::exception_ptr error) {
+          finish(is_cancellation(error) ? nullptr : std::move(error));
+        }));
     start_ = clock::now();
     context_.run();
     if (failure_) std::rethrow_exception(failure_);
@@ -183,6 +203,7 @@ class send_job {
   asio::io_context context_{1};
   asio::signal_set signals_{context_};
   asio::signal_set reports_{context_, report_signals[0], report_signals[1]};
+  asio::cancellation_signal interrupt_;
   asio::steady_timer pace_{context_}, deadline_{context_}, tick_{context_};
   progress_line progress_;
   transmitter transmitter_;
