@@ -80,7 +80,12 @@ struct transmitter_config {
   /// destination. An interface with fewer transmit queues than there are cores limits the cores in
   /// use (transmitter_stats::cores_in_use) as long as it is served.
   std::vector<unsigned> cpus{};
-  std::uint32_t tx_cores = 1;  ///< How many, where `cpus` is empty: 1 to tx_cores_max.
+  /// Hardware transmit queue of each TX core, the same on every interface: one for each of `cpus`,
+  /// all different. For queues whose interrupts, memory or other users are elsewhere. Empty = core
+  /// k takes queue k.
+  std::vector<std::uint32_t> queues{};
+  /// How many, where `cpus` and `queues` are empty: 1 to tx_cores_max.
+  std::uint32_t tx_cores = 1;
   std::uint32_t frames_per_producer = 4096;  ///< What one thread can have on the way at once.
   std::uint32_t max_producers = 8;           ///< Threads and explicit producers, intakes included.
   std::uint32_t frame_size = 2048;           ///< 2048 or 4096; payloads hold 128 bytes less.
@@ -144,7 +149,8 @@ struct transmitter_stats {
   std::uint64_t kernel_path = 0;                     ///< Diverted, and the kernel took them.
   std::map<std::string, std::uint64_t> refused;      ///< Diverted, and refused: by errno name.
   std::map<std::string, std::uint64_t> diverted;     ///< By divert_reason name: the cause of both.
-  /// In the rings of an interface when it went away, so that nobody can tell.
+  /// Dropped by a device without carrier or room, as it said itself (its tx_dropped counts them,
+  /// too), or in the rings of an interface when it went away, so that nobody can tell.
   std::uint64_t lost_in_device = 0;
   std::uint64_t shed = 0;                 ///< Gave way to newer ones (full_policy::shed_oldest).
   std::uint64_t errors_from_network = 0;  ///< ICMP errors that came back.

@@ -53,6 +53,17 @@ std::vector<unsigned> parse_cpus(const std::vector<std::string>& texts) {
   return out;
 }
 
+std::vector<std::uint32_t> parse_queues(const std::vector<std::string>& texts) {
+  std::vector<std::uint32_t> out;
+  for (const auto& text : texts) {
+    const auto queue = static_cast<std::uint32_t>(parse_number("--queue", text, 0, queue_max));
+    if (std::ranges::find(out, queue) != out.end())
+      throw usage_error("--queue '" + text + "': given twice; give each TX core its own");
+    out.push_back(queue);
+  }
+  return out;
+}
+
 void add_source(sender_options& options, const std::string& text) {
   const auto source = parse_local_address("--source", text);
   auto& slot = source.is_v4() ? options.source_v4 : options.source_v6;
@@ -82,7 +93,7 @@ payload_plan make_payload(const send_arguments& arguments, std::size_t limit) {
 
 // An intake's datagrams leave with the server's options; silently ignoring ours would surprise.
 void refuse_server_options(const send_arguments& arguments) {
-  const std::array<std::pair<const char*, bool>, 10> server{
+  const std::array<std::pair<const char*, bool>, 11> server{
       {{"--config", !arguments.config_file.empty()},
        {"--source", !arguments.sources.empty()},
        {"--interface", !arguments.interfaces.empty()},
@@ -91,6 +102,7 @@ void refuse_server_options(const send_arguments& arguments) {
        {"--ttl", !arguments.ttl.empty()},
        {"--mode", !arguments.mode.empty()},
        {"--cpu", !arguments.cpus.empty()},
+       {"--queue", !arguments.queues.empty()},
        {"--audit-rate", !arguments.audit_rate.empty()},
        {"--when-full", !arguments.when_full.empty()}}};
   for (const auto& [name, given] : server)
@@ -98,6 +110,13 @@ void refuse_server_options(const send_arguments& arguments) {
       throw usage_error(
           std::string(name) +
           ": cannot go with --via; give it to the 'cowire run' that serves the intake");
+}
+
+void check_queues(const transmitter_config& config) {
+  if (!config.queues.empty() && !config.cpus.empty() && config.queues.size() != config.cpus.size())
+    throw usage_error("queues (--queue): " + std::to_string(config.queues.size()) + " for " +
+                      std::to_string(config.cpus.size()) +
+                      " TX cores (cpus, --cpu); give one for each of them");
 }
 
 void check_families(const send_plan& plan) {
@@ -127,6 +146,8 @@ transmit_plan make_plan(const transmit_arguments& arguments) {
   plan.sender.ttl = number_or_zero<std::uint8_t>("--ttl", arguments.ttl, 1);
   if (!arguments.mode.empty()) plan.config.mode = parse_mode(arguments.mode);
   if (!arguments.cpus.empty()) plan.config.cpus = parse_cpus(arguments.cpus);
+  if (!arguments.queues.empty()) plan.config.queues = parse_queues(arguments.queues);
+  check_queues(plan.config);
   if (!arguments.audit_rate.empty())
     plan.config.audit_rate = static_cast<std::uint32_t>(
         parse_number("--audit-rate", arguments.audit_rate, 0, audit_rate_max));

@@ -16,7 +16,7 @@ namespace cowire::cli {
 /// Options that `send` and `run` share. An empty word = not given. What is given goes before what
 /// the configuration file says.
 struct transmit_arguments {
-  std::vector<std::string> sources, interfaces, cpus;
+  std::vector<std::string> sources, interfaces, cpus, queues;
   std::string config_file, source_port, mark, tos, ttl, mode, audit_rate, duration;
   int verbosity = 0;
   bool json = false;

@@ -155,6 +155,16 @@ class config_reader {
       to_.cpus.push_back(cpu);
     });
   }
+  void set_queues(const toml::node& from) {
+    to_.queues.clear();
+    each(from, [&](const toml::node& one) {
+      const auto queue = static_cast<std::uint32_t>(parse_number(key_, whole(one), 0, queue_max));
+      if (std::ranges::find(to_.queues, queue) != to_.queues.end())
+        fail(one.source(),
+             "queues: " + std::to_string(queue) + " twice; give each TX core its own");
+      to_.queues.push_back(queue);
+    });
+  }
   void set_tx_cores(const toml::node& from) {
     at_place_of(from, [&] {
       to_.tx_cores = static_cast<std::uint32_t>(parse_number(key_, whole(from), 1, tx_cores_max));
@@ -280,9 +290,10 @@ class config_reader {
     return out.str();
   }
 
-  static constexpr std::array<key_rule, 8> xdp_keys = {{
+  static constexpr std::array<key_rule, 9> xdp_keys = {{
       {"interface", &config_reader::set_interface},
       {"cpus", &config_reader::set_cpus},
+      {"queues", &config_reader::set_queues},
       {"tx_cores", &config_reader::set_tx_cores},
       {"zero_copy", &config_reader::set_zero_copy},
       {"ring_capacity", &config_reader::set_ring_capacity},

@@ -95,6 +95,11 @@ void add_transmit_options(CLI::App& app, transmit_arguments& to) {
                  "cores, each with a queue of its own")
       ->delimiter(',')
       ->type_name("N");
+  app.add_option("--queue", to.queues,
+                 "The hardware transmit queue of each TX core, in the order of --cpu (default: 0, "
+                 "1 and so on)")
+      ->delimiter(',')
+      ->type_name("N");
   app.add_option("--audit-rate", to.audit_rate,
                  "Flows a second to compare with the kernel's answers (default: 500; 0 = none)")
       ->type_name("N");

@@ -21,6 +21,9 @@ class usage_error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// Of a device, as AF_XDP counts them: in 16 bits (xsk_get_pool_from_qid() in net/xdp/xsk.c).
+inline constexpr std::uint64_t queue_max = 65'535;
+
 /// A whole number from `low` to `high`. Base 0 takes "10" and "0x0a", base 16 also "0a".
 [[nodiscard]] std::uint64_t parse_number(std::string_view what, std::string_view text,
                                          std::uint64_t low, std::uint64_t high, int base = 0);

@@ -125,8 +125,9 @@ class socket_ladder {
   socket_ladder(umem& memory, const device_facts& device, const socket_options& options)
       : memory_(memory), device_(device), options_(options) {}
 
-  /// "" and a socket in `out`, or the reason against this rung.
+  /// "" and a socket in `out`, or the reason against this rung, of which kind() then is.
   [[nodiscard]] std::string try_rung(send_mode mode, std::unique_ptr<xdp_socket>& out) {
+    kind_ = obstacle::device;
     if (std::string reason = reason_against(mode); !reason.empty()) return reason;
     auto attempt = std::make_unique<state>(memory_);
     attempt->mode = mode;
@@ -139,18 +140,23 @@ class socket_ladder {
     if (reason.empty()) out.reset(new xdp_socket(std::move(attempt)));
     return reason;
   }
+  [[nodiscard]] obstacle kind() const noexcept { return kind_; }
 
  private:
   using state = xdp_socket::state;
 
   /// What can be said without trying. Where the ladder was not asked for, everything is tried but
   /// the impossible.
-  [[nodiscard]] std::string reason_against(send_mode mode) const {
+  [[nodiscard]] std::string reason_against(send_mode mode) {
     if (!device_.ethernet) return device_.name + " is not an Ethernet device";
-    if (!device_.up) return device_.name + " is down: ip link set " + device_.name + " up";
+    if (!device_.up)
+      return because(obstacle::passing,
+                     device_.name + " is down: ip link set " + device_.name + " up");
     if (options_.queue >= device_.queues.tx)
-      return device_.name + " has no queue " + std::to_string(options_.queue) + ", only " +
-             std::to_string(device_.queues.tx);
+      return because(obstacle::passing,
+                     device_.name + " has no transmit queue " + std::to_string(options_.queue) +
+                         ", only " + std::to_string(device_.queues.tx) +
+                         " from 0 on: " + more_queues(device_, options_.queue + 1));
     if (options_.mode) return {};
     if (std::string trouble = trouble_to_avoid(device_, mode); !trouble.empty()) return trouble;
     if (!device_.features) return {};
@@ -163,28 +169,31 @@ class socket_ladder {
 
   /// Some NICs make their XDP transmit queues when a program is attached, and lose the carrier
   /// while they do.
-  [[nodiscard]] std::string attach_program(state& s) const {
+  [[nodiscard]] std::string attach_program(state& s) {
     if (options_.sibling != nullptr) {
       s.program = options_.sibling->state_->program;
       return {};
     }
     if (device_.attached != xdp_attachment::none)
-      return "program " + std::to_string(device_.program_id) + " of somebody else is attached to " +
-             device_.name;
+      return because(obstacle::passing, "program " + std::to_string(device_.program_id) +
+                                            " of somebody else is attached to " + device_.name);
     std::error_code ec;
     s.program = std::make_shared<xdp_pass_program>(device_.index, xdp_program_mode::native, ec);
-    if (ec) return "cannot attach a native XDP program: " + ec.message();
+    if (ec)
+      return because(ec == std::errc::device_or_resource_busy ? obstacle::passing : obstacle::host,
+                     "cannot attach a native XDP program: " + ec.message());
     const bool had_carrier = device_.carrier;
     if (had_carrier && !wait_until(options_.carrier_deadline, [&] {
           std::error_code gone;
           return read_device(device_.name, gone).carrier || gone;
         }))
-      return "the carrier did not come back after the XDP program was attached";
+      return because(obstacle::host,
+                     "the carrier did not come back after the XDP program was attached");
     return {};
   }
 
   /// A queue stays busy for a while after its last socket was closed.
-  [[nodiscard]] std::string bind_patiently(state& s) const {
+  [[nodiscard]] std::string bind_patiently(state& s) {
     int failure = 0;
     std::string operation;
     static_cast<void>(wait_until(options_.busy_deadline, [&] {
@@ -198,6 +207,14 @@ class socket_ladder {
     if (failure == EPERM) reason += ", needs CAP_NET_RAW";
     if (failure == ENOBUFS) reason += ", locked memory limit: ulimit -l";
     if (failure == EOPNOTSUPP) reason += ", not offered by driver " + device_.driver;
+    return because(failure == EBUSY        ? obstacle::passing
+                   : failure == EOPNOTSUPP ? obstacle::device
+                                           : obstacle::host,
+                   std::move(reason));
+  }
+
+  [[nodiscard]] std::string because(obstacle kind, std::string reason) {
+    kind_ = kind;
     return reason;
   }
 
@@ -292,6 +309,7 @@ class socket_ladder {
   umem& memory_;
   const device_facts& device_;
   const socket_options& options_;
+  obstacle kind_ = obstacle::device;
 };
 
 std::string_view name(send_mode mode) noexcept {
@@ -365,7 +383,7 @@ opened_egress open_egress(umem& memory, const device_facts& device, const socket
       result.mode = mode;
       return result;
     }
-    result.rejected.push_back({mode, std::move(reason)});
+    result.rejected.push_back({mode, std::move(reason), attempts.kind()});
   }
   return result;
 }

@@ -95,10 +95,18 @@ class xdp_socket {
   std::unique_ptr<state> state_;
 };
 
+/// What kind of thing stands in the way of a rung.
+enum class obstacle : std::uint8_t {
+  device,   ///< The device has no such rung, or one with known trouble: that stays.
+  host,     ///< A privilege, a limit: until somebody mends it.
+  passing,  ///< Another socket or program, a number of queues: it may go by itself.
+};
+
 /// A rung that was not taken, and why: "zero-copy", "driver veth does not offer AF_XDP zero-copy".
 struct rejected_mode {
   send_mode mode;
   std::string reason;
+  obstacle kind = obstacle::device;
 };
 
 struct opened_egress {

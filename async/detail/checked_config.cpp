@@ -43,6 +43,19 @@ void check_cores(const transmitter_config& config) {
     refuse("cpus: CPU " + std::to_string(*twice) + " twice, but each TX core needs its own");
 }
 
+void check_queues(const transmitter_config& config) {
+  if (config.queues.size() > tx_cores_max)
+    refuse("queues must name at most " + std::to_string(tx_cores_max) + " queues, not " +
+           std::to_string(config.queues.size()));
+  auto queues = config.queues;
+  std::ranges::sort(queues);
+  if (const auto twice = std::ranges::adjacent_find(queues); twice != queues.end())
+    refuse("queues: queue " + std::to_string(*twice) + " twice, but each TX core needs its own");
+  if (!queues.empty() && !config.cpus.empty() && queues.size() != config.cpus.size())
+    refuse("queues has " + std::to_string(queues.size()) + " elements and cpus " +
+           std::to_string(config.cpus.size()) + ", but each TX core has one of both");
+}
+
 void check_interfaces(const transmitter_config& config) {
   for (const auto& name : config.interfaces)
     if (name.empty() || name.size() >= IF_NAMESIZE)
@@ -55,6 +68,7 @@ void check_interfaces(const transmitter_config& config) {
 transmitter_config checked(transmitter_config config) {
   check_interfaces(config);
   check_cores(config);
+  check_queues(config);
   check_range("max_producers", config.max_producers, 1, limits::max_producers_max);
   check_range("frames_per_producer", config.frames_per_producer, 1,
               limits::frames_per_producer_max);

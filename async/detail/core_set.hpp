@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The TX cores of one transmitter, and how many of them are in use.
 ///
-/// Core k has its own AF_XDP socket, on queue k, of every interface, so cores share nothing. An
+/// Each core has its own AF_XDP socket, on a queue of its own, of every interface: they share
+/// nothing. An
 /// interface with fewer queues than there are cores limits the number in use while it is served:
 /// which core a datagram takes is decided before anybody knows its interface.
 ///
@@ -16,6 +17,7 @@
 #include <cowire/xdp/tx_core.hpp>
 #include <cowire/xdp/umem.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -27,7 +29,14 @@ namespace cowire::detail {
 
 /// How many a config asks for.
 [[nodiscard]] inline std::uint32_t core_count(const transmitter_config& config) noexcept {
-  return config.cpus.empty() ? config.tx_cores : static_cast<std::uint32_t>(config.cpus.size());
+  const std::size_t listed = std::max(config.cpus.size(), config.queues.size());
+  return listed == 0 ? config.tx_cores : static_cast<std::uint32_t>(listed);
+}
+
+/// Which queue a core sends on.
+[[nodiscard]] inline std::uint32_t queue_of(const transmitter_config& config,
+                                            std::size_t core) noexcept {
+  return config.queues.empty() ? static_cast<std::uint32_t>(core) : config.queues[core];
 }
 
 /// Which of `cores` takes what goes to a destination: the same one for all of a flow, so that its

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <thread>
 #include <utility>
 
@@ -24,6 +25,19 @@ constexpr auto activity_lasts = 3s;
 /// A second of the route service's ticks: an order above what pause frames and resets take on
 /// devices that recover, and above the TX core's own deadline, which diverts what waits meanwhile.
 constexpr unsigned silent_ticks_max = 4;
+
+/// Between two trials of what is not possible yet: doubling, from the first to the last.
+constexpr std::chrono::milliseconds first_retrial = 1s, last_retrial = 30s;
+
+/// Why no AF_XDP socket can be bound to a queue now; "" = one can. It is bound for a moment, to memory
+/// of its own, as it takes long to register a large one, and without attaching a program.
+std::string taken_queue(const device_facts& facts, std::uint32_t queue) {
+  umem scratch({.frame_count = slice_granularity, .huge_pages = false});
+  const auto tried = open_egress(
+      scratch, facts,
+      {.mode = send_mode::copy, .queue = queue, .tx_ring_size = 64, .busy_deadline = 0ms});
+  return tried.socket ? "" : tried.rejected.back().reason;
+}
 
 send_mode next_lower(send_mode mode) noexcept {
   return mode == send_mode::zero_copy ? send_mode::copy : send_mode::kernel;
@@ -56,8 +70,19 @@ void egress_set::reconcile() {
   for (auto& [name, on] : interfaces_) {
     const auto* device = routes_.state().find_device(name);
     const bool keep = device && device->link.index == on.index && wanted(*device);
-    if (!keep) on.tried = false;
-    if (!keep && on.slot != divert_slot && !on.closing) begin_close(on);
+    if (keep) {
+      const auto soon = std::chrono::steady_clock::now() + first_retrial;
+      if (on.again.pause.count() != 0) on.again.due = std::min(on.again.due, soon);
+      continue;
+    }
+    on.tried = false;
+    on.again = {};
+    if (on.slot != divert_slot && !on.closing) begin_close(on);
+    {
+      const std::lock_guard lock(mutex_);
+      on.reason = why_unserved(name, on);
+    }
+    say_rung(name, on, {});
   }
   poll();
   for (const auto& [index, device] : routes_.state().devices()) {
@@ -69,6 +94,7 @@ void egress_set::reconcile() {
     if (!is_new && on.index == index && on.tried) continue;  // It has no rung; it may after a down.
     if (on.index != index) {
       on.at_most.reset();
+      on.at_most_reason.clear();
       on.busy_poll_failed = false;
     }
     on.index = index;
@@ -97,67 +123,188 @@ void egress_set::open(const std::string& name, interface& on) {
     reason = "kernel mode was asked for";
   } else if (ec) {
     reason = "cannot read the device: " + ec.message();
+    opened.in_the_way = obstacle::passing;
   } else if (!facts.ethernet) {
     reason = "not an Ethernet device";
   } else if (slot == divert_slot) {
     reason = "all " + std::to_string(max_egress_slots - 1) + " slots are in use";
+    opened.in_the_way = obstacle::passing;
   } else if (on.at_most != send_mode::kernel) {
     opened = open_ports(facts, on, reason);
-    if (on.at_most) reason = on.reason + (reason.empty() ? "" : "; " + reason);
+    if (on.at_most) reason = on.at_most_reason + (reason.empty() ? "" : "; " + reason);
   } else {
-    reason = on.reason;
+    reason = on.at_most_reason;
   }
-  if (config_.log)
-    config_.log(log_severity::info, name + ": " + std::string(cowire::name(opened.mode)) +
-                                        (reason.empty() ? "" : " (" + reason + ")"));
+  bool more_may_come = opened.in_the_way == obstacle::passing;
+  if (!opened.ports.empty()) {
+    auto more = open_more(facts, on, opened, true);
+    std::ranges::move(more.ports, std::back_inserter(opened.ports));
+    opened.too_few_reason = std::move(more.too_few_reason);
+    more_may_come = more_may_come || more.may_pass;
+  }
+  plan_retrial(on, more_may_come);
   {
     const std::lock_guard lock(mutex_);
     on.reason = std::move(reason);
     on.open = std::move(opened);
-    if (on.open.ports.empty()) return;
-    on.slot = slot;
-    for (std::size_t i = 0; i < on.open.ports.size(); ++i) {
-      port& one = on.open.ports[i];
-      one.before = cores_[i].snapshot().slots[slot];
-      one.seen = one.before.completed;
-      cores_[i].add_port(slot, on.index, one.socket->queue());
+    if (!on.open.ports.empty()) {
+      on.slot = slot;
+      add_ports(on, 0);
     }
   }
+  say_rung(name, on, on.open.in_the_way ? log_severity::warning : log_severity::info);
+  if (on.slot == divert_slot) return;
   use_cores();
   routes_.compiler().set_egress(on.index, slot);
 }
 
-egress_set::opening egress_set::open_ports(const device_facts& facts, const interface& on,
-                                           std::string& reason) {
+void egress_set::say_rung(const std::string& name, interface& on,
+                          std::optional<log_severity> otherwise) {
+  const bool served = on.slot != divert_slot && !on.closing;
+  const send_mode rung = served ? on.open.mode : send_mode::kernel;
+  const bool changed = std::exchange(on.said, rung).value_or(rung) != rung;
+  if (changed) otherwise = log_severity::warning;
+  if (config_.log && otherwise)
+    config_.log(*otherwise, name + ": " + std::string(cowire::name(rung)) +
+                                (on.reason.empty() ? "" : " (" + on.reason + ")"));
+}
+
+/// The ports from `first` on begin to serve their cores. With the lock.
+void egress_set::add_ports(interface& on, std::size_t first) {
+  for (std::size_t i = first; i < on.open.ports.size(); ++i) {
+    port& one = on.open.ports[i];
+    one.before = cores_[i].snapshot().slots[on.slot];
+    one.seen = one.before.completed;
+    cores_[i].add_port(on.slot, on.index, one.socket->queue());
+  }
+}
+
+std::string egress_set::why_unserved(const std::string& name, const interface& on) const {
+  const auto& devices = routes_.state().devices();
+  const auto* device = routes_.state().find_device(name);
+  if (!device) {
+    const auto same = devices.find(on.index);
+    if (same == devices.end()) return "there is no such interface any more";
+    return "it is called " + same->second.link.name + " now";
+  }
+  if (!device->up()) return "it is down: ip link set " + name + " up";
+  if (device->link.slave_kind == "bridge") {
+    const auto bridge = devices.find(device->link.master);
+    return "it is a port of " +
+           (bridge == devices.end() ? "a bridge" : "the bridge " + bridge->second.link.name) +
+           ", whose datagrams take the kernel path";
+  }
+  return "it is not an Ethernet device that ends here";
+}
+
+socket_options egress_set::options_for(const interface& on, const opening& have) const {
   socket_options options;
-  options.mode = on.at_most ? on.at_most : config_.mode;
+  options.mode = !have.ports.empty() ? have.mode : on.at_most ? on.at_most : config_.mode;
+  options.queue = queue_of(config_, have.ports.size());
+  options.sibling = have.ports.empty() ? nullptr : have.ports[0].socket.get();
   options.tx_ring_size = config_.ring_capacity;
   if (!on.busy_poll_failed) options.busy_poll = config_.busy_poll;
   options.busy_poll_budget = config_.busy_poll_budget;
-  auto first = open_egress(memory_, facts, options);
-  for (const auto& rung : first.rejected)
-    reason +=
-        (reason.empty() ? "" : "; ") + std::string(cowire::name(rung.mode)) + ": " + rung.reason;
+  return options;
+}
+
+egress_set::opening egress_set::open_ports(const device_facts& facts, const interface& on,
+                                           std::string& reason) {
+  auto first = open_egress(memory_, facts, options_for(on, {}));
   opening out;
   out.mode = first.mode;
-  if (!first.socket) return out;
-  out.ports.push_back({std::move(first.socket), {}});
-  options.mode = first.mode;
-  options.sibling = out.ports[0].socket.get();
-  const std::uint32_t wanted = cores_.size();
-  while (out.ports.size() < std::min(wanted, facts.queues.tx)) {
-    options.queue = static_cast<std::uint32_t>(out.ports.size());
+  for (const auto& rung : first.rejected) {
+    reason +=
+        (reason.empty() ? "" : "; ") + std::string(cowire::name(rung.mode)) + ": " + rung.reason;
+    if (rung.kind != obstacle::device)
+      out.in_the_way = std::max(out.in_the_way, std::optional(rung.kind));
+  }
+  if (first.socket) out.ports.push_back({std::move(first.socket), {}});
+  return out;
+}
+
+egress_set::more_ports egress_set::open_more(const device_facts& facts, const interface& on,
+                                             const opening& have, bool patient) {
+  more_ports out;
+  auto options = options_for(on, have);
+  std::uint32_t wanted = 0;
+  for (std::uint32_t core = 0; core < cores_.size(); ++core)
+    wanted = std::max(wanted, queue_of(config_, core) + 1);
+  for (std::size_t core = have.ports.size(); core < cores_.size(); ++core) {
+    options.queue = queue_of(config_, core);
+    if (options.queue >= facts.queues.tx) {
+      out.too_few_reason = facts.name + " has transmit queues for " + std::to_string(core) + ": " +
+                           more_queues(facts, wanted);
+      out.may_pass = options.queue < facts.queues.tx_max;
+      return out;
+    }
+    if (std::string taken; !patient && !(taken = taken_queue(facts, options.queue)).empty()) {
+      out.too_few_reason = facts.name + ": " + taken;
+      out.may_pass = true;
+      return out;
+    }
     auto next = open_egress(memory_, facts, options);
     if (!next.socket) {
       out.too_few_reason = facts.name + ": " + next.rejected.back().reason;
+      out.may_pass = next.rejected.back().kind == obstacle::passing;
       return out;
     }
     out.ports.push_back({std::move(next.socket), {}});
   }
-  if (facts.queues.tx < wanted)
-    out.too_few_reason = facts.name + " has transmit queues for " +
-                         std::to_string(facts.queues.tx) + ": " + more_queues(facts, wanted);
   return out;
+}
+
+void egress_set::plan_retrial(interface& on, bool wanted) {
+  if (!wanted) {
+    on.again = {};
+    return;
+  }
+  on.again.pause = std::clamp(2 * on.again.pause, first_retrial, last_retrial);
+  on.again.due = std::chrono::steady_clock::now() + on.again.pause;
+}
+
+void egress_set::try_again() {
+  const auto now = std::chrono::steady_clock::now();
+  bool free = false;
+  for (auto& [name, on] : interfaces_) {
+    if (on.again.due > now || on.closing || final_) continue;
+    plan_retrial(on, true);
+    if (on.slot == divert_slot) {
+      if (!way_is_free(name, on)) continue;
+      on.tried = false;
+      free = true;
+    } else if (on.open.in_the_way == obstacle::passing && way_is_free(name, on)) {
+      begin_close(on);  // poll() opens it anew.
+    } else {
+      extend(name, on);
+    }
+  }
+  if (free) reconcile();
+}
+
+bool egress_set::way_is_free(const std::string& name, const interface& on) const {
+  std::error_code ec;
+  const auto facts = read_device(name, ec);
+  if (ec || facts.index != on.index) return false;
+  const bool needs_program = on.slot != divert_slot || config_.mode == send_mode::zero_copy;
+  if (needs_program && facts.attached != xdp_attachment::none) return false;
+  return on.slot != divert_slot || taken_queue(facts, queue_of(config_, 0)).empty();
+}
+
+void egress_set::extend(const std::string& name, interface& on) {
+  std::error_code ec;
+  const auto facts = read_device(name, ec);
+  if (ec || facts.index != on.index) return;
+  auto more = open_more(facts, on, on.open, false);
+  {
+    const std::lock_guard lock(mutex_);
+    const std::size_t before = on.open.ports.size();
+    std::ranges::move(more.ports, std::back_inserter(on.open.ports));
+    on.open.too_few_reason = std::move(more.too_few_reason);
+    add_ports(on, before);
+  }
+  if (!more.may_pass && on.open.in_the_way != obstacle::passing) plan_retrial(on, false);
+  use_cores();
 }
 
 /// As many as every interface served has sockets for.
@@ -246,7 +393,8 @@ bool egress_set::step_down(interface& on) {
   const std::lock_guard lock(mutex_);
   if (on.open.ports[0].socket->busy_polling()) return on.busy_poll_failed = true;
   if (config_.mode) return false;
-  on.reason = std::string(cowire::name(on.open.mode)) + ": bound, but no frame ever completed";
+  on.at_most_reason =
+      std::string(cowire::name(on.open.mode)) + ": bound, but no frame ever completed";
   on.at_most = next_lower(on.open.mode);
   return true;
 }
@@ -292,6 +440,7 @@ void egress_set::note_activity() {
     }
     if (silent && !on.closing) rebuild(name, on, *silent);
   }
+  try_again();
 }
 
 bool egress_set::active(std::uint32_t interface_index) const {

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The AF_XDP sockets of one transmitter: one for each interface that is to have one and can, and
-/// each TX core (core k sends on queue k), kept in step with the interfaces as they come, go, and
+/// each TX core (on a queue of its own), kept in step with the interfaces as they come, go, and
 /// come back under another ifindex.
+///
+/// What stood in the way of a better rung, or of a socket for every core, may pass: a queue that
+/// somebody else uses, somebody else's XDP program, too few queues. Then it is looked at again with
+/// growing pauses, and with each change of a link. Each change of an interface's rung is a warning
+/// in the log.
 ///
 /// Order of opening: sockets, ports of the TX cores, number of cores in use, egress of the
 /// compiler, publication. Order of closing: the reverse, each step after no reader can be using the
@@ -47,7 +52,7 @@ class egress_set {
   /// Whether frames left through an interface within the last seconds, as note_activity() saw.
   [[nodiscard]] bool active(std::uint32_t interface_index) const;
   /// Also opens the socket anew of a device that has completed nothing of what it holds for too
-  /// many calls.
+  /// many calls, and tries what is due to be tried again.
   void note_activity();
 
   /// Any thread. One element for each interface that is or was served, in order of name.
@@ -69,6 +74,18 @@ class egress_set {
     send_mode mode = send_mode::kernel;
     std::vector<port> ports;     ///< By core.
     std::string too_few_reason;  ///< Where some cores have none: why, and what to do.
+    /// The worst in the way of better rungs; none = nothing but the device itself.
+    std::optional<obstacle> in_the_way;
+  };
+  struct more_ports {
+    std::vector<port> ports;
+    std::string too_few_reason;
+    bool may_pass = false;  ///< That reason.
+  };
+  /// When to try again what was not possible, but may come to be.
+  struct retrial {
+    std::chrono::steady_clock::time_point due = std::chrono::steady_clock::time_point::max();
+    std::chrono::milliseconds pause{0};  ///< The one until then.
   };
   struct interface {
     std::uint32_t index = 0;
@@ -77,8 +94,11 @@ class egress_set {
     bool tried = false;  ///< The ladder was climbed for this device; there may have been no rung.
     opening open;
     std::optional<send_mode> at_most;  ///< Better rungs have proved not to send.
+    std::string at_most_reason;        ///< How.
     bool busy_poll_failed = false;     ///< So has busy polling.
     std::string reason;
+    std::optional<send_mode> said;  ///< The rung that the log knows.
+    retrial again;
     /// What its slots counted before this use of the present one.
     std::uint64_t transmitted_before = 0, lost_before = 0;
     std::chrono::steady_clock::time_point completed_at;  ///< The latest; about.
@@ -86,11 +106,26 @@ class egress_set {
   };
 
   [[nodiscard]] bool wanted(const mirror::device& device) const;
+  /// Why an interface is not served (any more): it is not wanted() or not there.
+  [[nodiscard]] std::string why_unserved(const std::string& name, const interface& on) const;
   void open(const std::string& name, interface& on);
-  /// Climbs the ladder on the first queue, and takes the same rung on those of the other cores.
-  /// `reason` gets why no better one was to be had.
+  /// A change is a warning. Otherwise, with the severity given, or not at all.
+  void say_rung(const std::string& name, interface& on, std::optional<log_severity> otherwise);
+  /// Climbs the ladder on the first core's queue. `reason` gets why no better rung was to be had.
   [[nodiscard]] opening open_ports(const device_facts& facts, const interface& on,
                                    std::string& reason);
+  /// Opens sockets, on the rung of `have`, for the cores that have none yet there. `patient`: waits
+  /// for queues to become free.
+  [[nodiscard]] more_ports open_more(const device_facts& facts, const interface& on,
+                                     const opening& have, bool patient);
+  [[nodiscard]] socket_options options_for(const interface& on, const opening& have) const;
+  void add_ports(interface& on, std::size_t first);
+  void try_again();
+  /// Whether it is worth trying for a better rung than the present one.
+  [[nodiscard]] bool way_is_free(const std::string& name, const interface& on) const;
+  /// To cores that have no socket there.
+  void extend(const std::string& name, interface& on);
+  static void plan_retrial(interface& on, bool wanted);
   void use_cores();
   void begin_close(interface& on);
   void rebuild(const std::string& name, interface& on, std::size_t silent);

@@ -223,6 +223,79 @@ TEST_F(cores, a_queue_that_somebody_else_uses_limits_them) {
   expect_settled(tx, flow);
 }
 
+TEST_F(cores, a_queue_that_becomes_free_is_taken) {
+  umem their_memory({.frame_count = 64, .huge_pages = false});
+  auto theirs = open_egress(their_memory, read_device("a0"), {.queue = 1});
+  ASSERT_TRUE(theirs.socket) << theirs.explain();
+  transmitter tx(two_cores());
+  ASSERT_EQ(1u, tx.stats().cores_in_use);
+  stream flow(tx, hosts(200));
+  theirs.socket.reset();
+  EXPECT_TRUE(eventually([&] { return tx.stats().cores_in_use == 2; }, 60s))
+      << tx.stats().cores_reason;
+  EXPECT_TRUE(both_send(tx)) << summary(tx.stats());
+  EXPECT_EQ("", tx.stats().cores_reason);
+  EXPECT_EQ(2u, tx.stats().interfaces[0].sockets);
+  expect_settled(tx, flow);
+  EXPECT_EQ(0u, tx.stats().interfaces[0].rebuilt);
+}
+
+TEST_F(cores, the_remedy_for_too_few_queues_is_one) {
+  (*a)("ethtool -L a0 tx 1 rx 1");
+  auto config = two_cores();
+  transmitter tx(config);
+  const auto before = tx.stats();
+  ASSERT_EQ(1u, before.cores_in_use) << summary(before);
+  const std::string remedy = "ethtool -L a0 tx 2";
+  EXPECT_EQ("a0 has transmit queues for 1: " + remedy, before.cores_reason);
+  stream flow(tx, hosts(200));
+  (*a)(remedy);
+  EXPECT_TRUE(eventually([&] { return tx.stats().cores_in_use == 2; }, 60s))
+      << tx.stats().cores_reason;
+  EXPECT_TRUE(both_send(tx)) << summary(tx.stats());
+  EXPECT_EQ("", tx.stats().cores_reason);
+  expect_settled(tx, flow);
+}
+
+TEST_F(cores, the_queue_of_each_can_be_chosen) {
+  (*a)("ip link del a0");
+  connect_with(4);
+  auto config = two_cores();
+  config.queues = {3, 1};
+  {
+    transmitter tx(config);
+    ASSERT_EQ(2u, tx.stats().cores_in_use) << summary(tx.stats());
+    umem memory({.frame_count = 64, .huge_pages = false});
+    for (std::uint32_t queue = 0; queue < 4; ++queue) {
+      const auto probe =
+          open_egress(memory, read_device("a0"), {.queue = queue, .busy_deadline = 0ms});
+      EXPECT_EQ(queue % 2 == 0, probe.socket != nullptr) << queue << " " << probe.explain();
+    }
+    stream flow(tx, hosts(200));
+    EXPECT_TRUE(both_send(tx)) << summary(tx.stats());
+    expect_settled(tx, flow);
+  }
+  // One that is not there: the others do, with what to do about it.
+  config.queues = {3, 7};
+  {
+    const transmitter tx(config);
+    EXPECT_EQ(1u, tx.stats().cores_in_use);
+    EXPECT_EQ("a0 has transmit queues for 1: its driver has no more", tx.stats().cores_reason);
+  }
+  config.queues = {7, 3};
+  {
+    const transmitter tx(config);
+    EXPECT_EQ(send_mode::kernel, tx.stats().interfaces[0].mode);
+    EXPECT_NE(std::string::npos, tx.stats().interfaces[0].reason.find("no transmit queue 7"))
+        << summary(tx.stats());
+  }
+  config.queues = {3, 3};
+  EXPECT_THROW(transmitter{config}, std::system_error);
+  if (config.cpus.empty()) return;
+  config.queues = {3};
+  EXPECT_THROW(transmitter{config}, std::system_error);
+}
+
 TEST_F(cores, as_many_as_cannot_be_are_refused) {
   for (const unsigned wrong : {0u, 65u}) {
     auto config = small();

@@ -5,16 +5,24 @@
 
 #include <tests/async/two_hosts.hpp>
 
+#include <linux/if_xdp.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <ctime>
 #include <filesystem>
 #include <list>
+#include <mutex>
+#include <optional>
 #include <vector>
+
+#ifndef SOL_XDP
+#define SOL_XDP 283
+#endif
 
 /// How far the wall clock of this program is off.
 static std::atomic<std::time_t> clock_step_s{0};
@@ -134,6 +142,118 @@ TEST_F(faults, a_queue_that_somebody_else_uses_is_named_and_left_to_the_kernel_p
   auto s = tx.make_sender();
   ASSERT_TRUE(s.try_send(bytes_of("x"), destination));
   EXPECT_TRUE(sink->next()) << summary(tx.stats());
+}
+
+/// What a transmitter says at warning level.
+class warnings {
+ public:
+  log_callback log() {
+    return [this](log_severity severity, std::string_view line) {
+      const std::lock_guard lock(mutex_);
+      if (severity == log_severity::warning) lines_.emplace_back(line);
+    };
+  }
+  std::size_t beginning_with(std::string_view text) {
+    const std::lock_guard lock(mutex_);
+    return static_cast<std::size_t>(std::ranges::count_if(
+        lines_, [&](const std::string& line) { return line.starts_with(text); }));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::string> lines_;
+};
+
+TEST_F(faults, a_queue_that_becomes_free_is_taken_and_each_change_of_rung_is_a_warning) {
+  warnings said;
+  auto config = small();
+  config.log = said.log();
+  std::optional<transmitter> theirs(std::in_place, small());
+  ASSERT_EQ(first_interface(*theirs).mode, send_mode::copy);
+  transmitter tx(config);
+  ASSERT_EQ(first_interface(tx).mode, send_mode::kernel);
+  EXPECT_EQ(1u, said.beginning_with("a0: kernel (zero-copy: "));
+  stream flow(tx, destination);
+  theirs.reset();
+  EXPECT_TRUE(flows(tx)) << summary(tx.stats());
+  EXPECT_EQ(first_interface(tx).mode, send_mode::copy) << summary(tx.stats());
+  EXPECT_EQ(1u, said.beginning_with("a0: copy"));
+  (*a)("ip link set a0 down");
+  EXPECT_TRUE(eventually([&] { return said.beginning_with("a0: kernel (it is down") == 1; }, 20s));
+  (*a)("ip link set a0 up");
+  EXPECT_TRUE(eventually([&] { return said.beginning_with("a0: copy") == 2; }, 20s));
+  EXPECT_TRUE(flows(tx)) << summary(tx.stats());
+  expect_settled(tx, flow);
+}
+
+TEST_F(faults, an_interface_that_is_not_served_any_more_has_the_reason) {
+  transmitter tx(small());
+  const auto reason_is = [&](const std::string& text) {
+    return eventually(
+        [&] {
+          const auto of = first_interface(tx);
+          return of.name == "a0" && of.mode == send_mode::kernel && of.reason == text;
+        },
+        20s);
+  };
+  (*a)("ip link add br0 type bridge");
+  (*a)("ip link set a0 master br0");
+  EXPECT_TRUE(reason_is("it is a port of the bridge br0, whose datagrams take the kernel path"))
+      << summary(tx.stats());
+  (*a)("ip link set a0 nomaster");
+  EXPECT_TRUE(eventually([&] { return first_interface(tx).mode == send_mode::copy; }, 20s));
+  (*a)("ip link set a0 down");
+  EXPECT_TRUE(reason_is("it is down: ip link set a0 up")) << summary(tx.stats());
+  (*a)("ip link set a0 name x0");
+  (*a)("ip link set x0 up");
+  EXPECT_TRUE(reason_is("it is called x0 now")) << summary(tx.stats());
+  EXPECT_TRUE(eventually([&] { return tx.stats().interfaces.back().mode == send_mode::copy; }, 20s))
+      << summary(tx.stats());
+  EXPECT_EQ("x0", tx.stats().interfaces.back().name);
+  (*a)("ip link del x0");
+  EXPECT_TRUE(reason_is("there is no such interface any more")) << summary(tx.stats());
+}
+
+/// XDP_STATISTICS of all AF_XDP sockets of this process, summed.
+xdp_statistics kernels_statistics() {
+  xdp_statistics sum{};
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    const int fd = std::stoi(entry.path().filename());
+    xdp_statistics one{};
+    socklen_t size = sizeof one;
+    if (::getsockopt(fd, SOL_XDP, XDP_STATISTICS, &one, &size) == 0)
+      sum.tx_invalid_descs += one.tx_invalid_descs;
+  }
+  return sum;
+}
+
+TEST_F(faults, frames_that_the_device_drops_are_counted_as_lost_as_the_device_counts_them) {
+  constexpr unsigned count = 300;
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  const auto send_some = [&](std::size_t size) {
+    const std::string text(size, 'x');
+    for (unsigned i = 0; i < count; ++i)
+      ASSERT_TRUE(eventually([&] { return s.try_send(bytes_of(text), destination); }, 60s));
+    EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 60s))
+        << summary(tx.stats());
+  };
+  const auto before = dropped_by("a0");
+  send_some(1200);
+  EXPECT_EQ(0u, tx.stats().lost_in_device);
+  // What is longer than the peer's MTU veth drops (is_skb_forwardable() in net/core/dev.c).
+  (*b)("ip link set b0 mtu 1000");
+  send_some(1200);
+  if (tx.stats().lost_in_device == 0 && dropped_by("a0") - before == count)
+    GTEST_SKIP() << "this kernel's veth tells nobody but its counter that it drops";
+  EXPECT_EQ(count, tx.stats().lost_in_device) << summary(tx.stats());
+  send_some(100);
+  const auto stats = tx.stats();
+  EXPECT_EQ(count, stats.lost_in_device) << summary(stats);
+  EXPECT_EQ(count, dropped_by("a0") - before);
+  EXPECT_EQ(2 * count, stats.transmitted_total()) << summary(stats);
+  EXPECT_EQ(2 * count, sink->drain());
+  EXPECT_EQ(0u, kernels_statistics().tx_invalid_descs);
 }
 
 TEST_F(faults, without_frames_senders_are_told_and_producers_refused) {

@@ -41,10 +41,11 @@ TEST(config, an_empty_file_changes_nothing) {
 
 TEST(config, every_key_of_xdp_arrives) {
   const auto config = read(
-      "[xdp]\ninterface = ['lo']\ncpus = [0]\ntx_cores = 3\nzero_copy = true\nring_capacity = 512\n"
+      "[xdp]\ninterface = ['lo']\ncpus = [0]\nqueues = [5]\ntx_cores = 3\nzero_copy = true\nring_capacity = 512\n"
       "busy_poll_us = 20\nbusy_poll_budget = 128\nhuge_pages = false\n");
   EXPECT_EQ(config.interfaces, std::vector<std::string>{"lo"});
   EXPECT_EQ(config.cpus, std::vector<unsigned>{0});
+  EXPECT_EQ(config.queues, std::vector<std::uint32_t>{5});
   EXPECT_EQ(config.tx_cores, 3u);
   EXPECT_EQ(config.mode, send_mode::zero_copy);
   EXPECT_EQ(config.ring_capacity, 512u);
@@ -129,6 +130,9 @@ TEST(config, what_is_wrong_is_told_with_file_line_and_column) {
       {"[xdp]\ncpus = 0\n", "f:2:8: cpus: not an array"},
       {"[xdp]\ncpus = [99999]\n", "f:2:9: cpus '99999': out of range"},
       {"[xdp]\ncpus = [0, 0]\n", "f:2:12: cpus: 0 twice"},
+      {"[xdp]\nqueues = 3\n", "f:2:10: queues: not an array"},
+      {"[xdp]\nqueues = [65536]\n", "f:2:11: queues '65536': out of range"},
+      {"[xdp]\nqueues = [7, 7]\n", "f:2:14: queues: 7 twice"},
       {"[xdp]\ntx_cores = 0\n", "f:2:12: tx_cores '0': out of range; use 1 to 64"},
       {"[xdp]\n\nzero_copy = 1\n", "f:3:13: zero_copy: neither true nor false"},
       {"[xdp]\nring_capacity = 63\n", "f:2:17: ring_capacity '63': out of range; use 64 to 65536"},
@@ -209,7 +213,8 @@ TEST(config, the_shipped_example_shows_the_other_keys_too) {
       line = "interface = 'lo'";
     else if (line.starts_with("#cpus"))
       line = "cpus = [0]";
-    else if (line.starts_with("#zero_copy") || line.starts_with("#tx_cores"))
+    else if (line.starts_with("#zero_copy") || line.starts_with("#tx_cores") ||
+             line.starts_with("#queues"))
       line.erase(0, 1);
   const auto config = read(text);
   EXPECT_EQ(config.interfaces, std::vector<std::string>{"lo"});

@@ -44,6 +44,12 @@ BAD_INPUT = [
     (["send", "--to", "10.0.0.1:80", "--mode", "warp"], ["--mode", "warp", "zero-copy"]),
     (["send", "--to", "10.0.0.1:80", "--cpu", "4096"], ["--cpu", "4096"]),
     (["send", "--to", "10.0.0.1:80", "--cpu", "0,0"], ["--cpu", "'0'", "twice"]),
+    (["send", "--to", "10.0.0.1:80", "--queue", "65536"], ["--queue", "65536"]),
+    (["send", "--to", "10.0.0.1:80", "--queue", "3,3"], ["--queue", "'3'", "twice"]),
+    (
+        ["send", "--to", "10.0.0.1:80", "--cpu", "0", "--queue", "3,4"],
+        ["--queue", "2 for 1", "--cpu"],
+    ),
     (
         ["send", "--to", "10.0.0.1:80", "--payload-file", "/nonexistent/p"],
         ["--payload-file", "/nonexistent/p"],

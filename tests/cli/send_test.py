@@ -3,6 +3,8 @@
 """`cowire send` and `cowire run`, end to end over a veth pair between two network namespaces."""
 import json
 import os
+import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -282,6 +284,27 @@ class Signals(SendTest):
         report = json.loads(output)
         self.assert_totals(report, report["submitted"])
 
+    def test_an_interrupt_ends_what_waits_for_a_neighbour_that_never_answers(self):
+        """More waits than the largest send buffer of a socket holds."""
+        for name, value in (("mcast_solicit", 100000), ("unres_qlen_bytes", 1 << 30)):
+            self.world.exec("a", "sysctl", "-qw", f"net.ipv4.neigh.u0.{name}={value}", check=0)
+        sending = self.world.start(
+            "a", support.COWIRE, "send", "--to", f"10.0.0.99:{PORT}", "--size", 1400, "-j"
+        )
+
+        def full():
+            shown = self.world.exec("a", "ss", "-uamn", check=0).stdout
+            memory = re.findall(r",t([0-9]+),tb([0-9]+),", shown)
+            return any(int(used) >= int(limit) >= 32 << 20 for used, limit in memory)
+
+        with support.ended(sending):
+            support.wait_until(lambda: sending.poll() is not None or full(), "a full socket")
+            output, errors = support.interrupt(sending)
+        self.assertEqual((sending.returncode, errors), (0, ""))
+        report = json.loads(output)
+        self.assert_totals(report, report["submitted"])
+        self.assertGreater(report["refused"].get("ECANCELED", 0), 0, report)
+
     def test_a_kill_leaves_no_program_and_a_working_interface(self):
         with support.ended(self.start_sending()) as process:
             process.kill()
@@ -368,6 +391,39 @@ class Intake(SendTest):
         self.assertIn(f"{self.path} is a regular file", done.stderr)
         with open(self.path) as file:
             self.assertEqual(file.read(), "precious")
+
+    @unittest.skipUnless(shutil.which("nft"), "needs nft")
+    def test_what_a_filter_drops_of_one_client_holds_up_no_other(self):
+        for command in ("addr add 10.0.0.3/24 dev u0", "addr add fd00::3/64 dev u0 nodad"):
+            self.world.ip("b", command)
+        for host in ("10.0.0.2", "10.0.0.3", "fd00::3"):  # What waits for one is dropped uncounted.
+            self.world.ip("a", f"neigh replace {host} lladdr {PEER_MAC} dev u0 nud permanent")
+        self.world.exec(
+            "a",
+            "nft",
+            "table netdev t { chain c { type filter hook egress device u0 priority 0; "
+            "ip daddr 10.0.0.3 drop; ip6 daddr fd00::3 drop; }; }",
+            check=0,
+        )
+        receiver = self.receiver()
+        # Without a socket for AF_XDP all of it goes through the kernel.
+        with support.ended(self.serve("--mode", "kernel")) as server:
+            send = [support.COWIRE, "send", "--via", self.path, "-j"]
+            flood = ["--to", f"10.0.0.3:{PORT}", "--to", f"[fd00::3]:{PORT}", "--rate", 5000]
+            dropped = self.world.start("a", *send, *flood, "--source-port", 7010)
+            with support.ended(dropped):
+                done = self.world.exec(
+                    "a", *send, "--to", f"10.0.0.2:{PORT}", "--count", 200, "--rate", 1000
+                )
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+                support.interrupt(dropped)
+            output, errors = support.interrupt(server)
+        self.assertEqual((server.returncode, errors), (0, ""))
+        report = json.loads(output)
+        self.assert_totals(report, report["submitted"])
+        self.assertEqual(list(report["refused"]), ["ENOBUFS"])
+        self.assertEqual(report["kernel_path"], 200)
+        self.assertEqual(len(self.collect(receiver)), 200)
 
     def test_a_client_without_a_server_gets_one_clear_line(self):
         done = support.cowire("send", "--via", self.path, "--to", f"10.0.0.2:{PORT}", "--count", 1)
