@@ -12,7 +12,8 @@
 ///     intake_destination[destination_count]
 ///
 /// - type `send`: the payload goes to every destination, from UDP port `source_port` (0 = one the
-///   server picks). One message holds at most intake_message_capacity() bytes after the header.
+///   server picks). One message holds at most intake_message_capacity() bytes after the header, and
+///   has one scope id for all destinations.
 /// - type `flush`: no payload, no destinations. When everything that this client sent before has
 ///   left the host or was counted, the server answers an intake_reply with the same `token` to the
 ///   client's address; a client that has no address (did not bind), or one of more than
@@ -71,8 +72,11 @@ struct intake_header {
   std::uint16_t destination_count = 0;
   std::uint16_t source_port = 0;  ///< Host order; 0 = the server picks.
   std::uint32_t payload_length = 0;
-  std::uint64_t token = 0;     ///< Echoed in the reply to a flush.
-  std::uint64_t reserved = 0;  ///< Must be 0.
+  std::uint64_t token = 0;  ///< Echoed in the reply to a flush.
+  /// With `send`: the interface, by its index in the server's network namespace, of the
+  /// destinations that belong to one (link-local addresses, multicast), as sin6_scope_id; 0 = none.
+  std::uint32_t scope_id = 0;
+  std::uint32_t reserved = 0;  ///< Must be 0.
 };
 static_assert(sizeof(intake_header) == 32);
 
@@ -99,6 +103,10 @@ struct intake_reply {
   intake_totals totals;
 };
 static_assert(sizeof(intake_reply) == 64);
+
+/// How many of the destinations, from the first on, one message may have, and its scope id.
+[[nodiscard]] std::size_t intake_alike(std::span<const endpoint> destinations,
+                                       std::uint32_t& scope_id) noexcept;
 
 /// A checked `send` or `flush` message; spans point into the bytes that were parsed.
 struct intake_message {

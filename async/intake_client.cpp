@@ -80,9 +80,10 @@ void intake_client::send(std::span<const std::byte> payload, std::span<const end
   }
   const std::size_t at_most = (capacity - payload.size()) / sizeof(intake_destination);
   while (!destinations.empty()) {
-    const auto now = destinations.first(std::min(at_most, destinations.size()));
-    destinations = destinations.subspan(now.size());
     intake_header header;
+    const std::size_t alike = intake_alike(destinations, header.scope_id);
+    const auto now = destinations.first(std::min(at_most, alike));
+    destinations = destinations.subspan(now.size());
     header.destination_count = static_cast<std::uint16_t>(now.size());
     header.source_port = source_port;
     header.payload_length = static_cast<std::uint32_t>(payload.size());

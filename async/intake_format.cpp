@@ -4,20 +4,44 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 namespace cowire {
 namespace {
 
-bool read(const intake_destination& from, endpoint& to) noexcept {
-  if (from.port.raw == 0) return false;
-  if (from.family == 6) {
-    to = {ip_address::v6(from.address), from.port.host()};
+/// Whether an address belongs to an interface, so that a scope id says something.
+bool has_scope(const ip_address& address) noexcept {
+  return address.is_v6() && (address.is_link_local_v6() || address.is_multicast());
+}
+
+// Written for endpoints with and without a scope id.
+template <class Endpoint>
+std::uint32_t scope_of(const Endpoint& to) noexcept {
+  if constexpr (requires { to.scope_id; }) return to.scope_id;
+  return 0;
+}
+template <class Endpoint>
+bool set_scope(Endpoint& to, std::uint32_t scope_id) noexcept {
+  if constexpr (requires { to.scope_id; }) {
+    to.scope_id = scope_id;
     return true;
+  }
+  return scope_id == 0;  // Elsewhere than it says is nowhere.
+}
+
+bool read(const intake_destination& from, std::uint32_t scope_id, endpoint& to) noexcept {
+  if (from.port.raw == 0) return false;
+  to = {};
+  if (from.family == 6) {
+    to.address = ip_address::v6(from.address);
+    to.port = from.port.host();
+    return !has_scope(to.address) || set_scope(to, scope_id);
   }
   const auto rest = std::span(from.address).subspan(4);
   if (from.family != 4 || std::ranges::any_of(rest, [](auto byte) { return byte != 0; }))
     return false;
-  to = {ip_address::from_bytes(ip_family::v4, from.address.data()), from.port.host()};
+  to.address = ip_address::from_bytes(ip_family::v4, from.address.data());
+  to.port = from.port.host();
   return true;
 }
 
@@ -26,7 +50,8 @@ std::error_code check(const intake_header& header, std::size_t body_size) noexce
       header.reserved != 0)
     return error::malformed;
   if (header.type == intake_type::flush) {
-    const bool empty = header.payload_length == 0 && header.destination_count == 0;
+    const bool empty =
+        header.payload_length == 0 && header.destination_count == 0 && header.scope_id == 0;
     return empty && body_size == 0 ? std::error_code{} : error::malformed;
   }
   if (header.type != intake_type::send) return error::malformed;
@@ -45,6 +70,19 @@ intake_destination intake_destination::from(const endpoint& to) noexcept {
   out.port = be16::from_host(to.port);
   out.address = to.address.bytes();
   return out;
+}
+
+std::size_t intake_alike(std::span<const endpoint> destinations, std::uint32_t& scope_id) noexcept {
+  std::optional<std::uint32_t> common;
+  std::size_t count = 0;
+  for (; count < destinations.size(); ++count) {
+    const endpoint& to = destinations[count];
+    if (!has_scope(to.address)) continue;
+    if (common.value_or(scope_of(to)) != scope_of(to)) break;
+    common = scope_of(to);
+  }
+  scope_id = common.value_or(0);
+  return count;
 }
 
 void parse_intake(std::span<const std::byte> header, std::span<const std::byte> body,
@@ -66,7 +104,7 @@ void parse_intake(std::span<const std::byte> header, std::span<const std::byte> 
     intake_destination raw;
     std::memcpy(&raw, trailer.data(), sizeof raw);
     trailer = trailer.subspan(sizeof raw);
-    if (!read(raw, to)) {
+    if (!read(raw, h.scope_id, to)) {
       ec = error::malformed;
       return;
     }

@@ -58,6 +58,37 @@ TEST(intake_format, a_send_message_is_read_as_it_was_written) {
   EXPECT_EQ(two, m.destinations);
 }
 
+/// A template, so that the branches for endpoints with a scope id and for those without compile.
+template <class Endpoint>
+void check_scope(Endpoint link_local) {
+  auto h = header_for(5, 2);
+  h.scope_id = 7;
+  intake_message m;
+  const auto both = send_message(h, "hello", {link_local, two[1]});
+  std::uint32_t scope_id = 1;
+  if constexpr (requires { link_local.scope_id; }) {
+    ASSERT_FALSE(both.parse(m));
+    const Endpoint& got = m.destinations[0];
+    EXPECT_EQ(7u, got.scope_id);
+    EXPECT_EQ(two[1], m.destinations[1]) << "it belongs to no interface";
+    auto second = link_local;
+    link_local.scope_id = 7;
+    second.scope_id = 8;
+    EXPECT_EQ(2u, intake_alike(std::vector{two[0], link_local, second}, scope_id));
+    EXPECT_EQ(7u, scope_id);
+    EXPECT_EQ(3u, intake_alike(std::vector{second, two[0], second}, scope_id));
+    EXPECT_EQ(8u, scope_id);
+  } else {
+    EXPECT_EQ(make_error_code(error::malformed), both.parse(m));
+  }
+  EXPECT_EQ(2u, intake_alike(two, scope_id));
+  EXPECT_EQ(0u, scope_id);
+}
+
+TEST(intake_format, a_scope_id_is_that_of_the_destinations_that_belong_to_an_interface) {
+  check_scope(*endpoint::parse("[fe80::1]:9001"));
+}
+
 TEST(intake_format, a_flush_has_nothing_but_a_token) {
   intake_header h;
   h.type = intake_type::flush;
