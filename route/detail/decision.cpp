@@ -732,6 +732,8 @@ decider::outcome decider::select_in_node_v6(const node_v6& node, bool reachable)
     if (blackhole) return fail(EINVAL);
     if (is_reject(entry.route.type) && candidates_.empty())
       candidates_.push_back({loopback_device(state_), std::nullopt, 1, 0, {}});
+    // Any of them may be preferred to all others.
+    if (entry.mixed_siblings) static_cast<void>(divert(divert_reason::mixed_siblings));
     for (std::uint32_t m = 0; m < candidates_.size(); ++m) {
       const int score = score_v6(entry, candidates_[m], reachable);
       if (score > best) {
@@ -760,7 +762,6 @@ void decider::finish_v6() {
     answer_local(route.type);
     return;
   }
-  if (result_.entry->mixed_siblings) static_cast<void>(divert(divert_reason::mixed_siblings));
   if (route.nexthop_id != 0 && state_.nexthop_is_ambiguous(ip_family::v6, route.nexthop_id))
     static_cast<void>(divert(divert_reason::shared_nexthop));
   share_v6();

@@ -190,6 +190,79 @@ TEST_F(wrong_mirror, the_periodic_audit_finds_what_no_notification_told_and_coun
   EXPECT_NE(std::string::npos, told.find("10.78.3.0/24")) << told;
 }
 
+/// Nothing is kept secret: no audit has anything to find.
+class unchanged_kernel : public wrong_mirror {
+ protected:
+  /// While datagrams flow to all of them.
+  static void expect_no_finding(transmitter& tx, const std::vector<endpoint>& destinations) {
+    numbered_stream stream(tx, destinations, 200us);
+    EXPECT_TRUE(eventually([&] { return truth(tx).audited > 300; }, 60s)) << text_of(truth(tx));
+    EXPECT_EQ(0u, truth(tx).mismatched) << text_of(truth(tx));
+    stream.stop();
+    EXPECT_TRUE(drained(tx));
+  }
+};
+
+TEST_F(unchanged_kernel, a_nexthop_object_that_routes_of_two_tables_share_is_no_finding) {
+  (*a)("ip nexthop add id 7 via fd77:1::2 dev a0");
+  (*a)("ip -6 route add 2001:db8:1::/48 nhid 7");
+  (*a)("ip -6 rule add to 2001:db8:2::/48 table 100 pref 1000");
+  (*a)("ip -6 route add 2001:db8:2::/48 nhid 7 table 100");
+  resolve("fd77:1::2");
+  transmitter tx(audited());
+  const auto kernel_path = tx.stats().kernel_path;
+  expect_no_finding(tx, {to("[2001:db8:1::1]:9000"), to("[2001:db8:2::1]:9000")});
+  EXPECT_EQ(kernel_path, tx.stats().kernel_path) << summary(tx.stats());
+}
+
+// The kernel passes over a member whose neighbour it is still looking for, and says nothing.
+TEST_F(unchanged_kernel, a_member_that_is_being_resolved_is_no_finding) {
+  (*a)("sysctl -qw net.ipv4.fib_multipath_hash_seed=1 net.ipv4.fib_multipath_hash_policy=1");
+  (*a)("sysctl -qw net.ipv4.fib_multipath_use_neigh=1");
+  (*a)("ip route replace 10.78.0.0/16 nexthop via 10.77.1.2 nexthop via 10.77.2.99");
+  transmitter tx(audited());
+  std::vector<endpoint> destinations;
+  for (int i = 1; i < 100; ++i)
+    destinations.push_back(to("10.78.3." + std::to_string(i) + ":9000"));
+  expect_no_finding(tx, destinations);
+}
+
+TEST_F(unchanged_kernel, the_periodic_audit_finds_nothing) {
+  auto config = small();
+  config.update_interval = 200ms;
+  config.audit_rate = 0;
+  std::mutex mutex;
+  std::string told;
+  config.log = [&](log_severity, std::string_view line) {
+    const std::lock_guard lock(mutex);
+    told += std::string(line) + "\n";
+  };
+  transmitter tx(config);
+  const auto expect_nothing_found = [&](const std::string& after) {
+    const auto audits = tx.stats().routes.audits;
+    EXPECT_TRUE(eventually([&] { return tx.stats().routes.audits >= audits + 2; }, 60s));
+    const std::lock_guard lock(mutex);
+    EXPECT_EQ(0u, tx.stats().routes.audit_differences) << after << "\n" << told;
+  };
+  expect_nothing_found("nothing");
+  (*a)("sysctl -qw net.ipv6.conf.a0.accept_dad=1 net.ipv6.conf.a0.dad_transmits=2");
+  for (const std::string change :
+       {"ip -6 route add default via fd77:1::9",
+        "ip -6 route add default from 2001:db8:100::/64 via fd77:2::9",
+        "sysctl -qw net.ipv4.conf.default.ignore_routes_with_linkdown=1",
+        "ip addr add fd77:1::70/64 dev a0",  // Detected for two seconds or three.
+        "ip addr add fd77:1::71/64 dev a0 nodad",
+        "ip -6 route append 2001:db8::/32 via fd77:1::2 mtu 1300",
+        "ip -6 route append 2001:db8::/32 via fd77:2::2 mtu 1400",
+        "ip -6 route del 2001:db8::/32 via fd77:1::2", "ip link set a1 mtu 1350"}) {
+    (*a)(change);
+    expect_nothing_found(change);
+  }
+  const auto tentative = [&] { return (*a)("ip -6 addr show dev a0 tentative").empty(); };
+  EXPECT_TRUE(eventually(tentative, 60s));
+  expect_nothing_found("detection");
+}
+
 /// The TTL of the next datagram, or -1.
 int next_ttl(int socket) {
   char byte, control[64];

@@ -573,16 +573,37 @@ TEST_F(Unknowable, SourceThatGroupsWithDifferentFirstMembersCache) {
 
 TEST_F(Unknowable, SharesFromBeforeLinkdownWasIgnored) {
   apply(added(multipath(ip_family::v4)));
+  apply(added(multipath(ip_family::v6)));
   netlink::link lost = ethernet(3, "u3");
   lost.carrier = false;
   lost.flags = IFF_UP;
   apply(lost);
-  EXPECT_FALSE(ask("40.0.0.1").divert);
   netlink::netconf setting;
   setting.index = 3;
   setting.ignore_routes_with_linkdown = true;
-  apply(setting);
-  EXPECT_EQ(ask("40.0.0.1").divert, divert_reason::stale_shares);
+  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    const char* to = family == ip_family::v4 ? "40.0.0.1" : "2001:d::1";
+    EXPECT_FALSE(ask(to).divert);
+    setting.family = family;
+    apply(setting);
+    EXPECT_EQ(ask(to).divert, divert_reason::stale_shares);
+  }
+  lost.carrier = true;
+  lost.flags = IFF_UP | IFF_RUNNING;
+  apply(lost);
+  for (const char* to : {"40.0.0.1", "2001:d::1"}) EXPECT_FALSE(ask(to).divert);
+}
+
+TEST_F(Unknowable, PreferenceOfASiblingBesideAnotherRoute) {
+  apply(added(route_on(net("2001:a::/32"), 2)));
+  netlink::route first = route_via(net("2001:a::/32"), "fd00:3::2", 3);
+  apply(appended(first));
+  EXPECT_FALSE(ask("2001:a::1").divert);
+  netlink::route preferred = route_via(net("2001:a::/32"), "fd00:4::2", 4);
+  preferred.preference = 1;
+  preferred.next_hops.push_back(first.next_hops.front());
+  apply(appended(preferred));
+  EXPECT_EQ(ask("2001:a::1").divert, divert_reason::mixed_siblings);
 }
 
 TEST_F(Unknowable, CachedSourceThatSteersMultipath) {
