@@ -47,6 +47,7 @@
   X(stale_shares, "multipath shares from before ignore_routes_with_linkdown changed")              \
   X(cached_source, "multipath prefers a hop by a source that the kernel has cached")               \
   X(rotating_default, "the kernel walks several default routes from where it last stopped")        \
+  X(path_exception, "what the kernel was told about the way to this destination is being asked")   \
   X(mixed_siblings, "IPv6 multipath whose members differ in what no message shows")                \
   X(chosen_source, "IPv6 multipath hashed with a source that the socket chose itself")             \
   X(bound_multipath,                                                                               \

@@ -9,6 +9,7 @@
 #include <cowire/route/detail/situation.hpp>
 #include <cowire/route/detail/source_v6.hpp>
 #include <cowire/route/detail/tunnel.hpp>
+#include <cowire/route/rules.hpp>
 
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
@@ -418,6 +419,8 @@ std::vector<std::uint32_t> compiler::implementation::list_reachable(ip_family fa
   std::set<std::uint32_t> all;
   for (const netlink::rule& rule : state_.rules(family))
     if (rule.kind == rule_to_table) all.insert(rule.table);
+  if (state_.initial_rules_may_count(family))
+    for (const netlink::rule& rule : initial_rules(family)) all.insert(rule.table);
   return {all.begin(), all.end()};
 }
 
@@ -444,10 +447,10 @@ detail::leaf_id compiler::implementation::leaf_at(const ip_prefix& prefix) {
   return family.situations.leaf_of(has_context(prefix) ? &prefix : nullptr, std::move(parts));
 }
 
-/// Whether a host is a region without any route: it has a neighbour entry or a path MTU.
+/// Whether a host is a region without any route: it has a neighbour entry or a path exception.
 bool compiler::implementation::matters_to_hosts(const ip_prefix& prefix) const {
   if (!prefix.is_host()) return false;
-  if (state_.path_mtu(prefix.address()) != 0) return true;
+  if (state_.find_path_exception(prefix.address()) != nullptr) return true;
   if (prefix.address().is_multicast()) return false;
   return std::ranges::any_of(state_.devices(), [&](const auto& item) {
     return state_.find_neighbour(item.first, prefix.address()) != nullptr;
@@ -496,7 +499,7 @@ std::vector<region> compiler::implementation::list_regions(ip_family family) {
     if (neighbour.destination.family() == family && !neighbour.destination.is_multicast())
       all.push_back({host_prefix(neighbour.destination), no_table, 0});
   });
-  for (const ip_address& destination : state_.path_mtu_destinations())
+  for (const ip_address& destination : state_.path_exception_destinations())
     if (destination.family() == family) all.push_back({host_prefix(destination), no_table, 0});
   std::ranges::sort(all, by_prefix);
   std::vector<const route_table*> tables;
@@ -668,7 +671,7 @@ void compiler::implementation::settle(family_state& family, region& one, situati
   const bool alone = family.all_individual ||
                      (one.prefix.is_host() && (verdict_of(family, next).on_link ||
                                                family.situations.has_context(one.leaf) ||
-                                               state_.path_mtu(one.prefix.address()) != 0));
+                                               state_.find_path_exception(one.prefix.address())));
   if (one.situation == next && !one.individual && !alone) return;
   const path_ids* before = nullptr;
   path_ids own_before;

@@ -2,7 +2,9 @@
 #include <cowire/base/assert.hpp>
 #include <cowire/route/detail/cover.hpp>
 #include <cowire/route/detail/hasher.hpp>
+#include <cowire/route/kernel_quirks.hpp>
 #include <cowire/route/mirror.hpp>
+#include <cowire/route/rules.hpp>
 
 #include <linux/if.h>
 #include <linux/if_addr.h>
@@ -197,13 +199,18 @@ bool mirror::shows_all_dead(ip_family family, std::uint32_t index) const noexcep
 }
 
 std::uint32_t mirror::path_mtu(const ip_address& destination) const noexcept {
-  const auto found = path_mtus_.find(destination);
-  return found == path_mtus_.end() ? 0 : found->second.mtu;
+  const path_exception* const known = find_path_exception(destination);
+  return known == nullptr ? 0 : known->mtu;
 }
 
-std::vector<ip_address> mirror::path_mtu_destinations() const {
+const path_exception* mirror::find_path_exception(const ip_address& destination) const noexcept {
+  const auto found = path_exceptions_.find(destination);
+  return found == path_exceptions_.end() ? nullptr : &found->second;
+}
+
+std::vector<ip_address> mirror::path_exception_destinations() const {
   std::vector<ip_address> all;
-  for (const auto& [destination, entry] : path_mtus_) all.push_back(destination);
+  for (const auto& [destination, known] : path_exceptions_) all.push_back(destination);
   return all;
 }
 
@@ -220,21 +227,19 @@ bool mirror::is_local_address(const ip_address& address) const noexcept {
 
 std::optional<bool> mirror::rules_configured(ip_family family) const noexcept {
   const rule_list& rules = rules_[slot(family)];
-  if (rules.changed_live) return true;
-  const auto initial = [](const netlink::rule& rule) {
-    netlink::rule plain;
-    plain.family = rule.family;
-    plain.kind = 1;  // FR_ACT_TO_TBL
-    plain.priority = rule.priority;
-    plain.table = rule.priority == 0       ? RT_TABLE_LOCAL
-                  : rule.priority == 32766 ? RT_TABLE_MAIN
-                                           : RT_TABLE_DEFAULT;
-    plain.protocol = rule.protocol;
-    return rule == plain &&
-           (rule.priority == 0 || rule.priority == 32766 || rule.priority == 32767);
-  };
-  if (!std::ranges::all_of(rules.list, initial)) return true;
+  if (rules.added_live) return true;
+  if (!std::ranges::all_of(rules.list, is_initial)) return true;
+  // In IPv6 only an addition ever counted.
+  const bool removal_counts = family == ip_family::v4 &&
+                              settings_.kernel_version < kernel_quirks::removed_rules_do_not_count;
+  const bool removed = rules.removed_live || rules.list.size() < initial_rules(family).size();
+  if (removal_counts && removed) return true;
   return std::nullopt;
+}
+
+bool mirror::initial_rules_may_count(ip_family family) const noexcept {
+  return !rules_configured(family) &&
+         rules_[slot(family)].list.size() < initial_rules(family).size();
 }
 
 bool mirror::nexthop_is_ambiguous(ip_family family, std::uint32_t id) const {
@@ -336,6 +341,7 @@ void mirror::link_state_changed(device& now, const netlink::link& before, mirror
   if (before.mtu != now.link.mtu) mtu_changed(now, before.mtu, changes);
   if ((changed & IFF_UP) != 0) {
     if (now.up()) {
+      source_caches_are_void(changes);
       revive(index, ip_family::v4, changes);
       if (is_operational(now.link)) revive(index, ip_family::v6, changes);
     } else {
@@ -534,6 +540,13 @@ void mirror::revive(std::uint32_t index, ip_family family, mirror_changes& chang
 // ----------------------------------------------------------------------------------------------
 // addresses
 
+/// Next hops look their source up anew (dev_addr_genid in net/ipv4/fib_frontend.c).
+void mirror::source_caches_are_void(mirror_changes& changes) {
+  if (origin_ == message_origin::dump) return;
+  for (auto& [index, known_device] : devices_)
+    if (std::exchange(known_device.localnet_changed, false)) changes.decisions_v4 = true;
+}
+
 void mirror::insert_address(device& on, const netlink::address& message) {
   auto& list = message.local.is_v4() ? on.v4 : on.v6;
   auto at = list.end();
@@ -583,6 +596,7 @@ void mirror::apply_one(const netlink::address& message, mirror_changes& changes)
       return;
     }
     on.renumbered = true;
+    source_caches_are_void(changes);
     if (list.empty()) {
       purge_routes_v4(message.index, loss::addresses_gone, changes);
       changes.refresh_advised = true;
@@ -606,6 +620,7 @@ void mirror::apply_one(const netlink::address& message, mirror_changes& changes)
                                (message.flags & IFA_F_NODAD) == 0 && !list.empty();
   insert_address(on, message);
   decisions = true;
+  if (family == ip_family::v4) source_caches_are_void(changes);
   if (origin_ == message_origin::notification && on.up() && family == ip_family::v4)
     revive(message.index, family, changes);
 }
@@ -1083,16 +1098,15 @@ void mirror::apply_one(const netlink::rule& message, mirror_changes& changes) {
   const auto position = known - rules.list.begin();
   bool& decisions = message.family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6;
   if (message.action == netlink::action::remove) {
-    // IPv6 remembers only additions.
-    if (origin_ == message_origin::notification && message.family == ip_family::v4)
-      rules.changed_live = true;
+    rules.removed_live |= origin_ == message_origin::notification;
+    rules.added_live |= !is_initial(message);  // Once.
     if (known == rules.list.end()) return;
     rules.list.erase(known);
     rules.generations.erase(rules.generations.begin() + position);
     decisions = true;
     return;
   }
-  if (origin_ == message_origin::notification) rules.changed_live = true;
+  if (origin_ == message_origin::notification) rules.added_live = true;
   if (known != rules.list.end()) {
     rules.generations[static_cast<std::size_t>(position)] = generation;
     return;
@@ -1162,6 +1176,11 @@ void mirror::apply_one(const netlink::netconf& message, mirror_changes& changes)
 }
 
 void mirror::set_settings(const mirror_settings& settings, mirror_changes& changes) {
+  for (auto& [index, known_device] : devices_) {
+    const bool localnet = settings.route_localnet.contains(index);
+    const auto before = std::exchange(known_device.localnet, localnet);
+    known_device.localnet_changed |= before && *before != localnet;
+  }
   if (settings == settings_) return;
   settings_ = settings;
   changes.decisions_v4 = changes.decisions_v6 = true;
@@ -1169,17 +1188,31 @@ void mirror::set_settings(const mirror_settings& settings, mirror_changes& chang
 
 void mirror::set_path_mtu(const ip_address& destination, std::uint32_t mtu,
                           std::chrono::steady_clock::time_point expires, mirror_changes& changes) {
-  if (mtu == 0) {
-    if (path_mtus_.erase(destination) > 0) changes.path_mtus.push_back(destination);
+  const path_exception* const known = find_path_exception(destination);
+  path_exception next = known != nullptr ? *known : path_exception{};
+  next.mtu = mtu;
+  next.mtu_locked &= mtu != 0;
+  next.expires = expires;
+  if (next.mtu == 0 && !next.redirected && !next.doubtful)
+    set_path_exception(destination, std::nullopt, changes);
+  else
+    set_path_exception(destination, std::move(next), changes);
+}
+
+void mirror::set_path_exception(const ip_address& destination, std::optional<path_exception> known,
+                                mirror_changes& changes) {
+  if (!known) {
+    if (path_exceptions_.erase(destination) > 0) changes.path_mtus.push_back(destination);
     return;
   }
-  path_mtu_entry& entry = path_mtus_[destination];
-  if (entry.mtu != mtu) changes.path_mtus.push_back(destination);
-  entry = {mtu, expires};
+  const auto [at, fresh] = path_exceptions_.try_emplace(destination);
+  path_exception before = std::exchange(at->second, std::move(*known));
+  before.expires = at->second.expires;  // That it lasts longer changes nothing now.
+  if (fresh || before != at->second) changes.path_mtus.push_back(destination);
 }
 
 void mirror::expire(std::chrono::steady_clock::time_point now, mirror_changes& changes) {
-  std::erase_if(path_mtus_, [&](const auto& item) {
+  std::erase_if(path_exceptions_, [&](const auto& item) {
     if (item.second.expires > now) return false;
     changes.path_mtus.push_back(item.first);
     return true;
@@ -1284,10 +1317,11 @@ void mirror::sort_as_dumped(device& on, ip_family family, mirror_changes& change
 
 void mirror::exchange_with(mirror& shadow) {
   shadow.settings_ = settings_;
-  shadow.path_mtus_ = std::move(path_mtus_);
+  shadow.path_exceptions_ = std::move(path_exceptions_);
   shadow.registrations_ = registrations_;
   for (std::size_t family = 0; family < 2; ++family)
-    shadow.rules_[family].changed_live |= rules_[family].changed_live;
+    shadow.rules_[family].added_live |=
+        rules_configured(static_cast<ip_family>(family)).value_or(false);
   for (auto& [index, fresh] : shadow.devices_) {
     const mirror::device* known = find_device(index);
     if (known == nullptr) {
@@ -1297,6 +1331,8 @@ void mirror::exchange_with(mirror& shadow) {
     fresh.registered = known->registered;
     fresh.stale_shares = known->stale_shares;
     fresh.renumbered = known->renumbered;
+    fresh.localnet_changed = known->localnet_changed;
+    fresh.localnet = known->localnet;
   }
   std::swap(*this, shadow);
 }

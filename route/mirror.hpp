@@ -19,6 +19,7 @@
 #include <cowire/base/address.hpp>
 #include <cowire/netlink/message.hpp>
 #include <cowire/netlink/request.hpp>
+#include <cowire/route/path_exception.hpp>
 #include <cowire/route/route_table.hpp>
 
 #include <array>
@@ -57,6 +58,8 @@ struct mirror_settings {
   std::uint32_t multipath_hash_seed =
       0;  ///< net.ipv4.fib_multipath_hash_seed; 0 = nobody can know it
   bool multipath_use_neighbours = false;  ///< net.ipv4.fib_multipath_use_neigh
+  /// net.ipv4.conf.{all,DEV}.route_localnet, by ifindex: devices on which it is in force.
+  std::set<std::uint32_t> route_localnet;
   /// IPv6 address labels are the kernel's default ones, use_oif_addrs_only is 0 everywhere.
   bool default_source_policy = true;
   /// net.ipv4.ip_no_pmtu_disc is not 0, or was not: sockets keep what they were made with.
@@ -85,7 +88,7 @@ struct mirror_changes {
   std::vector<prefix> routes;
   std::vector<std::uint32_t> links;       ///< MAC, MTU or state of these devices changed.
   std::vector<neighbour_key> neighbours;  ///< State or MAC changed, or it came or went.
-  std::vector<ip_address> path_mtus;      ///< Learned or expired.
+  std::vector<ip_address> path_mtus;      ///< Path exceptions learned, changed or gone.
   std::vector<std::uint32_t> nexthops;    ///< Objects that mean something else now.
   bool decisions_v4 = false;  ///< Any IPv4 decision may differ: rules, addresses, settings.
   bool decisions_v6 = false;
@@ -132,6 +135,10 @@ class mirror {
     std::array<bool, 2> stale_shares{};
     /// An IPv4 address left while we watched: cached per-hop sources may be stale.
     bool renumbered = false;
+    /// route_localnet changed while we watched: next hops may have cached a source from before,
+    /// until any IPv4 address comes or goes or any device comes up.
+    bool localnet_changed = false;
+    std::optional<bool> localnet;  ///< As set_settings() told last.
     std::uint32_t generation = 0;
 
     [[nodiscard]] bool up() const noexcept { return (link.flags & 1u) != 0; }  // IFF_UP
@@ -184,7 +191,10 @@ class mirror {
   /// A path MTU smaller than the route's for one destination, until `expires`. 0 forgets it.
   void set_path_mtu(const ip_address& destination, std::uint32_t mtu,
                     std::chrono::steady_clock::time_point expires, mirror_changes& changes);
-  /// Forgets what expired before `now`: path MTUs and routes with a lifetime.
+  /// What the kernel knows about one destination beyond its routes; unset forgets it.
+  void set_path_exception(const ip_address& destination, std::optional<path_exception> known,
+                          mirror_changes& changes);
+  /// Forgets what expired before `now`: path exceptions and routes with a lifetime.
   void expire(std::chrono::steady_clock::time_point now, mirror_changes& changes);
 
   [[nodiscard]] const mirror_settings& settings() const noexcept { return settings_; }
@@ -198,6 +208,8 @@ class mirror {
   /// Whether rules were configured in this namespace beyond the initial ones, ever: until then the
   /// kernel does not consult them. Unset = cannot be known.
   [[nodiscard]] std::optional<bool> rules_configured(ip_family family) const noexcept;
+  /// One of the initial rules is gone from the list, and the kernel may act upon it nevertheless.
+  [[nodiscard]] bool initial_rules_may_count(ip_family family) const noexcept;
   [[nodiscard]] const std::map<std::uint32_t, route_table>& tables(
       ip_family family) const noexcept {
     return tables_[static_cast<std::size_t>(family)];
@@ -225,7 +237,10 @@ class mirror {
   [[nodiscard]] bool shows_all_dead(ip_family family, std::uint32_t index) const noexcept;
   /// 0 = none learned.
   [[nodiscard]] std::uint32_t path_mtu(const ip_address& destination) const noexcept;
-  [[nodiscard]] std::vector<ip_address> path_mtu_destinations() const;
+  /// Null: there is none. Until the next change.
+  [[nodiscard]] const path_exception* find_path_exception(
+      const ip_address& destination) const noexcept;
+  [[nodiscard]] std::vector<ip_address> path_exception_destinations() const;
   /// Whether an address is this host's own: configured on any device, or a local route of table
   /// 255.
   [[nodiscard]] bool is_local_address(const ip_address& address) const noexcept;
@@ -244,17 +259,13 @@ class mirror {
   struct rule_list {
     std::vector<netlink::rule> list;
     std::vector<std::uint32_t> generations;
-    bool changed_live = false;  ///< A rule was added or removed while we watched.
+    bool added_live = false, removed_live = false;  ///< While we watched.
   };
   /// A message and what it came to where nothing else had that prefix.
   struct described_route {
     netlink::route told;
     message_origin origin = message_origin::dump;
     route_entries entries;
-  };
-  struct path_mtu_entry {
-    std::uint32_t mtu = 0;
-    std::chrono::steady_clock::time_point expires;
   };
   struct device_settings {
     std::optional<bool> forwarding, ignore_linkdown;
@@ -281,6 +292,7 @@ class mirror {
   void remove_nexthops_on(std::uint32_t index, mirror_changes& changes);
   void insert_address(device& on, const netlink::address& message);
   void sort_as_dumped(device& on, ip_family family, mirror_changes& changes);
+  void source_caches_are_void(mirror_changes& changes);
   void add_route_v4(const netlink::route& route, mirror_changes& changes);
   void add_route_v6(const netlink::route& route, mirror_changes& changes);
   void update_flags(netlink::route& route) const;
@@ -329,7 +341,7 @@ class mirror {
   std::unordered_map<std::uint32_t, nexthop_entry> nexthops_;
   std::unordered_map<neighbour_key, neighbour_entry, key_hash> neighbours_;
   std::map<std::int32_t, device_settings> netconf_[2];
-  std::unordered_map<ip_address, path_mtu_entry> path_mtus_;
+  std::unordered_map<ip_address, path_exception> path_exceptions_;
   /// Per nexthop object: what the kernel would cache for each kind of route over it -> number of
   /// such routes.
   std::unordered_map<std::uint32_t, std::map<std::string, std::size_t>> nexthop_users_;

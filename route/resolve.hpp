@@ -33,6 +33,7 @@ struct path_member {
   std::uint32_t weight = 1;
   std::uint32_t flags = 0;           ///< RTNH_F_*.
   std::optional<ip_address> source;  ///< What a datagram over this member would carry.
+  std::uint32_t nexthop_id = 0;      ///< The object itself where it is one, 0 = a route's own.
   friend bool operator==(const path_member&, const path_member&) = default;
 };
 

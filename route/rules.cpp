@@ -2,6 +2,7 @@
 #include <cowire/route/rules.hpp>
 
 #include <linux/if_addr.h>
+#include <linux/rtnetlink.h>
 
 #include <algorithm>
 
@@ -75,6 +76,34 @@ rule_match match_rule(const mirror& state, const netlink::rule& rule,
     return port != rule.invert ? rule_match::yes : rule_match::no;
   }
   return others != rule.invert ? rule_match::yes : rule_match::no;
+}
+
+const std::vector<netlink::rule>& initial_rules(ip_family family) {
+  const auto make = [](ip_family of) {
+    std::vector<netlink::rule> made;
+    const auto add = [&](std::uint32_t priority, std::uint32_t table) {
+      netlink::rule& rule = made.emplace_back();
+      rule.family = of;
+      rule.kind = 1;  // FR_ACT_TO_TBL
+      rule.priority = priority;
+      rule.table = table;
+      rule.protocol = RTPROT_KERNEL;
+    };
+    add(0, RT_TABLE_LOCAL);
+    add(32766, RT_TABLE_MAIN);
+    if (of == ip_family::v4) add(32767, RT_TABLE_DEFAULT);
+    return made;
+  };
+  static const std::vector<netlink::rule> v4 = make(ip_family::v4), v6 = make(ip_family::v6);
+  return family == ip_family::v4 ? v4 : v6;
+}
+
+bool is_initial(const netlink::rule& rule) {
+  return std::ranges::any_of(initial_rules(rule.family), [&](netlink::rule initial) {
+    initial.action = rule.action;
+    if (rule.protocol == RTPROT_UNSPEC) initial.protocol = RTPROT_UNSPEC;  // Not told.
+    return rule == initial;
+  });
 }
 
 std::string_view undecidable_selector(const netlink::rule& rule) noexcept {

@@ -32,6 +32,11 @@ enum class rule_match : std::uint8_t { no, yes, undecidable };
 [[nodiscard]] rule_match match_rule(const mirror& state, const netlink::rule& rule,
                                     const rule_question& question);
 
+/// Those that every namespace begins with, in evaluation order; made by the kernel (RTPROT_KERNEL).
+[[nodiscard]] const std::vector<netlink::rule>& initial_rules(ip_family family);
+/// Whether it can be one of those: they may be removed and be made again by somebody, who says so.
+[[nodiscard]] bool is_initial(const netlink::rule& rule);
+
 /// What a rule looks at that a flow class does not tell, for people: datagrams that it may concern
 /// are left to the kernel. Empty where every class can decide the rule.
 [[nodiscard]] std::string_view undecidable_selector(const netlink::rule& rule) noexcept;

@@ -220,7 +220,12 @@ mirror_settings read_mirror_settings(const mirror& state) {
     return read_number(v6 + "conf/" + name + "/use_oif_addrs_only", 0) != 0;
   };
   out.default_source_policy = has_default_address_labels() && !only_output("all");
+  const auto localnet = [&](const std::string& name) {
+    return read_number(v4 + "conf/" + name + "/route_localnet", 0) != 0;
+  };
+  const bool localnet_everywhere = localnet("all");
   for (const auto& [index, device] : state.devices()) {
+    if (localnet_everywhere || localnet(device.link.name)) out.route_localnet.insert(index);
     if (only_output(device.link.name)) out.default_source_policy = false;
     if (const long value = read_number(v6 + "conf/" + device.link.name + "/hop_limit", -1);
         value > 0)

@@ -2,6 +2,7 @@
 #include <cowire/route/detail/decision.hpp>
 #include <cowire/route/detail/source_v6.hpp>
 #include <cowire/route/detail/vrf.hpp>
+#include <cowire/route/kernel_quirks.hpp>
 #include <cowire/route/rules.hpp>
 
 #include <linux/if.h>
@@ -38,6 +39,28 @@ std::uint32_t loopback_device(const mirror& state) {
   for (const auto& [index, device] : state.devices())
     if ((device.link.flags & IFF_LOOPBACK) != 0) return index;
   return 1;
+}
+
+/// Unset: several next hops may be meant, or none; or (IPv6) exceptions below a source-specific
+/// route know sources, too.
+std::optional<exception_owner> owner_of(const decision& decided,
+                                        const decision_question& question) {
+  if (decided.entry == nullptr || decided.members.size() != 1) return std::nullopt;
+  const path_member& member = decided.members.front();
+  exception_owner owner;
+  owner.interface_index = member.interface_index;
+  owner.gateway = member.gateway;
+  owner.nexthop_id = member.nexthop_id;
+  if (owner.nexthop_id != 0) return owner;
+  owner.route = decided.entry->route;
+  if (owner.route.source.length() != 0) return std::nullopt;
+  owner.route.tos = 0;
+  owner.route.flags = 0;
+  owner.route.placement = {};
+  owner.route.expires_s.reset();
+  for (netlink::next_hop& hop : owner.route.next_hops) hop.flags = 0;
+  if (question.family() == ip_family::v6) owner.route.destination = decided.matched;
+  return owner;
 }
 
 }  // namespace
@@ -116,11 +139,28 @@ decider::outcome decider::reject(std::uint8_t type) {
 // rules
 
 decider::outcome decider::walk_rules() {
-  const auto& rules = state_.rules(question_.family());
+  if (state_.initial_rules_may_count(question_.family())) return walk_hidden_rules();
+  return walk(state_.rules(question_.family()));
+}
+
+/// Either the initial rules are in force as ever, or the list that lacks some of them is.
+decider::outcome decider::walk_hidden_rules() {
+  const outcome initial = walk(initial_rules(question_.family()));
+  if (initial == outcome::divert) return initial;
+  const int error = std::exchange(result_.error, 0);
+  const route_entry* const entry = std::exchange(result_.entry, nullptr);
+  const ip_prefix matched = result_.matched;
+  const outcome listed = walk(state_.rules(question_.family()));
+  if (listed == outcome::divert) return listed;
+  if (listed == initial && error == result_.error && entry == result_.entry &&
+      (entry == nullptr || matched == result_.matched))
+    return listed;
+  result_.error = 0;
+  return divert(divert_reason::hidden_rules);
+}
+
+decider::outcome decider::walk(const std::vector<netlink::rule>& rules) {
   const rule_question asked{question_.cls, source_, question_.region, question_.destination_port};
-  if (question_.family() == ip_family::v6 && !state_.rules_configured(ip_family::v6) &&
-      rules.size() < 2)
-    return divert(divert_reason::hidden_rules);  // The built-in rules may still be in force.
   for (std::size_t i = 0; i < rules.size();) {
     const netlink::rule& rule = rules[i];
     const rule_match match = match_rule(state_, rule, asked);
@@ -152,11 +192,14 @@ decider::outcome decider::apply_rule(const netlink::rule& rule) {
       return fail(EINVAL);
   }
   const outcome out = look_up(rule.table);
-  if (out != outcome::found) return out;
   // While no rule was ever configured, IPv4 searches the tables local and main as one.
-  if (question_.family() == ip_family::v4 && rule.table == RT_TABLE_LOCAL &&
-      !state_.rules_configured(ip_family::v4) && main_is_longer_v4(result_.matched.length()))
+  if (out != outcome::again && question_.family() == ip_family::v4 &&
+      rule.table == RT_TABLE_LOCAL && !state_.rules_configured(ip_family::v4) &&
+      main_is_longer_v4(result_.matched.length())) {
+    result_.error = 0;
     return divert(divert_reason::merged_tables);
+  }
+  if (out != outcome::found) return out;
   return suppressed(rule) ? (result_.divert ? outcome::divert : outcome::again) : outcome::found;
 }
 
@@ -206,7 +249,7 @@ std::optional<divert_reason> decider::list_members(const route_entry& entry,
     for (const netlink::next_hop& hop : route.next_hops) {
       if (hop.encapsulated) return unsupported;
       const bool used = hop.gateway && entry.gateway != route_entry::gateway_use::on_link;
-      out.push_back({hop.index, used ? hop.gateway : std::nullopt, hop.weight, hop.flags, {}});
+      out.push_back({hop.index, used ? hop.gateway : std::nullopt, hop.weight, hop.flags, {}, 0});
     }
     return std::nullopt;
   }
@@ -216,7 +259,7 @@ std::optional<divert_reason> decider::list_members(const route_entry& entry,
   const auto add = [&](const netlink::nexthop_object* leaf, std::uint32_t weight) {
     if (leaf == nullptr || leaf->encapsulated || leaf->fdb || !leaf->unknown.empty()) return false;
     blackhole |= leaf->blackhole;
-    out.push_back({leaf->index, leaf->gateway, weight, leaf->flags, {}});
+    out.push_back({leaf->index, leaf->gateway, weight, leaf->flags, {}, leaf->id});
     return true;
   };
   bool known = !object->group.empty() || add(object, 1);
@@ -381,7 +424,7 @@ void decider::answer_on_link_v4(std::uint8_t scope) {
   result_.interface_index = oif;
   result_.type = RTN_UNICAST;
   result_.source = source_ ? source_ : device_source_v4(oif, std::nullopt, scope);
-  result_.members.assign(1, {oif, std::nullopt, 1, 0, result_.source});
+  result_.members.assign(1, {oif, std::nullopt, 1, 0, result_.source, 0});
   result_.shares.assign(1, {});
   if (question_.is_limited_broadcast()) {
     result_.type = RTN_BROADCAST;
@@ -403,7 +446,7 @@ void decider::answer_local(std::uint8_t type) {
   result_.source = source_     ? source_
                    : preferred ? preferred
                                : std::optional(question_.destination());
-  result_.members.assign(1, {result_.interface_index, std::nullopt, 1, 0, result_.source});
+  result_.members.assign(1, {result_.interface_index, std::nullopt, 1, 0, result_.source, 0});
   result_.shares.assign(1, {});
   static_cast<void>(divert(divert_reason::local_destination));
 }
@@ -434,6 +477,7 @@ decider::outcome decider::take_entry_v4(const ip_prefix& prefix, const route_ent
   const netlink::route& route = entry.route;
   if (is_reject(route.type)) {
     usable = true;
+    result_.matched = prefix;
     return reject(route.type);
   }
   bool blackhole = false;
@@ -488,7 +532,8 @@ void decider::finish_v4() {
   share_v4();
   name_first_share();
   if (result_.source && result_.source->is_loopback() &&
-      result_.interface_index != loopback_device(state_)) {
+      result_.interface_index != loopback_device(state_) &&
+      !state_.settings().route_localnet.contains(result_.interface_index)) {
     static_cast<void>(fail(EINVAL));
     return;
   }
@@ -504,6 +549,7 @@ void decider::finish_v4() {
     static_cast<void>(divert(divert_reason::unsupported_route));
   }
   divert_without_source();
+  apply_exception();
 }
 
 /// One member without a source leaves all flows to the kernel: the group is one decision.
@@ -549,7 +595,9 @@ void decider::share_v4() {
   }
   if (object && !any_good) fallback = 0;
   share_by_bounds(good, fallback);
-  if (object || !source_ || state_.settings().kernel_version < 6016) return;
+  if (object || !source_ ||
+      state_.settings().kernel_version < kernel_quirks::source_steers_multipath)
+    return;
   // Since 6.16 a next hop whose (cached) source is the requested one is preferred.
   std::vector<bool> preferred(good.size());
   std::optional<std::uint32_t> first;
@@ -560,33 +608,65 @@ void decider::share_v4() {
         good[i] && device_source_v4(member.interface_index, member.gateway, route.scope) == source_;
     if (!preferred[i]) continue;
     if (!first) first = i;
-    if ((device != nullptr && device->renumbered) || state_.settings().kernel_version < 6018)
+    if ((device != nullptr && device->renumbered) ||
+        state_.settings().kernel_version < kernel_quirks::source_steers_as_seen)
       static_cast<void>(divert(divert_reason::cached_source));
   }
   if (first) share_by_bounds(preferred, *first);
 }
 
-/// Several default routes of one metric: the kernel walks them by neighbour state and remembers
-/// where it was. Only where the first one is beyond doubt alive the answer does not depend on that
-/// memory.
+/// fib_select_default() in net/ipv4/fib_semantics.c: of several default routes through gateways the
+/// kernel takes the next one that its neighbour entry recommends, and remembers where it was. Only
+/// where the first one is beyond doubt alive the answer does not depend on that memory.
+///
+/// Rivals are those of one metric, where "one" is compared with the route before only within its
+/// TOS: the first plain route behind one with a TOS is its rival whatever the metric.
 void decider::select_default_v4() {
   const netlink::route& match = result_.entry->route;
-  if (!result_.members.front().gateway) return;
+  std::uint32_t last_priority = match.priority;
+  std::uint8_t last_tos = 0;
   std::size_t rivals = 0;
-  const route_entry* first = nullptr;
   for (const route_entry& entry : *found_entries_) {
     const netlink::route& route = entry.route;
-    if (route.type != RTN_UNICAST || route.priority != match.priority || route.scope != match.scope)
-      continue;
     if (route.tos != 0 && route.tos != (question_.cls->tos & ipv4_tos_mask)) continue;
-    if (route.next_hops.empty() || !route.next_hops.front().gateway) continue;
-    if (first == nullptr) first = &entry;
+    if (route.priority > last_priority && route.tos == last_tos) {
+      if (last_tos == 0) break;
+      continue;
+    }
+    bool blackhole = false;
+    if (list_members(entry, candidates_, blackhole)) {
+      ++rivals;  // Perhaps.
+      continue;
+    }
+    const auto is_dead = [](const path_member& m) { return (m.flags & RTNH_F_DEAD) != 0; };
+    if (!candidates_.empty() && std::ranges::all_of(candidates_, is_dead)) continue;
+    last_tos = route.tos;
+    last_priority = route.priority;
+    if (route.scope != match.scope || route.type != RTN_UNICAST) continue;
+    if (candidates_.empty() || !candidates_.front().gateway) continue;
+    // One before the match, passed over by the search, leaves the match alone.
+    if (rivals == 0 && &entry != result_.entry) return;
     ++rivals;
   }
   if (rivals < 2) return;
-  if (first != result_.entry ||
-      !consult(result_.members.front(), consulted_neighbour::aspect::alive_default))
+  if (!consult(result_.members.front(), consulted_neighbour::aspect::alive_default))
     static_cast<void>(divert(divert_reason::rotating_default));
+}
+
+/// The device's own part of device_source_v4(). With route_localnet a host's own addresses are as
+/// good as a link's.
+std::optional<ip_address> decider::own_source_v4(const mirror::device& device,
+                                                 const std::optional<ip_address>& gateway,
+                                                 std::uint8_t scope, bool localnet) const {
+  const std::uint8_t widest = localnet ? RT_SCOPE_LINK : RT_SCOPE_HOST;
+  std::optional<ip_address> first;
+  for (const netlink::address& own : device.v4) {
+    if ((own.flags & IFA_F_SECONDARY) != 0 || std::min(own.scope, widest) > scope) continue;
+    if (!gateway || gateway->is_v6()) return own.local;
+    if (ip_prefix(own.peer, own.prefix_length).contains(*gateway)) return own.local;
+    if (!first) first = own.local;
+  }
+  return first;
 }
 
 /// inet_select_addr(): the first address in list order whose subnet holds the gateway, else the
@@ -594,18 +674,15 @@ void decider::select_default_v4() {
 std::optional<ip_address> decider::device_source_v4(std::uint32_t index,
                                                     const std::optional<ip_address>& gateway,
                                                     std::uint8_t scope) {
-  std::optional<ip_address> first;
   // The VRF's own address goes before those of its other members.
   if (vrf_of(state_, index) != 0) static_cast<void>(divert(divert_reason::unsupported_device));
   if (const mirror::device* device = state_.find_device(index)) {
-    for (const netlink::address& own : device->v4) {
-      if ((own.flags & IFA_F_SECONDARY) != 0 || own.scope > scope) continue;
-      if (!gateway || gateway->is_v6()) return own.local;
-      if (ip_prefix(own.peer, own.prefix_length).contains(*gateway)) return own.local;
-      if (!first) first = own.local;
-    }
+    const bool localnet = state_.settings().route_localnet.contains(index);
+    const auto own = own_source_v4(*device, gateway, scope, localnet);
+    if (device->localnet_changed && own != own_source_v4(*device, gateway, scope, !localnet))
+      static_cast<void>(divert(divert_reason::cached_source));
+    if (own) return own;
   }
-  if (first) return first;
   // Devices in order of registration, which is known for the loopback (first) and for those that
   // came while we watched (last).
   const auto eligible = [&](const mirror::device& device) -> const netlink::address* {
@@ -629,6 +706,37 @@ std::optional<ip_address> decider::device_source_v4(std::uint32_t index,
   if (best == nullptr) return std::nullopt;
   if (!certain) static_cast<void>(divert(divert_reason::source_tie));
   return eligible(*best)->local;
+}
+
+// ----------------------------------------------------------------------------------------------
+// exceptions
+
+/// A redirect takes the place of the gateway, and of nothing else: the source was chosen before.
+void decider::apply_exception() {
+  if (!question_.region.is_host() || question_.ignore_exceptions || result_.type != RTN_UNICAST)
+    return;
+  const path_exception* const known = state_.find_path_exception(question_.destination());
+  if (known == nullptr || !(known->redirected || known->doubtful)) return;
+  const auto owner = owner_of(result_, question_);
+  const auto answered = std::ranges::find_if(
+      known->answers, [&](const path_exception::answer& one) { return one.owner == owner; });
+  if (known->doubtful || !owner || answered == known->answers.end())
+    static_cast<void>(divert(divert_reason::path_exception));
+  else if (answered->redirected)
+    result_.members.front().gateway = answered->gateway;
+}
+
+std::optional<exception_owner> exception_owner_of(const mirror& state, const flow& question) {
+  decider decider(state, covers_by_search);
+  decision_question asked;
+  asked.cls = &question.cls;
+  asked.region = ip_prefix(question.destination, question.destination.bits());
+  asked.destination_port = question.destination_port;
+  asked.as = route_question::get_route;
+  asked.ignore_exceptions = true;
+  const decision& decided = decider.decide(asked);
+  if (decided.error != 0 || decided.divert || decided.type != RTN_UNICAST) return std::nullopt;
+  return owner_of(decided, asked);
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -731,7 +839,7 @@ decider::outcome decider::select_in_node_v6(const node_v6& node, bool reachable)
     if (const auto reason = list_members(entry, candidates_, blackhole)) return divert(*reason);
     if (blackhole) return fail(EINVAL);
     if (is_reject(entry.route.type) && candidates_.empty())
-      candidates_.push_back({loopback_device(state_), std::nullopt, 1, 0, {}});
+      candidates_.push_back({loopback_device(state_), std::nullopt, 1, 0, {}, 0});
     // Any of them may be preferred to all others.
     if (entry.mixed_siblings) static_cast<void>(divert(divert_reason::mixed_siblings));
     for (std::uint32_t m = 0; m < candidates_.size(); ++m) {
@@ -784,6 +892,7 @@ void decider::finish_v6() {
   else if (route.type != RTN_UNICAST)
     static_cast<void>(divert(divert_reason::unsupported_route));
   divert_without_source();
+  apply_exception();
 }
 
 void decider::share_v6() {
@@ -791,7 +900,8 @@ void decider::share_v6() {
   if (result_.members.size() == 1) return;
   if (share_by_buckets()) {
     // Not seen on newer kernels.
-    if (question_.cls->output_interface != 0 && state_.settings().kernel_version > 6018)
+    if (question_.cls->output_interface != 0 &&
+        state_.settings().kernel_version > kernel_quirks::bound_multipath_ignored)
       static_cast<void>(divert(divert_reason::bound_multipath));
     return;
   }
@@ -815,8 +925,10 @@ void decider::share_v6() {
   if (const std::uint32_t oif = question_.cls->output_interface; oif != 0) {
     // Seen on 7.3 and not on 6.18: the first usable member over the asked device takes everything.
     const std::uint32_t version = state_.settings().kernel_version;
-    if (version > 6018 && version < 7003) static_cast<void>(divert(divert_reason::bound_multipath));
-    for (std::uint32_t i = 0; version >= 7003 && i < good.size(); ++i) {
+    const bool taken = version >= kernel_quirks::bound_multipath_taken;
+    if (version > kernel_quirks::bound_multipath_ignored && !taken)
+      static_cast<void>(divert(divert_reason::bound_multipath));
+    for (std::uint32_t i = 0; taken && i < good.size(); ++i) {
       if (!good[i] || result_.members[i].interface_index != oif) continue;
       result_.shares.front().member = i;
       return;

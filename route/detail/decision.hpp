@@ -24,6 +24,7 @@ struct decision_question {
   ip_prefix region;  ///< A host prefix for one destination.
   std::optional<std::uint16_t> destination_port;
   route_question as = route_question::send;
+  bool ignore_exceptions = false;  ///< The path exceptions that are known to the mirror.
 
   [[nodiscard]] ip_family family() const noexcept { return region.family(); }
   /// Any address of the region stands for all.
@@ -76,6 +77,11 @@ struct search_effect {
   bool hides = false;
 };
 
+/// The next hop that the kernel's answer about a flow is an answer of; unset where that is not
+/// certain: several may be meant, there is no route, or exceptions depend on more than it.
+[[nodiscard]] std::optional<exception_owner> exception_owner_of(const mirror& state,
+                                                                const flow& question);
+
 /// Re-usable working memory of decide().
 class decider {
  public:
@@ -106,6 +112,9 @@ class decider {
   void answer_local(std::uint8_t type);
 
   [[nodiscard]] outcome walk_rules();
+  [[nodiscard]] outcome walk(const std::vector<netlink::rule>& rules);
+  [[nodiscard]] outcome walk_hidden_rules();
+  void apply_exception();
   [[nodiscard]] outcome apply_rule(const netlink::rule& rule);
   [[nodiscard]] bool suppressed(const netlink::rule& rule);
   [[nodiscard]] outcome look_up(std::uint32_t table);
@@ -143,6 +152,9 @@ class decider {
   [[nodiscard]] std::optional<ip_address> device_source_v4(std::uint32_t index,
                                                            const std::optional<ip_address>& gateway,
                                                            std::uint8_t scope);
+  [[nodiscard]] std::optional<ip_address> own_source_v4(const mirror::device& device,
+                                                        const std::optional<ip_address>& gateway,
+                                                        std::uint8_t scope, bool localnet) const;
   [[nodiscard]] std::optional<ip_address> selected_source_v6(std::uint32_t index);
 
   const mirror& state_;

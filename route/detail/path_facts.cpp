@@ -22,9 +22,10 @@ path_facts path_facts_of(const mirror& state, const decision& decided,
   const auto own_mtu = settings.device_mtus_v6.find(interface_index);
   if (!v4 && metrics.mtu == 0 && own_mtu != settings.device_mtus_v6.end())
     facts.route_mtu = own_mtu->second;
-  if (region.is_host())
-    if (const std::uint32_t learned = state.path_mtu(region.address()))
-      facts.route_mtu = facts.route_mtu != 0 ? std::min(facts.route_mtu, learned) : learned;
+  const path_exception* const known =
+      region.is_host() ? state.find_path_exception(region.address()) : nullptr;
+  if (known != nullptr && known->mtu != 0)
+    facts.route_mtu = facts.route_mtu != 0 ? std::min(facts.route_mtu, known->mtu) : known->mtu;
   facts.mtu = std::min<std::uint32_t>(facts.route_mtu != 0 ? facts.route_mtu : device_mtu, 0xffff);
 
   if (cls.ttl != 0) {
@@ -38,7 +39,8 @@ path_facts path_facts_of(const mirror& state, const decision& decided,
     facts.hop_limit =
         own != settings.device_hop_limits.end() ? own->second : settings.ipv6_hop_limit;
   }
-  const bool locked = (metrics.lock & 1u << RTAX_MTU) != 0;
+  const bool locked =
+      (metrics.lock & 1u << RTAX_MTU) != 0 || (known != nullptr && known->mtu_locked);
   facts.needs_identification = v4 && (locked || settings.no_path_mtu_discovery);
   return facts;
 }

@@ -99,7 +99,7 @@ class kernel_world {
   }
 
  private:
-  [[nodiscard]] static mirror_settings settings();
+  [[nodiscard]] static mirror_settings settings(const mirror& state);
   void refresh(mirror& state, const netlink::dump_scope& scope, mirror_changes& changes);
 
   netlink::request_socket socket_;
@@ -200,6 +200,8 @@ std::string inventor::settings() {
   // Addresses are detected in some hundredths of a second.
   out += "sysctl -w net.ipv6.conf.default.router_solicitation_delay=0\n";
   out += "sysctl -w net.ipv6.neigh.default.retrans_time_ms=10\n";
+  if (below(6) == 0)
+    out += "sysctl -w net.ipv4.conf." + pick({"all", "default"}) + ".route_localnet=1\n";
   return out;
 }
 
@@ -296,6 +298,8 @@ std::string inventor::links() {
       out += "ip addr add 10." + n + ".8.1/" + pick({"16", "24", "32"}) + " dev " + u + "\n";
     if (below(3) == 0) out += "ip addr add 10." + n + ".0.7/24 dev " + u + "\n";
     if (below(4) == 0) out += "ip addr add 10." + n + ".9.1/24 dev " + u + " scope link\n";
+    if (below(4) == 0)
+      out += "ip addr add 10." + n + ".7.1/" + pick({"32", "24"}) + " dev " + u + " scope host\n";
     if (below(3) == 0)
       out += "ip addr add 2001:db8:" + n + "::1/" + pick({"64", "48", "128"}) + " dev " + u +
              " nodad\n";
@@ -340,7 +344,10 @@ std::string inventor::random_route(bool v4) {
   line += type + prefix;
   if (!v4 && !plain_ && below(5) == 0)
     line += " from " + pick({"fd00:1::/64", "fd00::/32", "fd00:2::1/128", "::/1"});
-  if (v4 && below(8) == 0) line += " tos " + pick({"0x10", "0x04", "0xb8"});
+  if (v4 && below(8) == 0 && !alone)
+    line += " tos " + pick({"0x10", "0x04", "0xb8"});
+  else if (v4 && !alone && prefix == "default" && below(2) == 0)
+    line += " tos 0x10";
   const std::uint32_t device = below(4);
   const std::string dev = " dev u" + std::to_string(device);
   std::string tail;
@@ -441,7 +448,19 @@ std::vector<std::string> inventor::disturb() {
   for (std::uint32_t i = below(4); !plain_ && i > 0; --i) out += quiet_change();
   for (std::uint32_t i = 2 + below(6); i > 0; --i) {
     const std::string u = "u" + std::to_string(below(4)), n = std::to_string(below(4));
-    switch (below(16)) {
+    switch (below(18)) {
+      case 16:
+        // Counts, or not, by whether any was added; in vain where one was.
+        if (!plain_)
+          out += std::string(below(2) == 0 ? "ip " : "ip -6 ") + "rule del pref " +
+                 pick({"0", "32766", "32767"}) + "\n";
+        break;
+      case 17:
+        // What next hops have cached is void once an address has come.
+        out += "sysctl -w net.ipv4.conf." + pick({"all", u.c_str()}) + ".route_localnet=" +
+               pick({"0", "1"}) + "\nip addr add 192.0.2." + std::to_string(below(250)) +
+               "/32 dev lo\nip addr del 192.0.2.1/32 dev lo\n";
+        break;
       case 0:
         out += "ip link set " + u + " down\n";
         break;
@@ -498,7 +517,7 @@ std::vector<std::string> inventor::disturb() {
   return lines_of(out);
 }
 
-mirror_settings kernel_world::settings() {
+mirror_settings kernel_world::settings(const mirror& state) {
   const auto read = [](const char* name) {
     std::uint32_t value = 0;
     std::ifstream("/proc/sys/net/" + std::string(name)) >> value;
@@ -509,6 +528,10 @@ mirror_settings kernel_world::settings() {
   made.multipath_v4.policy = static_cast<std::uint8_t>(read("ipv4/fib_multipath_hash_policy"));
   made.multipath_v6.policy = static_cast<std::uint8_t>(read("ipv6/fib_multipath_hash_policy"));
   made.multipath_use_neighbours = read("ipv4/fib_multipath_use_neigh") != 0;
+  const bool localnet = read("ipv4/conf/all/route_localnet") != 0;
+  for (const auto& [index, device] : state.devices())
+    if (localnet || read(("ipv4/conf/" + device.link.name + "/route_localnet").c_str()) != 0)
+      made.route_localnet.insert(index);
   made.kernel_version = running_kernel();
   return made;
 }
@@ -530,7 +553,7 @@ mirror kernel_world::dumped() {
   take(object_kind::rule);
   take(object_kind::route);
   take(object_kind::neighbour);
-  state.set_settings(settings(), changes);
+  state.set_settings(settings(state), changes);
   return state;
 }
 
@@ -566,7 +589,7 @@ template <class Note>
 const mirror& kernel_world::follow(Note&& note) {
   std::vector<std::byte> buffer(netlink::datagram_size_max);
   mirror_changes changes;
-  followed_.set_settings(settings(), changes);
+  followed_.set_settings(settings(followed_), changes);
   for (;;) {
     const auto got = ::recv(events_.get(), buffer.data(), buffer.size(), 0);
     if (got <= 0) break;
@@ -578,6 +601,7 @@ const mirror& kernel_world::follow(Note&& note) {
         followed_.apply(*message, changes, message_origin::notification);
     }
   }
+  followed_.set_settings(settings(followed_), changes);  // Of devices that came, too.
   // Routes and nexthops have to be right without.
   changes.refresh_advised = false;
   for (const netlink::dump_scope& scope : changes.advised()) refresh(followed_, scope, changes);

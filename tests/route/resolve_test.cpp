@@ -13,6 +13,7 @@
 #include <linux/rtnetlink.h>
 
 #include <cerrno>
+#include <set>
 
 namespace cowire {
 namespace {
@@ -237,6 +238,67 @@ TEST_F(Resolve, SeveralDefaultRoutesDependOnHistoryUnlessTheFirstIsAlive) {
   EXPECT_FALSE(ask("80.0.0.1").divert);
 }
 
+/// fib_select_default() compares metrics only within one TOS.
+TEST_F(Resolve, DefaultRouteOfATosAlternatesWithThePlainOneOfAnyMetric) {
+  netlink::route with_tos = route_via(ip_prefix::all(ip_family::v4), "10.2.0.2", 2);
+  with_tos.tos = 0x08;
+  netlink::route plain = route_via(ip_prefix::all(ip_family::v4), "10.3.0.2", 3);
+  plain.priority = 5;
+  apply(added(with_tos));
+  apply(added(plain));
+  apply(neighbour(2, ip("10.2.0.2"), NUD_PERMANENT));
+  flow_class low_delay;
+  low_delay.tos = 0x08;
+  EXPECT_EQ(ask("80.0.0.1", low_delay).divert, divert_reason::rotating_default);
+  EXPECT_EQ(ask("80.0.0.1").interface_index, 3u);
+  EXPECT_FALSE(ask("80.0.0.1").divert);
+  apply(neighbour(2, ip("10.2.0.2"), NUD_REACHABLE));
+  EXPECT_FALSE(ask("80.0.0.1", low_delay).divert);
+}
+
+TEST_F(Resolve, DefaultRoutesOfAWorseMetricAreNoRivals) {
+  netlink::route first = route_via(ip_prefix::all(ip_family::v4), "10.2.0.2", 2);
+  first.tos = 0x08;
+  netlink::route second = route_via(ip_prefix::all(ip_family::v4), "10.3.0.2", 3);
+  second.tos = 0x08;
+  second.priority = 9;
+  netlink::route unrelated = route_via(ip_prefix::all(ip_family::v4), "10.4.0.2", 4);
+  unrelated.tos = 0x10;
+  for (const netlink::route& one : {first, second, unrelated}) apply(added(one));
+  apply(neighbour(2, ip("10.2.0.2"), NUD_STALE));
+  flow_class low_delay;
+  low_delay.tos = 0x08;
+  EXPECT_FALSE(ask("80.0.0.1", low_delay).divert);
+  EXPECT_EQ(ask("80.0.0.1", low_delay).interface_index, 2u);
+}
+
+TEST_F(Resolve, RouteLocalnetMakesHostAddressesSourcesOfLinkRoutes) {
+  netlink::address host = address(2, "10.2.7.1", 32);
+  host.scope = RT_SCOPE_HOST;
+  apply(host);
+  apply(added(route_on(net("203.0.113.0/24"), 2)));
+  EXPECT_EQ(ask("203.0.113.7").source, ip("10.2.0.1"));
+  const auto set_localnet = [&](std::set<std::uint32_t> on) {
+    mirror_settings settings = state.settings();
+    settings.route_localnet = std::move(on);
+    state.set_settings(settings, changes);
+  };
+  set_localnet({});
+  set_localnet({2});
+  // What the next hop has cached from before is not known until addresses or devices move.
+  EXPECT_EQ(ask("203.0.113.7").divert, divert_reason::cached_source);
+  EXPECT_FALSE(ask("10.4.0.7").divert);
+  apply(address(1, "192.0.2.1", 32));
+  EXPECT_FALSE(ask("203.0.113.7").divert);
+  EXPECT_EQ(ask("203.0.113.7").source, ip("10.2.7.1"));
+  // A route of global scope takes none of them.
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
+  EXPECT_EQ(ask("20.0.0.1").source, ip("10.2.0.1"));
+  set_localnet({});
+  apply(removal(address(1, "192.0.2.1", 32)));
+  EXPECT_EQ(ask("203.0.113.7").source, ip("10.2.0.1"));
+}
+
 TEST_F(Resolve, GroupAvoidsFailedNeighboursLegacyMultipathDoesNot) {
   add_nexthop(1, 2, "10.2.0.9");
   add_nexthop(2, 3, "10.3.0.9");
@@ -434,6 +496,81 @@ TEST_F(Resolve, PathMtuAndMetricsDecideTheSize) {
 }
 
 // ------------------------------------------------------------------------------------------------
+// path exceptions
+
+class PathException : public Resolve {
+ protected:
+  void SetUp() override {
+    apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
+    apply(added(route_via(net("20.0.0.0/8"), "10.2.0.3", 2, 100)));
+    netlink::rule marked = rule_to_table(ip_family::v4, 5, 100);
+    marked.mark = marked.mark_mask = 1;
+    apply(marked);
+  }
+  [[nodiscard]] static path_exception::answer redirect(const char* from, const char* gateway) {
+    path_exception::answer made;
+    made.owner.route = route_via(net("20.0.0.0/8"), from, 2);
+    made.owner.route.destination = ip_prefix::all(ip_family::v4);
+    made.owner.interface_index = 2;
+    made.owner.gateway = ip(from);
+    made.redirected = gateway != nullptr;
+    if (gateway != nullptr) made.gateway = ip(gateway);
+    return made;
+  }
+  void learn(std::vector<path_exception::answer> answers, bool doubtful = false) {
+    path_exception known;
+    known.redirected = true;
+    known.doubtful = doubtful;
+    known.answers = std::move(answers);
+    state.set_path_exception(ip("20.0.0.1"), known, changes);
+  }
+  [[nodiscard]] std::optional<ip_address> gateway_to(const char* to) const {
+    return ask(to).members.at(0).gateway;
+  }
+};
+
+TEST_F(PathException, RedirectTakesThePlaceOfTheGatewayOfItsNextHopAlone) {
+  learn({redirect("10.2.0.2", "10.2.0.9")});
+  EXPECT_EQ(gateway_to("20.0.0.1"), ip("10.2.0.9"));
+  EXPECT_FALSE(ask("20.0.0.1").divert);
+  EXPECT_EQ(ask("20.0.0.1").source, ip("10.2.0.1"));
+  EXPECT_EQ(gateway_to("20.0.0.2"), ip("10.2.0.2"));
+  flow_class marked;
+  marked.mark = 1;
+  EXPECT_EQ(ask("20.0.0.1", marked).divert, divert_reason::path_exception);  // Not asked about.
+  EXPECT_FALSE(ask("20.0.0.2", marked).divert);
+  // The kernel forgets it with the route.
+  netlink::route other = route_via(net("20.0.0.0/8"), "10.2.0.4", 2);
+  apply(replacing(other));
+  EXPECT_EQ(ask("20.0.0.1").divert, divert_reason::path_exception);
+  state.set_path_exception(ip("20.0.0.1"), std::nullopt, changes);
+  EXPECT_EQ(gateway_to("20.0.0.1"), ip("10.2.0.4"));
+}
+
+TEST_F(PathException, DoubtLeavesTheDestinationToTheKernel) {
+  learn({redirect("10.2.0.2", "10.2.0.9")}, true);
+  EXPECT_EQ(ask("20.0.0.1").divert, divert_reason::path_exception);
+}
+
+TEST_F(PathException, NextHopsOfMultipathAreNotToldApart) {
+  netlink::route several = route_via(net("20.0.0.0/16"), "10.2.0.2", 2);
+  several.next_hops.push_back({3, ip("10.3.0.2"), 1, 0, false});
+  apply(added(several));
+  learn({redirect("10.2.0.2", "10.2.0.9")});
+  EXPECT_EQ(ask("20.0.0.1").divert, divert_reason::path_exception);
+}
+
+TEST_F(PathException, LockedPathMtuTakesDfAway) {
+  path_exception known;
+  known.mtu = 552;
+  known.mtu_locked = true;
+  state.set_path_exception(ip("20.0.0.1"), known, changes);
+  EXPECT_EQ(ask("20.0.0.1").mtu, 552u);
+  EXPECT_TRUE(ask("20.0.0.1").mtu_locked);
+  EXPECT_FALSE(ask("20.0.0.2").mtu_locked);
+}
+
+// ------------------------------------------------------------------------------------------------
 // source-specific routes
 
 class SourceSpecific : public Resolve {
@@ -531,10 +668,61 @@ TEST_F(Unknowable, BucketsOfAResilientGroupThatWereNotReadYet) {
 }
 
 TEST_F(Unknowable, WhetherADeletedInitialRuleIsConsulted) {
+  apply(added(route_via(net("2001:1::/32"), "fd00:2::2", 2)));
   apply(removal(rule_to_table(ip_family::v6, 32766, RT_TABLE_MAIN)));
   EXPECT_EQ(ask("2001:1::1").divert, divert_reason::hidden_rules);
+  EXPECT_EQ(ask("2002:1::1").error, ENETUNREACH);  // Either way.
+  EXPECT_FALSE(ask("2002:1::1").divert);
   apply(rule_to_table(ip_family::v6, 7, 999));  // From now on it is.
   EXPECT_EQ(ask("2001:1::1").error, ENETUNREACH);
+}
+
+/// Own addresses are only those of table local, which rule 0 leads to.
+class DeletedRuleZero : public Resolve {
+ protected:
+  void on_kernel(std::uint32_t version) {
+    mirror_settings settings = state.settings();
+    settings.kernel_version = version;
+    state.set_settings(settings, changes);
+    apply(added(route_via(ip_prefix::all(ip_family::v4), "10.2.0.2", 2)));
+    apply(removal(rule_to_table(ip_family::v4, 0, RT_TABLE_LOCAL)));
+  }
+};
+
+TEST_F(DeletedRuleZero, CountsAtOnceOnOldKernels) {
+  on_kernel(7001);
+  EXPECT_EQ(state.rules_configured(ip_family::v4), true);
+  EXPECT_FALSE(ask("10.3.0.1").divert);
+  EXPECT_EQ(ask("10.3.0.1").type, RTN_UNICAST);  // By the connected route of u3.
+}
+
+TEST_F(DeletedRuleZero, CountsOnceAnyWasAddedOnNewOnes) {
+  on_kernel(7002);
+  EXPECT_FALSE(state.rules_configured(ip_family::v4));
+  EXPECT_EQ(ask("10.3.0.1").divert, divert_reason::hidden_rules);
+  EXPECT_FALSE(ask("8.8.8.8").divert);  // The same by table main either way.
+  EXPECT_EQ(ask("8.8.8.8").interface_index, 2u);
+  apply(rule_to_table(ip_family::v4, 7, 999));
+  EXPECT_FALSE(ask("10.3.0.1").divert);
+  EXPECT_EQ(ask("10.3.0.1").type, RTN_UNICAST);
+}
+
+TEST_F(DeletedRuleZero, MadeAgainByAnybodyIsAnAddition) {
+  on_kernel(7002);
+  netlink::rule again = rule_to_table(ip_family::v4, 0, RT_TABLE_LOCAL);
+  again.protocol = RTPROT_BOOT;
+  mirror dumped = state;
+  dumped.apply(again, changes, message_origin::dump);
+  EXPECT_EQ(dumped.rules_configured(ip_family::v4), true);
+}
+
+TEST_F(Resolve, AnErrorOfTableLocalHidesNoLongerRouteOfMain) {
+  reject_route("5.0.0.0/8", RTN_UNREACHABLE, RT_TABLE_LOCAL);
+  apply(added(route_via(net("5.5.0.0/16"), "10.2.0.2", 2)));
+  EXPECT_EQ(ask("5.1.0.1").error, EHOSTUNREACH);
+  EXPECT_EQ(ask("5.5.0.1").divert, divert_reason::merged_tables);
+  apply(rule_to_table(ip_family::v4, 7, 999));
+  EXPECT_EQ(ask("5.5.0.1").error, EHOSTUNREACH);
 }
 
 TEST_F(Unknowable, GatewayThatADumpShowsAsOurOwnAddress) {
