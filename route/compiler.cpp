@@ -131,6 +131,7 @@ class compiler::implementation {
   void clear_egress(std::uint32_t interface_index);
   publication publish();
   [[nodiscard]] explanation explain(const flow& question) const;
+  [[nodiscard]] std::vector<flow_class> distinct_classes() const;
   [[nodiscard]] compiler_statistics statistics() const noexcept;
   [[nodiscard]] bool pending() const noexcept {
     return !noted_.empty() || egress_changed_ || class_added_ ||
@@ -1156,6 +1157,12 @@ explanation compiler::implementation::explain(const flow& question) const {
   return told;
 }
 
+std::vector<flow_class> compiler::implementation::distinct_classes() const {
+  std::vector<flow_class> all;
+  for (const table_record& record : tables_) all.push_back(record.cls);
+  return all;
+}
+
 compiler_statistics compiler::implementation::statistics() const noexcept {
   compiler_statistics now;
   now.prefixes_v4 = families_[slot(ip_family::v4)].regions.size();
@@ -1207,6 +1214,7 @@ void compiler::lift_quarantine(const ip_prefix& where) {
 
 void compiler::note(mirror_changes&& changes) { impl_->noted_.merge(std::move(changes)); }
 bool compiler::pending() const noexcept { return impl_->pending(); }
+std::vector<flow_class> compiler::distinct_classes() const { return impl_->distinct_classes(); }
 publication compiler::publish() { return impl_->publish(); }
 explanation compiler::explain(const flow& question) const { return impl_->explain(question); }
 compiler_statistics compiler::statistics() const noexcept { return impl_->statistics(); }

@@ -29,6 +29,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 namespace cowire {
 
@@ -82,6 +83,8 @@ class compiler {
   /// of it may be on the way then.
   void release_class(flow_class_id id);
   [[nodiscard]] const flow_class& class_of(flow_class_id id) const;
+  /// Of the classes that are compiled one for each table: those that decisions can differ between.
+  [[nodiscard]] std::vector<flow_class> distinct_classes() const;
 
   /// Frames for `interface_index` go to the AF_XDP socket `slot` of the TX core from the next
   /// publish() on.

@@ -241,6 +241,9 @@ class mirror {
   [[nodiscard]] const path_exception* find_path_exception(
       const ip_address& destination) const noexcept;
   [[nodiscard]] std::vector<ip_address> path_exception_destinations() const;
+  [[nodiscard]] std::size_t path_exception_count() const noexcept {
+    return path_exceptions_.size();
+  }
   /// Whether an address is this host's own: configured on any device, or a local route of table
   /// 255.
   [[nodiscard]] bool is_local_address(const ip_address& address) const noexcept;

@@ -6,8 +6,11 @@
 #include <cowire/route/detail/header_template.hpp>
 #include <cowire/route/detail/resolve_by_search.hpp>
 
+#include <linux/icmp.h>
 #include <linux/neighbour.h>
 #include <linux/netlink.h>
+#include <netinet/icmp6.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -28,8 +31,6 @@ constexpr auto poke_period = 1s;
 constexpr auto settings_period = 1s;
 /// Pokes a period at most: an idle subnet full of STALE entries must not become an ARP storm.
 constexpr std::size_t pokes_max = 128;
-/// As net.ipv4.route.mtu_expires and net.ipv6.route.mtu_expires have it by default.
-constexpr auto path_mtu_lifetime = 600s;
 /// How long changes wait at most for a slice of the shadow's work.
 constexpr auto shadow_slice = 100us;
 constexpr int event_buffer_bytes = 64 << 20;
@@ -38,6 +39,7 @@ constexpr std::size_t differences_logged_max = 8;
 /// Questions of the truth audit asked in a row. The kernel answers while it is asked, taking its
 /// routing lock each time: more would keep changes waiting that have to be published.
 constexpr std::size_t questions_per_turn = 16;
+constexpr std::size_t exception_questions_per_turn = 64;
 /// Between two re-dumps because the kernel goes on to disagree: doubles from the first.
 constexpr auto repair_delay_min = 1s, repair_delay_max = 60s;
 
@@ -58,6 +60,23 @@ unique_fd open_requests() {
   auto fd = netlink::open_request_socket(
       {.non_blocking = true, .receive_buffer_bytes = reply_buffer_bytes}, ec);
   return checked(std::move(fd), ec, "netlink request socket");
+}
+
+/// A raw socket that hears of ICMP redirects and nothing else.
+unique_fd open_redirects(ip_family family) {
+  const bool v4 = family == ip_family::v4;
+  unique_fd fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC,
+                        v4 ? static_cast<int>(IPPROTO_ICMP) : static_cast<int>(IPPROTO_ICMPV6)));
+  if (!fd) return fd;
+  icmp_filter only_v4{~(1u << ICMP_REDIRECT)};
+  icmp6_filter only_v6;
+  ICMP6_FILTER_SETBLOCKALL(&only_v6);
+  ICMP6_FILTER_SETPASS(ND_REDIRECT, &only_v6);
+  const int done =
+      v4 ? ::setsockopt(fd.get(), SOL_RAW, ICMP_FILTER, &only_v4, sizeof only_v4)
+         : ::setsockopt(fd.get(), IPPROTO_ICMPV6, ICMP6_FILTER, &only_v6, sizeof only_v6);
+  if (done != 0) fd.reset();
+  return fd;
 }
 
 constexpr datagram_source::options buffers(std::size_t count) {
@@ -129,7 +148,11 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       timer_(ring),
       compiler_(
           mirror_, epochs, tables,
-          {.performance_mode = options_.performance_mode, .restrictions = options_.restrictions}) {
+          {.performance_mode = options_.performance_mode, .restrictions = options_.restrictions}),
+      exception_fd_(open_requests()),
+      exception_answers_(ring, exception_fd_.get(), buffers(16)),
+      exceptions_(mirror_, [this] { return compiler_.distinct_classes(); }) {
+  listen_to_redirects();
   if (options_.audit_rate != 0) truth_.emplace(ring, mirror_);
 }
 
@@ -137,6 +160,9 @@ route_service::~route_service() = default;
 
 route_service::truth_auditing::truth_auditing(ring_context& ring, const mirror& state)
     : fd(open_requests()), answers(ring, fd.get(), buffers(16)), timer(ring), audit(state) {}
+
+route_service::listening::listening(ring_context& ring, unique_fd raw)
+    : fd(std::move(raw)), redirects(ring, fd.get(), {.buffer_count = 32}) {}
 
 void route_service::start(std::function<void()> ready) {
   ready_ = std::move(ready);
@@ -152,6 +178,10 @@ void route_service::start(std::function<void()> ready) {
   monitor_.start();
   send_requests();
   co_spawn(ring_.get_executor(), keep_time(), rethrow);
+  co_spawn(ring_.get_executor(), follow_exceptions(), rethrow);
+  for (const ip_family family : {ip_family::v4, ip_family::v6})
+    if (redirects_[static_cast<std::size_t>(family)])
+      co_spawn(ring_.get_executor(), follow_redirects(family), rethrow);
   if (!truth_) return;
   co_spawn(ring_.get_executor(), follow_answers(), rethrow);
   co_spawn(ring_.get_executor(), keep_auditing(), rethrow);
@@ -162,6 +192,9 @@ void route_service::stop() {
   events_.cancel();
   replies_.stop();
   timer_.cancel();
+  exception_answers_.cancel();
+  for (auto& heard : redirects_)
+    if (heard) heard->redirects.cancel();
   if (truth_) {
     truth_->answers.cancel();
     truth_->timer.cancel();
@@ -216,12 +249,16 @@ awaitable<void> route_service::let_others_run() {
 
 awaitable<void> route_service::keep_time() {
   while (!stopped_) {
-    const auto deadline = std::min(next_tick_, monitor_.deadline().value_or(next_tick_));
+    const auto deadline = std::min({next_tick_, monitor_.deadline().value_or(next_tick_),
+                                    std::max(exceptions_.deadline(), clock::now())});
     timer_.expires_at(deadline);
     co_await timer_.async_wait(as_tuple(use_awaitable));
     if (stopped_) co_return;
     const auto now = clock::now();
     monitor_.on_timer(now);
+    mirror_changes changes;
+    exceptions_.on_timer(now, changes);
+    compiler_.note(std::move(changes));
     if (now >= next_tick_) upkeep(now);
     advance();
   }
@@ -234,6 +271,7 @@ void route_service::advance() {
   send_requests();
   if (const auto deadline = monitor_.deadline(); deadline && *deadline < timer_.expiry())
     timer_.cancel();  // keep_time() looks again.
+  send_exception_questions();
   if (shadow_.busy() && !std::exchange(working_, true))
     co_spawn(ring_.get_executor(), keep_working(), rethrow);
 }
@@ -394,7 +432,10 @@ void route_service::note(mirror_changes&& changes) {
   };
   const bool new_devices = std::ranges::any_of(changes.links, is_new);
   shadow_.note(changes);
+  mirror_changes of_exceptions;
+  exceptions_.on_changes(changes, clock::now(), of_exceptions);
   compiler_.note(std::move(changes));
+  compiler_.note(std::move(of_exceptions));
   if (new_devices) read_settings();
 }
 
@@ -408,9 +449,11 @@ void route_service::read_settings() {
 
 void route_service::learn_path_mtu(const ip_address& destination, std::uint32_t mtu) {
   mirror_changes changes;
-  mirror_.set_path_mtu(destination, mtu, clock::now() + path_mtu_lifetime, changes);
+  mirror_.set_path_mtu(destination, mtu, clock::time_point::max(), changes);
   compiler_.note(std::move(changes));
+  exceptions_.ask(destination, clock::now());
   publish();
+  send_exception_questions();
 }
 
 // Publication
@@ -554,6 +597,57 @@ std::vector<const netlink::neighbour*> route_service::stale_neighbours_in_use() 
   return found;
 }
 
+// Path exceptions
+// -----------------------------------------------------------------------------------
+
+void route_service::listen_to_redirects() {
+  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    auto fd = open_redirects(family);
+    if (fd)
+      redirects_[static_cast<std::size_t>(family)].emplace(ring_, std::move(fd));
+    else
+      log(log_severity::info, "ICMP redirects are left to the truth audit to find: raw socket: " +
+                                  errno_name(errno));
+  }
+}
+
+awaitable<void> route_service::follow_redirects(ip_family family) {
+  datagram_source& heard = redirects_[static_cast<std::size_t>(family)]->redirects;
+  while (!stopped_) {
+    auto [ec, batch] = co_await heard.async_receive_some(as_tuple(use_awaitable));
+    if (stopped_ || ec) co_return;
+    for (const datagram& d : batch)
+      if (const auto destination = redirected_destination(family, d.payload()))
+        exceptions_.ask(*destination, clock::now());
+    advance();
+  }
+}
+
+awaitable<void> route_service::follow_exceptions() {
+  while (!stopped_) {
+    auto [ec, batch] = co_await exception_answers_.async_receive_some(as_tuple(use_awaitable));
+    if (stopped_) co_return;
+    // What an overrun lost is asked again in time.
+    mirror_changes changes;
+    for (const datagram& d : batch)
+      if (!d.truncated() && from_kernel(d))
+        exceptions_.on_answer_datagram(d.payload(), clock::now(), changes);
+    compiler_.note(std::move(changes));
+    advance();
+  }
+}
+
+void route_service::send_exception_questions() {
+  for (std::size_t i = 0; i < exception_questions_per_turn; ++i) {
+    const auto question = exceptions_.next_request();
+    if (!question) break;
+    // One that cannot be sent is asked again in time.
+    static_cast<void>(
+        ::send(exception_fd_.get(), question->data(), question->size(), MSG_DONTWAIT));
+  }
+  if (exceptions_.deadline() < timer_.expiry()) timer_.cancel();  // keep_time() looks again.
+}
+
 // Truth audit
 // ---------------------------------------------------------------------------------------
 
@@ -620,9 +714,12 @@ void route_service::act_on(const truth_audit::verdict& verdict, clock::time_poin
       compiler_.lift_quarantine(verdict.where);
       log(log_severity::info, "truth audit: the kernel agrees about " + where + " again");
       break;
-    case path_mtu:
-      log(log_severity::info, "truth audit: path MTU learnt: " + verdict.text);
-      learn_path_mtu(verdict.where.address(), verdict.path_mtu);
+    case exception:
+      log(log_severity::info, "truth audit: path exception: " + verdict.text);
+      if (verdict.path_mtu != 0)
+        learn_path_mtu(verdict.where.address(), verdict.path_mtu);
+      else
+        exceptions_.ask(verdict.where.address(), now);
       break;
   }
   publish();

@@ -8,7 +8,9 @@
 /// changes are published in between, and takes it over in a single publication. An audit's shadow,
 /// being newer than what the notifications have told so far, first goes along with the live mirror
 /// until those that it was ahead of are read; what differs then is a bug. A third socket asks the
-/// kernel about flows in use (truth_audit.hpp); what the answers say is acted upon here.
+/// kernel about flows in use (truth_audit.hpp); what the answers say is acted upon here. A fourth
+/// asks about destinations of which the kernel has learned something by itself
+/// (path_exceptions.hpp), for which two raw sockets listen to ICMP redirects.
 ///
 /// All calls on the ring thread, but where said otherwise. Created and destroyed while the ring
 /// does not run, or on the ring thread. Network namespace: the creating thread's.
@@ -16,6 +18,7 @@
 
 #include <cowire/base/unique_fd.hpp>
 #include <cowire/follow/detail/dump_reader.hpp>
+#include <cowire/follow/detail/path_exceptions.hpp>
 #include <cowire/follow/detail/shadow_mirror.hpp>
 #include <cowire/follow/detail/truth_audit.hpp>
 #include <cowire/follow/route_events.hpp>
@@ -70,7 +73,7 @@ class route_service {
   [[nodiscard]] const mirror& state() const noexcept { return mirror_; }
   /// Publishes what is pending and tells the subscribers.
   void publish();
-  /// What the network said about one destination.
+  /// What the network said about one destination; the kernel is asked for how long it holds.
   void learn_path_mtu(const ip_address& destination, std::uint32_t mtu);
 
   /// Called after a publication that links had a part in.
@@ -94,6 +97,8 @@ class route_service {
   [[nodiscard]] awaitable<void> keep_time();
   [[nodiscard]] awaitable<void> follow_answers();
   [[nodiscard]] awaitable<void> keep_auditing();
+  [[nodiscard]] awaitable<void> follow_exceptions();
+  [[nodiscard]] awaitable<void> follow_redirects(ip_family family);
   [[nodiscard]] awaitable<void> keep_working();
   [[nodiscard]] awaitable<void> let_others_run();
 
@@ -125,6 +130,8 @@ class route_service {
   [[nodiscard]] bool is_settled() const noexcept;
   void act_on(const truth_audit::verdict& verdict, clock::time_point now);
   void send_questions(clock::time_point now);
+  void send_exception_questions();
+  void listen_to_redirects();
   void update_stats();
   void log(log_severity severity, const std::string& text) const;
 
@@ -148,6 +155,15 @@ class route_service {
     clock::time_point next_repair;  ///< While anything is diverted: when to read all anew.
     clock::duration repair_delay;
   };
+  struct listening {
+    listening(ring_context& ring, unique_fd raw);
+    const unique_fd fd;
+    datagram_source redirects;
+  };
+  std::optional<listening> redirects_[2];  ///< By family; unset = not allowed to.
+  const unique_fd exception_fd_;
+  datagram_source exception_answers_;
+  path_exceptions exceptions_;
   std::optional<truth_auditing> truth_;  ///< Unset = the rate is 0.
 
   shadow_mirror shadow_{mirror_};

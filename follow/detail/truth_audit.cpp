@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/follow/detail/path_exceptions.hpp>
 #include <cowire/follow/detail/truth_audit.hpp>
 #include <cowire/netlink/codec.hpp>
 #include <cowire/route/agreement.hpp>
@@ -45,8 +46,9 @@ bool same_answer(const netlink::route_answer& left, const netlink::route_answer&
          l.metrics == r.metrics;
 }
 
-/// What an answer to RTM_GETROUTE says; empty where it is none, or cannot be understood.
-std::optional<netlink::route_answer> read_answer(const netlink::envelope& reply) {
+}  // namespace
+
+std::optional<netlink::route_answer> read_route_answer(const netlink::envelope& reply) {
   std::error_code ec;
   netlink::route_answer answer;
   if (const auto end = netlink::decode_completion(reply, ec)) {
@@ -58,8 +60,6 @@ std::optional<netlink::route_answer> read_answer(const netlink::envelope& reply)
   answer.route = std::get<netlink::route>(*message);
   return answer;
 }
-
-}  // namespace
 
 // Questions
 // -----------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ void truth_audit::on_answer_datagram(std::span<const std::byte> datagram, time_p
       return is_awaiting(q) && q.sequence == reply->sequence;
     });
     if (asked == questions_.end()) continue;
-    auto answer = read_answer(*reply);
+    auto answer = read_route_answer(*reply);
     if (!answer || !on_answer(*asked, std::move(*answer), now)) questions_.erase(asked);
   }
 }
@@ -124,7 +124,10 @@ bool truth_audit::on_answer(question& q, netlink::route_answer&& answer, time_po
 bool truth_audit::on_flow_answer(question& q, netlink::route_answer&& answer, time_point now) {
   if (q.rounds++ == 0) {
     ++stats_.audited;
-    if (compare(q.about, answer).empty()) return false;
+    const std::string text = compare(q.about, answer);
+    if (text.empty()) return false;
+    if (shows_exception(answer) || state_.find_path_exception(q.about.destination) != nullptr)
+      tell_exception(q.about, answer, text);
   }
   q.repeated = q.rounds > 1 && same_answer(q.answer, answer);
   q.answer = std::move(answer);
@@ -165,15 +168,7 @@ void truth_audit::find(const question& q, const netlink::route_answer& matched) 
   const std::string text = text_of(q.about) + ": " + q.text;
   ++stats_.mismatched;
   stats_.last_mismatch = text;
-  const agreement found = compare_answers(state_, q.about, ours, q.answer);
   const bool told = matched && match_is_told(ours);
-  // The kernel has the same route, and knows more about this one destination.
-  if (told && matched.route.metrics.mtu == ours.route->metrics.mtu && found.path.empty() &&
-      found.kernel_mtu < found.mtu) {
-    ++stats_.repaired;
-    verdicts_.push_back({verdict::kind::path_mtu, host, found.kernel_mtu, text});
-    return;
-  }
   // The longer one of the two routes: neither may be known to the other side.
   ip_prefix where = ours.route ? ours.route->destination : ip_prefix::all(host.family());
   const bool shows_other = matched && (told || !ours.route);
@@ -185,6 +180,16 @@ void truth_audit::find(const question& q, const netlink::route_answer& matched) 
       std::ranges::any_of(matched.route.next_hops,
                           [&](const auto& hop) { return member_of(ours, hop) != nullptr; });
   divert(same_route ? host : where, q.about, text);
+}
+
+void truth_audit::tell_exception(const flow& about, const netlink::route_answer& kernel,
+                                 const std::string& text) {
+  ++stats_.mismatched;
+  ++stats_.repaired;
+  stats_.last_mismatch = text_of(about) + ": " + text;
+  const std::uint32_t mtu = shows_exception(kernel) ? kernel.route.metrics.mtu : 0;
+  verdicts_.push_back(
+      {verdict::kind::exception, host_prefix(about.destination), mtu, stats_.last_mismatch});
 }
 
 void truth_audit::divert(const ip_prefix& where, const flow& about, const std::string& text) {

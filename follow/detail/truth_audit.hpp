@@ -15,8 +15,9 @@
 ///                +--- agrees: audited     +--- agrees: it was a race
 ///
 /// A finding diverts its prefix until the kernel is seen to agree again: on_resynced() asks about
-/// all that is diverted, once the mirror is new. A path MTU that only the kernel had learnt is not
-/// diverted: it is a finding with the value to learn.
+/// all that is diverted, once the mirror is new. A path exception (path MTU, redirect) that only
+/// one side knows is told at once, for its owner to ask about: only where they still differ when
+/// that must have been done it is a finding.
 ///
 /// What the fast path does not serve (resolve() diverts or refuses it, or its neighbour is not
 /// resolved) is not asked about: there the kernel decides anyhow.
@@ -42,6 +43,10 @@
 
 namespace cowire::detail {
 
+/// What an answer to RTM_GETROUTE says; empty where it is none, or cannot be understood.
+[[nodiscard]] std::optional<netlink::route_answer> read_route_answer(
+    const netlink::envelope& reply);
+
 class truth_audit {
  public:
   using time_point = std::chrono::steady_clock::time_point;
@@ -51,10 +56,10 @@ class truth_audit {
     enum class kind : std::uint8_t {
       divert,    ///< The kernel decides otherwise.
       lift,      ///< It agrees again.
-      path_mtu,  ///< It has learnt `path_mtu` for this one destination.
+      exception,  ///< What it has learnt about this one destination is not what we know.
     } what = kind::divert;
     ip_prefix where;
-    std::uint32_t path_mtu = 0;
+    std::uint32_t path_mtu = 0;  ///< exception: 0 = it has not learnt any.
     std::string text;  ///< Both answers, for people.
   };
 
@@ -112,6 +117,8 @@ class truth_audit {
   void lift(const ip_prefix& where);
   [[nodiscard]] std::string compare(const flow& about, const netlink::route_answer& kernel) const;
   void divert(const ip_prefix& where, const flow& about, const std::string& text);
+  void tell_exception(const flow& about, const netlink::route_answer& kernel,
+                      const std::string& text);
 
   const mirror& state_;
   std::vector<question> questions_;
