@@ -2,6 +2,7 @@
 #include <cowire/follow/detail/path_exceptions.hpp>
 #include <cowire/follow/detail/truth_audit.hpp>
 #include <cowire/netlink/codec.hpp>
+#include <cowire/route/agreement.hpp>
 #include <cowire/route/detail/decision.hpp>
 #include <cowire/route/detail/resolve_by_search.hpp>
 
