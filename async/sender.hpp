@@ -34,6 +34,11 @@
 /// unreachable, packet too big) comes through async_next_error() and is counted in
 /// transmitter::stats().
 ///
+/// Destinations are what they are to a socket. An IPv4-mapped IPv6 address is the IPv4 host. A
+/// scope id (endpoint::scope_id) chooses the device of that one datagram; where it is not the
+/// sender's own bound device, the kernel path sends it (divert_reason::scoped_destination), so bind
+/// a sender to the device where speed matters.
+///
 /// In a child of fork() an inherited sender fails at once with error::forked (transmitter.hpp); an
 /// operation whose handler has no executor of its own throws it, as no thread could run the handler.
 ///
@@ -80,7 +85,8 @@ struct sender_options {
   /// Host order. 0 = one that the kernel picks, shared by the transmitter's senders that do not
   /// name one and have the same source addresses.
   std::uint16_t source_port = 0;
-  /// Fixed source addresses, one per family; unset = as the routes say, per destination.
+  /// Fixed source addresses, one per family; unset = as the routes say, per destination. An
+  /// IPv4-mapped address is no IPv6 source: error::family_mismatch.
   std::optional<ip_address> source_v4{}, source_v6{};
   std::uint32_t mark = 0;  ///< As SO_MARK.
   std::uint8_t tos = 0;    ///< As IP_TOS and IPV6_TCLASS: the whole byte.
@@ -90,9 +96,10 @@ struct sender_options {
   /// and firewalls take them for that user's own. Unset = this process's. For another user's,
   /// CAP_SETUID is needed, and operation_not_permitted the answer without it.
   std::optional<std::uint32_t> owner{};
-  /// A bound UDP socket of the application whose port, source address, owner, mark, TOS, TTL and
-  /// device are used instead of the options above; -1 = none. It is duplicated: the application may close
-  /// its own descriptor. IP_RECVERR is switched on and its error queue is read by cowire.
+  /// A bound UDP socket of the application whose port, source address, owner, mark, TOS, TTL
+  /// and device are used instead of the options above; -1 = none. It is duplicated: the application may close
+  /// its own descriptor. IP_RECVERR is switched on and its error queue is read by cowire. An IPv6
+  /// socket without IPV6_V6ONLY serves IPv4 too, as it does for the application.
   int adopt_socket = -1;
   /// Newer errors than this many unread ones are dropped and counted (errors_dropped()).
   std::size_t error_queue_limit = 64;
@@ -158,7 +165,8 @@ class sender {
   /// are copies in frames of their own. Completes with how many datagrams were submitted: all,
   /// unless an error says otherwise. `destinations` must stay valid until then. The payload is this
   /// producer's. Errors: no_destination, closed, operation_aborted, would_block (as above), and
-  /// family_mismatch (no backing socket of a destination's family: an adopted one has one only).
+  /// family_mismatch (no backing socket of a destination's family; where an adopted socket has none
+  /// itself, it would hear ENETUNREACH or EAFNOSUPPORT).
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(payload what, std::span<const endpoint> destinations, Token&& token) {
     return asio::async_initiate<Token, send_signature>(

@@ -4,6 +4,7 @@
 #include <cowire/base/assert.hpp>
 
 #include <arpa/inet.h>
+#include <net/if.h>
 
 #include <charconv>
 #include <cstdio>
@@ -110,8 +111,25 @@ std::string ip_prefix::to_string() const {
   return address_.to_string() + '/' + std::to_string(length_);
 }
 
+std::optional<std::uint32_t> parse_zone(std::string_view text) noexcept {
+  char name[IF_NAMESIZE];
+  if (text.empty() || text.size() >= sizeof name) return {};
+  std::memcpy(name, text.data(), text.size());
+  name[text.size()] = '\0';
+  // A name first: an interface may be called "7".
+  if (const unsigned index = ::if_nametoindex(name); index != 0) return index;
+  const auto number = parse_number<std::uint32_t>(text, 0x7fffffff);
+  if (!number || ::if_indextoname(*number, name) == nullptr) return {};
+  return number;
+}
+
 std::string endpoint::to_string() const {
-  const std::string host = address.to_string();
+  std::string host = address.to_string();
+  if (scope_id != 0 && address.needs_scope_id()) {
+    char name[IF_NAMESIZE];
+    const bool named = ::if_indextoname(scope_id, name) != nullptr;
+    host += '%' + (named ? std::string(name) : std::to_string(scope_id));
+  }
   return (address.is_v6() ? '[' + host + ']' : host) + ':' + std::to_string(port);
 }
 
@@ -121,10 +139,14 @@ std::optional<endpoint> endpoint::parse(std::string_view text) noexcept {
   std::string_view host = text.substr(0, colon);
   const bool bracketed = host.size() >= 2 && host.front() == '[' && host.back() == ']';
   if (bracketed) host = host.substr(1, host.size() - 2);
-  const auto address = ip_address::parse(host);
+  const auto percent = host.find('%');
+  const auto address = ip_address::parse(host.substr(0, percent));
   const auto port = parse_number<std::uint16_t>(text.substr(colon + 1), 65535);
   if (!address || !port || *port == 0 || address->is_v6() != bracketed) return {};
-  return endpoint{*address, *port};
+  if (percent == std::string_view::npos) return endpoint{*address, *port};
+  const auto zone = parse_zone(host.substr(percent + 1));
+  if (!zone || !address->needs_scope_id()) return {};
+  return endpoint{*address, *port, *zone};
 }
 
 }  // namespace cowire
@@ -140,5 +162,6 @@ std::size_t std::hash<cowire::ip_prefix>::operator()(const cowire::ip_prefix& p)
 }
 
 std::size_t std::hash<cowire::endpoint>::operator()(const cowire::endpoint& e) const noexcept {
-  return cowire::mix(std::hash<cowire::ip_address>{}(e.address) + e.port);
+  return cowire::mix(std::hash<cowire::ip_address>{}(e.address) + e.port +
+                     (std::uint64_t{e.scope_id} << 16));
 }

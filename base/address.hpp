@@ -113,6 +113,28 @@ class ip_address {
   [[nodiscard]] constexpr bool is_link_local_v6() const noexcept {
     return is_v6() && bytes_[0] == 0xfe && (bytes_[1] & 0xc0) == 0x80;
   }
+  /// ::ffff:0:0/96: an IPv4 address as AF_INET6 sockets write it (RFC 4291, 2.5.5.2).
+  [[nodiscard]] constexpr bool is_v4_mapped() const noexcept {
+    if (is_v4() || bytes_[10] != 0xff || bytes_[11] != 0xff) return false;
+    for (std::size_t i = 0; i < 10; ++i)
+      if (bytes_[i] != 0) return false;
+    return true;
+  }
+  /// The IPv4 address that a mapped one stands for; any other as it is.
+  [[nodiscard]] constexpr ip_address unmapped() const noexcept {
+    if (!is_v4_mapped()) return *this;
+    ip_address a;
+    for (std::size_t i = 0; i < 4; ++i) a.bytes_[i] = bytes_[12 + i];
+    return a;
+  }
+  /// Whether only a device makes it unique: fe80::/10 and multicast of the scopes interface-local
+  /// and link-local. The kernel heeds the scope id of no other (__ipv6_addr_needs_scope_id in
+  /// include/net/ipv6.h).
+  [[nodiscard]] constexpr bool needs_scope_id() const noexcept {
+    if (is_link_local_v6()) return true;
+    const unsigned scope = bytes_[1] & 0x0fu;
+    return is_v6() && is_multicast() && (scope == 1 || scope == 2);
+  }
   /// 127.0.0.0/8 or ::1.
   [[nodiscard]] bool is_loopback() const noexcept;
   /// Bit `index`, counted from the most significant one.
@@ -201,14 +223,30 @@ class ip_prefix {
 /// `address` with every bit after the first `length` cleared.
 [[nodiscard]] ip_address masked(const ip_address& address, unsigned length) noexcept;
 
-/// Where a datagram goes: address and UDP port (host order).
+/// An IPv6 zone as RFC 4007 writes it behind "%": the index of the interface of that name, or that
+/// number, in the calling thread's network namespace; nothing where there is no such interface, and
+/// for 0. Asks the kernel.
+[[nodiscard]] std::optional<std::uint32_t> parse_zone(std::string_view text) noexcept;
+
+/// Where a datagram goes: address, UDP port (host order), and the scope id.
+///
+/// An IPv4-mapped IPv6 address means the IPv4 host, as it does to a socket.
 struct endpoint {
   ip_address address;
   std::uint16_t port = 0;
+  /// As sin6_scope_id: the index of the interface that the address belongs to; 0 = not said.
+  /// Without meaning unless address.needs_scope_id().
+  std::uint32_t scope_id = 0;
   friend constexpr auto operator<=>(const endpoint&, const endpoint&) noexcept = default;
-  /// "10.0.0.1:8001" or "[fd00::1]:8001".
+  /// With ip_address::unmapped(), and without a scope id that means nothing.
+  [[nodiscard]] constexpr endpoint canonical() const noexcept {
+    return {address.unmapped(), port, address.needs_scope_id() ? scope_id : 0};
+  }
+  /// "10.0.0.1:8001", "[fd00::1]:8001" or "[fe80::1%eth0]:8001" (with the interface's number where
+  /// it has no name any more).
   [[nodiscard]] std::string to_string() const;
-  /// The same forms; the port is 1 to 65535.
+  /// The same forms; the port is 1 to 65535. A zone (parse_zone()) goes only with an address that
+  /// needs one.
   [[nodiscard]] static std::optional<endpoint> parse(std::string_view text) noexcept;
 };
 

@@ -20,6 +20,8 @@
   X(local_destination, "the destination is this host")                                             \
   X(broadcast_destination, "broadcast is left to the kernel")                                      \
   X(multicast_destination, "multicast is left to the kernel")                                      \
+  X(scoped_destination,                                                                            \
+    "the destination's scope id names another device than the one that the sender is bound to")    \
   X(neighbour_unresolved, "the next hop has no valid MAC address yet; the kernel resolves it")     \
   X(no_egress_socket, "no AF_XDP socket on the output interface")                                  \
   X(egress_down, "the output interface is down")                                                   \

@@ -15,6 +15,10 @@ namespace cowire {
 /// Index of a frame in the UMEM: its bytes are [index * frame_size, (index + 1) * frame_size).
 using frame_index = std::uint32_t;
 
+/// Stands for a flow class that no table serves (none gets this number): the kernel path has the
+/// datagram, with the scope id that it alone can heed.
+inline constexpr flow_class_id kernel_scope_class = 0xffff;
+
 struct tx_request {
   frame_index frame = 0;
   flow_class_id flow_class = 0;
@@ -24,7 +28,8 @@ struct tx_request {
   /// As in the headers, the ports follow it.
   std::array<std::uint8_t, 16> destination{};
   be16 source_port, destination_port;
-  std::uint32_t destination_sum = 0;  ///< Sum of `destination`.
+  /// Sum of `destination`; of kernel_scope_class, for which nobody makes headers, the scope id.
+  std::uint32_t destination_sum = 0;
   /// What the UDP checksum covers and no hop knows: payload, destination, ports, and the length
   /// in the pseudo header.
   std::uint32_t udp_sum = 0;
@@ -33,7 +38,8 @@ struct tx_request {
 };
 static_assert(sizeof(tx_request) == 44);
 
-/// Right-aligned bytes and their sum, ready to be put in many requests.
+/// Right-aligned bytes and their sum, ready to be put in many requests. An IPv4-mapped address is
+/// the IPv4 address, as it is to a socket.
 struct request_destination {
   std::array<std::uint8_t, 16> bytes{};
   std::uint16_t sum = 0;
@@ -41,12 +47,12 @@ struct request_destination {
   ip_family family = ip_family::v4;
 
   [[nodiscard]] static request_destination from(const endpoint& to) noexcept {
+    const ip_address address = to.address.unmapped();
     request_destination d;
-    std::memcpy(d.bytes.data() + 16 - to.address.size(), to.address.bytes().data(),
-                to.address.size());
+    std::memcpy(d.bytes.data() + 16 - address.size(), address.bytes().data(), address.size());
     d.sum = fold_sum(sum_bytes(std::as_bytes(std::span(d.bytes))));
     d.port = be16::from_host(to.port);
-    d.family = to.address.family();
+    d.family = address.family();
     return d;
   }
 };
@@ -69,10 +75,25 @@ struct request_destination {
   return request;
 }
 
+/// The scope id that the kernel path must name; 0 where the sender's own will do.
+[[nodiscard]] inline std::uint32_t kernel_scope(const tx_request& request) noexcept {
+  return request.flow_class == kernel_scope_class ? request.destination_sum : 0;
+}
+/// Leaves a request to the kernel path, with a scope id (not 0).
+inline void leave_to_kernel(tx_request& request, std::uint32_t scope_id) noexcept {
+  request.flow_class = kernel_scope_class;
+  request.destination_sum = scope_id;
+}
+
 /// The destination of a request as an address.
 [[nodiscard]] inline ip_address destination_of(const tx_request& request) noexcept {
   const std::size_t size = request.family == ip_family::v4 ? 4 : 16;
   return ip_address::from_bytes(request.family, request.destination.data() + 16 - size);
+}
+
+/// The destination of a request with port and scope id, as the kernel path names it.
+[[nodiscard]] inline endpoint endpoint_of(const tx_request& request) noexcept {
+  return {destination_of(request), request.destination_port.host(), kernel_scope(request)};
 }
 
 }  // namespace cowire

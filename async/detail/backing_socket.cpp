@@ -121,7 +121,7 @@ socket_address socket_address::from(const endpoint& to, std::uint32_t scope) noe
     in.sin6_family = AF_INET6;
     in.sin6_port = be16::from_host(to.port).raw;
     std::memcpy(&in.sin6_addr, to.address.bytes().data(), 16);
-    if (to.address.is_link_local_v6() || to.address.is_multicast()) in.sin6_scope_id = scope;
+    if (to.address.needs_scope_id()) in.sin6_scope_id = to.scope_id != 0 ? to.scope_id : scope;
     std::memcpy(&out.storage, &in, sizeof in);
     out.size = sizeof in;
   }
@@ -137,8 +137,8 @@ std::optional<endpoint> socket_address::parse(const sockaddr_storage& storage) n
   if (storage.ss_family == AF_INET6) {
     sockaddr_in6 in;
     std::memcpy(&in, &storage, sizeof in);
-    return endpoint{ip_address::from_bytes(ip_family::v6, &in.sin6_addr),
-                    be16{in.sin6_port}.host()};
+    return endpoint{ip_address::from_bytes(ip_family::v6, &in.sin6_addr), be16{in.sin6_port}.host(),
+                    in.sin6_scope_id};
   }
   return std::nullopt;
 }
@@ -177,6 +177,7 @@ std::error_code backing_socket::finish() {
   port_ = bound->port;
   uid_ = status.st_uid;
   interface_index_ = static_cast<std::uint32_t>(get_int(fd, SOL_SOCKET, SO_BINDTOIFINDEX, 0));
+  mark_ = static_cast<std::uint32_t>(get_int(fd, SOL_SOCKET, SO_MARK, 0));
   return {};
 }
 
@@ -196,47 +197,58 @@ std::shared_ptr<backing_socket> backing_socket::open(const source_key& key, std:
   return nullptr;
 }
 
-std::error_code backing_socket::read_adopted(ip_family family) {
+std::error_code backing_socket::read_options(ip_family family) {
   const int fd = this->fd(family);
-  sockaddr_storage name{};
-  socklen_t size = sizeof name;
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) return last_error();
-  const auto bound = socket_address::parse(name);
-  if (bound && !bound->address.is_unspecified())
-    sources_[static_cast<std::size_t>(family)] = bound->address;
+  const auto index = static_cast<std::size_t>(family);
   const bool v4 = family == ip_family::v4;
   const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
   const int discovery = get_int(fd, level, v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, 0);
   const int want = v4 ? IP_PMTUDISC_WANT : IPV6_PMTUDISC_WANT;
   const int always = v4 ? IP_PMTUDISC_DO : IPV6_PMTUDISC_DO;
   if (discovery != want && discovery != always) return make_error_code(error::unsupported);
-  mark_ = static_cast<std::uint32_t>(get_int(fd, SOL_SOCKET, SO_MARK, 0));
-  tos_ = static_cast<std::uint8_t>(get_int(fd, level, v4 ? IP_TOS : IPV6_TCLASS, 0));
+  tos_[index] = static_cast<std::uint8_t>(get_int(fd, level, v4 ? IP_TOS : IPV6_TCLASS, 0));
   const int hops = get_int(fd, level, v4 ? IP_TTL : IPV6_UNICAST_HOPS, -1);
   // A socket without a TTL of its own reports the system's default, as if it had been set.
-  if (hops > 0 && hops != default_hop_limit(family)) ttl_ = static_cast<std::uint8_t>(hops);
+  if (hops > 0 && hops != default_hop_limit(family)) ttl_[index] = static_cast<std::uint8_t>(hops);
   return {};
+}
+
+std::error_code backing_socket::adopt_for(ip_family family, int from) {
+  // Of an AF_INET6 socket each family has a duplicate of its own, so that both can be watched.
+  auto& slot = fds_[static_cast<std::size_t>(family)];
+  slot = unique_fd(::fcntl(from, F_DUPFD_CLOEXEC, 0));
+  if (!slot) return last_error();
+  if (const auto ec = read_options(family)) return ec;
+  return enable_error_queue(slot.get(), family);
 }
 
 std::shared_ptr<backing_socket> backing_socket::adopt(int fd, std::error_code& ec) {
   const int domain = get_int(fd, SOL_SOCKET, SO_DOMAIN, -1);
+  sockaddr_storage name{};
+  socklen_t size = sizeof name;
   if ((domain != AF_INET && domain != AF_INET6) ||
       get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) != IPPROTO_UDP) {
     ec = error::invalid_argument;
     return nullptr;
   }
-  const auto family = domain == AF_INET ? ip_family::v4 : ip_family::v6;
-  std::shared_ptr<backing_socket> out(new backing_socket);
-  out->adopted_ = true;
-  auto& slot = out->fds_[static_cast<std::size_t>(family)];
-  slot = unique_fd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-  if (!slot) {
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) {
     ec = last_error();
     return nullptr;
   }
-  if ((ec = out->finish()) || (ec = out->read_adopted(family)) ||
-      (ec = enable_error_queue(slot.get(), family)))
-    return nullptr;
+  const auto bound = socket_address::parse(name);
+  COWIRE_ASSERT(bound);  // By the domain.
+  // Bound to one IPv6 address it has become IPV6_V6ONLY (__inet6_bind in net/ipv6/af_inet6.c).
+  const bool both = domain == AF_INET6 && get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) == 0;
+  // Bound to a mapped address it has no source for IPv6: EAFNOSUPPORT (ip6_dst_lookup_tail in
+  // net/ipv6/ip6_output.c).
+  const bool v6 = domain == AF_INET6 && !bound->address.is_v4_mapped();
+  std::shared_ptr<backing_socket> out(new backing_socket);
+  out->adopted_ = true;
+  if ((domain == AF_INET || both) && (ec = out->adopt_for(ip_family::v4, fd))) return nullptr;
+  if (v6 && (ec = out->adopt_for(ip_family::v6, fd))) return nullptr;
+  if ((ec = out->finish())) return nullptr;
+  const auto source = bound->address.unmapped();
+  if (!source.is_unspecified()) out->sources_[static_cast<std::size_t>(source.family())] = source;
   return out;
 }
 
@@ -259,7 +271,7 @@ bool backing_socket::next_error(ip_family family, queued_error& error) noexcept 
   message.msg_controllen = control.size();
   if (::recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) return false;
   error = {};
-  if (const auto to = socket_address::parse(name)) error.destination = *to;
+  if (const auto to = socket_address::parse(name)) error.destination = to->canonical();
   for (cmsghdr* c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
     const bool ours = (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR) ||
                       (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR);

@@ -62,8 +62,10 @@ class backing_socket {
   /// setsockopt() answered.
   [[nodiscard]] static std::shared_ptr<backing_socket> open(const source_key& key,
                                                             std::error_code& ec);
-  /// Duplicates a bound UDP socket and switches its error queue on. Errors: invalid_argument (not
-  /// UDP, or not bound), unsupported (its datagrams go without DF, which only the kernel can do).
+  /// Duplicates a bound UDP socket and switches its error queue on. An AF_INET6 socket serves IPv4,
+  /// too, unless it is IPV6_V6ONLY, and nothing else where it is bound to an IPv4-mapped address.
+  /// Errors: invalid_argument (not UDP, or not bound), unsupported (its datagrams go without DF,
+  /// which only the kernel can do).
   [[nodiscard]] static std::shared_ptr<backing_socket> adopt(int fd, std::error_code& ec);
 
   /// -1 where there is none for this family.
@@ -78,10 +80,16 @@ class backing_socket {
   [[nodiscard]] std::uint32_t uid() const noexcept { return uid_; }
   /// Bound device, 0 = none.
   [[nodiscard]] std::uint32_t interface_index() const noexcept { return interface_index_; }
-  /// Set on an adopted socket; our own have none.
+  /// Set on an adopted socket; our own have at most what a control-group program gave them when
+  /// they were made (`ip vrf exec` is one).
   [[nodiscard]] std::uint32_t mark() const noexcept { return mark_; }
-  [[nodiscard]] std::uint8_t tos() const noexcept { return tos_; }
-  [[nodiscard]] std::uint8_t ttl() const noexcept { return ttl_; }
+  /// Set on an adopted socket, for each family apart; our own have none.
+  [[nodiscard]] std::uint8_t tos(ip_family family) const noexcept {
+    return tos_[static_cast<std::size_t>(family)];
+  }
+  [[nodiscard]] std::uint8_t ttl(ip_family family) const noexcept {
+    return ttl_[static_cast<std::size_t>(family)];
+  }
 
   /// Doubles the send buffer, so that what waits in the kernel for one destination, a dead neighbour
   /// say, leaves room for others. False: it is the application's socket, as large as it may be, or
@@ -95,14 +103,16 @@ class backing_socket {
   backing_socket() = default;
   [[nodiscard]] std::error_code bind_family(ip_family family, const source_key& key,
                                             std::uint16_t port);
-  [[nodiscard]] std::error_code read_adopted(ip_family family);
+  /// Takes another duplicate of `from` for a family, with that family's options.
+  [[nodiscard]] std::error_code adopt_for(ip_family family, int from);
+  [[nodiscard]] std::error_code read_options(ip_family family);
   [[nodiscard]] std::error_code finish();
 
   std::array<parents_fd, 2> fds_;
   std::array<std::optional<ip_address>, 2> sources_;
   std::uint16_t port_ = 0;
   std::uint32_t uid_ = 0, interface_index_ = 0, mark_ = 0;
-  std::uint8_t tos_ = 0, ttl_ = 0;
+  std::array<std::uint8_t, 2> tos_{}, ttl_{};
   bool adopted_ = false;
 };
 
@@ -110,8 +120,9 @@ class backing_socket {
 struct socket_address {
   sockaddr_storage storage{};
   socklen_t size = 0;
-  /// `scope` is the interface of a link-local IPv6 address; 0 otherwise.
+  /// `scope` is the interface of an address that needs one where `to` names none; 0 = none.
   [[nodiscard]] static socket_address from(const endpoint& to, std::uint32_t scope) noexcept;
+  /// As it is there: an IPv4-mapped address stays one.
   [[nodiscard]] static std::optional<endpoint> parse(const sockaddr_storage& storage) noexcept;
 };
 

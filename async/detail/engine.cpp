@@ -74,6 +74,13 @@ umem_options memory_options(const transmitter_config& config) {
 
 }  // namespace
 
+std::uint64_t umem_bytes(const transmitter_config& config) {
+  constexpr std::uint64_t huge_page_bytes = 2u << 20;  // To which umem rounds up.
+  const umem_options options = memory_options(config);
+  const std::uint64_t bytes = std::uint64_t{options.frame_size} * options.frame_count;
+  return (bytes + huge_page_bytes - 1) / huge_page_bytes * huge_page_bytes;
+}
+
 engine::engine(transmitter_config config)
     : config_(checked(std::move(config))),
       ring_(ring_context::options{.backend = config_.backend}),
@@ -381,7 +388,7 @@ std::shared_ptr<sender_state> engine::make_sender(const sender_options& options,
     return nullptr;
   }
   if ((options.source_v4 && !options.source_v4->is_v4()) ||
-      (options.source_v6 && !options.source_v6->is_v6())) {
+      (options.source_v6 && !options.source_v6->unmapped().is_v6())) {
     ec = error::family_mismatch;
     return nullptr;
   }
@@ -393,12 +400,11 @@ std::shared_ptr<sender_state> engine::make_sender(const sender_options& options,
   flow_class cls;
   cls.source_v4 = socket.source(ip_family::v4);
   cls.source_v6 = socket.source(ip_family::v6);
-  cls.mark = adopted ? socket.mark() : options.mark;
-  cls.tos = adopted ? socket.tos() : options.tos;
-  cls.ttl = adopted ? socket.ttl() : options.ttl;
+  cls.mark = adopted || options.mark == 0 ? socket.mark() : options.mark;
   cls.output_interface = socket.interface_index();
   cls.source_port = socket.port();
   cls.uid = socket.uid();
+  std::array<flow_class, 2> classes{cls, cls};
   state->source_port = be16::from_host(socket.port());
   state->scope = socket.interface_index();
   state->when_full = options.when_full;
@@ -408,13 +414,22 @@ std::shared_ptr<sender_state> engine::make_sender(const sender_options& options,
   for (const auto family : {ip_family::v4, ip_family::v6}) {
     const auto index = static_cast<std::size_t>(family);
     state->family_served[index] = socket.fd(family) >= 0;
+    classes[index].tos = adopted ? socket.tos(family) : options.tos;
+    classes[index].ttl = adopted ? socket.ttl(family) : options.ttl;
     // An adopted socket has its options set already.
-    if (!adopted) state->control[index] = send_control::from(family, cls.mark, cls.tos, cls.ttl);
+    if (!adopted)
+      state->control[index] = send_control::from(family, options.mark, options.tos, options.ttl);
   }
   state->via = &via;
   on_control_thread([&] {
     state->id = ++last_sender_id_;
-    state->flow_class = routes_.compiler().add_class(cls);
+    for (const auto family : {ip_family::v4, ip_family::v6}) {
+      const auto index = static_cast<std::size_t>(family);
+      // The class of a family without a socket is never sent with.
+      const bool needed = state->family_served[index];
+      state->flow_class[index] =
+          routes_.compiler().add_class(needed ? classes[index] : classes[1 - index]);
+    }
     routes_.publish();  // No request of a class may be sent before a table knows it.
     kernel_.add_sender(state);
   });

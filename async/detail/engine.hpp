@@ -38,6 +38,10 @@
 
 namespace cowire::detail {
 
+/// Bytes of frames that a transmitter of this config has: what each of its AF_XDP sockets
+/// registers, and locks (xdp/locked_memory.hpp).
+[[nodiscard]] std::uint64_t umem_bytes(const transmitter_config& config);
+
 class engine : public std::enable_shared_from_this<engine> {
  public:
   /// Maps, opens and binds; throws std::system_error. Nothing runs yet.

@@ -277,8 +277,7 @@ kernel_path::answer kernel_path::send_now(lane& on, const job& what) {
 int kernel_path::call_sendmsg(const lane& on, const job& what) const noexcept {
   const auto& request = what.request;
   const auto& control = what.sender->control[static_cast<std::size_t>(request.family)];
-  auto to = socket_address::from({destination_of(request), request.destination_port.host()},
-                                 what.sender->scope);
+  auto to = socket_address::from(endpoint_of(request), what.sender->scope);
   iovec part{memory_.payload(request.frame), request.length};
   msghdr message{};
   message.msg_name = &to.storage;
@@ -309,11 +308,10 @@ void kernel_path::finish(const job& done, int number) {
   } else {
     const auto index = std::min<std::size_t>(static_cast<std::size_t>(number), errno_limit - 1);
     refused_[index].add(1);
-    done.sender->errors->push(
-        {.destination = {destination_of(done.request), done.request.destination_port.host()},
-         .code = errno_code(number),
-         .mtu = 0,
-         .from = send_error::origin::local});
+    done.sender->errors->push({.destination = endpoint_of(done.request),
+                               .code = errno_code(number),
+                               .mtu = 0,
+                               .from = send_error::origin::local});
   }
   done.sender->via->return_by_kernel(done.request.frame);
 }

@@ -102,8 +102,12 @@ tx_request producer::request_from(const sender_state& from, frame_index frame, s
                                   std::uint16_t sum, const endpoint& to) noexcept {
   tx_request request =
       make_request(frame, length, sum, from.source_port, request_destination::from(to));
-  request.flow_class = from.flow_class;
+  request.flow_class = from.flow_class[static_cast<std::size_t>(request.family)];
   request.sender = from.id;
+  // To a socket the scope id is the output device of this one datagram (udpv6_sendmsg in
+  // net/ipv6/udp.c); our classes know the bound device only.
+  if (to.scope_id != 0 && to.scope_id != from.scope && to.address.needs_scope_id()) [[unlikely]]
+    leave_to_kernel(request, to.scope_id);
   return request;
 }
 
@@ -114,7 +118,7 @@ void producer::note_submitted(frame_index frame) noexcept {
 
 std::uint32_t producer::core_for(const endpoint& to) const noexcept {
   const std::uint32_t cores = cores_.in_use();
-  return cores == 1 ? 0 : core_of(to, cores);
+  return cores == 1 ? 0 : core_of(to.canonical(), cores);
 }
 
 void producer::submit_one(const sender_state& from, frame_index frame, std::size_t length,
@@ -163,8 +167,7 @@ std::error_code producer::try_send(const sender_state& from, std::span<const std
     return error::forked;
   if (stopped()) return error::closed;
   if (bytes.size() > pool_.payload_capacity()) return error::too_long;
-  if (!from.family_served[static_cast<std::size_t>(to.address.family())])
-    return error::family_mismatch;
+  if (!from.serves(to)) return error::family_mismatch;
   frame_index frame;
   const bool free = waiters_.empty() && take(frame);
   if (!free && !take_from_oldest(from, frame)) return error::would_block;
@@ -179,8 +182,7 @@ std::error_code producer::send(const sender_state& from, payload&& what,
     return error::forked;
   if (stopped()) return error::closed;
   COWIRE_ASSERT(what.owner_.get() == this);
-  if (!from.family_served[static_cast<std::size_t>(to.address.family())])
-    return error::family_mismatch;
+  if (!from.serves(to)) return error::family_mismatch;
   const auto sum = fold_sum(sum_bytes(what.content()));
   what.owner_.reset();  // The frame is the TX core's now.
   submit_one(from, what.frame_, what.size(), sum, to);
@@ -192,8 +194,7 @@ std::error_code producer::check(const send_operation& op) const noexcept {
   if (op.destinations().empty()) return error::no_destination;
   if (op.bytes.size() > pool_.payload_capacity()) return error::too_long;
   for (const endpoint& to : op.destinations())
-    if (!op.from->family_served[static_cast<std::size_t>(to.address.family())])
-      return error::family_mismatch;
+    if (!op.from->serves(to)) return error::family_mismatch;
   return {};
 }
 

@@ -84,15 +84,21 @@ class producer;
 /// One sender as the producer (hot fields) and the kernel path (the rest) see it.
 struct sender_state {
   std::uint32_t id = 0;
-  flow_class_id flow_class = 0;
+  /// By ip_family: an adopted socket of both may have a TOS and a TTL for each.
+  std::array<flow_class_id, 2> flow_class{};
   be16 source_port;
   full_policy when_full = full_policy::wait;
   std::array<bool, 2> family_served{};  ///< By ip_family: whether a backing socket exists.
   producer* via = nullptr;              ///< Lives as long as the engine, lent out or idle.
   std::shared_ptr<backing_socket> socket;
   std::array<send_control, 2> control;  ///< By ip_family.
-  std::uint32_t scope = 0;              ///< Interface of link-local destinations, 0 = none.
+  std::uint32_t scope = 0;  ///< Interface of destinations that name no scope id, 0 = none.
   std::shared_ptr<event_queue<send_error>> errors;
+
+  /// Whether there is a backing socket for a destination, which may be IPv4-mapped.
+  [[nodiscard]] bool serves(const endpoint& to) const noexcept {
+    return family_served[static_cast<std::size_t>(to.address.unmapped().family())];
+  }
 };
 
 class producer final : public cancellable {

@@ -137,6 +137,45 @@ TEST(endpoint, prints_and_parses) {
     EXPECT_FALSE(endpoint::parse(wrong)) << wrong;
 }
 
+TEST(ip_address, a_mapped_address_is_the_ipv4_host) {
+  EXPECT_EQ(address("::ffff:10.9.0.2").unmapped(), address("10.9.0.2"));
+  EXPECT_EQ(address("::ffff:0.0.0.0").unmapped(), address("0.0.0.0"));
+  for (const char* other : {"10.9.0.2", "::", "::1", "::10.9.0.2", "::fffe:10.9.0.2",
+                            "64:ff9b::10.9.0.2", "1::ffff:10.9.0.2", "::1:ffff:10.9.0.2"}) {
+    EXPECT_FALSE(address(other).is_v4_mapped()) << other;
+    EXPECT_EQ(address(other).unmapped(), address(other));
+  }
+}
+
+TEST(ip_address, needs_a_scope_id_where_only_a_device_makes_it_unique) {
+  for (const char* local : {"fe80::1", "febf::1", "ff01::1", "ff02::1", "ff12::1", "ff32::1"})
+    EXPECT_TRUE(address(local).needs_scope_id()) << local;
+  for (const char* other :
+       {"fec0::1", "fd00::1", "::1", "ff00::1", "ff05::1", "ff0e::1", "169.254.0.1", "224.0.0.1"})
+    EXPECT_FALSE(address(other).needs_scope_id()) << other;
+}
+
+TEST(endpoint, takes_a_zone_where_the_address_needs_one) {
+  const auto parsed = endpoint::parse("[fe80::1%lo]:8001");
+  ASSERT_TRUE(parsed);
+  EXPECT_EQ(parsed->scope_id, 1u);
+  EXPECT_EQ(parsed->to_string(), "[fe80::1%lo]:8001");
+  EXPECT_EQ(endpoint::parse("[ff02::1%1]:8001"), (endpoint{address("ff02::1"), 8001, 1}));
+  EXPECT_EQ((endpoint{address("fe80::1"), 1, 0x7ffffff0}).to_string(), "[fe80::1%2147483632]:1");
+  for (const char* wrong :
+       {"[fe80::1%]:80", "[fe80::1%nosuch0]:80", "[fe80::1%0]:80", "[fe80::1%2147483632]:80",
+        "[fe80::1%4294967297]:80", "[fe80::1%a_name_that_is_too_long]:80", "[fd00::1%lo]:80",
+        "[ff0e::1%lo]:80", "10.0.0.1%lo:80", "fe80::1%lo:80", "[%lo]:80", "[fe80::1%lo%lo]:80"})
+    EXPECT_FALSE(endpoint::parse(wrong)) << wrong;
+}
+
+TEST(endpoint, is_canonical_as_a_socket_understands_it) {
+  EXPECT_EQ((endpoint{address("::ffff:10.9.0.2"), 9, 3}).canonical(),
+            (endpoint{address("10.9.0.2"), 9}));
+  EXPECT_EQ((endpoint{address("fd00::1"), 9, 3}).canonical(), (endpoint{address("fd00::1"), 9}));
+  EXPECT_EQ((endpoint{address("fe80::1"), 9, 3}).canonical(), (endpoint{address("fe80::1"), 9, 3}));
+}
+
 TEST(hashes, tell_families_lengths_and_ports_apart) {
   std::unordered_set<ip_address> addresses{address("0.0.0.0"), address("::"), address("0.0.0.0")};
   EXPECT_EQ(addresses.size(), 2u);
@@ -146,6 +185,8 @@ TEST(hashes, tell_families_lengths_and_ports_apart) {
             std::hash<ip_prefix>{}(prefix("10.0.0.0/9")));
   EXPECT_NE(std::hash<endpoint>{}(*endpoint::parse("10.0.0.1:1")),
             std::hash<endpoint>{}(*endpoint::parse("10.0.0.1:2")));
+  EXPECT_NE(std::hash<endpoint>{}({address("fe80::1"), 9, 1}),
+            std::hash<endpoint>{}({address("fe80::1"), 9, 2}));
 }
 
 }  // namespace

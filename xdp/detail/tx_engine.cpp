@@ -262,6 +262,7 @@ void tx_engine::take_sample() noexcept {
   // Spread over the batch, so that destinations in lockstep with the batches all have their turn.
   const std::uint64_t spread = counters_.batches.get() * 0x9e3779b97f4a7c15u;
   const tx_request& request = batch_.requests[(spread >> 32) % batch_.size];
+  if (request.flow_class == kernel_scope_class) return;  // Nothing was decided.
   static_cast<void>(
       samples_.try_push({destination_of(request), request.destination_port, request.flow_class}));
 }
@@ -311,7 +312,8 @@ void tx_engine::look_up_group(const forwarding_table& table, std::uint32_t count
   const tx_request& first = batch_.requests[at(0)];
   std::array<std::uint32_t, tx_batch> values;
   if (first.flow_class >= table.class_count) {
-    values.fill(id_of(divert_reason::no_table));
+    values.fill(id_of(first.flow_class == kernel_scope_class ? divert_reason::scoped_destination
+                                                             : divert_reason::no_table));
   } else if (first.family == ip_family::v4) {
     std::array<lpm_key4, tx_batch> keys;
     for (std::uint32_t j = 0; j < count; ++j) keys[j] = key4_of(batch_.requests[at(j)]);
