@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/cli/doctor.hpp>
 
+#include <cowire/cli/json_text.hpp>
 #include <cowire/cli/parse.hpp>
+#include <cowire/xdp/device.hpp>
 
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -39,6 +41,16 @@ std::set<std::string> interfaces_up() {
     if ((entry->ifa_flags & IFF_UP) != 0 && (entry->ifa_flags & IFF_LOOPBACK) == 0)
       names.insert(entry->ifa_name);
   return names;
+}
+
+/// One for each interface that a transmitter without --interface serves.
+std::size_t sockets_wanted() {
+  const auto names = interfaces_up();
+  return static_cast<std::size_t>(std::ranges::count_if(names, [](const std::string& each) {
+    std::error_code ec;
+    const auto device = read_device(each, ec);
+    return !ec && device.ethernet;
+  }));
 }
 
 bool fails(const std::vector<finding>& findings) {
@@ -84,14 +96,14 @@ void print_json(const std::vector<finding>& findings, bool sendable) {
                              {"value", f.value},
                              {"meaning", f.meaning},
                              {"fix", f.remedy}});
-  std::cout << out.dump() << '\n';
+  std::cout << json_line(out) << '\n';
 }
 
 }  // namespace
 
 int run_doctor(const std::string& interface, bool json) {
   if (!interface.empty()) static_cast<void>(parse_interface("interface", interface));
-  auto findings = examine_host();
+  auto findings = examine_host(interface.empty() ? sockets_wanted() : 1);
   std::ranges::move(interface.empty() ? examine_interfaces() : examine_interface(interface),
                     std::back_inserter(findings));
   const bool sendable = !fails(findings);

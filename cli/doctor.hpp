@@ -7,12 +7,14 @@
 /// nothing.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
 namespace cowire::cli {
 
-enum class health { ok, warn, fail };  ///< fail: sending would fail.
+/// fail: sending would fail, or take the kernel path for want of a permission.
+enum class health { ok, warn, fail };
 
 /// One line of the report.
 struct finding {
@@ -23,8 +25,8 @@ struct finding {
   std::string remedy;  ///< Empty when there is nothing to mend.
 };
 
-/// What concerns the whole machine.
-[[nodiscard]] std::vector<finding> examine_host();
+/// What concerns the whole machine, where a transmitter would open so many AF_XDP sockets.
+[[nodiscard]] std::vector<finding> examine_host(std::size_t sockets);
 
 /// What concerns one interface; the caller has checked that it exists.
 [[nodiscard]] std::vector<finding> examine_interface(const std::string& name);

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/engine.hpp>
 #include <cowire/base/error.hpp>
 #include <cowire/base/unique_fd.hpp>
 #include <cowire/cli/doctor.hpp>
 #include <cowire/cli/kernel_state.hpp>
 #include <cowire/cli/privilege.hpp>
 #include <cowire/route/rules.hpp>
+#include <cowire/xdp/locked_memory.hpp>
 
 #include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/io_uring.h>
 #include <sched.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
@@ -75,27 +76,26 @@ void examine_capabilities(std::vector<finding>& out) {
     const bool held = has_capability(c.bit) || (c.bit == CAP_BPF && administrator);
     out.push_back(held ? finding{c.name, health::ok, "effective", c.use, ""}
                        : finding{c.name, c.without, "missing", c.lack,
-                                 "run as root, or: setcap cap_net_raw,cap_net_admin,cap_bpf+ep "
-                                 "\"$(command -v cowire)\""});
+                                 "run as root, or: " + std::string(setcap_remedy)});
   }
 }
 
-finding memlock() {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_MEMLOCK, &limit);
-  constexpr rlim_t wanted_bytes = 64u << 20;
-  const bool unlimited = limit.rlim_cur == RLIM_INFINITY;
-  finding f{"memlock", health::ok,
-            unlimited ? "unlimited" : std::to_string(limit.rlim_cur >> 10) + " KiB",
-            "frames can be locked in memory", ""};
-  const bool exempt = has_capability(CAP_IPC_LOCK);
-  if (!unlimited && exempt) {
-    f.meaning = "not enforced: this process has cap_ipc_lock";
-  } else if (!unlimited && limit.rlim_cur < wanted_bytes) {
-    f.status = health::warn;
-    f.meaning = "frames are locked memory: registering many of them may be refused with ENOBUFS";
-    f.remedy = "ulimit -l unlimited, or LimitMEMLOCK=infinity in the systemd unit";
-  }
+/// Each socket registers all frames for itself.
+finding memlock(std::size_t sockets) {
+  const locked_memory may = read_locked_memory();
+  const std::uint64_t each = detail::umem_bytes({}), all = each * sockets;
+  finding f{"memlock", health::ok, may.to_string(),
+            "the frames can be locked in memory: " + std::to_string(all >> 10) + " KiB for " +
+                std::to_string(sockets) + " AF_XDP sockets",
+            ""};
+  if (may.exempt) f.meaning += " (this process has cap_ipc_lock)";
+  if (may.allows(all)) return f;
+  f.status = may.allows(each) ? health::warn : health::fail;
+  f.meaning = std::to_string(all >> 10) + " KiB of frames are to be locked, " +
+              std::to_string(each >> 10) + " for each AF_XDP socket: " +
+              (may.allows(each) ? "not every interface gets one"
+                                : "no interface gets one, all goes the kernel path");
+  f.remedy = locked_memory_remedy(all);
   return f;
 }
 
@@ -210,12 +210,12 @@ void examine_rules(std::vector<finding>& out) try {
 
 }  // namespace
 
-std::vector<finding> examine_host() {
+std::vector<finding> examine_host(std::size_t sockets) {
   std::vector<finding> out{kernel()};
   examine_capabilities(out);
   out.push_back(xdp_sockets());
   out.push_back(bpf());
-  out.push_back(memlock());
+  out.push_back(memlock(sockets));
   out.push_back(huge_pages());
   out.push_back(ring());
   out.push_back(processors());

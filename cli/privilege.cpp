@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <string>
 
 namespace cowire::cli {
 
@@ -20,8 +21,20 @@ bool has_capability(unsigned capability) {
 void require_privilege(const transmit_plan& plan) {
   if (plan.config.mode == send_mode::kernel || has_capability(CAP_NET_RAW)) return;
   throw usage_error(
-      "CAP_NET_RAW is missing, without which there are no AF_XDP sockets; run as root, or setcap "
-      "cap_net_raw,cap_net_admin,cap_bpf+ep on the command, or send with --mode kernel");
+      "CAP_NET_RAW is missing, without which there are no AF_XDP sockets; run as root, or " +
+      std::string(setcap_remedy) + ", or send with --mode kernel");
+}
+
+void require_mode(const transmit_plan& plan, const std::vector<interface_stats>& interfaces) {
+  const auto wanted = plan.config.mode;
+  if (!wanted || *wanted == send_mode::kernel) return;
+  std::string reasons;
+  for (const auto& one : interfaces) {
+    if (one.mode == *wanted) return;
+    reasons += (reasons.empty() ? "" : "; ") + one.name + ": " + one.reason;
+  }
+  throw usage_error("mode " + std::string(name(*wanted)) + ": no interface has it (" +
+                    (reasons.empty() ? "none is up" : reasons) + "); use --mode auto");
 }
 
 }  // namespace cowire::cli

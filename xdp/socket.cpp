@@ -4,6 +4,7 @@
 #include <cowire/base/error.hpp>
 #include <cowire/base/forked.hpp>
 #include <cowire/xdp/known_trouble.hpp>
+#include <cowire/xdp/locked_memory.hpp>
 #include <cowire/xdp/program.hpp>
 
 #include <xdp/xsk.h>
@@ -205,7 +206,10 @@ class socket_ladder {
     if (failure == EBUSY)
       reason += ", queue " + std::to_string(options_.queue) + " belongs to another AF_XDP socket";
     if (failure == EPERM) reason += ", needs CAP_NET_RAW";
-    if (failure == ENOBUFS) reason += ", locked memory limit: ulimit -l";
+    if (failure == ENOBUFS)
+      reason += ", the limit of locked memory is " + read_locked_memory().to_string() + " and " +
+                std::to_string(memory_.size() >> 10) +
+                " KiB more are needed for each socket: " + locked_memory_remedy(memory_.size());
     if (failure == EOPNOTSUPP) reason += ", not offered by driver " + device_.driver;
     return because(failure == EBUSY        ? obstacle::passing
                    : failure == EOPNOTSUPP ? obstacle::device

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/egress_set.hpp>
 #include <cowire/base/assert.hpp>
+#include <cowire/xdp/known_trouble.hpp>
 
 #include <net/if.h>
 #include <net/if_arp.h>
@@ -41,6 +42,23 @@ std::string taken_queue(const device_facts& facts, std::uint32_t queue) {
 
 send_mode next_lower(send_mode mode) noexcept {
   return mode == send_mode::zero_copy ? send_mode::copy : send_mode::kernel;
+}
+
+/// The best rung that a device declares; of one that declares nothing the ladder finds out. What is
+/// known not to work does not count.
+send_mode best_rung(const device_facts& facts) {
+  if (!facts.ethernet) return send_mode::kernel;
+  if (!facts.features) return send_mode::generic;
+  if (facts.features->zero_copy && trouble_to_avoid(facts, send_mode::zero_copy).empty())
+    return send_mode::zero_copy;
+  return facts.features->native ? send_mode::copy : send_mode::generic;
+}
+
+/// Whether an interface ended below what it was to have, and so is slower than its operator thinks.
+bool ended_lower(const transmitter_config& config, const device_facts& facts, send_mode got) {
+  static_assert(send_mode::zero_copy < send_mode::copy && send_mode::copy < send_mode::generic &&
+                send_mode::generic < send_mode::kernel);
+  return got > config.mode.value_or(best_rung(facts));
 }
 
 /// Kinds that lead to another device, which gets the socket instead.
@@ -143,6 +161,7 @@ void egress_set::open(const std::string& name, interface& on) {
     more_may_come = more_may_come || more.may_pass;
   }
   plan_retrial(on, more_may_come);
+  const bool lower = ec || ended_lower(config_, facts, opened.mode);
   {
     const std::lock_guard lock(mutex_);
     on.reason = std::move(reason);
@@ -152,7 +171,7 @@ void egress_set::open(const std::string& name, interface& on) {
       add_ports(on, 0);
     }
   }
-  say_rung(name, on, on.open.in_the_way ? log_severity::warning : log_severity::info);
+  say_rung(name, on, lower || on.open.in_the_way ? log_severity::warning : log_severity::info);
   if (on.slot == divert_slot) return;
   use_cores();
   routes_.compiler().set_egress(on.index, slot);
