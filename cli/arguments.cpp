@@ -4,6 +4,7 @@
 #include <cowire/async/intake.hpp>
 #include <cowire/cli/config.hpp>
 #include <cowire/cli/log.hpp>
+#include <cowire/cli/pacer.hpp>
 #include <cowire/cli/parse.hpp>
 
 #include <unistd.h>
@@ -19,6 +20,8 @@ constexpr std::uint32_t small_frame = 2048, large_frame = 4096;
 constexpr std::size_t default_payload_size = 64;
 /// More than this would be the control thread's main business.
 constexpr std::uint64_t audit_rate_max = 10'000;
+/// Thirty years: a clock's nanoseconds hold ten times as many.
+constexpr double duration_s_max = 1e9;
 
 template <class T>
 T number_or_zero(const char* what, const std::string& text, std::uint64_t low) {
@@ -65,7 +68,7 @@ std::vector<std::uint32_t> parse_queues(const std::vector<std::string>& texts) {
 }
 
 void add_source(sender_options& options, const std::string& text) {
-  const auto source = parse_local_address("--source", text);
+  const auto source = parse_local_address("--source", text, options.bound_device);
   auto& slot = source.is_v4() ? options.source_v4 : options.source_v6;
   if (slot)
     throw usage_error("--source '" + text +
@@ -97,6 +100,7 @@ void refuse_server_options(const send_arguments& arguments) {
       {{"--config", !arguments.config_file.empty()},
        {"--source", !arguments.sources.empty()},
        {"--interface", !arguments.interfaces.empty()},
+       {"--device", !arguments.device.empty()},
        {"--mark", !arguments.mark.empty()},
        {"--tos", !arguments.tos.empty()},
        {"--ttl", !arguments.ttl.empty()},
@@ -123,7 +127,7 @@ void check_families(const send_plan& plan) {
   const auto& sender = plan.transmit.sender;
   if (!sender.source_v4 && !sender.source_v6) return;
   for (const auto& to : plan.to)
-    if (!(to.address.is_v4() ? sender.source_v4 : sender.source_v6))
+    if (!(to.address.unmapped().is_v4() ? sender.source_v4 : sender.source_v6))
       throw usage_error("--source: none of the family of " + to.to_string() +
                         "; add a --source of that family, or give none");
 }
@@ -134,6 +138,8 @@ transmit_plan make_plan(const transmit_arguments& arguments) {
   transmit_plan plan;
   if (!arguments.config_file.empty()) read_config(arguments.config_file, plan.config);
   if (!arguments.interfaces.empty()) plan.config.interfaces.clear();
+  if (!arguments.device.empty()) static_cast<void>(parse_interface("--device", arguments.device));
+  plan.sender.bound_device = arguments.device;
   for (const auto& text : arguments.sources) add_source(plan.sender, text);
   for (const auto& text : arguments.interfaces) {
     static_cast<void>(parse_interface("--interface", text));
@@ -152,7 +158,7 @@ transmit_plan make_plan(const transmit_arguments& arguments) {
     plan.config.audit_rate = static_cast<std::uint32_t>(
         parse_number("--audit-rate", arguments.audit_rate, 0, audit_rate_max));
   if (!arguments.duration.empty())
-    plan.duration_s = parse_positive("--duration", arguments.duration);
+    plan.duration_s = parse_real("--duration", arguments.duration, 0, duration_s_max);
   plan.config.log = make_log(arguments.verbosity);
   return plan;
 }
@@ -184,7 +190,8 @@ send_plan make_plan(const send_arguments& arguments) {
         parse_number("--count", arguments.count, 1, std::numeric_limits<std::uint64_t>::max());
   else if (!plan.payload.generated && !plan.transmit.duration_s)
     plan.count = 1;
-  if (!arguments.rate.empty()) plan.rate_pps = parse_positive("--rate", arguments.rate);
+  if (!arguments.rate.empty())
+    plan.rate_pps = parse_real("--rate", arguments.rate, pacer::rate_pps_min, pacer::rate_pps_max);
   return plan;
 }
 

@@ -17,7 +17,7 @@ namespace cowire::cli {
 /// the configuration file says.
 struct transmit_arguments {
   std::vector<std::string> sources, interfaces, cpus, queues;
-  std::string config_file, source_port, mark, tos, ttl, mode, audit_rate, duration;
+  std::string config_file, source_port, mark, tos, ttl, mode, audit_rate, duration, device;
   int verbosity = 0;
   bool json = false;
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// JSON values as the words of a line for people.
+/// JSON values as the words of a line for people, and as a line for scripts.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -9,9 +9,15 @@
 
 namespace cowire::cli {
 
+/// One line, all of it ASCII: names that are no UTF-8 neither end the command nor reach a terminal
+/// as they are.
+[[nodiscard]] inline std::string json_line(const nlohmann::ordered_json& value) {
+  return value.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace);
+}
+
 /// Strings without quotes.
 [[nodiscard]] inline std::string word(const nlohmann::ordered_json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  return value.is_string() ? value.get<std::string>() : json_line(value);
 }
 
 /// `before` and the value of `key`, where `from` has it.

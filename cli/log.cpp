@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/cli/log.hpp>
 
+#include <cowire/cli/output.hpp>
+
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -31,7 +33,7 @@ log_callback make_log(int verbosity) {
                     : verbosity == 1 ? spdlog::level::info
                                      : spdlog::level::debug);
   return [logger](log_severity severity, std::string_view text) {
-    logger->log(level_of(severity), text);
+    logger->log(level_of(severity), terminal_safe(text));
   };
 }
 

@@ -2,6 +2,7 @@
 #include <cowire/base/error.hpp>
 #include <cowire/cli/arguments.hpp>
 #include <cowire/cli/doctor.hpp>
+#include <cowire/cli/output.hpp>
 #include <cowire/cli/parse.hpp>
 #include <cowire/cli/route.hpp>
 #include <cowire/cli/send.hpp>
@@ -11,6 +12,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <iostream>
@@ -18,7 +20,7 @@
 namespace cowire::cli {
 namespace {
 
-constexpr int bad_input = 2;
+constexpr int not_done = 1, bad_input = 2;
 
 constexpr const char* examples = R"(Examples:
   cowire send --to 192.0.2.7:8001 --count 1000 --rate 500
@@ -30,12 +32,19 @@ constexpr const char* examples = R"(Examples:
   cowire tunnel show
   cowire doctor eth0
 
-Exit status: 0 done; 1 a datagram is unaccounted for, or sending would fail (doctor);
-2 bad input or no permission.)";
+Exit status:
+  0  done
+  1  begun, but not done: datagrams are unaccounted for, none left this host, a service did not take
+     them all, the output could not be written; 'doctor': sending would fail or be slow for want of
+     a permission
+  2  not begun: bad input, no permission, no interface with the mode asked for; 'route get': the
+     kernel would refuse the datagram, as for 'ip route get')";
 
 constexpr const char* send_notes = R"(Notes:
   --to may be repeated and mixed with --to-file: every payload goes to every destination.
   --to-file holds one ADDR:PORT a line; '#' starts a comment.
+  ADDR of link-local scope takes a zone: '[fe80::1%eth0]:8001'. Unless --device names the same
+  interface, the kernel path sends there.
   --stdin reads all of standard input as one payload.
   Without --payload-file or --stdin payloads are generated: sequence number from 0 and
   CLOCK_REALTIME in nanoseconds at submission (8 bytes each, big-endian), then a fixed pattern;
@@ -49,9 +58,10 @@ Examples:
   echo hello | cowire send --to 192.0.2.7:8001 --stdin)";
 
 constexpr const char* get_notes = R"(The words are those of 'ip route get':
-  DST [from SRC] [mark M] [oif DEV] [tos T] [ipproto P] [sport N] [dport N] [uid U]
+  DST[%ZONE] [from SRC] [mark M] [oif DEV] [tos T] [ipproto P] [sport N] [dport N] [uid U]
 tos is hexadecimal, as there. In a batch file each line is one such query, optionally after
-'route get'.
+'route get'. Without oif it is the device that the sockets of this process are bound to, as under
+'ip vrf exec'. Exit status 2 where the kernel would refuse; not in a batch.
 Examples:
   cowire route get 192.0.2.7 from 192.0.2.1 mark 0x7 -j
   cowire route get -b queries.txt -j)";
@@ -76,6 +86,8 @@ void add_transmit_options(CLI::App& app, transmit_arguments& to) {
       ->type_name("ADDR");
   app.add_option("--source-port", to.source_port, "Source UDP port (default: the kernel picks one)")
       ->type_name("N");
+  app.add_option("--device", to.device, "Send through this device only, as SO_BINDTODEVICE")
+      ->type_name("IF");
   app.add_option("--duration", to.duration, "Stop after this many seconds")->type_name("S");
   app.add_option("--mark", to.mark, "Mark that policy rules see, as SO_MARK")->type_name("M");
   app.add_option("--tos", to.tos, "TOS or traffic class byte, 0 to 255 or 0x00 to 0xff")
@@ -219,10 +231,10 @@ void add_doctor(CLI::App& app, doctor_arguments& to, action& chosen) {
 }
 
 // Messages are one line whatever their origin.
-int fail(std::string message) {
+int fail(std::string message, int status = bad_input) {
   std::ranges::replace(message, '\n', ' ');
   std::cerr << "cowire: " << message << '\n';
-  return bad_input;
+  return status;
 }
 
 int explain_parse_error(const CLI::App& app, const CLI::ParseError& error) {
@@ -247,8 +259,8 @@ std::string permission_hint(const std::system_error& error) {
   if (error.code() != std::errc::operation_not_permitted &&
       error.code() != std::errc::permission_denied)
     return "";
-  return "; run as root or with CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF ('cowire doctor' tells "
-         "which is missing)";
+  return "; run as root or with CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF and CAP_IPC_LOCK ('cowire "
+         "doctor' tells which is missing)";
 }
 
 int run(int argc, char** argv) {
@@ -283,7 +295,16 @@ int run(int argc, char** argv) {
   }
 }
 
+int run_and_write(int argc, char** argv) {
+  reserve_standard_descriptors();
+  guarded_output output;
+  const int status = run(argc, argv);
+  const int failed = output.finish();
+  if (failed == 0 || status != 0) return status;
+  return fail(std::string("standard output: ") + std::strerror(failed), not_done);
+}
+
 }  // namespace
 }  // namespace cowire::cli
 
-int main(int argc, char** argv) { return cowire::cli::run(argc, argv); }
+int main(int argc, char** argv) { return cowire::cli::run_and_write(argc, argv); }

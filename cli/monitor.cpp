@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/cli/json_text.hpp>
 #include <cowire/cli/log.hpp>
 #include <cowire/cli/route.hpp>
 #include <cowire/follow/route_events.hpp>
@@ -63,12 +64,14 @@ std::string change_text(const route_change& change) {
   return out;
 }
 
-asio::awaitable<void> print_changes(route_events& events, bool as_json) {
-  for (;;) {
+/// Until nobody can read them any more.
+asio::awaitable<void> print_changes(asio::io_context& context, route_events& events, bool as_json) {
+  while (std::cout) {
     const auto [ec, change] = co_await events.async_next(as_tuple(asio::use_awaitable));
     if (ec) co_return;
-    std::cout << (as_json ? change_json(change).dump() : change_text(change)) << std::endl;
+    std::cout << (as_json ? json_line(change_json(change)) : change_text(change)) << std::endl;
   }
+  context.stop();
 }
 
 }  // namespace
@@ -79,7 +82,7 @@ int run_route_monitor(bool as_json, int verbosity) {
   route_watcher watcher({.log = make_log(verbosity)});
   auto events = watcher.watch();
   signals.async_wait([&](std::error_code, int) { context.stop(); });
-  asio::co_spawn(context, print_changes(events, as_json), asio::detached);
+  asio::co_spawn(context, print_changes(context, events, as_json), asio::detached);
   context.run();
   return 0;
 }

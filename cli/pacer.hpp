@@ -18,6 +18,10 @@ class pacer {
  public:
   using clock = std::chrono::steady_clock;
 
+  /// The rates that the clock's nanoseconds in 63 bits can tell apart and add up: one datagram in
+  /// 11 days, and one a nanosecond. Others give no sense.
+  static constexpr double rate_pps_min = 1e-6, rate_pps_max = 1e9;
+
   pacer(double rate_pps, clock::time_point start) noexcept
       : interval_(std::chrono::nanoseconds(std::chrono::seconds(1)) / rate_pps),
         backlog_limit_(static_cast<std::uint64_t>(std::max(1.0, rate_pps * 0.1))),

@@ -2,6 +2,7 @@
 #include <cowire/cli/parse.hpp>
 
 #include <cowire/base/unique_fd.hpp>
+#include <cowire/cli/output.hpp>
 
 #include <net/if.h>
 #include <netinet/in.h>
@@ -14,12 +15,24 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
+#include <sstream>
 
 namespace cowire::cli {
 namespace {
 
+/// So much of a word is shown.
+constexpr std::size_t shown_max = 200;
+
 std::string quote(std::string_view what, std::string_view text) {
-  return std::string(what) + " '" + std::string(text) + "': ";
+  // Here already, where a file's null bytes would end the message of an exception.
+  return std::string(what) + " '" + terminal_safe(text.substr(0, shown_max)) +
+         (text.size() > shown_max ? "...': " : "': ");
+}
+
+std::string decimal(double value) {
+  std::ostringstream out;
+  out << value;
+  return out.str();
 }
 
 std::string_view trimmed(std::string_view line) {
@@ -53,12 +66,16 @@ std::uint64_t parse_number(std::string_view what, std::string_view text, std::ui
   return value;
 }
 
-double parse_positive(std::string_view what, std::string_view text) {
+double parse_real(std::string_view what, std::string_view text, double low, double high) {
   const std::string word(text);
   char* end = nullptr;
   const double value = std::strtod(word.c_str(), &end);
-  if (word.empty() || *end != '\0' || !std::isfinite(value) || value <= 0)
+  // What is too small for a double is zero to strtod.
+  if (word.empty() || *end != '\0' || std::isnan(value) || value <= 0)
     throw usage_error(quote(what, text) + "not a number above zero; use for example 1000 or 0.5");
+  if (value < low || value > high)
+    throw usage_error(quote(what, text) + "out of range; use " +
+                      (low > 0 ? decimal(low) + " to " : "at most ") + decimal(high));
   return value;
 }
 
@@ -69,13 +86,31 @@ ip_address parse_address(std::string_view what, std::string_view text) {
       "not an IP address; write it as 192.0.2.1 or 2001:db8::1, without a port or a zone");
 }
 
-ip_address parse_local_address(std::string_view what, std::string_view text) {
-  const auto address = parse_address(what, text);
+scoped_address parse_scoped_address(std::string_view what, std::string_view text) {
+  const auto percent = text.find('%');
+  if (percent == std::string_view::npos) return {parse_address(what, text).unmapped(), 0};
+  const auto address = parse_address(what, text.substr(0, percent));
+  if (!address.needs_scope_id())
+    throw usage_error(quote(what, text) +
+                      "only link-local addresses have a zone; leave out what begins at '%'");
+  const auto zone = parse_zone(text.substr(percent + 1));
+  if (!zone)
+    throw usage_error(quote(what, text) +
+                      "no such network interface after '%'; 'ip link' lists them");
+  return {address, *zone};
+}
+
+ip_address parse_local_address(std::string_view what, std::string_view text,
+                               const std::string& device) {
+  const auto address = parse_address(what, text).unmapped();
+  if (address.needs_scope_id() && device.empty())
+    throw usage_error(quote(what, text) + "a link-local address needs its device; add --device IF");
   sockaddr_in v4{.sin_family = AF_INET, .sin_port = 0, .sin_addr = {}, .sin_zero = {}};
   sockaddr_in6 v6{};
   v6.sin6_family = AF_INET6;
   std::memcpy(&v4.sin_addr, address.bytes().data(), sizeof v4.sin_addr);
   std::memcpy(&v6.sin6_addr, address.bytes().data(), sizeof v6.sin6_addr);
+  if (address.needs_scope_id()) v6.sin6_scope_id = ::if_nametoindex(device.c_str());
   const auto* name = address.is_v4() ? reinterpret_cast<const sockaddr*>(&v4)
                                      : reinterpret_cast<const sockaddr*>(&v6);
   const unique_fd fd{::socket(name->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
@@ -87,6 +122,8 @@ ip_address parse_local_address(std::string_view what, std::string_view text) {
 
 endpoint parse_endpoint(std::string_view what, std::string_view text) {
   if (const auto to = endpoint::parse(text)) return *to;
+  if (const auto end = text.find(']'); text.starts_with('[') && text.find('%') < end)
+    static_cast<void>(parse_scoped_address(what, text.substr(1, end - 1)));  // It tells more.
   throw usage_error(
       quote(what, text) +
       "not ADDR:PORT with a port from 1 to 65535; write 192.0.2.1:8001 or [2001:db8::1]:8001");
@@ -99,14 +136,31 @@ std::uint32_t parse_interface(std::string_view what, const std::string& text) {
   return index;
 }
 
+bool read_line(std::istream& from, std::string& line) {
+  line.clear();
+  for (int next = from.get(); next != std::istream::traits_type::eof(); next = from.get()) {
+    if (next == '\n') return true;
+    line += static_cast<char>(next);
+    if (line.size() > line_length_max) return true;
+  }
+  return !line.empty();
+}
+
 std::vector<endpoint> read_endpoints(const std::string& path) {
   std::ifstream file(path);
   if (!file) cannot_read("--to-file", path);
   std::vector<endpoint> result;
   std::string line;
-  for (std::size_t number = 1; std::getline(file, line); ++number) {
+  for (std::size_t number = 1; read_line(file, line); ++number) {
+    const std::string place = path + ":" + std::to_string(number);
+    if (line.size() > line_length_max)
+      throw usage_error(quote(place, line) + "longer than " + std::to_string(line_length_max) +
+                        " bytes; write one ADDR:PORT a line");
+    if (number > endpoint_lines_max)
+      throw usage_error(quote("--to-file", path) + "more than " +
+                        std::to_string(endpoint_lines_max) + " lines; give fewer destinations");
     const auto text = trimmed(line);
-    if (!text.empty()) result.push_back(parse_endpoint(path + ":" + std::to_string(number), text));
+    if (!text.empty()) result.push_back(parse_endpoint(place, text));
   }
   if (file.bad()) cannot_read("--to-file", path);
   if (result.empty())

@@ -7,6 +7,7 @@
 #include <cowire/base/address.hpp>
 
 #include <cstdint>
+#include <iosfwd>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -28,20 +29,38 @@ inline constexpr std::uint64_t queue_max = 65'535;
 [[nodiscard]] std::uint64_t parse_number(std::string_view what, std::string_view text,
                                          std::uint64_t low, std::uint64_t high, int base = 0);
 
-/// A number above zero, fractions and exponents allowed ("0.5", "1e6").
-[[nodiscard]] double parse_positive(std::string_view what, std::string_view text);
+/// A number above zero from `low` to `high`, fractions and exponents allowed ("0.5", "1e6").
+[[nodiscard]] double parse_real(std::string_view what, std::string_view text, double low,
+                                double high);
 
 [[nodiscard]] ip_address parse_address(std::string_view what, std::string_view text);
 
-/// An address that a UDP socket may bind to here and now: asks the kernel, with a socket of its
-/// own.
-[[nodiscard]] ip_address parse_local_address(std::string_view what, std::string_view text);
+struct scoped_address {
+  ip_address address;
+  std::uint32_t scope_id = 0;  ///< 0 = no zone was given.
+};
+/// The same, and "fe80::1%eth0" for addresses that need a zone. An IPv4-mapped address gives the
+/// IPv4 address.
+[[nodiscard]] scoped_address parse_scoped_address(std::string_view what, std::string_view text);
 
-/// "10.0.0.1:8001" or "[fd00::1]:8001".
+/// An address that a UDP socket may bind to here and now, on `device` if that is not empty: asks
+/// the kernel, with a socket of its own. An IPv4-mapped address gives the IPv4 address.
+[[nodiscard]] ip_address parse_local_address(std::string_view what, std::string_view text,
+                                             const std::string& device);
+
+/// "10.0.0.1:8001", "[fd00::1]:8001" or "[fe80::1%eth0]:8001".
 [[nodiscard]] endpoint parse_endpoint(std::string_view what, std::string_view text);
 
 /// The index of an existing network interface.
 [[nodiscard]] std::uint32_t parse_interface(std::string_view what, const std::string& text);
+
+/// The longest line that is read from a file: several times what any of them can need.
+inline constexpr std::size_t line_length_max = 4096;
+/// A file of destinations has at most so many lines.
+inline constexpr std::size_t endpoint_lines_max = 1'000'000;
+
+/// The next line without its end, as std::getline; of one that is too long, so much that it shows.
+[[nodiscard]] bool read_line(std::istream& from, std::string& line);
 
 /// A file of destinations, one ADDR:PORT a line; "#" starts a comment. Errors name the file and the
 /// line.

@@ -22,16 +22,19 @@ payload_source::payload_source(const payload_plan& plan)
 }
 
 std::span<const std::byte> payload_source::next() noexcept {
-  if (generated_) {
-    timespec now{};
-    ::clock_gettime(CLOCK_REALTIME, &now);
-    std::array<std::byte, 16> prefix;
-    put_be64(prefix.data(), produced_);
-    put_be64(prefix.data() + 8, static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u +
-                                    static_cast<std::uint64_t>(now.tv_nsec));
-    std::copy_n(prefix.begin(), std::min(prefix.size(), bytes_.size()), bytes_.begin());
-  }
   ++produced_;
+  return again();
+}
+
+std::span<const std::byte> payload_source::again() noexcept {
+  if (!generated_) return bytes_;
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  std::array<std::byte, 16> prefix;
+  put_be64(prefix.data(), produced_ - 1);
+  put_be64(prefix.data() + 8, static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u +
+                                  static_cast<std::uint64_t>(now.tv_nsec));
+  std::copy_n(prefix.begin(), std::min(prefix.size(), bytes_.size()), bytes_.begin());
   return bytes_;
 }
 

@@ -21,6 +21,8 @@ class payload_source {
   [[nodiscard]] std::size_t size() const noexcept { return bytes_.size(); }
   /// The next payload; valid until the next call.
   [[nodiscard]] std::span<const std::byte> next() noexcept;
+  /// The same payload as it is to be sent now: a generated one with the present time.
+  [[nodiscard]] std::span<const std::byte> again() noexcept;
   /// How often next() was called.
   [[nodiscard]] std::uint64_t produced() const noexcept { return produced_; }
 

@@ -3,7 +3,10 @@
 
 #include <cowire/cli/parse.hpp>
 
+#include <cowire/base/unique_fd.hpp>
+
 #include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <limits>
@@ -28,9 +31,23 @@ std::uint8_t protocol(const std::string& text) {
       "': routes can be asked for udp, tcp, icmp and ipv6-icmp only; use one of these");
 }
 
+/// What a socket has that this process opens now, before any option is set: a control-group program
+/// may bind it and mark it. `ip vrf exec` is such a program.
+void apply_binding(flow_class& cls) {
+  const unique_fd fd{::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
+  const auto option = [&](int name) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    const bool told = fd && ::getsockopt(fd.get(), SOL_SOCKET, name, &value, &size) == 0;
+    return told ? static_cast<std::uint32_t>(value) : 0;
+  };
+  cls.output_interface = option(SO_BINDTOIFINDEX);
+  cls.mark = option(SO_MARK);
+}
+
 void apply(flow& f, const std::string& key, const std::string& value) {
   if (key == "from") {
-    const auto source = parse_address("from", value);
+    const auto source = parse_address("from", value).unmapped();
     (source.is_v4() ? f.cls.source_v4 : f.cls.source_v6) = source;
     if (source.family() != f.destination.family())
       throw usage_error("from '" + value + "': not of the family of " + f.destination.to_string() +
@@ -63,13 +80,17 @@ flow parse_query(std::span<const std::string> words) {
   if (words.empty())
     throw usage_error("route get: no destination; write: cowire route get 192.0.2.1");
   flow f;
-  f.destination = parse_address("destination", words.front());
+  const auto [address, scope_id] = parse_scoped_address("destination", words.front());
+  f.destination = address;
   f.cls.uid = ::getuid();
+  apply_binding(f.cls);
   for (words = words.subspan(1); !words.empty(); words = words.subspan(2)) {
     if (words.size() == 1)
       throw usage_error("'" + words.front() + "': its value is missing; write it after the word");
     apply(f, words[0], words[1]);
   }
+  // As udpv6_sendmsg has it: the scope id goes before the device that the socket is bound to.
+  if (scope_id != 0) f.cls.output_interface = scope_id;
   return f;
 }
 

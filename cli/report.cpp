@@ -2,6 +2,7 @@
 #include <cowire/cli/report.hpp>
 
 #include <cowire/base/reason.hpp>
+#include <cowire/cli/output.hpp>
 
 #include <unistd.h>
 
@@ -122,6 +123,20 @@ bool totals_add_up(const transmitter_stats& stats) {
   return false;
 }
 
+int status_of(const transmitter_stats& stats, std::uint64_t would_block) {
+  if (!totals_add_up(stats)) return 1;
+  const auto wanted = stats.submitted + would_block;
+  if (wanted == 0 || stats.transmitted_total() + stats.kernel_path != 0) return 0;
+  std::cerr << "cowire: none of " << wanted << " datagrams left this host:";
+  for (const auto& [reason, count] : stats.refused)
+    std::cerr << ' ' << count << " refused with " << reason << ';';
+  if (stats.lost_in_device != 0) std::cerr << ' ' << stats.lost_in_device << " lost in devices;";
+  if (stats.shed != 0) std::cerr << ' ' << stats.shed << " shed;";
+  if (would_block != 0) std::cerr << ' ' << would_block << " without a free frame;";
+  std::cerr << " 'cowire route get' tells about one destination\n";
+  return 1;
+}
+
 progress_line::progress_line() : terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 void progress_line::clear() {
@@ -136,7 +151,8 @@ void progress_line::show(const transmitter_stats& stats, double elapsed_s) {
   std::ostringstream out;
   out << "\r" << static_cast<std::uint64_t>(elapsed_s) << " s  submitted " << stats.submitted
       << " (" << static_cast<std::uint64_t>(rate) << "/s)";
-  for (const auto& [interface, count] : stats.transmitted) out << "  " << interface << " " << count;
+  for (const auto& [interface, count] : stats.transmitted)
+    out << "  " << terminal_safe(interface) << " " << count;
   out << "  kernel " << stats.kernel_path << "  refused " << stats.refused_total() << "\033[K";
   std::fputs(out.str().c_str(), stderr);
   shown_ = true;

@@ -31,6 +31,11 @@ using json = nlohmann::ordered_json;
 /// standard error if not.
 [[nodiscard]] bool totals_add_up(const transmitter_stats& stats);
 
+/// The exit status after sending: 1, with the reason on standard error, where the totals do not add
+/// up or where nothing of all that was to be sent left this host; otherwise 0. `would_block` counts
+/// datagrams that were never submitted.
+[[nodiscard]] int status_of(const transmitter_stats& stats, std::uint64_t would_block = 0);
+
 /// Rewrites one line on standard error if that is a terminal, otherwise does nothing.
 class progress_line {
  public:

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/cli/json_text.hpp>
 #include <cowire/cli/kernel_state.hpp>
 #include <cowire/cli/names.hpp>
 #include <cowire/cli/parse.hpp>
@@ -24,9 +25,11 @@ namespace {
 // Routes about which `show` asks the kernel, too: enough for a look, a millisecond or two in all.
 constexpr std::size_t audited_max = 1000;
 
-void print_answer(const kernel_state& kernel, const flow& question, bool as_json) {
+/// Whether the kernel would take the datagram.
+bool print_answer(const kernel_state& kernel, const flow& question, bool as_json) {
   const auto answer = answer_json(question, kernel.explain(question));
-  std::cout << (as_json ? json::array({answer}).dump() : route_text(answer)) << '\n';
+  std::cout << (as_json ? json_line(json::array({answer})) : route_text(answer)) << '\n';
+  return !answer.contains("error");
 }
 
 int answer_batch(const route_get_arguments& arguments) {
@@ -41,11 +44,14 @@ int answer_batch(const route_get_arguments& arguments) {
   const kernel_state kernel;
   int status = 0;
   std::string line;
-  for (std::size_t number = 1; std::getline(in, line); ++number) {
+  for (std::size_t number = 1; std::cout && read_line(in, line); ++number) {
+    if (line.size() > line_length_max)
+      throw usage_error(arguments.batch_file + ":" + std::to_string(number) + ": longer than " +
+                        std::to_string(line_length_max) + " bytes; write one query a line");
     const auto words = split_query(line);
     if (words.empty()) continue;
     try {
-      print_answer(kernel, parse_query(words), arguments.json);
+      static_cast<void>(print_answer(kernel, parse_query(words), arguments.json));
     } catch (const usage_error& error) {
       // An array all the same: answers are matched to queries by their order.
       if (arguments.json) std::cout << "[]\n";
@@ -136,8 +142,7 @@ int run_route_get(const route_get_arguments& arguments) {
     return answer_batch(arguments);
   }
   const auto question = parse_query(arguments.query);
-  print_answer(kernel_state(), question, arguments.json);
-  return 0;
+  return print_answer(kernel_state(), question, arguments.json) ? 0 : 2;
 }
 
 int run_route_show(const std::string& table, bool as_json) {
@@ -164,7 +169,7 @@ int run_route_show(const std::string& table, bool as_json) {
         }
     }
   if (as_json) {
-    std::cout << out.dump() << '\n';
+    std::cout << json_line(out) << '\n';
   } else {
     for (const auto& route : out) std::cout << route_text(route) << '\n';
   }

@@ -14,8 +14,9 @@ struct route_get_arguments {
   bool json = false;
 };
 
-/// Exit status 0 also where the kernel would refuse: that is an answer. A batch answers what it
-/// can, tells the lines that it cannot read on standard error, and returns 2 if there were any.
+/// Exit status 2 where the kernel would refuse, as of `ip route get`. A batch answers what it can
+/// (a refusal is an answer there), tells the lines that it cannot read on standard error, and
+/// returns 2 if there were any.
 int run_route_get(const route_get_arguments& arguments);
 
 /// `table` is a name, a number, "all", or empty for main.

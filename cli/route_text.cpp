@@ -24,6 +24,15 @@ void add_metrics(std::ostream& out, const json& route) {
       out << ' ' << name << ' ' << word(value);
 }
 
+/// Hexadecimal from 16 on, as `ip` has it.
+std::string mark_text(const json& mark) {
+  const auto value = mark.get<std::uint32_t>();
+  std::ostringstream out;
+  if (value >= 16) out << "0x" << std::hex;
+  out << value;
+  return out.str();
+}
+
 void add_cowire(std::ostream& out, const json& route) {
   const auto found = route.find("cowire");
   if (found == route.end()) return;
@@ -66,7 +75,8 @@ std::string route_text(const json& route) {
   add_word(out, route, "prefsrc", " src ");
   add_word(out, route, "metric", " metric ");
   add_list(out, route, "flags", " ");
-  add_word(out, route, "mark", " mark ");
+  if (const auto mark = route.find("mark"); mark != route.end())
+    out << " mark " << mark_text(*mark);
   add_word(out, route, "uid", " uid ");
   if (const auto cache = route.find("cache"); cache != route.end()) {
     out << "\n    cache";

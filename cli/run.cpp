@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/intake.hpp>
+#include <cowire/cli/json_text.hpp>
 #include <cowire/cli/parse.hpp>
 #include <cowire/cli/privilege.hpp>
 #include <cowire/cli/report.hpp>
@@ -76,6 +77,9 @@ int run_service(const run_arguments& arguments) {
   const sigset_t signals = set_of(numbers);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // In threads that are made later, too.
   transmitter tx(plan.config);
+  // Without an interface it waits for one, as a service may start before the network does.
+  if (const auto interfaces = tx.stats().interfaces; !interfaces.empty())
+    require_mode(plan, interfaces);
   std::optional<intake> served(std::in_place, tx, arguments.intake,
                                intake_options{.sender = plan.sender});
   const auto start = clock::now();
@@ -88,7 +92,7 @@ int run_service(const run_arguments& arguments) {
   if (arguments.json) {
     auto out = summary_json(stats, elapsed_s);
     out["intake"] = intake_json(intake_totals);
-    std::cout << out.dump() << std::endl;
+    std::cout << json_line(out) << std::endl;
   } else {
     std::cout << summary_text(stats, elapsed_s) << "intake         "
               << intake_totals.totals.messages << " messages of " << intake_totals.clients
@@ -96,7 +100,7 @@ int run_service(const run_arguments& arguments) {
               << intake_totals.totals.failed << " datagrams not submitted\n"
               << std::flush;
   }
-  return totals_add_up(stats) ? 0 : 1;
+  return status_of(stats);
 }
 
 }  // namespace cowire::cli

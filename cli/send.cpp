@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/cli/json_text.hpp>
 #include <cowire/cli/pacer.hpp>
 #include <cowire/cli/payload_source.hpp>
 #include <cowire/cli/privilege.hpp>
@@ -48,7 +49,9 @@ class send_job {
         source_(plan.payload),
         transmitter_(plan.transmit.config),
         sender_(transmitter_.make_sender(plan.transmit.sender)),
-        log_(plan.transmit.config.log) {}
+        log_(plan.transmit.config.log) {
+    require_mode(plan.transmit, transmitter_.stats().interfaces);
+  }
 
   int run(bool as_json) {
     for (const int number : ending_signals()) signals_.add(number);
@@ -113,7 +116,7 @@ class send_job {
   }
 
   [[nodiscard]] bool done() const noexcept {
-    return stopping_ || (plan_.count && source_.produced() == *plan_.count);
+    return stopping_ || (left_.empty() && plan_.count && source_.produced() == *plan_.count);
   }
 
   asio::awaitable<void> send_all() {
@@ -128,32 +131,47 @@ class send_job {
         continue;
       }
       std::uint64_t sent = 0;
-      for (; sent < datagrams && !done(); sent += plan_.to.size()) co_await send_one();
+      while (sent < datagrams && !done()) {
+        const auto some = co_await send_some(datagrams - sent);
+        sent += some;
+      }
       if (pace) pace->sent(sent);
       co_await asio::post(context_, asio::use_awaitable);
     }
     co_await sender_.async_flush(asio::use_awaitable);
   }
 
-  asio::awaitable<void> send_one() {
-    const auto bytes = source_.next();
+  /// Sends a payload to at most so many of the destinations that it has not gone to yet; how many.
+  /// What is paced is the datagram, not the payload.
+  asio::awaitable<std::uint64_t> send_some(std::uint64_t limit) {
+    const bool another = left_.empty();
+    if (another) left_ = plan_.to;
+    const auto to = left_.first(std::min<std::uint64_t>(limit, left_.size()));
+    left_ = left_.subspan(to.size());
+    // Not in the await expression: gcc 12 evaluates a conditional operand there twice.
+    const auto bytes = another ? source_.next() : source_.again();
+    co_await send_to(to, bytes);
+    co_return to.size();
+  }
+
+  asio::awaitable<void> send_to(std::span<const endpoint> to, std::span<const std::byte> bytes) {
     auto frame = sender_.try_acquire();
     if (!frame) {
       auto [ec, waited_for] = co_await sender_.async_acquire(as_tuple(asio::use_awaitable));
-      if (gave_up(ec, plan_.to.size())) co_return;
+      if (gave_up(ec, to.size())) co_return;
       frame = std::move(waited_for);
     }
     std::copy(bytes.begin(), bytes.end(), frame.bytes().begin());
     frame.resize(bytes.size());
-    if (plan_.to.size() > 1) {
-      const auto [ec, sent] = co_await sender_.async_send(
-          std::move(frame), std::span<const endpoint>(plan_.to), as_tuple(asio::use_awaitable));
-      static_cast<void>(gave_up(ec, plan_.to.size() - sent));
+    if (to.size() > 1) {
+      const auto [ec, sent] =
+          co_await sender_.async_send(std::move(frame), to, as_tuple(asio::use_awaitable));
+      static_cast<void>(gave_up(ec, to.size() - sent));
       co_return;
     }
     std::error_code ec;
-    sender_.send(std::move(frame), plan_.to.front(), ec);
-    if (ec) throw_error(ec, "send to " + plan_.to.front().to_string());
+    sender_.send(std::move(frame), to.front(), ec);
+    if (ec) throw_error(ec, "send to " + to.front().to_string());
   }
 
   /// Counts datagrams for which there was no frame, under full_policy::fail.
@@ -189,17 +207,18 @@ class send_job {
     if (as_json) {
       json out = summary_json(stats, elapsed_s_);
       out["would_block"] = would_block_;
-      std::cout << out.dump() << std::endl;
+      std::cout << json_line(out) << std::endl;
     } else {
       std::cout << summary_text(stats, elapsed_s_);
       if (would_block_ != 0) std::cout << "would block    " << would_block_ << " never submitted\n";
       std::cout << std::flush;
     }
-    return totals_add_up(stats) ? 0 : 1;
+    return status_of(stats, would_block_);
   }
 
   const send_plan& plan_;
   payload_source source_;
+  std::span<const endpoint> left_;  ///< Where the present payload is still to go.
   asio::io_context context_{1};
   asio::signal_set signals_{context_};
   asio::signal_set reports_{context_, report_signals[0], report_signals[1]};

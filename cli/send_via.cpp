@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/intake.hpp>
+#include <cowire/cli/json_text.hpp>
 #include <cowire/cli/pacer.hpp>
 #include <cowire/cli/payload_source.hpp>
 #include <cowire/cli/report.hpp>
@@ -42,18 +43,24 @@ void send_all(intake_client& client, const send_plan& plan, payload_source& sour
   std::optional<pacer> pace;
   if (plan.rate_pps) pace.emplace(*plan.rate_pps, start);
   const auto& duration_s = plan.transmit.duration_s;
-  while (!interrupted && !(plan.count && source.produced() == *plan.count)) {
+  std::span<const endpoint> left;  // Where the present payload is still to go.
+  while (!interrupted && !(left.empty() && plan.count && source.produced() == *plan.count)) {
     const auto now = clock::now();
     if (duration_s && std::chrono::duration<double>(now - start).count() >= *duration_s) return;
-    if (pace && pace->due(now) == 0) {
+    const std::uint64_t due = pace ? pace->due(now) : plan.to.size();
+    if (due == 0) {
       sleep_until(pace->next(now));
       continue;
     }
+    const bool another = left.empty();
+    if (another) left = plan.to;
+    const auto to = left.first(std::min<std::uint64_t>(due, left.size()));
+    left = left.subspan(to.size());
     std::error_code ec;
-    client.send(source.next(), plan.to, plan.transmit.sender.source_port, ec);
+    client.send(another ? source.next() : source.again(), to, plan.transmit.sender.source_port, ec);
     if (ec == std::errc::interrupted) return;
     if (ec) throw_error(ec, "--via " + plan.via);
-    if (pace) pace->sent(plan.to.size());
+    if (pace) pace->sent(to.size());
   }
 }
 
@@ -73,7 +80,7 @@ int send_via(const send_plan& plan, bool as_json) {
     const json out{
         {"via", plan.via},         {"messages", totals.messages}, {"submitted", totals.submitted},
         {"failed", totals.failed}, {"refused", totals.refused},   {"elapsed_s", elapsed_s}};
-    std::cout << out.dump() << std::endl;
+    std::cout << json_line(out) << std::endl;
   } else {
     std::cout << "submitted      " << totals.submitted << " through " << plan.via << " in "
               << elapsed_s << " s\n"

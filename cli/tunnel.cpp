@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/cli/json_text.hpp>
 #include <cowire/cli/tunnel.hpp>
 
 #include <cowire/cli/names.hpp>
@@ -46,7 +47,7 @@ void print(const std::vector<netlink::link>& tunnels, bool as_json) {
         tunnel_json(kernel, tunnel, sent == traffic.end() ? sent_traffic{} : sent->second));
     if (!as_json) std::cout << tunnel_text(tunnel, all.back()) << '\n';
   }
-  if (as_json) std::cout << all.dump() << '\n';
+  if (as_json) std::cout << json_line(all) << '\n';
 }
 
 }  // namespace

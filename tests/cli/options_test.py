@@ -20,7 +20,28 @@ BAD_INPUT = [
     (["send", "--to", "10.0.0.1:80", "--count", "0"], ["--count", "'0'"]),
     (["send", "--to", "10.0.0.1:80", "--rate", "0"], ["--rate", "'0'", "above zero"]),
     (["send", "--to", "10.0.0.1:80", "--rate", "fast"], ["--rate", "fast"]),
+    (["send", "--to", "10.0.0.1:80", "--rate", "1e100"], ["--rate", "1e100", "1e-06 to 1e+09"]),
+    (["send", "--to", "10.0.0.1:80", "--rate", "1e-12"], ["--rate", "1e-12", "1e-06 to 1e+09"]),
+    (["send", "--to", "10.0.0.1:80", "--rate", "inf"], ["--rate", "inf", "1e-06 to 1e+09"]),
+    (["send", "--to", "10.0.0.1:80", "--rate", "nan"], ["--rate", "nan", "above zero"]),
     (["send", "--to", "10.0.0.1:80", "--duration", "-5"], ["--duration", "-5"]),
+    (["send", "--to", "10.0.0.1:80", "--duration", "1e300"], ["--duration", "at most 1e+09"]),
+    (["send", "--to", "[fe80::1%nosuch0]:80"], ["--to", "fe80::1%nosuch0", "ip link"]),
+    (["send", "--to", "[fd00::1%lo]:80"], ["--to", "fd00::1%lo", "link-local"]),
+    (["send", "--to", "[fe80::1%lo]"], ["--to", "fe80::1%lo", "ADDR:PORT"]),
+    (["send", "--to", "[fe80::1]:80", "--source", "fe80::1"], ["--source", "--device"]),
+    (["send", "--to", "10.0.0.1:80", "--device", "nosuch0"], ["--device", "nosuch0", "ip link"]),
+    (
+        ["send", "--to", "10.0.0.1:80", "--via", "/tmp/s", "--device", "lo"],
+        ["--device", "--via", "cowire run"],
+    ),
+    (["send", "--to-file", "/dev/zero"], ["/dev/zero:1", "longer than 4096", "..."]),
+    (["send", "--to-file", "/"], ["--to-file", "'/'"]),
+    (["send", "--to", "10.0.0.1:80", "--payload-file", "/dev/zero"], ["/dev/zero", "3968"]),
+    (["send", "--to", "10.0.0.1:80", "--config", "/dev/zero"], ["/dev/zero", "1048576"]),
+    (["route", "get", "-b", "/dev/zero"], ["/dev/zero:1", "longer than 4096"]),
+    (["route", "get", "fe80::1%nosuch0"], ["fe80::1%nosuch0", "ip link"]),
+    (["route", "get", "10.0.0.1%lo"], ["10.0.0.1%lo", "link-local"]),
     (["send", "--to", "10.0.0.1:80", "--tos", "256"], ["--tos", "256", "0 to 255"]),
     (["send", "--to", "10.0.0.1:80", "--ttl", "0"], ["--ttl", "1 to 255"]),
     (["send", "--to", "10.0.0.1:80", "--mark", "0x100000000"], ["--mark", "0x100000000"]),
@@ -119,6 +140,31 @@ class BadInput(unittest.TestCase):
     def test_a_bad_line_of_a_destination_file_is_named_by_its_number(self):
         path = support.scratch_file(self, "# peers\n10.0.0.1:80\n\n10.0.0.2 # no port\n")
         self.assert_one_line(["send", "--to-file", path], [f"{path}:4", "10.0.0.2"])
+
+    def test_what_a_file_or_a_word_holds_reaches_the_terminal_as_text(self):
+        nasty = "\x1b[2J\x9b1m\x07\x7f"
+        path = support.scratch_file(self, nasty + "\n")
+        for arguments in (
+            ["send", "--to-file", path],
+            ["send", "--to", nasty],
+            ["send", "--to", "10.0.0.1:80", "--interface", nasty],
+            ["route", "get", nasty],
+            ["route", "get", "-b", path],
+            ["route", "show", "table", nasty],
+            ["tunnel", "show", nasty],
+            ["doctor", nasty],
+            [nasty],
+        ):
+            with self.subTest(" ".join(arguments)):
+                done = support.cowire(*arguments)
+                self.assertEqual(done.returncode, 2, done)
+                self.assertIn("\\x1b[2J", done.stderr)
+                for character in done.stdout + done.stderr:
+                    self.assertTrue(character.isprintable() or character in "\n\t", done)
+
+    def test_a_destination_file_without_end_is_refused_with_the_limit(self):
+        path = support.scratch_file(self, "\n" * 1_000_001)
+        self.assert_one_line(["send", "--to-file", path], [path, "1000000 lines"])
 
     def test_a_destination_file_without_destinations_is_refused(self):
         path = support.scratch_file(self, "# nobody\n")

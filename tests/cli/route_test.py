@@ -105,8 +105,8 @@ class RouteTest(unittest.TestCase):
     def cowire(self, *words, **options):
         return self.world.cowire("routes", *words, **options)
 
-    def get(self, query):
-        answer = json.loads(self.cowire("route", "get", *query.split(), "-j", check=0).stdout)
+    def get(self, query, check=0):
+        answer = json.loads(self.cowire("route", "get", *query.split(), "-j", check=check).stdout)
         self.assertEqual(len(answer), 1)
         return answer[0]
 
@@ -126,7 +126,9 @@ class Get(RouteTest):
                 errno_name = self.world.exec(
                     "routes", sys.executable, "-c", ASK_KERNEL, destination, check=0
                 ).stdout.strip()
-                self.assertEqual(self.get(destination), {"dst": destination, "error": errno_name})
+                self.assertEqual(
+                    self.get(destination, check=2), {"dst": destination, "error": errno_name}
+                )
 
     def test_a_multipath_answer_lists_all_members_with_their_weights(self):
         for destination, gateways in (
@@ -175,6 +177,41 @@ class Get(RouteTest):
         text = self.cowire("route", "get", "8.8.8.8", check=0).stdout.splitlines()
         self.assertEqual(text[0], "8.8.8.8 via 10.0.0.2 dev u0 src 10.0.0.1 uid 0")
         self.assertIn(PEER_MAC, text[-1])
+
+
+    def test_text_has_marks_as_ip_prints_them(self):
+        for mark in ("9", "15", "16", "0x12c", "0xffffffff"):
+            query = ["route", "get", "8.8.8.8", "mark", mark]
+            theirs = self.world.exec("routes", "ip", *query, check=0).stdout.splitlines()[0]
+            mine = self.cowire(*query, check=0).stdout.splitlines()[0]
+            self.assertEqual(mine.split(), theirs.split())
+
+    def test_an_ipv4_mapped_destination_is_the_ipv4_host(self):
+        for mapped, plain in (
+            ("::ffff:8.8.8.8", "8.8.8.8"),
+            ("::ffff:33.0.0.1 mark 7", "33.0.0.1 mark 7"),
+            ("::ffff:35.0.0.9 from ::ffff:10.1.0.1", "35.0.0.9 from 10.1.0.1"),
+        ):
+            self.assertEqual(self.get(mapped), self.get(plain))
+
+    def test_a_zone_is_the_device_of_the_look_up(self):
+        for device in ("u0", "u1"):
+            answer = self.get(f"fe80::2%{device}")
+            self.assertEqual(answer, self.get(f"fe80::2 oif {device}"))
+            self.assertEqual(answer["dev"], device)
+            # As udpv6_sendmsg has it: the scope id goes before the bound device.
+            self.assertEqual(answer, self.get(f"fe80::2%{device} oif u0"))
+
+    def test_a_socket_that_the_control_group_binds_and_marks_is_asked_for(self):
+        group = support.BindingControlGroup(self.world.names["routes"], "u1", mark=7)
+        self.addCleanup(group.close)
+
+        def inside(query):
+            return json.loads(group.cowire("route", "get", *query.split(), "-j").stdout)[0]
+
+        self.assertEqual(inside("8.8.8.8"), self.get("8.8.8.8 oif u1 mark 7"))
+        self.assertEqual(inside("8.8.8.8")["dev"], "u1")
+        self.assertEqual(inside("8.8.8.8 oif u0 mark 9"), self.get("8.8.8.8 oif u0 mark 9"))
 
 
 class Batch(RouteTest):

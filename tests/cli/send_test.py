@@ -188,9 +188,35 @@ class Send(SendTest):
 
     def test_what_the_kernel_refuses_is_counted_by_its_errno(self):
         self.world.ip("a", "route add unreachable 30.0.0.0/24")
-        report = self.send("--to", f"30.0.0.1:{PORT}", "--count", 10, "--rate", 1000)
+        report = self.send("--to", f"30.0.0.1:{PORT}", "--count", 10, "--rate", 1000, check=1)
         self.assert_totals(report, 10)
         self.assertEqual(report["refused"], {"EHOSTUNREACH": 10})
+
+    def test_an_ipv4_mapped_destination_and_source_leave_as_ipv4(self):
+        receiver = self.receiver()
+        report = self.send(
+            *("--to", f"[::ffff:10.0.0.2]:{PORT}", "--source", "::ffff:10.0.0.1"),
+            *("--source-port", 7001, "--count", 3),
+        )
+        self.assert_totals(report, 3)
+        got = {(source, port) for _, _, source, port in self.collect(receiver)}
+        self.assertEqual(got, {("10.0.0.1", "7001")})
+
+    def test_a_zone_or_a_device_leads_to_a_link_local_address(self):
+        self.world.ip("b", "addr add fe80::77/64 dev u0 nodad")
+        self.world.ip("a", f"neigh add fe80::77 lladdr {PEER_MAC} dev u0 nud permanent")
+        support.wait_until(
+            lambda: not self.world.ip("a", "-6 addr show tentative").stdout, "no tentative address"
+        )
+        receiver = self.receiver("::")
+        report = self.send("--to", f"[fe80::77%u0]:{PORT}", "--count", 2)
+        self.assert_totals(report, 2)
+        self.assertEqual(report["diverted"], {"scoped_destination": 2})
+        for to in (f"[fe80::77%u0]:{PORT}", f"[fe80::77]:{PORT}"):
+            report = self.send("--to", to, "--count", 2, "--device", "u0")
+            self.assert_totals(report, 2)
+            self.assertEqual(report["transmitted"], {"u0": 2}, report)
+        self.assertEqual(len(self.collect(receiver)), 6)
 
     def test_a_long_payload_is_fragmented_by_the_kernel(self):
         receiver = self.receiver()

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of the command share: running it, and namespaces that are always removed."""
 import contextlib
+import ctypes
 import json
 import os
 import signal
+import struct
 import subprocess
 import tempfile
 import time
@@ -44,6 +46,18 @@ def unprivileged(*words):
     """The command as a user without any capability runs it; the caller is root."""
     return run(
         "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", COWIRE, *words
+    )
+
+
+def with_capabilities(names, memlock_bytes, *words, netns=None):
+    """The same with some capabilities only, and a limit on locked memory."""
+    wanted = ",".join("+" + name for name in names)
+    return run(
+        *("prlimit", f"--memlock={memlock_bytes}:{memlock_bytes}"),
+        *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+        *(f"--inh-caps={wanted}", f"--ambient-caps={wanted}"),
+        *(COWIRE, *words),
+        netns=netns,
     )
 
 
@@ -108,6 +122,79 @@ class World:
 
     def start(self, name, *words, **options):
         return start(*words, netns=self.names[name], **options)
+
+
+class BindingControlGroup:
+    """A control group whose sockets are bound to a device and marked when they are made, as `ip vrf
+    exec` does it: by a program on BPF_CGROUP_INET_SOCK_CREATE."""
+
+    SYS_BPF = {"x86_64": 321, "aarch64": 280}
+    PROG_LOAD, PROG_ATTACH = 5, 8
+    CGROUP_SOCK_TYPE, INET_SOCK_CREATE = 9, 2
+
+    def __init__(self, netns, device, mark):
+        self.netns = netns
+        index = json.loads(run("ip", "-n", netns, "-j", "link", "show", device, check=0).stdout)[0]
+        self.mount = tempfile.mkdtemp()
+        mounted = run("mount", "-t", "cgroup2", "none", self.mount)
+        if mounted.returncode != 0:
+            os.rmdir(self.mount)
+            raise unittest.SkipTest(f"needs control groups of version 2: {mounted.stderr}")
+        self.path = os.path.join(self.mount, f"cowire-{os.getpid()}")
+        os.mkdir(self.path)
+        try:
+            self.attach(index["ifindex"], mark)
+        except OSError as error:
+            self.close()
+            raise unittest.SkipTest(f"needs BPF programs of control groups: {error}") from error
+
+    def attach(self, index, mark):
+        def instruction(code, registers, offset=0, value=0):
+            return struct.pack("<BBhi", code, registers, offset, value)
+
+        program = ctypes.create_string_buffer(
+            instruction(0xB7, 0x03, value=index)  # r3 = index
+            + instruction(0x63, 0x31, offset=0)  # bpf_sock.bound_dev_if = r3
+            + instruction(0xB7, 0x03, value=mark)  # r3 = mark
+            + instruction(0x63, 0x31, offset=16)  # bpf_sock.mark = r3
+            + instruction(0xB7, 0x00, value=1)  # r0 = 1: let it be made.
+            + instruction(0x95, 0x00)  # exit
+        )
+        licence = ctypes.create_string_buffer(b"GPL")
+        loaded = self.bpf(
+            self.PROG_LOAD,
+            struct.pack(
+                "<IIQQ", self.CGROUP_SOCK_TYPE, 6, ctypes.addressof(program),
+                ctypes.addressof(licence),
+            ),
+        )
+        group = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.bpf(
+                self.PROG_ATTACH, struct.pack("<IIII", group, loaded, self.INET_SOCK_CREATE, 0)
+            )
+        finally:
+            os.close(group)
+            os.close(loaded)
+
+    def bpf(self, command, attributes):
+        libc = ctypes.CDLL(None, use_errno=True)
+        # Longer than any kernel's fields that matter here; the rest is zero.
+        room = ctypes.create_string_buffer(attributes, 120)
+        done = libc.syscall(self.SYS_BPF[os.uname().machine], command, room, 120)
+        if done < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return done
+
+    def cowire(self, *words):
+        """The command as a process of the group."""
+        join = f"echo $$ > {self.path}/cgroup.procs && exec " + '"$@"'
+        return run("sh", "-c", join, "sh", "ip", "netns", "exec", self.netns, COWIRE, *words)
+
+    def close(self):
+        os.rmdir(self.path)
+        run("umount", self.mount)
+        os.rmdir(self.mount)
 
 
 def scratch_file(test, text):
