@@ -26,7 +26,8 @@ namespace {
 
 /// The receive header, a client's address, its credentials and our header fill the headroom
 /// exactly, so that the payload lands where it is sent from. Descriptors that a client passes are
-/// not received: there is no room for them behind the credentials (scm_max_fds() in net/core/scm.c).
+/// not received: there is no room for them behind the credentials (scm_max_fds() in
+/// net/core/scm.c).
 constexpr std::size_t credentials_capacity = CMSG_SPACE(sizeof(ucred));
 constexpr std::size_t client_name_capacity =
     payload_offset - datagram_source::header_size - credentials_capacity - sizeof(intake_header);

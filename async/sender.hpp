@@ -21,9 +21,9 @@
 ///
 /// A waiter goes with its executor's context: destroyed with it, uncalled, and the next in line is
 /// served. (Of an asio::any_completion_handler's executor the context is known if it is an
-/// io_context's, a ring_context's or an any_io_executor; with others the context must stay until the
-/// operation has completed.) Destroying a context counts as a call on the producers that its handlers
-/// wait for, and on the payloads that they hold.
+/// io_context's, a ring_context's or an any_io_executor; with others the context must stay until
+/// the operation has completed.) Destroying a context counts as a call on the producers that its
+/// handlers wait for, and on the payloads that they hold.
 ///
 /// Completion. Handlers never run inside the initiating call; they run on their associated
 /// executor, with their associated allocator. Per-operation cancellation: total, partial and
@@ -40,7 +40,8 @@
 /// a sender to the device where speed matters.
 ///
 /// In a child of fork() an inherited sender fails at once with error::forked (transmitter.hpp); an
-/// operation whose handler has no executor of its own throws it, as no thread could run the handler.
+/// operation whose handler has no executor of its own throws it, as no thread could run the
+/// handler.
 ///
 /// Not for TCP, not for receiving (use the backing socket, adopt_socket), and a plain socket is
 /// simpler below some ten thousand datagrams a second.
@@ -96,9 +97,9 @@ struct sender_options {
   /// and firewalls take them for that user's own. Unset = this process's. For another user's,
   /// CAP_SETUID is needed, and operation_not_permitted the answer without it.
   std::optional<std::uint32_t> owner{};
-  /// A bound UDP socket of the application whose port, source address, owner, mark, TOS, TTL
-  /// and device are used instead of the options above; -1 = none. It is duplicated: the application may close
-  /// its own descriptor. IP_RECVERR is switched on and its error queue is read by cowire. An IPv6
+  /// A bound UDP socket of the application whose port, source address, owner, mark, TOS, TTL and
+  /// device are used instead of the options above; -1 = none. It is duplicated: the application may
+  /// close its own descriptor. IP_RECVERR is switched on and its error queue is read by cowire. An IPv6
   /// socket without IPV6_V6ONLY serves IPv4 too, as it does for the application.
   int adopt_socket = -1;
   /// Newer errors than this many unread ones are dropped and counted (errors_dropped()).

@@ -110,8 +110,8 @@ struct alignas(64) hop {
 };
 static_assert(sizeof(hop) == 320);
 
-/// A hop group, or one hop: `count` members. With one, `index` is its hop id; with several, the
-/// index of a hop_group.
+/// A group of hops, or one hop: `count` members. With one, `index` is its hop id; with several, the
+/// place of its members in forwarding_table::groups.
 struct path_list {
   /// The kernel counts members and buckets in 16 bits, too.
   static constexpr std::uint32_t count_max = 0xffff;

@@ -3,9 +3,9 @@
 /// errors travel through.
 ///
 /// Any thread may call any member; a mutex guards it, because neither side is a data path. One read
-/// at a time. Handlers run on their associated executor, never inside a call. A reader whose context
-/// goes away is destroyed with it, and makes room for another one. In a child of fork() an inherited
-/// queue refuses its readers.
+/// at a time. Handlers run on their associated executor, never inside a call. A reader whose
+/// context goes away is destroyed with it, and makes room for another one. In a child of fork() an
+/// inherited queue refuses its readers.
 #pragma once
 
 #include <cowire/base/error.hpp>

@@ -60,8 +60,7 @@ score score_of(const netlink::address& own, std::uint32_t output, const ip_addre
 }
 
 bool is_candidate(const netlink::address& own) {
-  return !is_in_detection(own) && !own.local.is_multicast() &&
-         !own.local.is_unspecified();
+  return !is_in_detection(own) && !own.local.is_multicast() && !own.local.is_unspecified();
 }
 
 }  // namespace

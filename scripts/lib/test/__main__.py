@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds cowire and runs its tests; says at the end what ran where, and how long each phase took.
 
-Started by scripts/test. Without an argument: the style, the debug build with its unit and namespace tests, and the
-first tests in the lab. Exit status 0 only if nothing failed.
+Started by scripts/test. Without an argument: the style, the debug build with its unit and namespace
+tests, and the first tests in the lab. Exit status 0 only if nothing failed.
 """
 import argparse
 import os
@@ -18,10 +18,11 @@ from console import Console, minutes
 from presets import ROOT, Preset, build_and_test
 from summary import Phase, failures, skipped, table
 
-# What is built and what ctest selects in each preset. `dev` runs everything; release shows that what users,
-# scripts/demo and scripts/bench build has no warnings and stays within its budget of instructions; asan and tsan run
-# the same code through a sanitizer; clang shows that the other compiler takes the library, the command and the
-# examples without precompiled headers, and runs the fuzz targets, which are real libFuzzer programs there.
+# What is built and what ctest selects in each preset. `dev` runs everything; release shows that
+# what users, scripts/demo and scripts/bench build has no warnings and stays within its budget of
+# instructions; asan and tsan run the same code through a sanitizer; clang shows that the other
+# compiler takes the library, the command and the examples without precompiled headers, and runs the
+# fuzz targets, which are real libFuzzer programs there.
 PRESETS = {
     "dev": (["all", "all_verify_interface_header_sets"], []),
     "release": (["cli/all", "examples/all", "bench/all"], ["-L", "instructions"]),

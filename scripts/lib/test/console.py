@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run tells while it goes on: on a terminal one line that says where it is, elsewhere all lines."""
+"""What a run tells while it goes on: on a terminal where it is, elsewhere all lines."""
 import subprocess
 import sys
 import time

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs dev's programs again, those with the label lab, in a guest whose kernel and NICs have what the host may lack."""
+"""Runs dev's programs again, those with the label lab, in a guest.
+
+Its kernel and NICs have what the host may lack.
+"""
 import subprocess
 import time
 
@@ -9,7 +12,7 @@ from results import Case
 
 # The guest's NICs, and which tests they are for.
 RUNS = {"virtio": ["-L", "^lab$"], "igb": ["-L", "^nic$"]}
-# What shows in a minute that the guest starts, that GRE is served and that a NIC sends without copies.
+# What shows in a minute that the guest starts, GRE is served and a NIC sends without copies.
 FIRST_TESTS = ["-R", "^(device_fidelity|zero_copy)$"]
 FIRST_CASES = "device_fidelity.gre:zero_copy.carries_*"
 TIMEOUT_S = 1800

@@ -25,7 +25,10 @@ class Failed(Exception):
 
 @dataclass
 class Preset:
-    """`targets` and `selection` (of ctest) are what is built and run; `root` a command that enters another system."""
+    """`targets` and `selection` (of ctest): what is built and run.
+
+    `root`: a command that enters another system, put in front of each.
+    """
 
     name: str
     targets: list
@@ -75,7 +78,7 @@ def build(preset, screen):
 
 
 def follow_ctest(name, screen):
-    """Takes ctest's lines: all of them are shown, or on a terminal what failed and how far it is."""
+    """Takes ctest's lines: shows all, or on a terminal what failed and how far it is."""
 
     def take(line):
         ended = CTEST_END.match(line)

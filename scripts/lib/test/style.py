@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+import rules
 from results import Case
 
 LICENSE = "SPDX-License-Identifier: Apache-2.0"
@@ -10,14 +11,20 @@ COLUMNS = 100
 SOURCES = {".cpp", ".hpp"}
 
 
-def source_files(root):
-    """Everything that belongs to the project and is text we wrote."""
+def tree(root):
+    """Everything that belongs to the project."""
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root)
         hidden = any(part.startswith(".") for part in inside.parts)
         if path.is_file() and not hidden and inside.parts[0] != "build":
-            if path.suffix in SOURCES | {".py", ".cmake"} or path.name == "CMakeLists.txt":
-                yield path
+            yield path
+
+
+def source_files(root):
+    """Of these, what is text we wrote."""
+    for path in tree(root):
+        if path.suffix in SOURCES | {".py", ".cmake"} or path.name == "CMakeLists.txt":
+            yield path
 
 
 def findings(root, path):
@@ -36,10 +43,22 @@ def findings(root, path):
             yield f"{name}:{number}: include as <cowire/folder/file.hpp>"
 
 
+def rule_findings(root, files):
+    """What rules.py finds in the sources, and in the commits."""
+    texts = {path.relative_to(root): path.read_text() for path in files}
+    sources = {name: text for name, text in texts.items() if name.suffix in SOURCES}
+    tracked = [path.relative_to(root) for path in tree(root)]
+    yield from rules.includes(sources)
+    yield from rules.long_functions(sources)
+    yield from rules.comments(sources, rules.words_of(texts), tracked)
+    yield from rules.subjects(root)
+
+
 def check(root):
     """Two cases: our own rules, and clang-format's opinion."""
     files = list(source_files(root))
     found = [finding for path in files for finding in findings(root, path)]
+    found += rule_findings(root, files)
     for finding in found:
         print(finding)
     sources = [str(path) for path in files if path.suffix in SOURCES]

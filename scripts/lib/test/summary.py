@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said at the end: what was skipped and why, what failed, and a table of phases with their times."""
+"""What is said at the end: what was skipped and why, what failed, a table of phases."""
 from collections import defaultdict
 from dataclasses import dataclass
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds cowire and runs its unit and namespace tests on Debian 13, in a root of its own below the cache folder.
+"""Builds cowire and runs its unit and namespace tests on Debian 13, in a root of its own.
 
-The kernel is the host's; compilers (gcc 14, clang 19) and libraries (Asio 1.30, libxdp 1.5) are Debian 13's. The root
-stays for the next run; who wants a fresh one removes the folder.
+The kernel is the host's; compilers (gcc 14, clang 19) and libraries (Asio 1.30, libxdp 1.5) are
+Debian 13's. The root is in the cache folder, for the next run; who wants a fresh one removes it.
 """
 import os
 import pathlib
