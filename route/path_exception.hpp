@@ -23,8 +23,8 @@ namespace cowire {
 /// kernel has them share it: IPv4 routes that differ in nothing but destination and TOS (fib_info),
 /// and those over one nexthop object.
 struct exception_owner {
-  netlink::route route;           ///< Without what does not count; empty for a nexthop object.
-  std::uint32_t nexthop_id = 0;   ///< The object itself, not a group that it is in. 0 = none.
+  netlink::route route;          ///< Without what does not count; empty for a nexthop object.
+  std::uint32_t nexthop_id = 0;  ///< The object itself, not a group that it is in. 0 = none.
   std::uint32_t interface_index = 0;
   std::optional<ip_address> gateway;
   friend bool operator==(const exception_owner&, const exception_owner&) = default;

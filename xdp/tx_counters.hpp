@@ -47,7 +47,7 @@ class single_writer_counter {
   X(submitted, "descriptors put in the device's ring")                                 \
   X(completed, "frames that the device reported as transmitted")                       \
   X(unknown_completions, "completions of frames that were not in the device: ignored") \
-  X(lost_in_device, "frames that the device dropped, as it said, or never completed")    \
+  X(lost_in_device, "frames that the device dropped, as it said, or never completed")  \
   X(outstanding, "frames in the device now")                                           \
   X(waiting, "requests waiting for room in the device's ring now")                     \
   X(ring_full, "batches that found too little room in the device's ring")              \

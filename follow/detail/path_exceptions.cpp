@@ -156,8 +156,7 @@ bool path_exceptions::is_redirected(const question& q) const {
   if (q.owner) return hop_of(route).gateway != q.owner->gateway;
   const auto ours = resolve_by_search(state_, q.about, route_question::get_route);
   return std::ranges::none_of(ours.members, [&](const path_member& member) {
-    return member.interface_index == hop_of(route).index &&
-           member.gateway == hop_of(route).gateway;
+    return member.interface_index == hop_of(route).index && member.gateway == hop_of(route).gateway;
   });
 }
 

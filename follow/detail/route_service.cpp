@@ -606,8 +606,8 @@ void route_service::listen_to_redirects() {
     if (fd)
       redirects_[static_cast<std::size_t>(family)].emplace(ring_, std::move(fd));
     else
-      log(log_severity::info, "ICMP redirects are left to the truth audit to find: raw socket: " +
-                                  errno_name(errno));
+      log(log_severity::info,
+          "ICMP redirects are left to the truth audit to find: raw socket: " + errno_name(errno));
   }
 }
 

@@ -54,13 +54,13 @@ class truth_audit {
   /// What is to be done about a prefix.
   struct verdict {
     enum class kind : std::uint8_t {
-      divert,    ///< The kernel decides otherwise.
-      lift,      ///< It agrees again.
+      divert,     ///< The kernel decides otherwise.
+      lift,       ///< It agrees again.
       exception,  ///< What it has learnt about this one destination is not what we know.
     } what = kind::divert;
     ip_prefix where;
     std::uint32_t path_mtu = 0;  ///< exception: 0 = it has not learnt any.
-    std::string text;  ///< Both answers, for people.
+    std::string text;            ///< Both answers, for people.
   };
 
   /// `state` outlives the audit; it is the live mirror.

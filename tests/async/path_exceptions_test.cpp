@@ -24,11 +24,20 @@ struct family_setup {
   std::string lifetime;  ///< The sysctl of learned path MTUs.
 };
 
-const family_setup v4_setup{ip_family::v4, "10.78.0.0/16",          "10.77.1.2",
-                            "10.77.1.",    to("10.78.3.1:9000"),    to("10.77.1.1:8001"),
+const family_setup v4_setup{ip_family::v4,
+                            "10.78.0.0/16",
+                            "10.77.1.2",
+                            "10.77.1.",
+                            to("10.78.3.1:9000"),
+                            to("10.77.1.1:8001"),
                             "net.ipv4.route.mtu_expires"},
-    v6_setup{ip_family::v6, "2001:db8:78::/48", "fe80::2", "fe80::", to("[2001:db8:78::1]:9000"),
-             to("[fd77:1::1]:8001"), "net.ipv6.route.mtu_expires"};
+    v6_setup{ip_family::v6,
+             "2001:db8:78::/48",
+             "fe80::2",
+             "fe80::",
+             to("[2001:db8:78::1]:9000"),
+             to("[fd77:1::1]:8001"),
+             "net.ipv6.route.mtu_expires"};
 
 /// A's datagrams to `destination` go through B; .33 and .44 are other routers on the link, whose
 /// frames B sees as well.
@@ -105,8 +114,8 @@ std::string text_of(std::uint32_t value, int size) {
 
 std::string path_exceptions::sent_to(const endpoint& destination) const {
   const ip_address &from = with().own.address, &there = destination.address;
-  const std::string udp = text_of(with().own.port, 2) + text_of(destination.port, 2) +
-                          text_of(1000, 2) + text_of(0, 2);
+  const std::string udp =
+      text_of(with().own.port, 2) + text_of(destination.port, 2) + text_of(1000, 2) + text_of(0, 2);
   if (there.is_v4())
     return text_of(0x4500, 2) + text_of(1020, 2) + text_of(0x00004000, 4) + text_of(0x4011, 2) +
            text_of(0, 2) + text_of(from) + text_of(there) + udp;

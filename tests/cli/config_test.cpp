@@ -41,7 +41,8 @@ TEST(config, an_empty_file_changes_nothing) {
 
 TEST(config, every_key_of_xdp_arrives) {
   const auto config = read(
-      "[xdp]\ninterface = ['lo']\ncpus = [0]\nqueues = [5]\ntx_cores = 3\nzero_copy = true\nring_capacity = 512\n"
+      "[xdp]\ninterface = ['lo']\ncpus = [0]\nqueues = [5]\ntx_cores = 3\nzero_copy = "
+      "true\nring_capacity = 512\n"
       "busy_poll_us = 20\nbusy_poll_budget = 128\nhuge_pages = false\n");
   EXPECT_EQ(config.interfaces, std::vector<std::string>{"lo"});
   EXPECT_EQ(config.cpus, std::vector<unsigned>{0});

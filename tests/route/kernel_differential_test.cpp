@@ -457,9 +457,9 @@ std::vector<std::string> inventor::disturb() {
         break;
       case 17:
         // What next hops have cached is void once an address has come.
-        out += "sysctl -w net.ipv4.conf." + pick({"all", u.c_str()}) + ".route_localnet=" +
-               pick({"0", "1"}) + "\nip addr add 192.0.2." + std::to_string(below(250)) +
-               "/32 dev lo\nip addr del 192.0.2.1/32 dev lo\n";
+        out += "sysctl -w net.ipv4.conf." + pick({"all", u.c_str()}) +
+               ".route_localnet=" + pick({"0", "1"}) + "\nip addr add 192.0.2." +
+               std::to_string(below(250)) + "/32 dev lo\nip addr del 192.0.2.1/32 dev lo\n";
         break;
       case 0:
         out += "ip link set " + u + " down\n";
