@@ -9,33 +9,14 @@
 namespace cowire {
 namespace {
 
-/// Whether an address belongs to an interface, so that a scope id says something.
-bool has_scope(const ip_address& address) noexcept {
-  return address.is_v6() && (address.is_link_local_v6() || address.is_multicast());
-}
-
-// Written for endpoints with and without a scope id.
-template <class Endpoint>
-std::uint32_t scope_of(const Endpoint& to) noexcept {
-  if constexpr (requires { to.scope_id; }) return to.scope_id;
-  return 0;
-}
-template <class Endpoint>
-bool set_scope(Endpoint& to, std::uint32_t scope_id) noexcept {
-  if constexpr (requires { to.scope_id; }) {
-    to.scope_id = scope_id;
-    return true;
-  }
-  return scope_id == 0;  // Elsewhere than it says is nowhere.
-}
-
 bool read(const intake_destination& from, std::uint32_t scope_id, endpoint& to) noexcept {
   if (from.port.raw == 0) return false;
   to = {};
   if (from.family == 6) {
     to.address = ip_address::v6(from.address);
     to.port = from.port.host();
-    return !has_scope(to.address) || set_scope(to, scope_id);
+    if (to.address.needs_scope_id()) to.scope_id = scope_id;
+    return true;
   }
   const auto rest = std::span(from.address).subspan(4);
   if (from.family != 4 || std::ranges::any_of(rest, [](auto byte) { return byte != 0; }))
@@ -77,9 +58,9 @@ std::size_t intake_alike(std::span<const endpoint> destinations, std::uint32_t& 
   std::size_t count = 0;
   for (; count < destinations.size(); ++count) {
     const endpoint& to = destinations[count];
-    if (!has_scope(to.address)) continue;
-    if (common.value_or(scope_of(to)) != scope_of(to)) break;
-    common = scope_of(to);
+    if (!to.address.needs_scope_id()) continue;
+    if (common.value_or(to.scope_id) != to.scope_id) break;
+    common = to.scope_id;
   }
   scope_id = common.value_or(0);
   return count;

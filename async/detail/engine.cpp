@@ -443,7 +443,7 @@ void engine::retire(const sender_state& sender) {
     if (!self || self->ended()) return;
     asio::post(self->control_executor(), [self, id, cls] {
       self->kernel_.remove_sender(id);
-      self->routes_.compiler().release_class(cls);
+      for (const flow_class_id one : cls) self->routes_.compiler().release_class(one);
     });
   });
 }
