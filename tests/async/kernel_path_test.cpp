@@ -160,17 +160,6 @@ class kernel_path_in_trouble : public two_hosts {
     return sum;
   }
   static bool has_nft() { return std::system("nft --version >/dev/null 2>&1") == 0; }
-  /// What the kernel answers a socket of the test's own that hears of errors. 0 or an errno.
-  static int plain_send(const endpoint& destination) {
-    const auto there = detail::socket_address::from(destination, 0);
-    const bool v4 = destination.address.is_v4();
-    const unique_fd fd(::socket(there.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    const int yes = 1;
-    EXPECT_EQ(0, v4 ? ::setsockopt(fd.get(), IPPROTO_IP, IP_RECVERR, &yes, sizeof yes)
-                    : ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_RECVERR, &yes, sizeof yes));
-    const auto* name = reinterpret_cast<const sockaddr*>(&there.storage);
-    return ::sendto(fd.get(), "plain", 5, 0, name, there.size) == 5 ? 0 : errno;
-  }
   /// A neighbour that never answers and is never given up, with room for all that waits for it.
   void keep_asking(const std::string& family) {
     const std::string device = " net." + family + ".neigh.a0.";

@@ -191,6 +191,17 @@ class two_hosts : public ::testing::Test {
     });
     ASSERT_TRUE(answered) << address;
   }
+  /// What the kernel answers a socket of the test's own that hears of errors. 0 or an errno.
+  static int plain_send(const endpoint& destination, const std::string& text = "plain") {
+    const auto there = detail::socket_address::from(destination, 0);
+    const bool v4 = destination.address.is_v4();
+    const unique_fd fd(::socket(there.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const int yes = 1;
+    EXPECT_EQ(0, v4 ? ::setsockopt(fd.get(), IPPROTO_IP, IP_RECVERR, &yes, sizeof yes)
+                    : ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_RECVERR, &yes, sizeof yes));
+    const auto* name = reinterpret_cast<const sockaddr*>(&there.storage);
+    return ::sendto(fd.get(), text.data(), text.size(), 0, name, there.size) >= 0 ? 0 : errno;
+  }
   /// Deletes A's neighbour entry of B's address on a link ("a0", "10.77.1.2") under traffic. It is
   /// resolved first, and deleted once: with an entry go the datagrams that wait for it, uncounted
   /// (neigh_invalidate in net/core/neighbour.c), and `ip neigh flush` deletes until none is left.
