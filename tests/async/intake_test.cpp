@@ -408,7 +408,7 @@ TEST_F(intake_server, a_flood_does_not_go_before_others) {
 }
 
 /// The same address in both families, behind either link, by the uid of who sends.
-class intake_users : public intake_server, public ::testing::WithParamInterface<const char*> {
+class intake_users : public intake_server {
  protected:
   void SetUp() override {
     intake_server::SetUp();
@@ -436,7 +436,10 @@ class intake_users : public intake_server, public ::testing::WithParamInterface<
   }
 };
 
-TEST_P(intake_users, datagrams_take_the_way_of_a_plain_socket_of_their_user) {
+class intake_users_by_mode : public intake_users,
+                             public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(intake_users_by_mode, datagrams_take_the_way_of_a_plain_socket_of_their_user) {
   auto config = small();
   if (GetParam() == std::string("kernel")) config.mode = send_mode::kernel;
   transmitter tx(config);
@@ -471,7 +474,27 @@ TEST_P(intake_users, datagrams_take_the_way_of_a_plain_socket_of_their_user) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, intake_users, ::testing::Values("fast", "kernel"),
+/// Firewalls look at the open file of a socket, rules at its inode.
+TEST_F(intake_users, firewalls_take_them_for_their_users_own) {
+  if (std::system("nft --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "needs nft";
+  (*a)("nft add table inet t");
+  (*a)("nft 'add chain inet t out { type filter hook output priority 0; }'");
+  (*a)("nft add rule inet t out udp dport 9000 meta skuid 1001 counter");
+  auto config = small();
+  config.mode = send_mode::kernel;
+  transmitter tx(config);
+  const intake server(tx, path);
+  ASSERT_EQ(0, ::chmod(path.c_str(), 0666));
+  for (const uid_t user : {0u, 1001u, 1002u})
+    as_user(user, [&] {
+      send_plainly(to("10.77.1.2:9000"), "plain");
+      EXPECT_EQ(1u, send_from(0, 1).submitted);
+    });
+  const std::string rules = (*a)("nft list table inet t");
+  EXPECT_NE(std::string::npos, rules.find("packets 2 ")) << rules;
+}
+
+INSTANTIATE_TEST_SUITE_P(, intake_users_by_mode, ::testing::Values("fast", "kernel"),
                          [](const auto& one) { return std::string(one.param); });
 
 }  // namespace
