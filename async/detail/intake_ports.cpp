@@ -65,7 +65,7 @@ bool intake_ports::make_room(const intake_peer& by, clock::time_point now) {
     const auto is_mine = [&](const key&, const entry& e) { return e.opened_by == by; };
     if (close_oldest(is_mine, now - in_use_time)) return true;
     complain(by, "uses " + std::to_string(mine->second) +
-                     " source ports, as many as one client may; datagrams from others are "
+                     " source ports, as many as one client may; datagrams from further ones are "
                      "refused until one of them is no longer used");
     return false;
   }
