@@ -42,14 +42,17 @@ void send_all(intake_client& client, const send_plan& plan, payload_source& sour
   const auto start = clock::now();
   std::optional<pacer> pace;
   if (plan.rate_pps) pace.emplace(*plan.rate_pps, start);
-  const auto& duration_s = plan.transmit.duration_s;
+  const auto end = plan.transmit.duration_s
+                       ? start + std::chrono::duration_cast<clock::duration>(
+                                     std::chrono::duration<double>(*plan.transmit.duration_s))
+                       : clock::time_point::max();
   std::span<const endpoint> left;  // Where the present payload is still to go.
   while (!interrupted && !(left.empty() && plan.count && source.produced() == *plan.count)) {
     const auto now = clock::now();
-    if (duration_s && std::chrono::duration<double>(now - start).count() >= *duration_s) return;
+    if (now >= end) return;
     const std::uint64_t due = pace ? pace->due(now) : plan.to.size();
     if (due == 0) {
-      sleep_until(pace->next(now));
+      sleep_until(std::min(pace->next(now), end));
       continue;
     }
     const bool another = left.empty();

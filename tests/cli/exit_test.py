@@ -81,6 +81,13 @@ class Send(ExitTest):
             report = json.loads(done.stdout)
             self.assertGreater(report["submitted"], 0)
             self.assertLessEqual(report["submitted"], 20 * report["elapsed_s"] + 2)
+            # Nor does it sleep beyond its duration, which is eleven days shorter than its pause.
+            done = self.status(
+                0,
+                *("send", "--via", path, "--to", "10.0.0.2:9000"),
+                *("--rate", "1e-6", "--count", 3, "--duration", 0.2, "-j"),
+            )
+            self.assertEqual(json.loads(done.stdout)["submitted"], 1)
             support.interrupt(service)
 
     def test_a_tiny_rate_sends_one_and_waits(self):

@@ -355,6 +355,18 @@ class Intake(SendTest):
         )
         return process
 
+    def test_an_ipv4_mapped_destination_of_a_client_leaves_as_ipv4(self):
+        receiver = self.receiver()
+        with support.ended(self.serve()) as server:
+            self.world.cowire(
+                *("a", "send", "--via", self.path, "--to", f"[::ffff:10.0.0.2]:{PORT}"),
+                *("--count", 3),
+                check=0,
+            )
+            output, _ = support.interrupt(server)
+        self.assert_totals(json.loads(output), 3)
+        self.assertEqual({source for _, _, source, _ in self.collect(receiver)}, {"10.0.0.1"})
+
     def test_datagrams_of_several_clients_are_sent_and_counted(self):
         receiver = self.receiver()
         with support.ended(self.serve()) as server:
