@@ -60,6 +60,17 @@ TEST(pacer, does_not_flood_after_a_pause) {
   EXPECT_NEAR(static_cast<double>(run_until(pace, start + 10s, start + 11s)), 1000, 2);
 }
 
+TEST(pacer, keeps_the_lowest_and_the_highest_rate) {
+  pacer slow(pacer::rate_pps_min, start);
+  slow.sent(slow.due(start));
+  EXPECT_EQ(slow.due(start + 24h), 0u);
+  EXPECT_EQ(slow.next(start), start + 1'000'000s);
+  pacer fast(pacer::rate_pps_max, start);
+  EXPECT_EQ(fast.due(start), 1u);
+  EXPECT_EQ(fast.due(start + 1ms), 1'000'001u);
+  EXPECT_EQ(fast.due(start + 24h), 100'000'000u);
+}
+
 TEST(pacer, a_fan_out_counts_each_of_its_datagrams) {
   pacer pace(100, start);
   EXPECT_EQ(pace.due(start), 1u);
