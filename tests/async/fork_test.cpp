@@ -10,11 +10,6 @@
 #include <cstdio>
 #include <cstdlib>
 
-#if defined(__SANITIZE_THREAD__)
-// A child that makes a transmitter of its own makes threads.
-extern "C" const char* __tsan_default_options() { return "die_after_fork=0"; }
-#endif
-
 namespace cowire::test {
 namespace {
 
@@ -226,6 +221,9 @@ TEST_P(forked, a_child_may_exec) {
 }
 
 TEST_P(forked, a_child_may_have_a_transmitter_of_its_own) {
+#if defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "ThreadSanitizer cannot follow new threads of a child whose parent had several";
+#endif
   transmitter tx(config());
   auto s = tx.make_sender();
   send(s, 5);
