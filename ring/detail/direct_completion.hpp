@@ -124,7 +124,8 @@ class direct_completion {
     }
     void destroy() noexcept override {
       const auto plain = get_plain_allocator();
-      const Handler handler(std::move(handler_));  // Freed last: it may own what owns us.
+      // Freed last: it may own what owns us.
+      [[maybe_unused]] const Handler handler(std::move(handler_));
       free(plain);
     }
     [[nodiscard]] bool runs_on_fallback() const noexcept override {
