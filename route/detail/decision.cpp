@@ -604,8 +604,11 @@ void decider::share_v4() {
   for (std::uint32_t i = 0; i < good.size(); ++i) {
     const path_member& member = result_.members[i];
     const mirror::device* device = state_.find_device(member.interface_index);
+    borrowed_source_ = false;
     preferred[i] =
         good[i] && device_source_v4(member.interface_index, member.gateway, route.scope) == source_;
+    // Of another device: the next hop keeps what it borrowed when addresses come there.
+    if (borrowed_source_) static_cast<void>(divert(divert_reason::cached_source));
     if (!preferred[i]) continue;
     if (!first) first = i;
     if ((device != nullptr && device->renumbered) ||
@@ -683,6 +686,7 @@ std::optional<ip_address> decider::device_source_v4(std::uint32_t index,
       static_cast<void>(divert(divert_reason::cached_source));
     if (own) return own;
   }
+  borrowed_source_ = true;
   // Devices in order of registration, which is known for the loopback (first) and for those that
   // came while we watched (last).
   const auto eligible = [&](const mirror::device& device) -> const netlink::address* {

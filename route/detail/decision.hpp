@@ -163,6 +163,7 @@ class decider {
   decision_question question_;
   std::optional<ip_address> source_;  ///< As the rules see it.
   bool strict_ = false;               ///< IPv6: only routes over the asked device.
+  bool borrowed_source_ = false;      ///< IPv4: device_source_v4() found it on another device.
   bool second_question_ = false;      ///< IPv6: answered for a source that the socket chose itself.
   std::uint32_t found_member_ = 0;    ///< The one that made the entry usable.
   decision result_;
