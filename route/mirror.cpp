@@ -565,8 +565,10 @@ void mirror::insert_address(device& on, const netlink::address& message) {
 }
 
 void mirror::apply_one(const netlink::address& message, mirror_changes& changes) {
-  if (message.action == netlink::action::add && refreshing_addresses_)
-    named_addresses_.push_back({message.index, message.local, origin_ == message_origin::dump});
+  if (message.action == netlink::action::add && refreshing_addresses_) {
+    std::size_t& place = named_addresses_[{message.index, message.local}];
+    if (origin_ == message_origin::dump && place == 0) place = ++dumped_addresses_;
+  }
   const auto found = devices_.find(message.index);
   if (found == devices_.end()) return;
   device& on = found->second;
@@ -1231,6 +1233,7 @@ void mirror::begin_refresh(object_kind kind) {
   if (kind == object_kind::address) {
     refreshing_addresses_ = true;
     named_addresses_.clear();
+    dumped_addresses_ = 0;
   }
   if (kind != object_kind::route) return;
   refreshing_routes_ = true;
@@ -1274,10 +1277,7 @@ void mirror::end_refresh(object_kind kind, mirror_changes& changes) {
       for (const auto& [index, known_device] : devices_)
         for (const auto* list : {&known_device.v4, &known_device.v6})
           for (const netlink::address& listed : *list)
-            if (std::ranges::none_of(named_addresses_, [&](const named_address& named) {
-                  return named.index == listed.index && named.local == listed.local;
-                }))
-              gone.push_back(listed);
+            if (!named_addresses_.contains({listed.index, listed.local})) gone.push_back(listed);
       for (auto& [index, known_device] : devices_)
         for (const ip_family family : {ip_family::v4, ip_family::v6})
           sort_as_dumped(known_device, family, changes);
@@ -1301,12 +1301,10 @@ void mirror::sort_as_dumped(device& on, ip_family family, mirror_changes& change
   std::vector<std::size_t> places;
   std::vector<std::pair<std::size_t, netlink::address>> named;
   for (std::size_t i = 0; i < list.size(); ++i) {
-    const auto at = std::ranges::find_if(named_addresses_, [&](const named_address& one) {
-      return one.dumped && one.index == list[i].index && one.local == list[i].local;
-    });
-    if (at == named_addresses_.end()) continue;
+    const auto at = named_addresses_.find({list[i].index, list[i].local});
+    if (at == named_addresses_.end() || at->second == 0) continue;
     places.push_back(i);
-    named.emplace_back(static_cast<std::size_t>(at - named_addresses_.begin()), list[i]);
+    named.emplace_back(at->second, list[i]);
   }
   const auto position = [](const auto& one) { return one.first; };
   if (std::ranges::is_sorted(named, {}, position)) return;

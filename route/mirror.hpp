@@ -356,12 +356,9 @@ class mirror {
   std::map<std::pair<std::uint32_t, ip_prefix>, std::vector<route_entry>> unnamed_routes_;
   bool refreshing_routes_ = false;
   bool refreshing_addresses_ = false;
-  struct named_address {
-    std::uint32_t index = 0;
-    ip_address local;
-    bool dumped = false;
-  };
-  std::vector<named_address> named_addresses_;  ///< Seen since begin_refresh(address).
+  /// Seen since begin_refresh(address): the place in the dump, 0 = only announced.
+  std::unordered_map<neighbour_key, std::size_t, key_hash> named_addresses_;
+  std::size_t dumped_addresses_ = 0;
 
   friend class mirror_comparison;
 };
