@@ -68,7 +68,7 @@ void kernel_path::stop() {
 }
 
 kernel_path::flow_key kernel_path::key_of(const tx_request& request) noexcept {
-  return {request.destination, request.destination_port.raw, request.flow_class};
+  return {endpoint_of(request), request.flow_class};
 }
 
 void kernel_path::watch() {

@@ -92,8 +92,7 @@ class kernel_path {
     tx_request request;
   };
   struct flow_key {
-    std::array<std::uint8_t, 16> destination;
-    std::uint16_t port;
+    endpoint destination;
     flow_class_id flow_class;
     friend auto operator<=>(const flow_key&, const flow_key&) = default;
   };
