@@ -7,6 +7,7 @@
 #include <cowire/cli/route.hpp>
 #include <cowire/cli/send.hpp>
 #include <cowire/cli/tunnel.hpp>
+#include <cowire/cli/version.hpp>
 
 #include <CLI/CLI.hpp>
 
@@ -265,7 +266,7 @@ std::string permission_hint(const std::system_error& error) {
 
 int run(int argc, char** argv) {
   CLI::App app{"UDP through AF_XDP, exactly as the Linux kernel would send it", "cowire"};
-  app.set_version_flag("--version", "cowire " COWIRE_VERSION);
+  app.set_version_flag("--version", [] { return version_text(); });
   app.require_subcommand(1);
   app.footer(examples);
   action chosen;

@@ -192,7 +192,17 @@ class BadInput(unittest.TestCase):
 class Help(unittest.TestCase):
     def test_version_names_the_program(self):
         done = support.cowire("--version", check=0)
-        self.assertRegex(done.stdout, r"^cowire \d+\.\d+\.\d+\n$")
+        self.assertRegex(done.stdout, r"^cowire \d+\.\d+\.\d+\n")
+
+    def test_version_tells_what_a_report_needs(self):
+        lines = support.cowire("--version", check=0).stdout.splitlines()[1:]
+        number = r"\d+\.\d+\S*"
+        libraries = ", ".join(
+            f"{name} {number}" for name in ("Asio", "liburing", "libbpf", "libxdp", "libmnl")
+        )
+        self.assertRegex(lines[0], rf"^built with (gcc|clang) .*, {libraries}$")
+        self.assertRegex(lines[1], rf"^runs with libbpf {number}$")
+        self.assertEqual(lines[2], f"kernel Linux {os.uname().release} {os.uname().machine}")
 
     def test_help_of_every_command_shows_an_example(self):
         for words in ([], ["send"], ["run"], ["route", "get"], ["tunnel", "add"]):

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Which version of cowire this is: the one home of the number, which the build reads from here.
+///
+/// Semantic versioning (https://semver.org); before 1.0 a minor version may break its users, and no
+/// version promises a stable ABI (docs/versions.md).
+#pragma once
+
+#include <string_view>
+
+#define COWIRE_VERSION_MAJOR 0
+#define COWIRE_VERSION_MINOR 1
+#define COWIRE_VERSION_PATCH 0
+
+/// For comparisons in #if: 10000 * major + 100 * minor + patch.
+#define COWIRE_VERSION \
+  (COWIRE_VERSION_MAJOR * 10000 + COWIRE_VERSION_MINOR * 100 + COWIRE_VERSION_PATCH)
+
+namespace cowire {
+
+/// "0.1.0": the version of the library that the program is linked with. It may differ from
+/// COWIRE_VERSION, that of the headers; then the program must be compiled again. Valid for ever; any
+/// thread.
+[[nodiscard]] std::string_view version() noexcept;
+
+}  // namespace cowire
