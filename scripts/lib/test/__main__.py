@@ -19,7 +19,7 @@ from presets import ROOT, Preset, build_and_test
 from summary import Phase, failures, skipped, table
 
 # What is built and what ctest selects in each preset. `dev` runs everything; release shows that
-# what users, scripts/demo and scripts/bench build has no warnings and stays within its budget of
+# what users and scripts/bench build has no warnings and stays within its budget of
 # instructions; asan and tsan run the same code through a sanitizer; clang shows that the other
 # compiler takes the library, the command and the examples without precompiled headers, and runs the
 # fuzz targets, which are real libFuzzer programs there.
