@@ -99,8 +99,8 @@ struct sender_options {
   std::optional<std::uint32_t> owner{};
   /// A bound UDP socket of the application whose port, source address, owner, mark, TOS, TTL and
   /// device are used instead of the options above; -1 = none. It is duplicated: the application may
-  /// close its own descriptor. IP_RECVERR is switched on and its error queue is read by cowire. An IPv6
-  /// socket without IPV6_V6ONLY serves IPv4 too, as it does for the application.
+  /// close its own descriptor. IP_RECVERR is switched on and its error queue is read by cowire. An
+  /// IPv6 socket without IPV6_V6ONLY serves IPv4 too, as it does for the application.
   int adopt_socket = -1;
   /// Newer errors than this many unread ones are dropped and counted (errors_dropped()).
   std::size_t error_queue_limit = 64;

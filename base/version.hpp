@@ -18,8 +18,8 @@
 namespace cowire {
 
 /// "0.1.0": the version of the library that the program is linked with. It may differ from
-/// COWIRE_VERSION, that of the headers; then the program must be compiled again. Valid for ever; any
-/// thread.
+/// COWIRE_VERSION, that of the headers; then the program must be compiled again. Valid for ever;
+/// any thread.
 [[nodiscard]] std::string_view version() noexcept;
 
 }  // namespace cowire

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// `cowire send` and `cowire run`. Both return the exit status: that of status_of(), and 1 where a
 /// service through which `send` went could not submit everything. SIGINT, SIGTERM and SIGHUP
-/// end them in good order: what is on the way is drained and the summary is printed; a second signal
-/// ends the process at once.
+/// end them in good order: what is on the way is drained and the summary is printed; a second
+/// signal ends the process at once.
 #pragma once
 
 #include <cowire/cli/arguments.hpp>

@@ -91,9 +91,9 @@ class backing_socket {
     return ttl_[static_cast<std::size_t>(family)];
   }
 
-  /// Doubles the send buffer, so that what waits in the kernel for one destination, a dead neighbour
-  /// say, leaves room for others. False: it is the application's socket, as large as it may be, or
-  /// the kernel refused (CAP_NET_ADMIN).
+  /// Doubles the send buffer, so that what waits in the kernel for one destination, a dead
+  /// neighbour say, leaves room for others. False: it is the application's socket, as large as it
+  /// may be, or the kernel refused (CAP_NET_ADMIN).
   [[nodiscard]] bool enlarge(ip_family family) noexcept;
 
   /// Takes one entry off an error queue; false when it is empty. Never blocks.

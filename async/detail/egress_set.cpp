@@ -30,8 +30,8 @@ constexpr unsigned silent_ticks_max = 4;
 /// Between two trials of what is not possible yet: doubling, from the first to the last.
 constexpr std::chrono::milliseconds first_retrial = 1s, last_retrial = 30s;
 
-/// Why no AF_XDP socket can be bound to a queue now; "" = one can. It is bound for a moment, to memory
-/// of its own, as it takes long to register a large one, and without attaching a program.
+/// Why no AF_XDP socket can be bound to a queue now; "" = one can. It is bound for a moment, to
+/// memory of its own, as it takes long to register a large one, and without attaching a program.
 std::string taken_queue(const device_facts& facts, std::uint32_t queue) {
   umem scratch({.frame_count = slice_granularity, .huge_pages = false});
   const auto tried = open_egress(
