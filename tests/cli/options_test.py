@@ -124,7 +124,7 @@ BAD_INPUT = [
 
 class BadInput(unittest.TestCase):
     def assert_one_line(self, arguments, needles):
-        done = support.cowire(*arguments)
+        done = support.cowire_alone(*arguments)
         self.assertEqual(done.returncode, 2, done)
         self.assertEqual(done.stdout, "")
         self.assertEqual(done.stderr.count("\n"), 1, done.stderr)

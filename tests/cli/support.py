@@ -42,6 +42,12 @@ def cowire(*words, **options):
     return run(COWIRE, *words, **options)
 
 
+def cowire_alone(*words):
+    """The command where it can reach nobody, should it send what it ought to refuse."""
+    alone = ["unshare", "--net"] if os.geteuid() == 0 else []
+    return run(*alone, COWIRE, *words)
+
+
 def unprivileged(*words):
     """The command as a user without any capability runs it; the caller is root."""
     return run(
