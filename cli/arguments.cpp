@@ -96,19 +96,19 @@ payload_plan make_payload(const send_arguments& arguments, std::size_t limit) {
 
 // An intake's datagrams leave with the server's options; silently ignoring ours would surprise.
 void refuse_server_options(const send_arguments& arguments) {
-  const std::array<std::pair<const char*, bool>, 11> server{
-      {{"--config", !arguments.config_file.empty()},
-       {"--source", !arguments.sources.empty()},
-       {"--interface", !arguments.interfaces.empty()},
-       {"--device", !arguments.device.empty()},
-       {"--mark", !arguments.mark.empty()},
-       {"--tos", !arguments.tos.empty()},
-       {"--ttl", !arguments.ttl.empty()},
-       {"--mode", !arguments.mode.empty()},
-       {"--cpu", !arguments.cpus.empty()},
-       {"--queue", !arguments.queues.empty()},
-       {"--audit-rate", !arguments.audit_rate.empty()},
-       {"--when-full", !arguments.when_full.empty()}}};
+  const auto server =
+      std::to_array<std::pair<const char*, bool>>({{"--config", !arguments.config_file.empty()},
+                                                   {"--source", !arguments.sources.empty()},
+                                                   {"--interface", !arguments.interfaces.empty()},
+                                                   {"--device", !arguments.device.empty()},
+                                                   {"--mark", !arguments.mark.empty()},
+                                                   {"--tos", !arguments.tos.empty()},
+                                                   {"--ttl", !arguments.ttl.empty()},
+                                                   {"--mode", !arguments.mode.empty()},
+                                                   {"--cpu", !arguments.cpus.empty()},
+                                                   {"--queue", !arguments.queues.empty()},
+                                                   {"--audit-rate", !arguments.audit_rate.empty()},
+                                                   {"--when-full", !arguments.when_full.empty()}});
   for (const auto& [name, given] : server)
     if (given)
       throw usage_error(
