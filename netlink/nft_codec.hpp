@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Bytes of nfnetlink (nf_tables) to the structs of nft_message.hpp, and the requests.
+///
+/// As codec.hpp: no I/O, no state, no trust. A length that lies, a register that does not exist, a
+/// missing name is an error code. Input needs no alignment. Any thread.
+#pragma once
+
+#include <cowire/netlink/codec.hpp>
+#include <cowire/netlink/nft_message.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <vector>
+
+namespace cowire::netlink::nft {
+
+/// NFNLGRP_NFTABLES: the multicast group that hears of every transaction of user space.
+inline constexpr int notification_group = 7;
+
+enum class object_kind : std::uint8_t { table, chain, rule, set, set_elements };
+
+/// A message and what its nfgenmsg said.
+struct decoded {
+  nft::message message;
+  std::uint16_t generation_low = 0;  ///< Lower half of the generation that a dump shows.
+};
+
+/// Decodes one message, header included. Empty without error: none of ours (another subsystem, a
+/// removal, a kind that is not modelled). Empty with `ec`: error::truncated or error::malformed.
+[[nodiscard]] std::optional<decoded> decode(std::span<const std::byte> from, std::error_code& ec);
+
+/// Whether a notification ends a transaction, that is whether the ruleset is another one now.
+[[nodiscard]] bool ends_transaction(const envelope& notification) noexcept;
+
+/// NFT_MSG_GETGEN; answered by one message.
+[[nodiscard]] std::vector<std::byte> generation_request(std::uint32_t sequence);
+/// A dump of all objects of a kind, of all families. For elements see the other.
+[[nodiscard]] std::vector<std::byte> dump_request(object_kind kind, std::uint32_t sequence);
+/// A dump of one set's elements.
+[[nodiscard]] std::vector<std::byte> elements_request(const object_key& set,
+                                                      std::uint32_t sequence);
+
+}  // namespace cowire::netlink::nft

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/netlink/random_nft_message.hpp"
+
+#include <cowire/base/error.hpp>
+#include <cowire/netlink/nft_reader.hpp>
+
+#include <gtest/gtest.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netlink.h>
+
+#include <cstring>
+
+namespace cowire::netlink::nft {
+namespace {
+
+using test::nft_attributes;
+using test::nft_message;
+
+std::optional<decoded> decode_whole(const std::vector<std::byte>& from, std::error_code& ec) {
+  return decode(from, ec);
+}
+
+/// A rule with one expression.
+std::vector<std::byte> rule_with(const std::string& name, const nft_attributes& data) {
+  nft_attributes list, rule;
+  list.nest(NFTA_LIST_ELEM, nft_attributes().text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, data));
+  rule.text(NFTA_RULE_TABLE, "t").text(NFTA_RULE_CHAIN, "c").nest(NFTA_RULE_EXPRESSIONS, list);
+  return nft_message(NFT_MSG_NEWRULE, 2, 1, 0, rule);
+}
+
+expression only_expression(const std::vector<std::byte>& from) {
+  std::error_code ec;
+  auto one = decode_whole(from, ec);
+  EXPECT_FALSE(ec) << ec.message();
+  return std::get<rule>(one.value().message).expressions.at(0);
+}
+
+std::error_code error_of(const std::vector<std::byte>& from) {
+  std::error_code ec;
+  EXPECT_FALSE(decode_whole(from, ec));
+  return ec;
+}
+
+nft_attributes four_bytes() {
+  return nft_attributes().put(NFTA_DATA_VALUE, std::vector<std::byte>(4));
+}
+
+TEST(nft_codec, a_message_cut_anywhere_is_an_error_or_less_but_never_another_message) {
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 300; ++i) {
+    const auto whole = test::random_nft_message(random);
+    for (std::size_t length = 0; length < whole.size(); ++length) {
+      const std::vector<std::byte> part(whole.begin(),
+                                        whole.begin() + static_cast<std::ptrdiff_t>(length));
+      std::error_code ec;
+      EXPECT_FALSE(decode(part, ec));
+      EXPECT_EQ(ec == error::truncated, length != 0);
+    }
+  }
+}
+
+TEST(nft_codec, both_ways_of_numbering_registers_mean_the_same_bytes) {
+  const auto compared = [](std::uint32_t number) {
+    nft_attributes data;
+    data.put32(NFTA_CMP_SREG, number).put32(NFTA_CMP_OP, 0).nest(NFTA_CMP_DATA, four_bytes());
+    return std::get<expressions::compare>(only_expression(rule_with("cmp", data)).content).from;
+  };
+  EXPECT_EQ(compared(NFT_REG_1), 0);
+  EXPECT_EQ(compared(NFT_REG_2), 16);
+  EXPECT_EQ(compared(NFT_REG32_00), 0);
+  EXPECT_EQ(compared(NFT_REG32_04), 16);
+  EXPECT_EQ(compared(NFT_REG32_15), 60);
+}
+
+TEST(nft_codec, a_register_that_does_not_exist_or_ends_too_early_is_malformed) {
+  const auto with = [](std::uint32_t number, std::size_t size) {
+    nft_attributes data, value;
+    value.put(NFTA_DATA_VALUE, std::vector<std::byte>(size));
+    data.put32(NFTA_CMP_SREG, number).put32(NFTA_CMP_OP, 0).nest(NFTA_CMP_DATA, value);
+    return rule_with("cmp", data);
+  };
+  EXPECT_EQ(error_of(with(5, 4)), error::malformed);
+  EXPECT_EQ(error_of(with(24, 4)), error::malformed);
+  EXPECT_EQ(error_of(with(NFT_REG32_15, 8)), error::malformed);
+  EXPECT_EQ(error_of(with(NFT_REG_VERDICT, 4)), error::malformed);
+  EXPECT_EQ(error_of(with(NFT_REG_1, 0)), error::malformed);
+}
+
+TEST(nft_codec, an_attribute_that_is_not_known_makes_the_expression_one_not_understood) {
+  nft_attributes data;
+  data.put32(NFTA_CMP_SREG, 1).put32(NFTA_CMP_OP, 0).nest(NFTA_CMP_DATA, four_bytes());
+  data.put32(77, 1);
+  const auto found = only_expression(rule_with("cmp", data));
+  EXPECT_EQ(found.name, "cmp");
+  EXPECT_TRUE(std::holds_alternative<expressions::other>(found.content));
+}
+
+TEST(nft_codec, a_rule_chain_or_set_with_an_attribute_that_is_not_known_says_so) {
+  std::error_code ec;
+  nft_attributes rule_attributes, chain_attributes, set_attributes;
+  rule_attributes.text(NFTA_RULE_TABLE, "t").text(NFTA_RULE_CHAIN, "c").put32(99, 1);
+  chain_attributes.text(NFTA_CHAIN_TABLE, "t").text(NFTA_CHAIN_NAME, "c").put32(99, 1);
+  set_attributes.text(NFTA_SET_TABLE, "t").text(NFTA_SET_NAME, "s").put32(NFTA_SET_KEY_LEN, 4);
+  set_attributes.put32(99, 1);
+  EXPECT_TRUE(
+      std::get<rule>(
+          decode_whole(nft_message(NFT_MSG_NEWRULE, 1, 1, 0, rule_attributes), ec).value().message)
+          .not_understood);
+  EXPECT_TRUE(
+      std::get<chain>(decode_whole(nft_message(NFT_MSG_NEWCHAIN, 1, 1, 0, chain_attributes), ec)
+                          .value()
+                          .message)
+          .not_understood);
+  EXPECT_TRUE(
+      std::get<set>(
+          decode_whole(nft_message(NFT_MSG_NEWSET, 1, 1, 0, set_attributes), ec).value().message)
+          .not_understood);
+}
+
+TEST(nft_codec, what_has_no_name_is_malformed) {
+  for (const int type : {NFT_MSG_NEWTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
+                         NFT_MSG_NEWSETELEM, NFT_MSG_NEWGEN})
+    EXPECT_EQ(error_of(nft_message(static_cast<std::uint8_t>(type), 1, 1, 0, {})), error::malformed)
+        << type;
+}
+
+TEST(nft_codec, messages_of_other_subsystems_and_removals_are_none_of_ours) {
+  std::error_code ec;
+  EXPECT_FALSE(decode_whole(nft_message(NFT_MSG_DELTABLE, 1, 1, 0, {}), ec));
+  EXPECT_FALSE(ec);
+}
+
+// ---- the reader ---------------------------------------------------------------------------------
+
+/// Answers a reader's requests as a kernel with one table would, at a generation.
+class kernel {
+ public:
+  std::uint32_t generation = 7;
+  std::uint16_t dump_flags = 0;
+  int chains_seen = 0;
+
+  void answer(reader& to, const std::vector<std::byte>& request) {
+    nlmsghdr header;
+    std::memcpy(&header, request.data(), sizeof header);
+    const int type = header.nlmsg_type & 0xff;
+    const auto low = static_cast<std::uint16_t>(generation);
+    const auto send = [&](std::uint8_t kind, const nft_attributes& content) {
+      to.on_datagram(nft_message(kind, 1, low, header.nlmsg_seq, content));
+    };
+    if (type == NFT_MSG_GETGEN)
+      return send(NFT_MSG_NEWGEN, nft_attributes().put32(NFTA_GEN_ID, generation));
+    if (type == NFT_MSG_GETTABLE)
+      send(NFT_MSG_NEWTABLE, nft_attributes().text(NFTA_TABLE_NAME, "t"));
+    if (type == NFT_MSG_GETCHAIN) ++chains_seen;
+    const nlmsghdr end{sizeof end, NLMSG_DONE, dump_flags, header.nlmsg_seq, 0};
+    to.on_datagram(std::as_bytes(std::span(&end, 1)));
+  }
+};
+
+TEST(nft_reader, reads_all_again_when_the_generation_moved) {
+  kernel peer;
+  reader reading;
+  reading.start();
+  bool moved = false;
+  while (const auto request = reading.next_request()) {
+    peer.answer(reading, *request);
+    if (peer.chains_seen == 1 && !std::exchange(moved, true)) ++peer.generation;
+  }
+  EXPECT_TRUE(reading.done());
+  EXPECT_FALSE(reading.error()) << reading.error().message();
+  EXPECT_EQ(reading.result().generation, 8u);
+  EXPECT_EQ(reading.result().tables.size(), 1u);
+  EXPECT_EQ(peer.chains_seen, 2);
+}
+
+TEST(nft_reader, gives_up_on_a_ruleset_that_never_keeps_still) {
+  kernel peer;
+  reader reading;
+  reading.start();
+  while (const auto request = reading.next_request()) {
+    ++peer.generation;
+    peer.answer(reading, *request);
+  }
+  EXPECT_EQ(reading.error(), error::interrupted_dump);
+  EXPECT_TRUE(reading.result().empty());
+}
+
+TEST(nft_reader, an_interrupted_dump_is_read_again) {
+  kernel peer;
+  peer.dump_flags = NLM_F_DUMP_INTR;
+  reader reading;
+  reading.start();
+  for (int i = 0; i < 2; ++i) peer.answer(reading, reading.next_request().value());
+  peer.dump_flags = 0;
+  while (const auto request = reading.next_request()) peer.answer(reading, *request);
+  EXPECT_FALSE(reading.error());
+  EXPECT_EQ(reading.result().tables.size(), 1u);
+}
+
+TEST(nft_reader, what_lies_ends_it_with_an_error_and_without_a_ruleset) {
+  kernel peer;
+  reader reading;
+  reading.start();
+  peer.answer(reading, reading.next_request().value());
+  const auto request = reading.next_request().value();
+  nlmsghdr header;
+  std::memcpy(&header, request.data(), sizeof header);
+  reading.on_datagram(nft_message(NFT_MSG_NEWTABLE, 1, 7, header.nlmsg_seq, {}));
+  EXPECT_TRUE(reading.done());
+  EXPECT_EQ(reading.error(), error::malformed);
+  EXPECT_TRUE(reading.result().empty());
+}
+
+}  // namespace
+}  // namespace cowire::netlink::nft
