@@ -590,6 +590,18 @@ set_elements read_elements(nft::family family, byte_span from, std::error_code& 
   return out;
 }
 
+object read_object(nft::family family, byte_span from, std::error_code& ec) {
+  object out;
+  out.family = family;
+  for_each_attribute(from, ec, [&](const attribute& a) {
+    if (a.type == NFTA_OBJ_TABLE) out.table = text(a, ec);
+    if (a.type == NFTA_OBJ_NAME) out.name = text(a, ec);
+    if (a.type == NFTA_OBJ_TYPE) read_u32(a, out.type, ec);
+  });
+  require(!out.table.empty() && !out.name.empty() && out.type != 0, ec);
+  return out;
+}
+
 generation read_generation(byte_span from, std::error_code& ec) {
   generation out;
   bool numbered = false;
@@ -618,6 +630,8 @@ std::optional<message> read_message(unsigned type, nft::family family, byte_span
       return read_set(family, from, ec);
     case NFT_MSG_NEWSETELEM:
       return read_elements(family, from, ec);
+    case NFT_MSG_NEWOBJ:
+      return read_object(family, from, ec);
     case NFT_MSG_NEWGEN:
       return read_generation(from, ec);
     default:
@@ -701,8 +715,8 @@ std::vector<std::byte> generation_request(std::uint32_t sequence) {
 }
 
 std::vector<std::byte> dump_request(object_kind kind, std::uint32_t sequence) {
-  constexpr unsigned types[] = {NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET,
-                                NFT_MSG_GETSETELEM};
+  constexpr unsigned types[] = {NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN,   NFT_MSG_GETRULE,
+                                NFT_MSG_GETSET,   NFT_MSG_GETSETELEM, NFT_MSG_GETOBJ};
   return request(types[static_cast<std::size_t>(kind)], AF_UNSPEC, NLM_F_DUMP, sequence).finish();
 }
 

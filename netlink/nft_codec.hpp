@@ -20,7 +20,7 @@ namespace cowire::netlink::nft {
 /// NFNLGRP_NFTABLES: the multicast group that hears of every transaction of user space.
 inline constexpr int notification_group = 7;
 
-enum class object_kind : std::uint8_t { table, chain, rule, set, set_elements };
+enum class object_kind : std::uint8_t { table, chain, rule, set, set_elements, object };
 
 /// A message and what its nfgenmsg said.
 struct decoded {

@@ -161,8 +161,8 @@ struct meta_write {
   meta_key key = meta_key::length;
   friend bool operator==(const meta_write&, const meta_write&) = default;
 };
-/// NFT_CT_*: only the state is told apart.
-inline constexpr std::uint32_t ct_key_state = 0;
+/// NFT_CT_*: the others are not told apart.
+inline constexpr std::uint32_t ct_key_state = 0, ct_key_direction = 1;
 struct ct_load {
   register_offset to = 0;
   std::uint32_t key = ct_key_state;
@@ -286,6 +286,19 @@ struct set_elements {
   friend bool operator==(const set_elements&, const set_elements&) = default;
 };
 
+/// A named object that rules refer to.
+struct object {
+  nft::family family = nft::family::inet;
+  std::string table, name;
+  std::uint32_t type = 0;  ///< NFT_OBJECT_*.
+  /// Whether connections are tracked as long as it exists: a helper, timeout or expectation of
+  /// connection tracking, a limit of connections, synproxy.
+  [[nodiscard]] bool needs_tracking() const noexcept {
+    return type == 3 || type == 5 || type == 7 || type == 9 || type == 10;
+  }
+  friend bool operator==(const object&, const object&) = default;
+};
+
 /// The ruleset's number, which grows with each transaction of user space. It does not move when the
 /// packet path fills a set, when elements expire, nor with legacy iptables.
 struct generation {
@@ -294,7 +307,7 @@ struct generation {
   friend bool operator==(const generation&, const generation&) = default;
 };
 
-using message = std::variant<table, chain, rule, set, set_elements, generation>;
+using message = std::variant<table, chain, rule, set, set_elements, object, generation>;
 
 /// Tables, chains and sets go by this.
 struct object_key {
@@ -325,6 +338,7 @@ struct ruleset {
   std::map<object_key, table> tables;  ///< Name empty.
   std::map<object_key, chain_rules> chains;
   std::map<object_key, set_contents> sets;
+  std::vector<object> tracking_objects;  ///< Those that need connections to be tracked.
 
   [[nodiscard]] bool empty() const noexcept { return tables.empty(); }
   [[nodiscard]] std::size_t rule_count() const noexcept;

@@ -52,6 +52,8 @@ std::optional<std::vector<std::byte>> reader::next_request() {
       return dump_request(object_kind::chain, sequence_);
     case stage::rules:
       return dump_request(object_kind::rule, sequence_);
+    case stage::objects:
+      return dump_request(object_kind::object, sequence_);
     case stage::sets:
       return dump_request(object_kind::set, sequence_);
     case stage::elements:
@@ -131,6 +133,8 @@ void reader::keep(decoded&& one) {
     const object_key key{s->family, s->table, s->name};
     sets_to_read_.push_back(key);
     result_.sets.insert_or_assign(key, ruleset::set_contents{std::move(*s), {}, false});
+  } else if (auto* o = std::get_if<object>(&one.message)) {
+    if (o->needs_tracking()) result_.tracking_objects.push_back(std::move(*o));
   } else if (auto* e = std::get_if<set_elements>(&one.message)) {
     const auto found = result_.sets.find({e->family, e->table, e->set});
     if (found == result_.sets.end()) return finish(cowire::error::malformed);

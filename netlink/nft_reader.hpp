@@ -55,6 +55,7 @@ class reader {
     tables,
     chains,
     rules,
+    objects,
     sets,
     elements,
     generation_again,

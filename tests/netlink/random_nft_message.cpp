@@ -176,7 +176,7 @@ std::vector<std::byte> random_nft_message(std::mt19937_64& random, std::uint32_t
   const auto make = [&](std::uint8_t type, const nft_attributes& content) {
     return nft_message(type, 1, 7, sequence, content);
   };
-  switch (below(random, 6)) {
+  switch (below(random, 7)) {
     case 0:
       return make(NFT_MSG_NEWTABLE, nft_attributes().text(NFTA_TABLE_NAME, "t"));
     case 1:
@@ -187,6 +187,11 @@ std::vector<std::byte> random_nft_message(std::mt19937_64& random, std::uint32_t
       return make(NFT_MSG_NEWSET, random_set(random));
     case 4:
       return make(NFT_MSG_NEWSETELEM, random_elements(random));
+    case 5:
+      return make(NFT_MSG_NEWOBJ, nft_attributes()
+                                      .text(NFTA_OBJ_TABLE, "t")
+                                      .text(NFTA_OBJ_NAME, "o")
+                                      .put32(NFTA_OBJ_TYPE, 1 + below(random, 10)));
     default:
       return make(NFT_MSG_NEWGEN, nft_attributes().put32(NFTA_GEN_ID, 7));
   }

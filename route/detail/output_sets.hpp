@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Look-ups in nf_tables sets with keys of which some bits are known.
+#pragma once
+
+#include <cowire/netlink/nft_message.hpp>
+#include <cowire/route/detail/partial_bytes.hpp>
+
+#include <cstddef>
+#include <map>
+#include <optional>
+#include <vector>
+
+namespace cowire::detail {
+
+/// What a look-up may come to.
+struct set_answer {
+  ternary found = ternary::no;
+  /// The elements that it may be, the catch-all included; one alone where `found` is `yes` and
+  /// nothing else is possible.
+  std::vector<const netlink::nft::element*> candidates;
+  /// The set may hold more than what was read: elements with any value.
+  bool contents_unknown = false;
+  /// A candidate does more than counting, or what it does is not understood.
+  bool has_side_effects = false;
+};
+
+/// A ruleset's sets, made ready for look-ups when first used. The ruleset outlives it.
+class output_sets {
+ public:
+  explicit output_sets(const netlink::nft::ruleset& rules) : rules_(rules) {}
+
+  /// Empty where there is no such set, or its key is of another length than `key`. `steps` grows by
+  /// what it costs.
+  [[nodiscard]] std::optional<set_answer> look_up(const netlink::nft::object_key& name,
+                                                  const partial_key& key, std::size_t& steps);
+  /// Bytes of a set's key; 0 = no such set.
+  [[nodiscard]] std::size_t key_length(const netlink::nft::object_key& name) const;
+
+ private:
+  using element = netlink::nft::element;
+  /// From the first key inside to the first that is no longer: none = to the last there is.
+  struct interval {
+    const element* first = nullptr;
+    const netlink::nft::bytes* end = nullptr;
+  };
+  struct prepared {
+    const netlink::nft::ruleset::set_contents* contents = nullptr;
+    const element* catch_all = nullptr;
+    std::vector<interval> intervals;       ///< Sorted. Of sets with intervals, without fields.
+    std::vector<const element*> elements;  ///< Sorted by key. Of all others.
+  };
+  [[nodiscard]] static prepared prepare(const netlink::nft::ruleset::set_contents& contents);
+  static void search_intervals(const prepared& set, const partial_key& key, set_answer& into,
+                               std::size_t& steps);
+  static void search_fields(const prepared& set, const partial_key& key, set_answer& into,
+                            std::size_t& steps);
+  static void search_exact(const prepared& set, const partial_key& key, set_answer& into,
+                           std::size_t& steps);
+
+  const netlink::nft::ruleset& rules_;
+  std::map<netlink::nft::object_key, prepared> prepared_;
+};
+
+}  // namespace cowire::detail

@@ -1,0 +1,591 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/base/assert.hpp>
+#include <cowire/route/detail/output_walk.hpp>
+#include <cowire/route/detail/xt_match.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace cowire::detail {
+
+namespace nft = netlink::nft;
+namespace ex = netlink::nft::expressions;
+
+namespace {
+
+// NF_CT_STATE_*BIT of linux/netfilter/nf_conntrack_common.h.
+constexpr std::uint32_t state_invalid = 1, state_established = 2, state_new = 8;
+/// Where connection tracking looks at a datagram of this host (NF_IP_PRI_CONNTRACK).
+constexpr std::int32_t conntrack_priority = -200;
+constexpr std::size_t udp_header_size = 8;
+constexpr std::uint32_t rtn_local = 2;  // linux/rtnetlink.h
+
+std::span<const std::uint8_t> octets(const nft::bytes& from) {
+  return {reinterpret_cast<const std::uint8_t*>(from.data()), from.size()};
+}
+
+bool is_nat(std::string_view name) {
+  constexpr std::string_view names[] = {"nat",
+                                        "masq",
+                                        "redir",
+                                        "target:SNAT",
+                                        "target:DNAT",
+                                        "target:MASQUERADE",
+                                        "target:REDIRECT",
+                                        "target:NETMAP"};
+  return std::ranges::find(names, name) != std::end(names);
+}
+
+bool is_one_of_ours(nft::family which, ip_family ours) {
+  return which == nft::family::inet ||
+         which == (ours == ip_family::v4 ? nft::family::ipv4 : nft::family::ipv6);
+}
+
+}  // namespace
+
+output_walk::output_walk(const nft::ruleset& rules, const output_flow& region,
+                         tracking_state tracked)
+    : rules_(rules),
+      region_(region),
+      tracked_(tracked),
+      family_(region.destination.family()),
+      sets_(rules) {
+  build_headers();
+}
+
+// ---- the datagram -------------------------------------------------------------------------------
+
+/// Version and length of the header are known, as plain datagrams have no options.
+void output_walk::build_network_v4() {
+  network_size_ = 20;
+  network_.put(0, 0x45, 0xff);
+  network_.put(1, region_.tos, 0xff);
+  // Fragmentation comes after all hooks; whether DF is set depends on the socket.
+  network_.put(6, 0, 0xbf);
+  network_.put(7, 0, 0xff);
+  if (region_.ttl) network_.put(8, *region_.ttl, 0xff);
+  network_.put(9, region_.ip_protocol, 0xff);
+}
+
+void output_walk::build_network_v6() {
+  network_size_ = 40;
+  network_.put(0, static_cast<std::uint8_t>(0x60 | region_.tos >> 4), 0xff);
+  network_.put(1, static_cast<std::uint8_t>(region_.tos << 4), 0xf0);  // The flow label is not.
+  network_.put(6, region_.ip_protocol, 0xff);
+  if (region_.ttl) network_.put(7, *region_.ttl, 0xff);
+}
+
+void output_walk::build_headers() {
+  const bool v4 = family_ == ip_family::v4;
+  v4 ? build_network_v4() : build_network_v6();
+  const std::size_t size = v4 ? 4 : 16, source_at = v4 ? 12 : 8, destination_at = source_at + size;
+  if (region_.source) network_.set(source_at, std::span(region_.source->bytes()).first(size));
+  for (std::size_t i = 0; i < size; ++i) {
+    const unsigned bits =
+        region_.destination.length() -
+        std::min<unsigned>(region_.destination.length(), static_cast<unsigned>(8 * i));
+    const unsigned mask = bits >= 8 ? 0xff : 0xff00u >> bits;
+    network_.put(destination_at + i, region_.destination.address().bytes()[i],
+                 static_cast<std::uint8_t>(mask));
+  }
+  if (region_.ip_protocol != 17) return;
+  const auto put_port = [&](std::size_t at, const std::optional<std::uint16_t>& port) {
+    if (!port) return;
+    transport_.put(at, static_cast<std::uint8_t>(*port >> 8), 0xff);
+    transport_.put(at + 1, static_cast<std::uint8_t>(*port), 0xff);
+  };
+  put_port(0, region_.source_port);
+  put_port(2, region_.destination_port);
+}
+
+// ---- hooks and chains ---------------------------------------------------------------------------
+
+bool output_walk::concerns(const chain_rules& one, std::uint32_t hook) const {
+  if (!one.chain.hook || one.chain.hook->number != hook) return false;
+  if (!is_one_of_ours(one.chain.family, family_)) return false;
+  // A connection's first datagram alone is asked for translation.
+  if (one.chain.type == "nat" && tracked_ == tracking_state::established) return false;
+  const auto table = rules_.tables.find({one.chain.family, one.chain.table, {}});
+  return table == rules_.tables.end() || !table->second.is_dormant();
+}
+
+void output_walk::merge(maybe_state& to, const maybe_state& from) {
+  if (!from) return;
+  if (to)
+    to->join(*from);
+  else
+    to = from;
+}
+
+output_verdict output_walk::run() {
+  packet_state state;
+  state.mark = {region_.mark, ~std::uint32_t{0}};
+  run_hook(hook_local_out, state);
+  if (!stopped()) run_hook(hook_post_routing, state);
+  return verdict_;
+}
+
+/// Base chains by ascending priority. Which of those with the same priority runs first depends on
+/// when they were registered, so each of them sees what any of them may leave behind.
+void output_walk::run_hook(std::uint32_t hook, packet_state& state) {
+  hook_ = hook;
+  std::vector<const chain_rules*> found;
+  for (const auto& [key, one] : rules_.chains)
+    if (concerns(one, hook)) found.push_back(&one);
+  const auto priority = [](const chain_rules* c) { return c->chain.hook->priority; };
+  std::ranges::stable_sort(found, {}, priority);
+  for (auto first = found.begin(); first != found.end();) {
+    const auto last = std::find_if(
+        first, found.end(), [&](const chain_rules* c) { return priority(c) != priority(*first); });
+    // Alone, a chain leaves exactly what it leaves.
+    if (last - first == 1) {
+      state = run_base_chain(**first, state);
+      if (stopped()) return;
+    } else {
+      for (packet_state before; before = state, true;) {
+        for (auto one = first; one != last; ++one) {
+          state.join(run_base_chain(**one, state));
+          if (stopped()) return;
+        }
+        if (state == before) break;
+      }
+    }
+    first = last;
+  }
+}
+
+/// What `ct state` finds where the walk is.
+partial_u32 output_walk::tracking_in(const packet_state& state) const noexcept {
+  constexpr std::uint32_t all = ~std::uint32_t{0};
+  const std::int32_t priority = base_->chain.hook->priority;
+  if (state.maybe_untracked) return {0, 0};
+  if (hook_ == hook_local_out && priority == conntrack_priority) return {0, 0};
+  if (hook_ == hook_local_out && priority < conntrack_priority) return {state_invalid, all};
+  return {tracked_ == tracking_state::fresh ? state_new : state_established, all};
+}
+
+output_walk::packet_state output_walk::run_base_chain(const chain_rules& one, packet_state state) {
+  base_ = &one;
+  if (one.chain.not_understood) stop(one, 0, divert_reason::netfilter, "a chain not understood");
+  if (stopped()) return state;
+  const ways out = run_chain(one, state, 0, 0);
+  if (stopped()) return state;
+  maybe_state after = out.accepted;
+  if (out.on) {
+    if (one.chain.policy != 1) stop(one, 0, divert_reason::netfilter, "its policy, drop");
+    merge(after, out.on);
+  }
+  return after.value_or(state);
+}
+
+output_walk::ways output_walk::run_chain(const chain_rules& one, packet_state state, unsigned depth,
+                                         unsigned jumps) {
+  ways out;
+  maybe_state here = state;
+  if (depth > depth_max || jumps > jump_depth_max)
+    stop(one, 0, divert_reason::netfilter, "more jumps than the kernel makes");
+  for (const rule& each : one.rules) {
+    if (!here || stopped()) break;
+    ways after = run_rule(one, each, *here, depth, jumps);
+    merge(out.accepted, after.accepted);
+    merge(out.on, after.returned);
+    here = after.on;
+  }
+  merge(out.on, here);
+  return out;
+}
+
+output_walk::ways output_walk::run_rule(const chain_rules& chain, const rule& one,
+                                        const packet_state& state, unsigned depth, unsigned jumps) {
+  evaluation e;
+  e.chain = &chain;
+  e.current = &one;
+  e.depth = depth;
+  e.jumps = jumps;
+  e.state = state;
+  if (one.not_understood) touch(e, divert_reason::netfilter, "a rule not understood");
+  for (const expression& x : one.expressions) {
+    if (e.ended || stopped() || !spend(e)) break;
+    std::visit([&](const auto& content) { on(e, x, content); }, x.content);
+    forked_ |= e.forked;
+  }
+  if (!e.ended) e.may_break();
+  return e.out;
+}
+
+void output_walk::run_verdict(evaluation& e, const nft::verdict& v) {
+  const auto leave = [&](maybe_state& to) { merge(to, e.state); };
+  switch (v.code) {
+    case nft::verdict::accept:
+      return leave(e.out.accepted);
+    case nft::verdict::proceed:
+    case nft::verdict::leave_rule:
+      return leave(e.out.on);
+    case nft::verdict::return_to_caller:
+      return leave(e.out.returned);
+    case nft::verdict::drop:
+      return touch(e, divert_reason::netfilter, "drop");
+    case nft::verdict::jump:
+    case nft::verdict::go_to:
+      break;
+    default:
+      return touch(e, divert_reason::netfilter, "a verdict that is neither accept nor drop");
+  }
+  const bool jumps = v.code == nft::verdict::jump;
+  const auto target = rules_.chains.find({e.chain->chain.family, e.chain->chain.table, v.chain});
+  if (target == rules_.chains.end())
+    return touch(e, divert_reason::netfilter, "a jump to '" + v.chain + "', which is not there");
+  const ways there = run_chain(target->second, e.state, e.depth + 1, jumps ? e.jumps + 1 : e.jumps);
+  merge(e.out.accepted, there.accepted);
+  // After a goto, the end of the other chain is the end of this one.
+  merge(jumps ? e.out.on : e.out.returned, there.on);
+}
+
+// ---- expressions --------------------------------------------------------------------------------
+
+void output_walk::on(evaluation& e, const expression& x, const ex::other&) {
+  const auto reason = is_nat(x.name) ? divert_reason::nat : divert_reason::netfilter;
+  touch(e, reason, x.name);
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::immediate& i) {
+  if (const auto* value = std::get_if<nft::bytes>(&i.value)) return store(e, i.to, octets(*value));
+  run_verdict(e, std::get<nft::verdict>(i.value));
+  e.ended = true;
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::compare& c) {
+  const partial_key key = key_at(e, c.from, c.value.size());
+  const auto least = key.lowest(), most = key.highest();
+  const auto ordered = [&](auto&& holds) {
+    const bool low = holds(partial_key::compare(least, c.value)),
+               high = holds(partial_key::compare(most, c.value));
+    return low == high ? ternary_of(low) : ternary::maybe;
+  };
+  switch (c.operation) {
+    case ex::compare::equal:
+      return e.apply(key.equals(c.value));
+    case ex::compare::not_equal:
+      return e.apply(negated(key.equals(c.value)));
+    case ex::compare::less:
+      return e.apply(ordered([](int d) { return d < 0; }));
+    case ex::compare::at_most:
+      return e.apply(ordered([](int d) { return d <= 0; }));
+    case ex::compare::greater:
+      return e.apply(ordered([](int d) { return d > 0; }));
+    default:
+      return e.apply(ordered([](int d) { return d >= 0; }));
+  }
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::bitwise& b) {
+  const partial_key from = key_at(e, b.from, b.length);
+  store_unknown(e, b.to, b.length);
+  const auto mask = octets(b.mask), flip = octets(b.exclusive_or);
+  for (std::size_t i = 0; i < b.length; ++i) {
+    // A bit that is masked away is known whatever it was.
+    const auto known = static_cast<std::uint8_t>(from.known[i] | ~mask[i]);
+    e.registers.put(b.to + i, static_cast<std::uint8_t>((from.value[i] & mask[i]) ^ flip[i]),
+                    known);
+  }
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::bitwise_unknown& b) {
+  store_unknown(e, b.to, b.length);
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::byteorder& b) {
+  const partial_key from = key_at(e, b.from, b.length);
+  const bool is_length = e.length_at == b.from && b.length == 4 && b.size == 4;
+  store_unknown(e, b.to, b.length);
+  if (is_length && std::endian::native == std::endian::little) e.ordered_length_at = b.to;
+  if (b.length % b.size != 0) return;
+  for (std::size_t i = 0; i < b.length; ++i) {
+    const std::size_t group = i / b.size * b.size, within = i % b.size;
+    const std::size_t source =
+        std::endian::native == std::endian::little ? group + b.size - 1 - within : i;
+    e.registers.put(b.to + i, from.value[source], from.known[source]);
+  }
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::range& r) {
+  const ternary inside = key_at(e, r.from, r.low.size()).within(r.low, r.high);
+  e.apply(r.outside ? negated(inside) : inside);
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::lookup& l) {
+  const nft::object_key name{e.chain->chain.family, e.chain->chain.table, l.set};
+  const std::size_t length = sets_.key_length(name);
+  if (length == 0 || l.key + length > nft::register_bytes)
+    return touch(e, divert_reason::netfilter, "set '" + l.set + "', which is not understood");
+  std::size_t steps = 0;
+  const auto answer = sets_.look_up(name, key_at(e, l.key, length), steps);
+  if (!spend(e, steps)) return;
+  if (!answer)
+    return touch(e, divert_reason::netfilter, "set '" + l.set + "', which is not understood");
+  if (answer->has_side_effects)
+    return touch(e, divert_reason::netfilter, "an element of set '" + l.set + "' that does more");
+  const bool maps_to_verdict = l.to == ex::verdict_register;
+  if (maps_to_verdict && answer->contents_unknown)
+    return touch(e, divert_reason::netfilter, "map '" + l.set + "', which packets change");
+  e.apply(l.inverted ? negated(answer->found) : answer->found);
+  forked_ |= e.forked;
+  if (e.ended || !l.to) return;
+  if (maps_to_verdict) return answer_verdicts(e, *answer);
+  // Only a single possible answer is known.
+  const auto* value = answer->candidates.size() == 1 && !answer->contents_unknown
+                          ? std::get_if<nft::bytes>(&answer->candidates.front()->value)
+                          : nullptr;
+  if (value == nullptr || *l.to + value->size() > nft::register_bytes)
+    return store_unknown(e, *l.to, nft::register_bytes);
+  store(e, *l.to, octets(*value));
+}
+
+void output_walk::answer_verdicts(evaluation& e, const set_answer& answer) {
+  forked_ |= answer.candidates.size() > 1;
+  for (const nft::element* one : answer.candidates) {
+    if (stopped()) return;
+    if (const auto* verdict = std::get_if<nft::verdict>(&one->value))
+      run_verdict(e, *verdict);
+    else
+      touch(e, divert_reason::netfilter, "an element without a verdict");
+  }
+  e.ended = true;
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::payload_load& p) {
+  store_unknown(e, p.to, p.length);
+  const auto copy = [&](const auto& header) {
+    for (std::size_t i = 0; i < p.length; ++i)
+      if (p.offset + i < header.value.size())
+        e.registers.put(p.to + i, header.value[p.offset + i], header.known[p.offset + i]);
+  };
+  const std::uint64_t end = std::uint64_t{p.offset} + p.length;
+  if (p.base == ex::payload_base::network && end <= network_size_) return copy(network_);
+  const bool udp = region_.ip_protocol == 17;
+  if (p.base == ex::payload_base::transport && udp && end <= udp_header_size)
+    return copy(transport_);
+  e.fork();  // There may be no such byte, and no link header yet.
+}
+
+/// Harmless only where it writes what is there.
+void output_walk::on(evaluation& e, const expression&, const ex::payload_write& p) {
+  const partial_key from = key_at(e, p.from, p.length);
+  bool same = p.base == ex::payload_base::network && from.all_known() &&
+              std::uint64_t{p.offset} + p.length <= network_size_;
+  for (std::size_t i = 0; same && i < p.length; ++i)
+    same = network_.known[p.offset + i] == 0xff && network_.value[p.offset + i] == from.value[i];
+  if (!same) touch(e, divert_reason::netfilter, "a change of the datagram");
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::meta_load& m) {
+  if (load_meta(e, m)) return;
+  store_unknown(e, m.to, 16);
+  if (m.key == ex::meta_key::length) {
+    e.length_at = m.to;
+    return;
+  }
+  e.fork();
+}
+
+/// False: not known, or perhaps not there at all.
+bool output_walk::load_meta(evaluation& e, const ex::meta_load& m) {
+  const auto number = [&](const std::optional<std::uint32_t>& value) {
+    if (value) store_u32(e, m.to, {*value, ~std::uint32_t{0}});
+    return value.has_value();
+  };
+  const auto octet = [&](std::uint8_t value) {
+    store(e, m.to, {&value, 1});
+    return true;
+  };
+  const auto text = [&](const std::string& value) {
+    std::array<std::uint8_t, 16> padded{};
+    std::memcpy(padded.data(), value.data(), std::min<std::size_t>(value.size(), 15));
+    if (m.to + padded.size() > nft::register_bytes) return false;
+    store(e, m.to, padded);
+    return true;
+  };
+  const bool v4 = family_ == ip_family::v4;
+  switch (m.key) {
+    case ex::meta_key::mark:
+      store_u32(e, m.to, e.state.mark);
+      return true;
+    case ex::meta_key::priority:
+      return number(region_.priority);
+    case ex::meta_key::skuid:
+      return number(region_.uid);
+    case ex::meta_key::skgid:
+      return number(region_.gid);
+    case ex::meta_key::oif:
+      return number(region_.output_interface);
+    case ex::meta_key::oifname:
+      return region_.output_name && text(*region_.output_name);
+    // Datagrams of this host come from no device; a tunnel's outer ones do, once routed.
+    case ex::meta_key::iif:
+      return (hook_ == hook_local_out || region_.ip_protocol == 17) && number(0);
+    case ex::meta_key::iifname:
+      return (hook_ == hook_local_out || region_.ip_protocol == 17) && text({});
+    case ex::meta_key::nfproto:
+      return octet(v4 ? 2 : 10);
+    case ex::meta_key::l4proto:
+      return octet(region_.ip_protocol);
+    case ex::meta_key::protocol: {
+      const std::array<std::uint8_t, 2> type{static_cast<std::uint8_t>(v4 ? 0x08 : 0x86),
+                                             static_cast<std::uint8_t>(v4 ? 0x00 : 0xdd)};
+      store(e, m.to, type);
+      return true;
+    }
+    default:
+      return false;
+  }
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::meta_write& m) {
+  if (m.key != ex::meta_key::mark)
+    return touch(e, divert_reason::netfilter, "a change of the datagram's properties");
+  partial_u32 written;
+  const partial_key from = key_at(e, m.from, 4);
+  std::memcpy(&written.value, from.value.data(), 4);
+  std::memcpy(&written.known, from.known.data(), 4);
+  const bool same = written == e.state.mark && written.known == ~std::uint32_t{0};
+  if (same) return;
+  // A chain of this type routes the datagram anew when its mark differs afterwards.
+  if (base_->chain.type == "route")
+    return touch(e, divert_reason::netfilter, "a mark in a chain of type route");
+  if (region_.mark_matters_below) return touch(e, divert_reason::netfilter, "a change of the mark");
+  e.state.mark = written;
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::ct_load& c) {
+  store_unknown(e, c.to, 16);
+  if (c.key == ex::ct_key_state) return store_u32(e, c.to, tracking_in(e.state));
+  const partial_u32 state = tracking_in(e.state);
+  if (c.key == ex::ct_key_direction && state.value == state_new && state.known != 0) {
+    const std::uint8_t original = 0;
+    return store(e, c.to, {&original, 1});
+  }
+  store_unknown(e, c.to, nft::register_bytes);
+  e.fork();
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::fib& f) {
+  std::optional<std::uint32_t> type;
+  if (f.result == ex::fib::result_type && f.flags == ex::fib::of_destination)
+    type = region_.destination_type;
+  if (f.result == ex::fib::result_type && f.flags == ex::fib::of_source && region_.source)
+    type = rtn_local;
+  if (type) return store_u32(e, f.to, {*type, ~std::uint32_t{0}});
+  store_unknown(e, f.to, 16);
+  e.fork();
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::unknown_load&) {
+  store_unknown(e, 0, nft::register_bytes);
+  e.fork();
+}
+
+void output_walk::on(evaluation&, const expression&, const ex::soft&) {}
+
+/// Without effect on a datagram that is tracked already.
+void output_walk::on(evaluation& e, const expression&, const ex::notrack&) {
+  e.state.maybe_untracked = true;
+}
+
+void output_walk::on(evaluation& e, const expression&, const ex::xt_match& m) {
+  if (changes_state(m)) return touch(e, divert_reason::netfilter, "match " + m.name);
+  e.apply(match_xt(e, m));
+}
+
+ternary output_walk::match_xt(const evaluation& e, const ex::xt_match& m) const {
+  xt_subject subject;
+  subject.mark = {e.state.mark.value, e.state.mark.known};
+  const partial_u32 tracking = tracking_in(e.state);
+  subject.tracking = {tracking.value, tracking.known};
+  subject.uid = region_.uid;
+  subject.gid = region_.gid;
+  if (region_.ip_protocol == 17) {
+    subject.source_port = region_.source_port;
+    subject.destination_port = region_.destination_port;
+  }
+  subject.destination_type = region_.destination_type;
+  return matches(m, subject);
+}
+
+// ---- registers ----------------------------------------------------------------------------------
+
+partial_key output_walk::key_at(const evaluation& e, std::size_t at, std::size_t length) const {
+  partial_key out;
+  out.size = length;
+  // A datagram has its headers, and at most what a length field can say.
+  if (length == 4 && e.ordered_length_at == at)
+    out.bounds.emplace(static_cast<std::uint32_t>(network_size_ + udp_header_size), 0x10000 + 40);
+  for (std::size_t i = 0; i < length && at + i < nft::register_bytes; ++i) {
+    out.value[i] = e.registers.value[at + i];
+    out.known[i] = e.registers.known[at + i];
+  }
+  return out;
+}
+
+void output_walk::overwrite(evaluation& e, std::size_t at, std::size_t length) {
+  const auto hit = [&](const std::optional<std::size_t>& held) {
+    return held && at < *held + 4 && *held < at + length;
+  };
+  if (hit(e.length_at)) e.length_at.reset();
+  if (hit(e.ordered_length_at)) e.ordered_length_at.reset();
+}
+
+/// The rest of the last 32 bits is zeroed, as the kernel does.
+void output_walk::store(evaluation& e, std::size_t at, std::span<const std::uint8_t> bytes) {
+  overwrite(e, at, (bytes.size() + 3) & ~std::size_t{3});
+  for (std::size_t i = 0; at + i < nft::register_bytes && i < ((bytes.size() + 3) & ~3ul); ++i)
+    e.registers.put(at + i, i < bytes.size() ? bytes[i] : 0, 0xff);
+}
+
+void output_walk::store_unknown(evaluation& e, std::size_t at, std::size_t length) {
+  overwrite(e, at, (length + 3) & ~std::size_t{3});
+  e.registers.forget(at, (length + 3) & ~std::size_t{3});
+}
+
+void output_walk::store_u32(evaluation& e, std::size_t at, const partial_u32& number) {
+  overwrite(e, at, 4);
+  std::array<std::uint8_t, 4> value, known;
+  std::memcpy(value.data(), &number.value, 4);
+  std::memcpy(known.data(), &number.known, 4);
+  for (std::size_t i = 0; i < 4 && at + i < nft::register_bytes; ++i)
+    e.registers.put(at + i, value[i], known[i]);
+}
+
+// ---- the end ------------------------------------------------------------------------------------
+
+bool output_walk::spend(const evaluation& e, std::size_t steps) {
+  steps_ += steps;
+  if (steps_ > steps_max) touch(e, divert_reason::netfilter, "a ruleset too large to be evaluated");
+  return !stopped();
+}
+
+void output_walk::touch(const evaluation& e, divert_reason reason, const std::string& what) {
+  e.current != nullptr ? stop(*e.chain, e.current->handle, reason, what)
+                       : stop(*e.chain, 0, reason, what);
+}
+
+void output_walk::stop(const chain_rules& chain, std::uint64_t handle, divert_reason reason,
+                       const std::string& what) {
+  if (stopped()) return;
+  verdict_.reason = reason;
+  // Without connection tracking the kernel does not consult chains that translate; a rule that
+  // translates is what switches it on.
+  const bool consulted = base_->chain.type != "nat" || reason == divert_reason::nat;
+  verdict_.certain = !forked_ && consulted;
+  verdict_.table = std::string(nft::name(chain.chain.family)) + " " + chain.chain.table;
+  verdict_.chain = chain.chain.name;
+  verdict_.rule = handle;
+  verdict_.obstacle = "table " + verdict_.table + ", chain " + verdict_.chain +
+                      (handle != 0 ? ", rule " + std::to_string(handle) : "") + ": " + what;
+}
+
+}  // namespace cowire::detail

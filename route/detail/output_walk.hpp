@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The three-valued walk of a ruleset: whether a datagram of a region of flows can be touched.
+///
+/// As nf_tables evaluates it, but with registers of which some bits are known. Where a match cannot
+/// be decided, the walk goes both ways; it ends at the first obstacle on any way. Obstacles are all
+/// verdicts but accept and all statements but those known to leave the datagram as it is.
+///
+/// The state that rules may change and later rules may see (mark, connection tracking) is carried
+/// along; where ways meet, what differs becomes unknown.
+#pragma once
+
+#include <cowire/netlink/nft_message.hpp>
+#include <cowire/route/detail/output_sets.hpp>
+#include <cowire/route/detail/partial_bytes.hpp>
+#include <cowire/route/output_path.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace cowire::detail {
+
+inline constexpr std::uint32_t hook_local_out = 3, hook_post_routing = 4;  // NF_INET_*
+
+/// A number of 32 bits of which some are known.
+struct partial_u32 {
+  std::uint32_t value = 0, known = ~std::uint32_t{0};
+  void join(const partial_u32& other) noexcept {
+    known &= other.known & ~(value ^ other.value);
+    value &= known;
+  }
+  friend bool operator==(const partial_u32&, const partial_u32&) = default;
+};
+
+class output_walk {
+ public:
+  /// Both outlive the walk.
+  output_walk(const netlink::nft::ruleset& rules, const output_flow& region,
+              tracking_state tracked);
+
+  /// All base chains of both hooks.
+  [[nodiscard]] output_verdict run();
+
+  /// Expressions and elements looked at in one walk; more is an obstacle: not understood in time.
+  static constexpr std::size_t steps_max = 2'000'000;
+  /// As NFT_JUMP_STACK_SIZE, beyond which the kernel refuses a ruleset; `goto` counts here too.
+  static constexpr unsigned depth_max = 64, jump_depth_max = 16;
+
+ private:
+  using chain_rules = netlink::nft::ruleset::chain_rules;
+  using expression = netlink::nft::expression;
+  using rule = netlink::nft::rule;
+
+  /// What rules may have changed by now.
+  struct packet_state {
+    partial_u32 mark;
+    bool maybe_untracked = false;  ///< A `notrack` may have been passed.
+    void join(const packet_state& other) noexcept {
+      mark.join(other.mark);
+      maybe_untracked |= other.maybe_untracked;
+    }
+    friend bool operator==(const packet_state&, const packet_state&) = default;
+  };
+  using maybe_state = std::optional<packet_state>;
+  /// Ways out of a chain or a rule, with the state on each that exists.
+  struct ways {
+    maybe_state on;        ///< To the next rule, or back from the end of a chain.
+    maybe_state accepted;  ///< The base chain is done.
+    maybe_state returned;  ///< Of a rule: the chain ends here.
+  };
+  /// One rule's evaluation.
+  struct evaluation {
+    const chain_rules* chain = nullptr;
+    const rule* current = nullptr;
+    unsigned depth = 0, jumps = 0;
+    partial_bytes<netlink::nft::register_bytes> registers;
+    packet_state state;
+    ways out;
+    bool ended = false;  ///< No way goes on within the rule.
+    bool forked = false;
+    /// Where the datagram's length lies: in host order, and made big endian.
+    std::optional<std::size_t> length_at, ordered_length_at;
+    /// The way on to the next expression exists, but so may the one out of the rule.
+    void may_break() {
+      if (out.on)
+        out.on->join(state);
+      else
+        out.on = state;
+    }
+    void fork() {
+      may_break();
+      forked = true;
+    }
+    void must_break() {
+      may_break();
+      ended = true;
+    }
+    void apply(ternary matched) {
+      if (matched == ternary::no) must_break();
+      if (matched == ternary::maybe) fork();
+    }
+  };
+
+  static void merge(maybe_state& to, const maybe_state& from);
+  void build_headers();
+  void build_network_v4();
+  void build_network_v6();
+  [[nodiscard]] partial_u32 tracking_in(const packet_state& state) const noexcept;
+  [[nodiscard]] bool concerns(const chain_rules& one, std::uint32_t hook) const;
+  void run_hook(std::uint32_t hook, packet_state& state);
+  [[nodiscard]] packet_state run_base_chain(const chain_rules& one, packet_state state);
+  [[nodiscard]] ways run_chain(const chain_rules& one, packet_state state, unsigned depth,
+                               unsigned jumps);
+  [[nodiscard]] ways run_rule(const chain_rules& chain, const rule& one, const packet_state& state,
+                              unsigned depth, unsigned jumps);
+  void run_verdict(evaluation& e, const netlink::nft::verdict& v);
+
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::other&);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::immediate& i);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::compare& c);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::bitwise& b);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::bitwise_unknown& b);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::byteorder& b);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::range& r);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::lookup& l);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::payload_load& p);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::payload_write& p);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::meta_load& m);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::meta_write& m);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::ct_load& c);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::fib& f);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::unknown_load&);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::soft&);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::notrack&);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::xt_match& m);
+
+  void answer_verdicts(evaluation& e, const set_answer& answer);
+  [[nodiscard]] ternary match_xt(const evaluation& e,
+                                 const netlink::nft::expressions::xt_match& m) const;
+  [[nodiscard]] bool load_meta(evaluation& e, const netlink::nft::expressions::meta_load& m);
+  void store(evaluation& e, std::size_t at, std::span<const std::uint8_t> bytes);
+  void store_unknown(evaluation& e, std::size_t at, std::size_t length);
+  void store_u32(evaluation& e, std::size_t at, const partial_u32& number);
+  [[nodiscard]] partial_key key_at(const evaluation& e, std::size_t at, std::size_t length) const;
+  static void overwrite(evaluation& e, std::size_t at, std::size_t length);
+  void touch(const evaluation& e, divert_reason reason, const std::string& what);
+  void stop(const chain_rules& chain, std::uint64_t handle, divert_reason reason,
+            const std::string& what);
+  [[nodiscard]] bool stopped() const noexcept { return verdict_.reason.has_value(); }
+  [[nodiscard]] bool spend(const evaluation& e, std::size_t steps = 1);
+
+  const netlink::nft::ruleset& rules_;
+  const output_flow& region_;
+  const tracking_state tracked_;
+  const ip_family family_;
+  output_sets sets_;
+  partial_bytes<64> network_;
+  std::size_t network_size_ = 0;
+  partial_bytes<8> transport_;
+  std::size_t steps_ = 0;
+  std::uint32_t hook_ = 0;
+  const chain_rules* base_ = nullptr;  ///< The base chain that is being walked.
+  bool forked_ = false;  ///< Not every datagram of the region has come this far the same way.
+  output_verdict verdict_;
+};
+
+}  // namespace cowire::detail

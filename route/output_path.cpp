@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/route/detail/output_walk.hpp>
+#include <cowire/route/output_path.hpp>
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+namespace cowire {
+namespace {
+
+namespace nft = netlink::nft;
+
+output_verdict obstacle(divert_reason reason, std::string what) {
+  output_verdict out;
+  out.reason = reason;
+  out.obstacle = std::move(what);
+  return out;
+}
+
+// ---- netfilter beside its rules -----------------------------------------------------------------
+
+/// Functions that do nothing by themselves, or whose rules are evaluated. AppArmor and SELinux act
+/// on marks of theirs (secmark) that only rules set, and such rules are obstacles of their own;
+/// SELinux's other reasons to act do not show here, so its hooks are not among these.
+/// Names of linux: net/netfilter/nft_chain_*.c, nf_conntrack_proto.c, nf_defrag_*, apparmor/net.c.
+constexpr std::string_view harmless_functions[] = {
+    "nft_do_chain_ipv4",     "nft_do_chain_ipv6",    "nft_do_chain_inet",    "nf_route_table_hook4",
+    "nf_route_table_hook6",  "nf_route_table_inet",  "nft_nat_do_chain",     "nf_nat_ipv4_local_fn",
+    "nf_nat_ipv4_out",       "nf_nat_ipv6_local_fn", "nf_nat_ipv6_out",      "nf_confirm",
+    "ipv4_conntrack_defrag", "ipv6_defrag",          "ipv4_confirm",         "ipv6_confirm",
+    "ipv4_conntrack_local",  "ipv6_conntrack_local", "apparmor_ip_postroute"};
+
+bool is_tracking_function(std::string_view name) {
+  return name == "ipv4_conntrack_local" || name == "ipv6_conntrack_local";
+}
+
+output_verdict judge_hooks(const netfilter_state& state, ip_family family) {
+  for (const output_hook& hook : *state.hooks) {
+    if (hook.family != family) continue;
+    if (std::ranges::find(harmless_functions, std::string_view(hook.function)) ==
+        std::end(harmless_functions))
+      return obstacle(divert_reason::netfilter,
+                      hook.function.empty() ? "a netfilter hook that the kernel does not name"
+                                            : "netfilter hook function " + hook.function);
+  }
+  return {};
+}
+
+/// Base chains of the egress hook of a device see the datagram in several shapes, so only those
+/// without rules are passed by.
+output_verdict judge_device_chains(const nft::ruleset& rules, const output_flow& region) {
+  constexpr std::uint32_t egress_hook = 1;  // NF_NETDEV_EGRESS
+  if (region.devices.empty()) return {};
+  for (const auto& [key, one] : rules.chains) {
+    if (!one.chain.hook || one.chain.family != nft::family::netdev) continue;
+    if (one.chain.hook->number != egress_hook) continue;
+    const auto table = rules.tables.find({one.chain.family, one.chain.table, {}});
+    if (table != rules.tables.end() && table->second.is_dormant()) continue;
+    if (one.rules.empty() && one.chain.policy == 1 && !one.chain.not_understood) continue;
+    output_verdict out =
+        obstacle(divert_reason::netfilter, "table netdev " + key.table + ", chain " + key.name +
+                                               ": rules at the egress hook of a device");
+    out.table = "netdev " + key.table;
+    out.chain = key.name;
+    return out;
+  }
+  return {};
+}
+
+output_verdict judge_netfilter(const netfilter_state& state, const output_flow& region) {
+  const ip_family family = region.destination.family();
+  if (state.rules_unreadable)
+    return obstacle(divert_reason::netfilter,
+                    "the nf_tables ruleset cannot be read: " + *state.rules_unreadable);
+  const auto& legacy = family == ip_family::v4 ? state.legacy_tables_v4 : state.legacy_tables_v6;
+  if (!legacy.empty())
+    return obstacle(divert_reason::netfilter,
+                    "legacy iptables table " + legacy.front() + ", whose rules are not read");
+  if (state.hooks) {
+    if (auto found = judge_hooks(state, family); found.reason) return found;
+  } else if (state.legacy_unreadable) {
+    return obstacle(
+        divert_reason::netfilter,
+        "whether there are legacy iptables tables cannot be seen: " + *state.legacy_unreadable);
+  }
+  for (const auto tracked : {tracking_state::fresh, tracking_state::established})
+    if (auto found = judge_ruleset(state.rules, region, tracked); found.reason) return found;
+  return judge_device_chains(state.rules, region);
+}
+
+// ---- devices ------------------------------------------------------------------------------------
+
+/// Work-conserving kinds that hand every datagram on unchanged while the device is not congested.
+constexpr std::string_view passing_kinds[] = {
+    "noqueue",  "pfifo_fast", "pfifo", "bfifo",  "mq",  "prio", "multiq", "drr",    "ets",
+    "fq_codel", "codel",      "pie",   "fq_pie", "sfq", "fq",   "clsact", "ingress"};
+
+output_verdict judge_device(std::uint32_t index, const device_output_state& device) {
+  const std::string where = " on the device of index " + std::to_string(index);
+  if (device.unreadable_because)
+    return obstacle(divert_reason::queueing_discipline,
+                    "traffic control cannot be read" + where + ": " + *device.unreadable_because);
+  if (device.programs != 0)
+    return obstacle(divert_reason::tc_egress, "a tcx or netkit program" + where);
+  if (device.filters != 0)
+    return obstacle(divert_reason::tc_egress, "a filter of traffic control" + where);
+  for (const auto& one : device.disciplines)
+    if (one.shapes ||
+        std::ranges::find(passing_kinds, std::string_view(one.kind)) == std::end(passing_kinds))
+      return obstacle(divert_reason::queueing_discipline,
+                      "queueing discipline " + one.kind + where);
+  return {};
+}
+
+output_verdict judge_devices(const output_snapshot& state, const output_flow& region) {
+  if (state.devices_unreadable)
+    return obstacle(divert_reason::queueing_discipline,
+                    "traffic control cannot be read: " + *state.devices_unreadable);
+  for (const std::uint32_t index : region.devices)
+    if (const auto device = state.devices.find(index); device != state.devices.end())
+      if (auto found = judge_device(index, device->second); found.reason) return found;
+  return {};
+}
+
+// ---- the other layers ---------------------------------------------------------------------------
+
+output_verdict judge_cgroup(const cgroup_state& state, ip_family family) {
+  if (state.unreadable_because)
+    return obstacle(divert_reason::cgroup_program,
+                    "programs of the control group cannot be read: " + *state.unreadable_because);
+  const std::uint32_t sendmsg = family == ip_family::v4 ? state.sendmsg_v4 : state.sendmsg_v6;
+  if (sendmsg != 0)
+    return obstacle(divert_reason::cgroup_program, "a sendmsg program of the control group");
+  if (state.egress != 0)
+    return obstacle(divert_reason::cgroup_program, "an egress program of the control group");
+  return {};
+}
+
+output_verdict judge_ipsec(const ipsec_state& state) {
+  if (state.unreadable_because)
+    return obstacle(divert_reason::ipsec,
+                    "IPsec policies cannot be read: " + *state.unreadable_because);
+  if (state.blocks_by_default)
+    return obstacle(divert_reason::ipsec, "datagrams without an IPsec policy are blocked");
+  if (state.output_policies != 0)
+    return obstacle(divert_reason::ipsec,
+                    std::to_string(state.output_policies) + " IPsec policies for output");
+  return {};
+}
+
+/// Whether an expression makes the kernel track connections as long as it is in any rule. All
+/// matches and targets of x_tables but a few are counted in.
+bool uses_tracking(const nft::expression& e) {
+  constexpr std::string_view names[] = {"ct",           "nat",       "masq",    "redir",
+                                        "flow_offload", "connlimit", "synproxy"};
+  constexpr std::string_view without[] = {"comment", "mark",     "owner",    "udp",
+                                          "tcp",     "addrtype", "multiport"};
+  if (const auto* match = std::get_if<nft::expressions::xt_match>(&e.content))
+    return std::ranges::find(without, std::string_view(match->name)) == std::end(without);
+  return e.name.starts_with("target") ||
+         std::ranges::find(names, std::string_view(e.name)) != std::end(names);
+}
+
+}  // namespace
+
+bool tracks_connections(const netfilter_state& state, ip_family family) {
+  if (state.hooks) {
+    for (const output_hook& hook : *state.hooks)
+      if (hook.family == family && is_tracking_function(hook.function)) return true;
+    // A kernel that names no functions shows nothing.
+    const bool named =
+        std::ranges::none_of(*state.hooks, &std::string::empty, &output_hook::function);
+    if (named) return false;
+  }
+  const nft::family other = family == ip_family::v4 ? nft::family::ipv6 : nft::family::ipv4;
+  if (!state.rules.tracking_objects.empty()) return true;
+  for (const auto& [key, one] : state.rules.chains) {
+    if (key.family == other) continue;
+    for (const nft::rule& each : one.rules)
+      if (std::ranges::any_of(each.expressions, uses_tracking)) return true;
+  }
+  return false;
+}
+
+output_verdict judge_ruleset(const nft::ruleset& rules, const output_flow& region,
+                             tracking_state tracked) {
+  return detail::output_walk(rules, region, tracked).run();
+}
+
+output_verdict judge_output(const output_snapshot& state, const output_flow& region) {
+  const ip_family family = region.destination.family();
+  if (auto found = judge_cgroup(state.cgroup, family); found.reason) return found;
+  if (auto found = judge_ipsec(state.ipsec); found.reason) return found;
+  if (auto found = judge_netfilter(state.netfilter, region); found.reason) return found;
+  if (auto found = judge_devices(state, region); found.reason) return found;
+  if (tracks_connections(state.netfilter, family))
+    return obstacle(divert_reason::conntrack_new,
+                    "connections are tracked, and the flow's entry must be kept alive");
+  return {};
+}
+
+bool is_empty(const output_snapshot& state) {
+  const netfilter_state& n = state.netfilter;
+  const auto passes = [](const auto& device) {
+    return !judge_device(device.first, device.second).reason;
+  };
+  return !n.rules_unreadable && n.rules.empty() && n.legacy_tables_v4.empty() &&
+         n.legacy_tables_v6.empty() && (n.hooks ? n.hooks->empty() : !n.legacy_unreadable) &&
+         !judge_ipsec(state.ipsec).reason && !judge_cgroup(state.cgroup, ip_family::v4).reason &&
+         !judge_cgroup(state.cgroup, ip_family::v6).reason && !state.devices_unreadable &&
+         std::ranges::all_of(state.devices, passes);
+}
+
+}  // namespace cowire

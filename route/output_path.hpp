@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What the kernel does to a datagram after the routing decision, and whether it can touch one.
+///
+/// An `output_snapshot` is the state of the output path as plain data: firewall rules, hooks, legacy
+/// tables, IPsec policies, queueing disciplines and filters of devices, control-group programs.
+/// judge_output() says of a region of flows that *nothing* on that path can drop, rewrite, delay,
+/// count against a limit or re-route a datagram of it - or names the first thing that might. It
+/// errs on one side only: what was not read, or is not understood, is an obstacle.
+///
+/// Pure functions on plain values; any thread. Not for the fast path: tables are compiled with it.
+///
+/// Source: net/netfilter/nf_tables_core.c (the walk), net/netfilter/nft_*.c (expressions),
+/// net/ipv4/ip_output.c, net/ipv6/ip6_output.c and net/core/dev.c (the order of the layers).
+#pragma once
+
+#include <cowire/base/address.hpp>
+#include <cowire/base/reason.hpp>
+#include <cowire/netlink/nft_message.hpp>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace cowire {
+
+/// A layer that could not be read, and why: then it might hold anything.
+using unreadable = std::optional<std::string>;
+
+/// A netfilter hook function of LOCAL_OUT or POST_ROUTING, as nfnetlink_hook lists it.
+struct output_hook {
+  ip_family family = ip_family::v4;
+  std::string function;  ///< "nft_do_chain_inet"; empty on kernels without kallsyms.
+  friend bool operator==(const output_hook&, const output_hook&) = default;
+};
+
+struct netfilter_state {
+  netlink::nft::ruleset rules;
+  unreadable rules_unreadable;
+  /// Unset: the kernel cannot list them (no nfnetlink_hook), so rules and legacy tables must do.
+  std::optional<std::vector<output_hook>> hooks;
+  /// Names from /proc/net/ip_tables_names and ip6_tables_names, by family. Looked at, not asked for
+  /// by getsockopt(), which would create them.
+  std::vector<std::string> legacy_tables_v4, legacy_tables_v6;
+  unreadable legacy_unreadable;
+  friend bool operator==(const netfilter_state&, const netfilter_state&) = default;
+};
+
+struct ipsec_state {
+  std::uint32_t output_policies = 0;  ///< Of the namespace and of its sockets.
+  bool blocks_by_default = false;
+  unreadable unreadable_because;
+  friend bool operator==(const ipsec_state&, const ipsec_state&) = default;
+};
+
+/// What stands between the IP layer and the driver of one device.
+struct device_output_state {
+  struct discipline {
+    std::string kind;
+    std::uint32_t handle = 0, parent = 0;
+    bool shapes = false;  ///< Of a kind that need not: this one delays or drops as it is set.
+    friend bool operator==(const discipline&, const discipline&) = default;
+  };
+  std::vector<discipline> disciplines;
+  std::uint32_t filters = 0;   ///< On the egress side of clsact, or of any queueing discipline.
+  std::uint32_t programs = 0;  ///< tcx or netkit, egress.
+  unreadable unreadable_because;
+  friend bool operator==(const device_output_state&, const device_output_state&) = default;
+};
+
+/// BPF programs in force for the sockets of this process, their ancestors' included.
+struct cgroup_state {
+  std::uint32_t egress = 0, sendmsg_v4 = 0, sendmsg_v6 = 0;
+  unreadable unreadable_because;
+  friend bool operator==(const cgroup_state&, const cgroup_state&) = default;
+};
+
+struct output_snapshot {
+  netfilter_state netfilter;
+  ipsec_state ipsec;
+  cgroup_state cgroup;
+  std::map<std::uint32_t, device_output_state> devices;  ///< By ifindex.
+  unreadable devices_unreadable;
+  friend bool operator==(const output_snapshot&, const output_snapshot&) = default;
+};
+
+/// A region of flows: what is not set may be anything.
+struct output_flow {
+  ip_prefix destination;  ///< All of these, of one family.
+  std::optional<ip_address> source;
+  std::optional<std::uint16_t> source_port, destination_port;  ///< Host order.
+  std::uint32_t mark = 0;
+  std::uint8_t tos = 0;
+  std::uint8_t ip_protocol = 17;
+  std::optional<std::uint8_t> ttl;
+  std::optional<std::uint32_t> priority;
+  std::optional<std::uint32_t> uid, gid;
+  /// The device that the route names, unset = any.
+  std::optional<std::uint32_t> output_interface;
+  std::optional<std::string> output_name;
+  /// RTN_* of the destination in the local table, as `fib daddr type` sees it.
+  std::optional<std::uint32_t> destination_type;
+  /// Devices of the way, from the one that the route names down to the one that sends.
+  std::vector<std::uint32_t> devices;
+  /// Whether a changed mark could matter once the hooks are passed: to a tunnel's outer datagram, to
+  /// a filter of traffic control.
+  bool mark_matters_below = true;
+};
+
+/// Of the flow's entry in the kernel's connection tracking.
+enum class tracking_state : std::uint8_t { fresh, established };
+
+struct output_verdict {
+  std::optional<divert_reason> reason;  ///< Unset: untouched.
+  /// What it is, in words: "table inet filter, chain output, rule 7: drop". Empty: untouched.
+  std::string obstacle;
+  std::string table, chain;  ///< Where a ruleset's is: "inet filter", "output".
+  std::uint64_t rule = 0;    ///< The rule's handle; 0 = the chain's policy, or not a rule.
+  /// Every datagram of the region meets it: nothing before it was left open.
+  bool certain = false;
+  [[nodiscard]] bool untouched() const noexcept { return !reason; }
+};
+
+/// The first obstacle for any flow of the region, in the order of the kernel's own path, for
+/// datagrams of flows that are new to connection tracking and of established ones.
+[[nodiscard]] output_verdict judge_output(const output_snapshot& state, const output_flow& region);
+
+/// Rulesets alone, for one state of the flow's entry.
+[[nodiscard]] output_verdict judge_ruleset(const netlink::nft::ruleset& rules,
+                                           const output_flow& region, tracking_state tracked);
+
+/// Whether the kernel tracks connections of a family, as far as rules and hooks show.
+[[nodiscard]] bool tracks_connections(const netfilter_state& state, ip_family family);
+
+/// Whether nothing of this state can be an obstacle for any flow, whatever it is: the ordinary case.
+[[nodiscard]] bool is_empty(const output_snapshot& state);
+
+}  // namespace cowire
