@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/cli/kernel_state.hpp>
 
+#include <cowire/follow/detail/output_reader.hpp>
 #include <cowire/follow/detail/route_service.hpp>
 #include <cowire/netlink/request_socket.hpp>
 
@@ -38,6 +39,7 @@ kernel_state::kernel_state() : mirror_(read_mirror()), compiler_(mirror_, epoch_
   for (const auto& [index, device] : mirror_.devices())
     if (device.link.hardware_type == ARPHRD_ETHER && device.up())
       compiler_.set_egress(index, ++slot);
+  compiler_.set_output(std::make_shared<output_snapshot>(detail::output_reader().read()));
 }
 
 }  // namespace cowire::cli

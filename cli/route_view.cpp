@@ -80,12 +80,17 @@ void add_tos(json& out, std::uint8_t tos) {
 
 json cowire_json(const explanation& answer) {
   const hop& h = answer.template_hop;
-  if (h.egress == divert_slot) return {{"divert", name(h.reason)}, {"text", describe(h.reason)}};
+  if (h.egress == divert_slot) {
+    json diverted{{"divert", name(h.reason)}, {"text", describe(h.reason)}};
+    if (!answer.output.untouched()) diverted["obstacle"] = answer.output.obstacle;
+    return diverted;
+  }
   std::string header;
   for (std::size_t i = header_capacity - h.header_length; i < header_capacity; ++i)
     header += hexadecimal_byte(std::to_integer<std::uint8_t>(h.header[i]));
   json out;
   out["egress"] = interface_name(h.interface_index);
+  out["output"] = "untouched";
   if (answer.destination_mac) out["destination_mac"] = answer.destination_mac->to_string();
   out["header_template"] = header;
   out["payload_offset"] = h.header_length;

@@ -284,6 +284,15 @@ content read_exthdr(byte_span from, std::error_code& ec) {
   return expressions::unknown_load{};
 }
 
+/// A named counter only counts.
+content read_object_reference(byte_span from, std::error_code& ec) {
+  const fields<NFTA_OBJREF_MAX> f(from, ec);
+  const bool counts = f.known && f.number(NFTA_OBJREF_IMM_TYPE, ec) == NFT_OBJECT_COUNTER &&
+                      !f.has(NFTA_OBJREF_SET_NAME);
+  if (counts) return expressions::soft{};
+  return expressions::other{};
+}
+
 content read_match(byte_span from, std::error_code& ec) {
   const fields<NFTA_MATCH_MAX> f(from, ec);
   expressions::xt_match out;
@@ -317,6 +326,7 @@ constexpr reader_of readers[] = {
     {"fib", read_fib},
     {"exthdr", read_exthdr},
     {"match", read_match},
+    {"objref", read_object_reference},
     {"counter", nothing_but<expressions::soft>},
     {"last", nothing_but<expressions::soft>},
     {"notrack", nothing_but<expressions::notrack>},

@@ -4,6 +4,7 @@
 #include <cowire/route/detail/decision.hpp>
 #include <cowire/route/detail/header_template.hpp>
 #include <cowire/route/detail/hop_store.hpp>
+#include <cowire/route/detail/output_judge.hpp>
 #include <cowire/route/detail/path_facts.hpp>
 #include <cowire/route/detail/region_map.hpp>
 #include <cowire/route/detail/situation.hpp>
@@ -129,6 +130,7 @@ class compiler::implementation {
   void release_class(flow_class_id id);
   void set_egress(std::uint32_t interface_index, egress_slot slot);
   void clear_egress(std::uint32_t interface_index);
+  void set_output(std::shared_ptr<const output_snapshot> state);
   publication publish();
   [[nodiscard]] explanation explain(const flow& question) const;
   [[nodiscard]] std::vector<flow_class> distinct_classes() const;
@@ -231,7 +233,8 @@ class compiler::implementation {
   [[nodiscard]] bool quarantines(const ip_prefix& region) const;
   [[nodiscard]] bool is_outside(const ip_prefix& region) const;
   [[nodiscard]] hop build(const detail::hop_key& key) const;
-  [[nodiscard]] hop hop_of(const flow& question, const resolution& resolved) const;
+  [[nodiscard]] hop hop_of(const flow& question, const resolution& resolved,
+                           output_verdict& output) const;
   [[nodiscard]] const std::vector<std::uint32_t>* mirrored_tables() const noexcept {
     const auto& tables = options_.restrictions.routing_tables;
     return tables ? &*tables : nullptr;
@@ -262,6 +265,7 @@ class compiler::implementation {
   bool class_added_ = false;  ///< One that shares its table with another.
   bool rebuild_ = true;
   std::map<std::uint32_t, ip_address> tunnels_;  ///< Remote address by ifindex.
+  mutable detail::output_judge output_;
 
   std::vector<table_record> tables_;
   std::vector<std::uint16_t> class_index_;
@@ -291,7 +295,8 @@ compiler::implementation::implementation(const mirror& state, epoch_domain& epoc
               if (known == &table) out = covers;
           },
           mirrored_tables()),
-      hops_(std::make_shared<detail::hop_store>(options_.hop_capacity)) {
+      hops_(std::make_shared<detail::hop_store>(options_.hop_capacity)),
+      output_(state) {
   hops_->set_builder([this](const detail::hop_key& key) { return build(key); });
   for (const ip_family family : families)
     of(family).situations.set_effect_of([this, family](const route_entries::list& entries) {
@@ -343,6 +348,7 @@ void compiler::implementation::release_class(flow_class_id id) {
 
 /// The class without what no rule looks at.
 flow_class compiler::implementation::distinguished(const flow_class& cls) const {
+  if (output_.has_something_to_say()) return cls;  // Firewalls look at anything.
   flow_class plain = cls;
   plain.mark = 0;
   plain.uid = 0;
@@ -773,6 +779,10 @@ detail::path_key compiler::implementation::key_of(family_state& family, detail::
     on_link |= !member.gateway;
     auto hop = detail::hop_key_of(state_, decided, member, cls, region);
     if (!hop) return divert(divert_reason::no_source_address);
+    if (const auto reason = output_.judge(cls, *hop).reason) {
+      key.push_back({share.bound, detail::divert_adjacency(region.family(), *reason)});
+      continue;
+    }
     hop->outside_prefixes = is_outside(region);
     key.push_back({share.bound, hops_->intern(*hop)});
   }
@@ -996,7 +1006,11 @@ void compiler::implementation::change_family(ip_family family, const mirror_chan
 }
 
 void compiler::implementation::incorporate() {
-  const mirror_changes changes = std::exchange(noted_, {});
+  mirror_changes changes = std::exchange(noted_, {});
+  if (!changes.links.empty() && output_.has_something_to_say()) {
+    output_.forget();  // Rules name devices.
+    changes.decisions_v4 = changes.decisions_v6 = true;
+  }
   const bool links = std::exchange(egress_changed_, false) || !changes.links.empty();
   class_added_ = false;
   if (classes_.empty()) return;  // Nobody asks yet; the first class has everything built.
@@ -1054,6 +1068,13 @@ void compiler::implementation::set_egress(std::uint32_t interface_index, egress_
 void compiler::implementation::clear_egress(std::uint32_t interface_index) {
   egress_.erase(interface_index);
   egress_changed_ = true;
+}
+
+void compiler::implementation::set_output(std::shared_ptr<const output_snapshot> state) {
+  const bool said_something = output_.has_something_to_say();
+  output_.set(std::move(state));
+  if (said_something || output_.has_something_to_say())
+    noted_.decisions_v4 = noted_.decisions_v6 = true;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -1122,7 +1143,8 @@ void compiler::implementation::store_version() {
 // questions
 
 /// Over the member that was chosen for this one flow.
-hop compiler::implementation::hop_of(const flow& question, const resolution& resolved) const {
+hop compiler::implementation::hop_of(const flow& question, const resolution& resolved,
+                                     output_verdict& output) const {
   const ip_prefix region = host_prefix(question.destination);
   if (quarantines(region)) return detail::divert_hop(divert_reason::audit_quarantine);
   if (is_multicast_v6(region)) return detail::divert_hop(divert_reason::multicast_destination);
@@ -1140,6 +1162,8 @@ hop compiler::implementation::hop_of(const flow& question, const resolution& res
   auto key =
       detail::hop_key_of(state_, decided, decided.members[resolved.chosen], question.cls, region);
   if (!key) return detail::divert_hop(divert_reason::no_source_address);
+  output = output_.judge(question.cls, *key);
+  if (output.reason) return detail::divert_hop(*output.reason);
   key->outside_prefixes = is_outside(region);
   return build(*key);
 }
@@ -1147,7 +1171,7 @@ hop compiler::implementation::hop_of(const flow& question, const resolution& res
 explanation compiler::implementation::explain(const flow& question) const {
   explanation told;
   told.decision = resolve(state_, question);
-  told.template_hop = hop_of(question, told.decision);
+  told.template_hop = hop_of(question, told.decision, told.output);
   const hop& shown = told.template_hop;
   if (shown.egress != divert_slot) {
     told.destination_mac.emplace();
@@ -1199,6 +1223,10 @@ void compiler::set_egress(std::uint32_t interface_index, egress_slot slot) {
   impl_->set_egress(interface_index, slot);
 }
 void compiler::clear_egress(std::uint32_t interface_index) { impl_->clear_egress(interface_index); }
+
+void compiler::set_output(std::shared_ptr<const output_snapshot> state) {
+  impl_->set_output(std::move(state));
+}
 
 void compiler::quarantine(const ip_prefix& where) {
   impl_->quarantined_.insert(where);

@@ -20,6 +20,7 @@
 #include <cowire/route/flow.hpp>
 #include <cowire/route/forwarding_table.hpp>
 #include <cowire/route/mirror.hpp>
+#include <cowire/route/output_path.hpp>
 #include <cowire/route/publisher.hpp>
 #include <cowire/route/resolve.hpp>
 #include <cowire/route/restrictions.hpp>
@@ -65,6 +66,8 @@ struct explanation {
   resolution decision;
   hop template_hop{};                          ///< A divert hop names its reason.
   std::optional<mac_address> destination_mac;  ///< Where the hop is a real one.
+  /// Of the output path, where the compiler knows it; asked for the whole flow class.
+  output_verdict output;
 };
 
 class compiler {
@@ -96,6 +99,10 @@ class compiler {
   /// Destinations inside `where` are left to the kernel (audit_quarantine) until lifted.
   void quarantine(const ip_prefix& where);
   void lift_quarantine(const ip_prefix& where);
+
+  /// From the next publish() on, flow classes for which anything on the output path is not proven
+  /// to leave them alone are diverted under its reason. Until it is called nothing is asked.
+  void set_output(std::shared_ptr<const output_snapshot> state);
 
   /// Notes what apply() changed in the mirror. Cheap; note many, publish once.
   void note(mirror_changes&& changes);

@@ -91,7 +91,7 @@ struct output_flow {
   std::optional<ip_address> source;
   std::optional<std::uint16_t> source_port, destination_port;  ///< Host order.
   std::uint32_t mark = 0;
-  std::uint8_t tos = 0;
+  std::optional<std::uint8_t> tos = 0;
   std::uint8_t ip_protocol = 17;
   std::optional<std::uint8_t> ttl;
   std::optional<std::uint32_t> priority;
@@ -106,6 +106,8 @@ struct output_flow {
   /// Whether a changed mark could matter once the hooks are passed: to a tunnel's outer datagram, to
   /// a filter of traffic control.
   bool mark_matters_below = true;
+  /// The hooks are passed twice, as coming from another device the second time.
+  bool passes_vrf = false;
 };
 
 /// Of the flow's entry in the kernel's connection tracking.

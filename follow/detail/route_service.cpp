@@ -145,6 +145,7 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       poke_fd_(open_requests()),
       events_(ring, event_fd_.get(), buffers(64)),
       replies_(ring, request_fd_.get()),
+      output_(ring),
       timer_(ring),
       compiler_(
           mirror_, epochs, tables,
@@ -153,6 +154,7 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       exception_answers_(ring, exception_fd_.get(), buffers(16)),
       exceptions_(mirror_, [this] { return compiler_.distinct_classes(); }) {
   listen_to_redirects();
+  compiler_.set_output(output_.first());
   if (options_.audit_rate != 0) truth_.emplace(ring, mirror_);
 }
 
@@ -175,6 +177,7 @@ void route_service::start(std::function<void()> ready) {
       options_.update_interval > 0ms ? now + options_.update_interval : clock::time_point::max();
   co_spawn(ring_.get_executor(), follow_events(), rethrow);
   co_spawn(ring_.get_executor(), follow_replies(), rethrow);
+  co_spawn(ring_.get_executor(), follow_output(), rethrow);
   monitor_.start();
   send_requests();
   co_spawn(ring_.get_executor(), keep_time(), rethrow);
@@ -191,6 +194,7 @@ void route_service::stop() {
   if (std::exchange(stopped_, true)) return;
   events_.cancel();
   replies_.stop();
+  output_.stop();
   timer_.cancel();
   exception_answers_.cancel();
   for (auto& heard : redirects_)
@@ -232,6 +236,15 @@ awaitable<void> route_service::follow_replies() {
       co_await let_others_run();
     }
     advance();
+  }
+}
+
+awaitable<void> route_service::follow_output() {
+  while (!stopped_) {
+    const auto [ec, snapshot] = co_await output_.async_next(as_tuple(use_awaitable));
+    if (stopped_ || ec) co_return;
+    compiler_.set_output(snapshot);
+    publish();
   }
 }
 

@@ -18,6 +18,7 @@
 
 #include <cowire/base/unique_fd.hpp>
 #include <cowire/follow/detail/dump_reader.hpp>
+#include <cowire/follow/detail/output_service.hpp>
 #include <cowire/follow/detail/path_exceptions.hpp>
 #include <cowire/follow/detail/shadow_mirror.hpp>
 #include <cowire/follow/detail/truth_audit.hpp>
@@ -94,6 +95,7 @@ class route_service {
  private:
   [[nodiscard]] awaitable<void> follow_events();
   [[nodiscard]] awaitable<void> follow_replies();
+  [[nodiscard]] awaitable<void> follow_output();
   [[nodiscard]] awaitable<void> keep_time();
   [[nodiscard]] awaitable<void> follow_answers();
   [[nodiscard]] awaitable<void> keep_auditing();
@@ -141,6 +143,7 @@ class route_service {
   const unique_fd event_fd_, request_fd_, poke_fd_;
   datagram_source events_;
   dump_reader replies_;
+  output_service output_;
   ring_timer timer_;
   netlink::monitor monitor_;
   mirror mirror_;

@@ -64,7 +64,7 @@ output_walk::output_walk(const nft::ruleset& rules, const output_flow& region,
 void output_walk::build_network_v4() {
   network_size_ = 20;
   network_.put(0, 0x45, 0xff);
-  network_.put(1, region_.tos, 0xff);
+  if (region_.tos) network_.put(1, *region_.tos, 0xff);
   // Fragmentation comes after all hooks; whether DF is set depends on the socket.
   network_.put(6, 0, 0xbf);
   network_.put(7, 0, 0xff);
@@ -74,9 +74,13 @@ void output_walk::build_network_v4() {
 
 void output_walk::build_network_v6() {
   network_size_ = 40;
-  network_.put(0, static_cast<std::uint8_t>(0x60 | region_.tos >> 4), 0xff);
-  network_.put(1, static_cast<std::uint8_t>(region_.tos << 4), 0xf0);  // The flow label is not.
-  network_.put(6, region_.ip_protocol, 0xff);
+  const std::uint8_t tos = region_.tos.value_or(0), known = region_.tos ? 0xff : 0;
+  network_.put(0, static_cast<std::uint8_t>(0x60 | tos >> 4),
+               static_cast<std::uint8_t>(0xf0 | known >> 4));
+  network_.put(1, static_cast<std::uint8_t>(tos << 4),  // The flow label is not known.
+               static_cast<std::uint8_t>(known << 4));
+  // In front of what a tunnel carries there may be an extension header.
+  if (region_.ip_protocol == 17) network_.put(6, region_.ip_protocol, 0xff);
   if (region_.ttl) network_.put(7, *region_.ttl, 0xff);
 }
 
@@ -411,6 +415,8 @@ bool output_walk::load_meta(evaluation& e, const ex::meta_load& m) {
     return true;
   };
   const bool v4 = family_ == ip_family::v4;
+  const bool from_nowhere =
+      hook_ == hook_local_out || (region_.ip_protocol == 17 && !region_.passes_vrf);
   switch (m.key) {
     case ex::meta_key::mark:
       store_u32(e, m.to, e.state.mark);
@@ -427,9 +433,9 @@ bool output_walk::load_meta(evaluation& e, const ex::meta_load& m) {
       return region_.output_name && text(*region_.output_name);
     // Datagrams of this host come from no device; a tunnel's outer ones do, once routed.
     case ex::meta_key::iif:
-      return (hook_ == hook_local_out || region_.ip_protocol == 17) && number(0);
+      return from_nowhere && number(0);
     case ex::meta_key::iifname:
-      return (hook_ == hook_local_out || region_.ip_protocol == 17) && text({});
+      return from_nowhere && text({});
     case ex::meta_key::nfproto:
       return octet(v4 ? 2 : 10);
     case ex::meta_key::l4proto:

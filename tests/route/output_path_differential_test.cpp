@@ -359,7 +359,9 @@ std::vector<test::random_ruleset> chosen_rulesets() {
       with({{"chain c {", {"meta mark 5 drop"}},
             {output + "accept;", {"meta mark set 5", "jump c"}}}),
       with({{output + "accept;", {"meta length > 30 drop"}}}),
-      with({{output + "accept;", {"udp dport 1-9000 return", "udp dport 9001-60000 drop"}}}),
+      with({{output + "drop;", {"udp dport 1-60000 return", "accept"}}}),
+      with({{output + "drop;", {"udp dport { 53, 8000-8002, 20000-40000 } accept"}}}),
+      with({{output + "accept;", {"udp dport { 8000-8003, 20000-40000 } drop"}}}),
   };
 }
 

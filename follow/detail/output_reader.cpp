@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/base/error.hpp>
+#include <cowire/follow/detail/output_reader.hpp>
+#include <cowire/netlink/hook_codec.hpp>
+#include <cowire/netlink/nft_reader.hpp>
+#include <cowire/netlink/request_socket.hpp>
+#include <cowire/netlink/tc_codec.hpp>
+#include <cowire/netlink/xfrm_codec.hpp>
+
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <linux/netlink.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <string_view>
+#include <utility>
+
+namespace cowire::detail {
+namespace {
+
+constexpr int answer_deadline_s = 5;
+
+// linux/bpf.h: what build headers of 6.1 lack, and those of the kinds asked for.
+constexpr std::uint32_t attach_inet_egress = 1, attach_udp4_sendmsg = 14, attach_udp6_sendmsg = 15,
+                        attach_tcx_egress = 47;
+
+unique_fd open_netlink(int protocol) {
+  unique_fd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol));
+  const timeval limit{answer_deadline_s, 0};
+  if (fd) static_cast<void>(::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit));
+  return fd;
+}
+
+/// How many programs are in force, or a negative errno.
+int count_programs(std::uint32_t target, std::uint32_t type, std::uint32_t flags) {
+  bpf_attr query{};
+  query.query.target_fd = target;  // For tcx: an ifindex, in the same place.
+  query.query.attach_type = type;
+  query.query.query_flags = flags;
+  if (::syscall(SYS_bpf, BPF_PROG_QUERY, &query, sizeof query) != 0) return -errno;
+  return static_cast<int>(query.query.prog_cnt);
+}
+
+/// Lines of a file of the calling thread's /proc; false with errno where it cannot be opened.
+bool read_lines(const std::string& name, std::vector<std::string>& into) {
+  errno = 0;
+  std::ifstream file(name);
+  if (!file) return false;
+  for (std::string line; std::getline(file, line);)
+    if (!line.empty()) into.push_back(line);
+  return true;
+}
+
+/// The folder of this thread's version 2 control group, as this process sees it; empty where no
+/// such hierarchy was ever mounted. `why` is set where there is one that cannot be seen.
+std::string cgroup_folder(unreadable& why) {
+  std::vector<std::string> groups, mounts;
+  if (!read_lines("/proc/thread-self/cgroup", groups)) return {};
+  const auto own = std::ranges::find_if(groups, [](const auto& g) { return g.starts_with("0::"); });
+  if (own == groups.end()) return {};
+  const std::string path = own->substr(3);
+  read_lines("/proc/thread-self/mountinfo", mounts);
+  for (const std::string& line : mounts) {
+    const auto separator = line.find(" - ");
+    if (separator == std::string::npos || line.compare(separator, 11, " - cgroup2 ") != 0) continue;
+    std::istringstream words(line);
+    std::string skipped, root, at;
+    words >> skipped >> skipped >> skipped >> root >> at;
+    if (root == "/") root.clear();
+    if (path.starts_with(root) && !path.starts_with("/..")) return at + path.substr(root.size());
+  }
+  why = "control group " + path +
+        " is not below any cgroup2 mount; mount it, for instance at "
+        "/sys/fs/cgroup";
+  return {};
+}
+
+}  // namespace
+
+output_reader::output_reader()
+    : netfilter_(open_netlink(NETLINK_NETFILTER)),
+      ipsec_(open_netlink(NETLINK_XFRM)),
+      ipsec_error_(ipsec_ ? 0 : errno),
+      route_(open_netlink(NETLINK_ROUTE)),
+      buffer_(netlink::datagram_size_max) {}
+
+int output_reader::ask(const unique_fd& socket, std::span<const std::byte> request, bool dump,
+                       const visitor& visit) {
+  nlmsghdr header;
+  std::memcpy(&header, request.data(), sizeof header);
+  if (::send(socket.get(), request.data(), request.size(), 0) < 0) return errno;
+  for (bool interrupted = false;;) {
+    const auto size = ::recv(socket.get(), buffer_.data(), buffer_.size(), MSG_TRUNC);
+    if (size < 0 && errno == EINTR) continue;
+    if (size < 0) return errno == EAGAIN ? ETIMEDOUT : errno;
+    if (static_cast<std::size_t>(size) > buffer_.size()) return EMSGSIZE;
+    std::span<const std::byte> rest(buffer_.data(), static_cast<std::size_t>(size));
+    std::error_code ec;
+    while (const auto answer = netlink::next_envelope(rest, ec)) {
+      if (answer->sequence != header.nlmsg_seq) continue;
+      interrupted |= answer->dump_interrupted();
+      if (const auto end = netlink::decode_completion(*answer, ec))
+        return interrupted ? EINTR : end->error_number;
+      visit(*answer);
+      if (!dump) return 0;
+    }
+    if (ec) return EBADMSG;
+  }
+}
+
+output_snapshot output_reader::read(const output_snapshot* before) {
+  output_snapshot out;
+  read_rules(out.netfilter, before);
+  read_hooks(out.netfilter);
+  read_legacy(out.netfilter);
+  read_ipsec(out.ipsec);
+  read_cgroup(out.cgroup);
+  read_devices(out);
+  return out;
+}
+
+// ---- netfilter ----------------------------------------------------------------------------------
+
+void output_reader::read_rules(netfilter_state& into, const output_snapshot* before) {
+  if (before != nullptr && !before->netfilter.rules_unreadable) {
+    std::uint32_t generation = 0;
+    const int error =
+        ask(netfilter_, netlink::nft::generation_request(++sequence_), false,
+            [&](const netlink::envelope& answer) {
+              std::error_code ec;
+              const auto one = netlink::nft::decode(answer.bytes, ec);
+              if (!one || ec) return;
+              if (const auto* g = std::get_if<netlink::nft::generation>(&one->message))
+                generation = g->id;
+            });
+    if (error == 0 && generation != 0 && generation == before->netfilter.rules.generation) {
+      into.rules = before->netfilter.rules;
+      return;
+    }
+  }
+  std::error_code ec;
+  into.rules = netlink::nft::read_ruleset(ec);
+  if (ec) into.rules_unreadable = ec.message();
+}
+
+void output_reader::read_hooks(netfilter_state& into) {
+  constexpr std::uint32_t local_out = 3, post_routing = 4;  // NF_INET_*
+  std::vector<output_hook> found;
+  for (const ip_family family : {ip_family::v4, ip_family::v6})
+    for (const std::uint32_t hook : {local_out, post_routing}) {
+      bool broken = false;
+      const int error = ask(netfilter_, netlink::hook_request(family, hook, ++sequence_), true,
+                            [&](const netlink::envelope& answer) {
+                              std::error_code ec;
+                              if (auto one = netlink::decode_hook(answer, ec))
+                                found.push_back({family, std::move(one->name)});
+                              broken |= static_cast<bool>(ec);
+                            });
+      if (error == EINVAL || error == EOPNOTSUPP) return;  // The kernel cannot list them.
+      // A function without a name is an obstacle.
+      if (error != 0 || broken) found.push_back({family, {}});
+    }
+  into.hooks = std::move(found);
+}
+
+/// These files exist once a module of legacy tables is there; to look creates nothing.
+void output_reader::read_legacy(netfilter_state& into) {
+  const auto look = [&](const char* name, std::vector<std::string>& tables) {
+    const std::string path = std::string("/proc/thread-self/net/") + name;
+    if (!read_lines(path, tables) && errno != ENOENT)
+      into.legacy_unreadable = path + ": " + errno_code(errno).message();
+  };
+  look("ip_tables_names", into.legacy_tables_v4);
+  look("ip6_tables_names", into.legacy_tables_v6);
+}
+
+// ---- IPsec --------------------------------------------------------------------------------------
+
+void output_reader::read_ipsec(ipsec_state& into) {
+  if (!ipsec_) {
+    // Without the module nobody made policies by netlink; an older interface would show here.
+    const bool pf_key = ::access("/proc/thread-self/net/pfkey", F_OK) == 0;
+    if (ipsec_error_ != EPROTONOSUPPORT || pf_key)
+      into.unreadable_because = errno_code(ipsec_error_).message();
+    return;
+  }
+  std::optional<netlink::xfrm_policy_counts> counts;
+  int error = ask(ipsec_, netlink::xfrm_counts_request(++sequence_), false,
+                  [&](const netlink::envelope& answer) {
+                    std::error_code ec;
+                    counts = netlink::decode_xfrm_counts(answer, ec);
+                  });
+  if (error == 0 && !counts) error = EBADMSG;
+  if (error != 0) {
+    into.unreadable_because = errno_code(error).message();
+    return;
+  }
+  into.output_policies = counts->output;
+  std::optional<bool> blocks;
+  error = ask(ipsec_, netlink::xfrm_default_request(++sequence_), false,
+              [&](const netlink::envelope& answer) {
+                std::error_code ec;
+                blocks = netlink::decode_xfrm_default_blocks(answer, ec);
+              });
+  if (error == EINVAL) return;  // Before 5.15 there is no default.
+  if (error != 0 || !blocks) into.unreadable_because = errno_code(error).message();
+  into.blocks_by_default = blocks.value_or(true);
+}
+
+// ---- traffic control ----------------------------------------------------------------------------
+
+void output_reader::read_devices(output_snapshot& into) {
+  constexpr std::uint32_t unlimited = ~std::uint32_t{0};
+  bool broken = false;
+  int error = EINTR;
+  for (int attempt = 0; error == EINTR && attempt < 16; ++attempt) {
+    into.devices.clear();
+    error = ask(route_, netlink::disciplines_request(++sequence_), true,
+                [&](const netlink::envelope& answer) {
+                  std::error_code ec;
+                  const auto one = netlink::decode_discipline(answer, ec);
+                  broken |= static_cast<bool>(ec);
+                  if (!one) return;
+                  const bool shapes =
+                      one->kind == "fq" && one->fq_flow_max_rate.value_or(0) != unlimited;
+                  into.devices[one->interface_index].disciplines.push_back(
+                      {one->kind, one->handle, one->parent, shapes});
+                });
+  }
+  if (error != 0 || broken) {
+    into.devices_unreadable = errno_code(error != 0 ? error : EBADMSG).message();
+    return;
+  }
+  struct if_nameindex* const names = ::if_nameindex();
+  for (auto* one = names; one != nullptr && one->if_index != 0; ++one)
+    read_programs(into.devices[one->if_index], one->if_index);
+  if (names != nullptr)
+    ::if_freenameindex(names);
+  else
+    into.devices_unreadable = "list of devices: " + errno_code(errno).message();
+  for (auto& [index, device] : into.devices) read_filters(device, index);
+}
+
+void output_reader::read_filters(device_output_state& into, std::uint32_t device) {
+  const auto count = [&](std::uint32_t parent) {
+    const int error = ask(route_, netlink::filters_request(device, parent, ++sequence_), true,
+                          [&](const netlink::envelope& answer) {
+                            if (netlink::is_filter(answer)) ++into.filters;
+                          });
+    // Kinds that take no filters, and devices or disciplines that have just gone.
+    const bool none =
+        error == 0 || error == EINVAL || error == ENOENT || error == EOPNOTSUPP || error == ENODEV;
+    if (!none) into.unreadable_because = errno_code(error).message();
+  };
+  for (const auto& one : into.disciplines) {
+    if (one.kind == "clsact")
+      count(netlink::clsact_egress);
+    else if (one.kind != "ingress" && one.handle != 0)
+      count(one.handle);
+  }
+}
+
+void output_reader::read_programs(device_output_state& into, std::uint32_t device) {
+  const int found = count_programs(device, attach_tcx_egress, 0);
+  if (found >= 0)
+    into.programs = static_cast<std::uint32_t>(found);
+  else if (found != -EINVAL && found != -ENODEV && found != -ENOENT && found != -ENOSYS)
+    into.unreadable_because = "tcx programs: " + errno_code(-found).message();
+}
+
+// ---- control groups -----------------------------------------------------------------------------
+
+void output_reader::read_cgroup(cgroup_state& into) {
+  const std::string folder = cgroup_folder(into.unreadable_because);
+  if (folder.empty()) return;
+  const unique_fd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) {
+    into.unreadable_because = folder + ": " + errno_code(errno).message();
+    return;
+  }
+  const auto count = [&](std::uint32_t type) -> std::uint32_t {
+    const int found =
+        count_programs(static_cast<std::uint32_t>(fd.get()), type, BPF_F_QUERY_EFFECTIVE);
+    if (found >= 0) return static_cast<std::uint32_t>(found);
+    // A kernel without such programs.
+    if (found == -EINVAL || found == -ENOSYS) return 0;
+    into.unreadable_because = folder + ": " + errno_code(-found).message();
+    return 0;
+  };
+  into.egress = count(attach_inet_egress);
+  into.sendmsg_v4 = count(attach_udp4_sendmsg);
+  into.sendmsg_v6 = count(attach_udp6_sendmsg);
+}
+
+}  // namespace cowire::detail

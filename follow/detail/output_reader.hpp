@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Reads the state of the output path from the kernel: rulesets, hooks, legacy tables, IPsec
+/// policies, traffic control, control-group programs.
+///
+/// Blocking, though the kernel answers at once; on a thread that nobody waits for. All of the
+/// calling thread's network namespace: construct and use it on one thread. What cannot be read says
+/// so in the snapshot and is an obstacle there; nothing throws.
+#pragma once
+
+#include <cowire/base/unique_fd.hpp>
+#include <cowire/netlink/codec.hpp>
+#include <cowire/route/output_path.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace cowire::detail {
+
+class output_reader {
+ public:
+  output_reader();
+
+  /// Everything as it is now. The ruleset is taken from `before` where its generation is the same.
+  [[nodiscard]] output_snapshot read(const output_snapshot* before = nullptr);
+
+ private:
+  /// Sends and hands on each answer, until the last. The errno that the kernel ended with.
+  using visitor = std::function<void(const netlink::envelope&)>;
+  [[nodiscard]] int ask(const unique_fd& socket, std::span<const std::byte> request, bool dump,
+                        const visitor& visit);
+  void read_rules(netfilter_state& into, const output_snapshot* before);
+  void read_hooks(netfilter_state& into);
+  static void read_legacy(netfilter_state& into);
+  void read_ipsec(ipsec_state& into);
+  void read_devices(output_snapshot& into);
+  void read_filters(device_output_state& into, std::uint32_t device);
+  void read_programs(device_output_state& into, std::uint32_t device);
+  static void read_cgroup(cgroup_state& into);
+
+  unique_fd netfilter_, ipsec_;
+  int ipsec_error_ = 0;
+  unique_fd route_;
+  std::uint32_t sequence_ = 0;
+  std::vector<std::byte> buffer_;
+};
+
+}  // namespace cowire::detail

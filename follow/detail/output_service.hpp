@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Keeps a snapshot of the output path fresh, on a thread of its own.
+///
+/// What the kernel announces (rulesets, IPsec policies, traffic control) is read again as soon as it
+/// says so; everything is looked at once a second besides, because hooks, legacy tables, programs and
+/// the defaults of traffic control announce nothing. Reading may wait for locks of the kernel's: that
+/// is why the control thread does not do it.
+///
+/// Made, used and destroyed on the ring thread, or while the ring does not run. The thread is in the
+/// network namespace, and its sockets count for the control group, of the one that makes it.
+#pragma once
+
+#include <cowire/base/unique_fd.hpp>
+#include <cowire/ring/detail/event_queue.hpp>
+#include <cowire/route/output_path.hpp>
+
+#include <atomic>
+#include <memory>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+namespace cowire::detail {
+
+class output_service {
+ public:
+  using snapshot = std::shared_ptr<const output_snapshot>;
+  using next_signature = void(std::error_code, snapshot);
+
+  /// Reads the first snapshot before it returns. Throws std::system_error when no thread or event
+  /// can be had; what cannot be read is said in the snapshot.
+  explicit output_service(ring_context& ring);
+  /// Waits until the thread has ended.
+  ~output_service();
+  output_service(const output_service&) = delete;
+  output_service& operator=(const output_service&) = delete;
+
+  [[nodiscard]] const snapshot& first() const noexcept { return first_; }
+  /// The next snapshot that differs from the one before; one call at a time. Errors: error::closed
+  /// after stop().
+  template <class Token>
+  auto async_next(Token&& token) {
+    return asio::async_initiate<Token, next_signature>(
+        [this](auto handler) { event_queue<snapshot>::start_next(changes_, std::move(handler)); },
+        token);
+  }
+  void stop() noexcept;
+
+ private:
+  void run();
+  void drain() const noexcept;
+
+  const unique_fd stop_fd_;
+  /// In the groups that announce; unset where the kernel has no such thing.
+  const unique_fd rules_fd_, policies_fd_, traffic_fd_;
+  std::atomic<bool> stopping_{false};
+  const std::shared_ptr<event_queue<snapshot>> changes_;
+  snapshot first_;
+  std::thread thread_;
+};
+
+}  // namespace cowire::detail

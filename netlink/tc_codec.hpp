@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Queueing disciplines and filters of traffic control, as far as it counts what kinds there are.
+///
+/// As codec.hpp: no I/O, no state, no trust. Any thread.
+/// Source: include/uapi/linux/pkt_sched.h, rtnetlink.h; net/sched/sch_api.c, cls_api.c.
+#pragma once
+
+#include <cowire/netlink/codec.hpp>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace cowire::netlink {
+
+/// RTNLGRP_TC: disciplines and filters made, changed and removed by user space.
+inline constexpr int tc_group = 4;
+
+struct queueing_discipline {
+  std::uint32_t interface_index = 0;
+  std::uint32_t handle = 0, parent = 0;
+  std::string kind;
+  /// Of fq: a rate that it holds its flows to. 0xffffffff = none; unset = not told.
+  std::optional<std::uint32_t> fq_flow_max_rate;
+  friend bool operator==(const queueing_discipline&, const queueing_discipline&) = default;
+};
+
+/// Where filters hang that see what leaves a device by clsact.
+inline constexpr std::uint32_t clsact_egress = 0xfffffff3;
+
+[[nodiscard]] std::vector<std::byte> disciplines_request(std::uint32_t sequence);
+/// A dump of the filters below one parent: clsact_egress, or a discipline's handle.
+[[nodiscard]] std::vector<std::byte> filters_request(std::uint32_t interface_index,
+                                                     std::uint32_t parent, std::uint32_t sequence);
+
+/// Empty without error: another message, or a removal.
+[[nodiscard]] std::optional<queueing_discipline> decode_discipline(const envelope& answer,
+                                                                   std::error_code& ec);
+[[nodiscard]] bool is_filter(const envelope& answer) noexcept;
+
+}  // namespace cowire::netlink

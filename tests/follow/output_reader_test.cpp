@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is set up in a namespace on the output path, as it is read and judged.
+#include <cowire/follow/detail/output_reader.hpp>
+#include <cowire/follow/detail/output_service.hpp>
+#include <cowire/ring/ring_timer.hpp>
+
+#include <tests/support/netns.hpp>
+
+#include <net/if.h>
+
+#include <functional>
+#include <optional>
+#include <string>
+
+namespace cowire::test {
+namespace {
+
+#define NFT_OR_SKIP() \
+  NETNS_OR_SKIP();    \
+  if (std::system("nft --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "needs nft"
+
+/// A host with one device towards another, without any rule.
+class output_path : public ::testing::Test {
+ protected:
+  void set_up() {
+    host_.emplace();
+    peer_.emplace();
+    connect(*host_, "eth0", *peer_, "eth0", 1);
+    const netns::scope inside(*host_);
+    device_ = ::if_nametoindex("eth0");
+  }
+  [[nodiscard]] output_snapshot read() const {
+    const netns::scope inside(*host_);
+    return detail::output_reader().read();
+  }
+  [[nodiscard]] output_verdict judge(const output_snapshot& state, ip_family family) const {
+    output_flow region;
+    region.destination = ip_prefix::all(family);
+    region.output_interface = device_;
+    region.output_name = "eth0";
+    region.devices = {device_};
+    return judge_output(state, region);
+  }
+  void expect(ip_family family, std::optional<divert_reason> wanted) const {
+    const auto found = judge(read(), family);
+    EXPECT_EQ(found.reason, wanted) << (found.reason ? found.obstacle : "untouched");
+  }
+  void expect_both(std::optional<divert_reason> wanted) const {
+    expect(ip_family::v4, wanted);
+    expect(ip_family::v6, wanted);
+  }
+
+  std::optional<netns> host_, peer_;
+  std::uint32_t device_ = 0;
+};
+
+TEST_F(output_path, of_an_ordinary_namespace_is_empty) {
+  NETNS_OR_SKIP();
+  set_up();
+  const auto state = read();
+  EXPECT_TRUE(is_empty(state));
+  EXPECT_TRUE(state.devices.contains(device_));
+  EXPECT_FALSE(state.cgroup.unreadable_because) << *state.cgroup.unreadable_because;
+  EXPECT_FALSE(state.ipsec.unreadable_because) << *state.ipsec.unreadable_because;
+  expect_both(std::nullopt);
+}
+
+TEST_F(output_path, a_rule_that_drops_is_named) {
+  NFT_OR_SKIP();
+  set_up();
+  (*host_)("nft add table ip guard");
+  (*host_)("nft 'add chain ip guard out { type filter hook output priority 0; }'");
+  expect_both(std::nullopt);
+  (*host_)("nft add rule ip guard out udp dport 9000 drop");
+  const auto found = judge(read(), ip_family::v4);
+  EXPECT_EQ(found.reason, divert_reason::netfilter);
+  EXPECT_EQ(found.table, "ip guard");
+  EXPECT_EQ(found.chain, "out");
+  EXPECT_NE(found.rule, 0u);
+  EXPECT_EQ(found.obstacle,
+            "table ip guard, chain out, rule " + std::to_string(found.rule) + ": drop");
+  EXPECT_FALSE(found.certain);
+  expect(ip_family::v6, std::nullopt);
+}
+
+TEST_F(output_path, translation_and_tracking_are_told_apart) {
+  NFT_OR_SKIP();
+  set_up();
+  (*host_)("nft add table ip n");
+  (*host_)("nft 'add chain ip n in { type filter hook input priority 0; }'");
+  (*host_)("nft add rule ip n in ct state established accept");
+  expect(ip_family::v4, divert_reason::conntrack_new);
+  expect(ip_family::v6, std::nullopt);
+  (*host_)("nft 'add chain ip n post { type nat hook postrouting priority 100; }'");
+  (*host_)("nft add rule ip n post oifname other masquerade");
+  expect(ip_family::v4, divert_reason::conntrack_new);
+  (*host_)("nft add rule ip n post oifname eth0 masquerade");
+  expect(ip_family::v4, divert_reason::nat);
+}
+
+TEST_F(output_path, a_rule_at_a_devices_egress_hook_is_an_obstacle) {
+  NFT_OR_SKIP();
+  set_up();
+  (*host_)("nft add table netdev d");
+  if (std::system(("ip netns exec " + host_->name() +
+                   " nft 'add chain netdev d e { type filter hook egress device eth0 priority 0; }'"
+                   " 2>/dev/null")
+                      .c_str()) != 0)
+    GTEST_SKIP() << "the kernel or nft has no egress hook";
+  expect_both(std::nullopt);
+  (*host_)("nft add rule netdev d e udp dport 9000 drop");
+  expect_both(divert_reason::netfilter);
+}
+
+TEST_F(output_path, policies_and_a_blocking_default_of_ipsec_are_obstacles) {
+  NETNS_OR_SKIP();
+  set_up();
+  (*host_)("ip xfrm policy add src 10.1.0.0/16 dst 10.2.0.0/16 dir out action block");
+  expect_both(divert_reason::ipsec);
+  (*host_)("ip xfrm policy flush");
+  expect_both(std::nullopt);
+  (*host_)("ip xfrm policy add src 10.1.0.0/16 dst 10.2.0.0/16 dir in action block");
+  expect_both(std::nullopt);
+  (*host_)("ip xfrm policy setdefault out block");
+  expect_both(divert_reason::ipsec);
+}
+
+TEST_F(output_path, disciplines_that_shape_and_filters_are_obstacles) {
+  NETNS_OR_SKIP();
+  set_up();
+  const auto tries = [&](const std::string& command) {
+    return std::system(
+               ("ip netns exec " + host_->name() + " " + command + " 2>/dev/null").c_str()) == 0;
+  };
+  std::size_t tried = 0;
+  if (tries("tc qdisc replace dev eth0 root tbf rate 1mbit burst 10kb latency 10ms") && ++tried)
+    expect_both(divert_reason::queueing_discipline);
+  if (tries("tc qdisc replace dev eth0 root netem delay 10ms") && ++tried)
+    expect_both(divert_reason::queueing_discipline);
+  if (tries("tc qdisc replace dev eth0 root fq maxrate 1mbit") && ++tried)
+    expect_both(divert_reason::queueing_discipline);
+  if (tries("tc qdisc replace dev eth0 root fq_codel") && ++tried) expect_both(std::nullopt);
+  if (tries("tc qdisc replace dev eth0 root handle 1: prio") && ++tried) {
+    expect_both(std::nullopt);
+    if (tries("tc filter add dev eth0 parent 1: matchall action drop"))
+      expect_both(divert_reason::tc_egress);
+  }
+  if (tries("tc qdisc del dev eth0 root")) expect_both(std::nullopt);
+  if (tries("tc qdisc add dev eth0 clsact") && ++tried) {
+    expect_both(std::nullopt);
+    if (tries("tc filter add dev eth0 ingress matchall action drop")) expect_both(std::nullopt);
+    if (tries("tc filter add dev eth0 egress matchall action drop"))
+      expect_both(divert_reason::tc_egress);
+  }
+  if (tried == 0) GTEST_SKIP() << "the kernel has no traffic control";
+}
+
+TEST_F(output_path, another_devices_discipline_is_none_of_ours) {
+  NETNS_OR_SKIP();
+  set_up();
+  connect(*host_, "eth1", *peer_, "eth1", 2);
+  if (std::system(("ip netns exec " + host_->name() +
+                   " tc qdisc replace dev eth1 root tbf rate 1mbit burst 10kb latency 10ms"
+                   " 2>/dev/null")
+                      .c_str()) != 0)
+    GTEST_SKIP() << "the kernel has no tbf";
+  expect_both(std::nullopt);
+}
+
+/// Waits for snapshots of the service until one is judged so.
+void await(detail::output_service& service, ring_context& ring,
+           const std::function<bool(const output_snapshot&)>& wanted) {
+  bool seen = false;
+  ring_timer deadline(ring);
+  deadline.expires_after(std::chrono::seconds(30));
+  deadline.async_wait([&](std::error_code ec) {
+    if (!ec) service.stop();
+  });
+  const auto look = [&]() -> awaitable<void> {
+    while (!seen) {
+      const auto [ec, state] = co_await service.async_next(as_tuple(use_awaitable));
+      if (ec) co_return;
+      seen = wanted(*state);
+    }
+    deadline.cancel();
+  };
+  co_spawn(ring.get_executor(), look(), asio::detached);
+  ring.restart();
+  ring.run();
+  EXPECT_TRUE(seen);
+}
+
+TEST_F(output_path, changes_are_followed_announced_or_not) {
+  NFT_OR_SKIP();
+  set_up();
+  ring_context ring;
+  std::optional<detail::output_service> service;
+  {
+    const netns::scope inside(*host_);
+    service.emplace(ring);
+  }
+  EXPECT_TRUE(is_empty(*service->first()));
+  (*host_)("nft add table ip t");
+  await(*service, ring, [](const auto& s) { return s.netfilter.rules.tables.size() == 1; });
+  (*host_)("ip xfrm policy setdefault out block");
+  await(*service, ring, [](const auto& s) { return s.ipsec.blocks_by_default; });
+  // A device that comes announces no discipline.
+  const std::size_t devices = service->first()->devices.size();
+  (*host_)("ip link add v0 type veth peer name v1");
+  await(*service, ring, [&](const auto& s) { return s.devices.size() == devices + 2; });
+  (*host_)("nft flush ruleset");
+  await(*service, ring, [](const auto& s) { return s.netfilter.rules.empty(); });
+  service->stop();
+}
+
+}  // namespace
+}  // namespace cowire::test
