@@ -46,6 +46,7 @@ void add_cowire(std::ostream& out, const json& route) {
   if (found->contains("divert")) {
     out << " divert " << word((*found)["divert"]);
     if (found->contains("text")) out << " (" << word((*found)["text"]) << ')';
+    add_word(out, *found, "obstacle", ": ");
     return;
   }
   if (found->contains("header_template")) add_word(out, *found, "egress", " egress ");

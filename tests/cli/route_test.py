@@ -178,7 +178,6 @@ class Get(RouteTest):
         self.assertEqual(text[0], "8.8.8.8 via 10.0.0.2 dev u0 src 10.0.0.1 uid 0")
         self.assertIn(PEER_MAC, text[-1])
 
-
     def test_text_has_marks_as_ip_prints_them(self):
         for mark in ("9", "15", "16", "0x12c", "0xffffffff"):
             query = ["route", "get", "8.8.8.8", "mark", mark]
@@ -212,6 +211,31 @@ class Get(RouteTest):
         self.assertEqual(inside("8.8.8.8"), self.get("8.8.8.8 oif u1 mark 7"))
         self.assertEqual(inside("8.8.8.8")["dev"], "u1")
         self.assertEqual(inside("8.8.8.8 oif u0 mark 9"), self.get("8.8.8.8 oif u0 mark 9"))
+
+
+class OutputPath(RouteTest):
+    def setUp(self):
+        super().setUp()
+        support.need_nft()
+
+    def nft(self, command):
+        self.world.exec("routes", "nft", command, check=0)
+
+    def test_names_the_rule_that_keeps_a_flow_from_the_fast_path(self):
+        self.assertEqual(self.get("8.8.8.8")["cowire"]["output"], "untouched")
+        self.nft("add table inet guard")
+        self.addCleanup(self.nft, "flush ruleset")
+        self.nft("add chain inet guard out { type filter hook output priority 0; }")
+        self.nft("add rule inet guard out oifname u1 drop")
+        self.nft("add rule inet guard out udp sport 9000 drop")
+        self.assertEqual(self.get("8.8.8.8 sport 8001")["cowire"]["output"], "untouched")
+        answer = self.get("8.8.8.8 sport 9000")["cowire"]
+        self.assertEqual(answer["divert"], "netfilter")
+        self.assertRegex(
+            answer["obstacle"], r"^table inet guard, chain out, rule [0-9]+: drop$"
+        )
+        text = self.cowire("route", "get", "8.8.8.8", "sport", "9000", check=0).stdout
+        self.assertIn(answer["obstacle"], text)
 
 
 class Batch(RouteTest):

@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import signal
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -18,6 +19,12 @@ DEADLINE_S = 60
 def need_root():
     if os.geteuid() != 0:
         raise unittest.SkipTest("needs root to make network namespaces")
+
+
+def need_nft():
+    """Skips unless there is nft(8)."""
+    if shutil.which("nft") is None:
+        raise unittest.SkipTest("needs nft")
 
 
 def run(*words, netns=None, stdin=None, check=None, env=None):

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernel does to datagrams after routing them happens to those of a transmitter as well.
+#include <tests/async/two_hosts.hpp>
+
+namespace cowire::test {
+namespace {
+
+#define NFT_OR_SKIP() \
+  if (std::system("nft --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "needs nft"
+
+class output_path_end_to_end : public two_hosts {
+ protected:
+  static constexpr const char* place = "10.77.1.2:9000";
+  static constexpr const char* place_v6 = "[fd77:1::2]:9000";
+
+  void load(const std::string& hook, const std::string& rule) {
+    (*a)("nft add table inet t");
+    (*a)("nft 'add chain inet t c { type " + hook + "; }'");
+    (*a)("nft 'add rule inet t c " + rule + "'");
+  }
+  static std::uint64_t diverted(const transmitter& tx, const std::string& reason) {
+    const auto stats = tx.stats();
+    const auto found = stats.diverted.find(reason);
+    return found == stats.diverted.end() ? 0 : found->second;
+  }
+  /// Sends until one is diverted for the reason. Whether it arrives is not looked at.
+  static bool comes_to_divert(transmitter& tx, sender& s, const std::string& reason,
+                              const char* where = place) {
+    return eventually(
+        [&] {
+          const auto before = diverted(tx, reason);
+          return s.try_send(bytes_of("probe"), to(where)) && drained(tx) &&
+                 diverted(tx, reason) > before;
+        },
+        30s);
+  }
+  /// Sends until one leaves by AF_XDP.
+  static bool comes_to_transmit(transmitter& tx, sender& s, const char* where = place) {
+    return eventually(
+        [&] {
+          const auto before = by(tx, "a0");
+          return s.try_send(bytes_of("probe"), to(where)) && drained(tx) && by(tx, "a0") > before;
+        },
+        30s);
+  }
+  static void send(transmitter& tx, sender& s, int count, const char* where = place) {
+    for (int i = 0; i < count; ++i) ASSERT_TRUE(s.try_send(bytes_of("x"), to(where)));
+    ASSERT_TRUE(drained(tx));
+  }
+};
+
+TEST_F(output_path_end_to_end, what_a_rule_drops_never_leaves_from_the_first_datagram_on) {
+  NFT_OR_SKIP();
+  udp_sink v4(*b, to(place)), v6(*b, to(place_v6));
+  resolve("10.77.1.2");
+  resolve("fd77:1::2");
+  load("filter hook output priority 0", "udp dport 9000 drop");
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 20);
+  send(tx, s, 20, place_v6);
+  EXPECT_EQ(0u, v4.drain());
+  EXPECT_EQ(0u, v6.drain());
+  EXPECT_EQ(40u, diverted(tx, "netfilter")) << summary(tx.stats());
+  EXPECT_EQ(0u, by(tx, "a0"));
+}
+
+TEST_F(output_path_end_to_end, rules_come_into_force_and_go_under_a_running_transmitter) {
+  NFT_OR_SKIP();
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 20);
+  EXPECT_EQ(20u, by(tx, "a0")) << summary(tx.stats());
+  load("filter hook output priority 0", "udp dport 9000 drop");
+  ASSERT_TRUE(comes_to_divert(tx, s, "netfilter")) << summary(tx.stats());
+  sink.drain();
+  const auto before = by(tx, "a0");
+  send(tx, s, 20);
+  EXPECT_EQ(0u, sink.drain());
+  EXPECT_EQ(before, by(tx, "a0"));
+  (*a)("nft flush ruleset");
+  ASSERT_TRUE(comes_to_transmit(tx, s)) << summary(tx.stats());
+}
+
+TEST_F(output_path_end_to_end, a_ruleset_that_leaves_the_flow_alone_costs_it_nothing) {
+  NFT_OR_SKIP();
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  load("filter hook output priority 0", "oifname { lo, docker0 } drop");
+  (*a)("nft add rule inet t c meta l4proto tcp reject");
+  (*a)("nft add rule inet t c udp sport 53 counter drop");
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 20);
+  EXPECT_EQ(20u, by(tx, "a0")) << summary(tx.stats());
+  EXPECT_EQ(20u, sink.drain());
+}
+
+TEST_F(output_path_end_to_end, classes_that_a_rule_tells_apart_fare_apart) {
+  NFT_OR_SKIP();
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  load("filter hook output priority 0", "udp sport 8002 drop");
+  transmitter tx(small());
+  auto free = tx.make_sender({.source_port = 8001});
+  auto barred = tx.make_sender({.source_port = 8002});
+  send(tx, free, 20);
+  send(tx, barred, 20);
+  EXPECT_EQ(20u, by(tx, "a0")) << summary(tx.stats());
+  EXPECT_EQ(20u, diverted(tx, "netfilter"));
+  EXPECT_EQ(20u, sink.drain());
+}
+
+TEST_F(output_path_end_to_end, a_translation_of_the_source_is_made) {
+  NFT_OR_SKIP();
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  (*a)("nft add table ip n");
+  (*a)("nft 'add chain ip n p { type nat hook postrouting priority 100; }'");
+  (*a)("nft 'add rule ip n p udp dport 9000 snat to 10.77.1.1:6000'");
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 1);
+  const auto got = sink.next();
+  ASSERT_TRUE(got) << summary(tx.stats());
+  EXPECT_EQ("10.77.1.1:6000", got->from.to_string());
+  EXPECT_EQ(1u, diverted(tx, "nat"));
+}
+
+/// An INPUT that accepts answers only: they arrive as there is an entry of the flow.
+TEST_F(output_path_end_to_end, answers_pass_a_stateful_firewall) {
+  NFT_OR_SKIP();
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  load("filter hook input priority 0; policy drop", "ct state established,related counter accept");
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 1);
+  const auto got = sink.next();
+  ASSERT_TRUE(got) << summary(tx.stats());
+  EXPECT_EQ(1u, diverted(tx, "conntrack_new"));
+  const auto back = detail::socket_address::from(got->from, 0);
+  ASSERT_EQ(1, ::sendto(sink.fd(), "!", 1, 0, reinterpret_cast<const sockaddr*>(&back.storage),
+                        back.size));
+  EXPECT_TRUE(eventually([&] {
+    return (*a)("nft list ruleset").find("counter packets 1") != std::string::npos;
+  })) << (*a)("nft list ruleset");
+}
+
+TEST_F(output_path_end_to_end, what_ipsec_blocks_does_not_leave_in_clear) {
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 1);
+  ASSERT_TRUE(sink.next());
+  (*a)("ip xfrm policy add dst 10.77.1.2/32 dir out action block");
+  ASSERT_TRUE(comes_to_divert(tx, s, "ipsec")) << summary(tx.stats());
+  sink.drain();
+  send(tx, s, 20);
+  EXPECT_EQ(0u, sink.drain());
+  (*a)("ip xfrm policy flush");
+  ASSERT_TRUE(comes_to_transmit(tx, s)) << summary(tx.stats());
+}
+
+TEST_F(output_path_end_to_end, a_discipline_that_holds_back_and_a_filter_that_drops_are_obeyed) {
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  const std::string tc = "ip netns exec " + a->name() + " tc ";
+  const auto tries = [&](const std::string& what) {
+    return std::system((tc + what + " 2>/dev/null").c_str()) == 0;
+  };
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 1);
+  ASSERT_TRUE(sink.next());
+  bool tried = false;
+  if (tries("qdisc add dev a0 clsact") && tries("filter add dev a0 egress matchall action drop")) {
+    tried = true;
+    ASSERT_TRUE(comes_to_divert(tx, s, "tc_egress")) << summary(tx.stats());
+    sink.drain();
+    send(tx, s, 20);
+    EXPECT_EQ(0u, sink.drain());
+    ASSERT_TRUE(tries("qdisc del dev a0 clsact"));
+    ASSERT_TRUE(comes_to_transmit(tx, s)) << summary(tx.stats());
+  }
+  if (tries("qdisc replace dev a0 root tbf rate 1mbit burst 10kb latency 10ms")) {
+    tried = true;
+    ASSERT_TRUE(comes_to_divert(tx, s, "queueing_discipline")) << summary(tx.stats());
+  }
+  if (!tried) GTEST_SKIP() << "the kernel has neither clsact nor tbf";
+}
+
+}  // namespace
+}  // namespace cowire::test
