@@ -12,6 +12,7 @@
 #include <linux/netlink.h>
 #include <net/if.h>
 #include <poll.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -61,28 +62,47 @@ bool read_lines(const std::string& name, std::vector<std::string>& into) {
   return true;
 }
 
-/// The folder of this thread's version 2 control group, as this process sees it; empty where no
-/// such hierarchy was ever mounted. `why` is set where there is one that cannot be seen.
-std::string cgroup_folder(unreadable& why) {
-  std::vector<std::string> groups, mounts;
+/// A hierarchy of version 2 control groups that is mounted nowhere else; empty with errno where that
+/// is not permitted. `ip netns exec`, for one, hides the mounts below /sys.
+unique_fd mount_cgroups() {
+  const unique_fd context(::fsopen("cgroup2", FSOPEN_CLOEXEC));
+  if (!context || ::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0)
+    return {};
+  return unique_fd(::fsmount(context.get(), FSMOUNT_CLOEXEC, 0));
+}
+
+/// Where a version 2 hierarchy is mounted whose root is that of this process's; empty = nowhere.
+std::string cgroup_mount() {
+  std::vector<std::string> mounts;
+  read_lines("/proc/thread-self/mountinfo", mounts);
+  for (const std::string& line : mounts) {
+    if (line.find(" - cgroup2 ") == std::string::npos) continue;
+    std::istringstream words(line);
+    std::string skipped, root, at;
+    words >> skipped >> skipped >> skipped >> root >> at;
+    if (root == "/") return at;
+  }
+  return {};
+}
+
+/// The folder of this thread's version 2 control group; empty where no such hierarchy was ever
+/// mounted, and so no program attached. `why` is set where there is one that cannot be opened.
+unique_fd open_cgroup(unreadable& why) {
+  std::vector<std::string> groups;
   if (!read_lines("/proc/thread-self/cgroup", groups)) return {};
   const auto own = std::ranges::find_if(groups, [](const auto& g) { return g.starts_with("0::"); });
   if (own == groups.end()) return {};
   const std::string path = own->substr(3);
-  read_lines("/proc/thread-self/mountinfo", mounts);
-  for (const std::string& line : mounts) {
-    const auto separator = line.find(" - ");
-    if (separator == std::string::npos || line.compare(separator, 11, " - cgroup2 ") != 0) continue;
-    std::istringstream words(line);
-    std::string skipped, root, at;
-    words >> skipped >> skipped >> skipped >> root >> at;
-    if (root == "/") root.clear();
-    if (path.starts_with(root) && !path.starts_with("/..")) return at + path.substr(root.size());
-  }
-  why = "control group " + path +
-        " is not below any cgroup2 mount; mount it, for instance at "
-        "/sys/fs/cgroup";
-  return {};
+  unique_fd folder;
+  const auto open_below = [&](const unique_fd& root) {
+    if (root && !folder)
+      folder.reset(::openat(root.get(), ("." + path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  };
+  if (const std::string at = cgroup_mount(); !at.empty())
+    open_below(unique_fd(::open(at.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)));
+  if (!folder) open_below(mount_cgroups());
+  if (!folder) why = "control group " + path + ": " + errno_code(errno).message();
+  return folder;
 }
 
 }  // namespace
@@ -281,20 +301,15 @@ void output_reader::read_programs(device_output_state& into, std::uint32_t devic
 // ---- control groups -----------------------------------------------------------------------------
 
 void output_reader::read_cgroup(cgroup_state& into) {
-  const std::string folder = cgroup_folder(into.unreadable_because);
-  if (folder.empty()) return;
-  const unique_fd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd) {
-    into.unreadable_because = folder + ": " + errno_code(errno).message();
-    return;
-  }
+  const unique_fd fd = open_cgroup(into.unreadable_because);
+  if (!fd) return;
   const auto count = [&](std::uint32_t type) -> std::uint32_t {
     const int found =
         count_programs(static_cast<std::uint32_t>(fd.get()), type, BPF_F_QUERY_EFFECTIVE);
     if (found >= 0) return static_cast<std::uint32_t>(found);
     // A kernel without such programs.
     if (found == -EINVAL || found == -ENOSYS) return 0;
-    into.unreadable_because = folder + ": " + errno_code(-found).message();
+    into.unreadable_because = errno_code(-found).message();
     return 0;
   };
   into.egress = count(attach_inet_egress);

@@ -23,7 +23,6 @@ constexpr std::uint32_t state_invalid = 1, state_established = 2, state_new = 8;
 /// Where connection tracking looks at a datagram of this host (NF_IP_PRI_CONNTRACK).
 constexpr std::int32_t conntrack_priority = -200;
 constexpr std::size_t udp_header_size = 8;
-constexpr std::uint32_t rtn_local = 2;  // linux/rtnetlink.h
 
 std::span<const std::uint8_t> octets(const nft::bytes& from) {
   return {reinterpret_cast<const std::uint8_t*>(from.data()), from.size()};
@@ -175,8 +174,6 @@ partial_u32 output_walk::tracking_in(const packet_state& state) const noexcept {
 
 output_walk::packet_state output_walk::run_base_chain(const chain_rules& one, packet_state state) {
   base_ = &one;
-  if (one.chain.not_understood) stop(one, 0, divert_reason::netfilter, "a chain not understood");
-  if (stopped()) return state;
   const ways out = run_chain(one, state, 0, 0);
   if (stopped()) return state;
   maybe_state after = out.accepted;
@@ -193,6 +190,7 @@ output_walk::ways output_walk::run_chain(const chain_rules& one, packet_state st
   maybe_state here = state;
   if (depth > depth_max || jumps > jump_depth_max)
     stop(one, 0, divert_reason::netfilter, "more jumps than the kernel makes");
+  if (one.chain.not_understood) stop(one, 0, divert_reason::netfilter, "a chain not understood");
   for (const rule& each : one.rules) {
     if (!here || stopped()) break;
     ways after = run_rule(one, each, *here, depth, jumps);
@@ -483,8 +481,6 @@ void output_walk::on(evaluation& e, const expression&, const ex::fib& f) {
   std::optional<std::uint32_t> type;
   if (f.result == ex::fib::result_type && f.flags == ex::fib::of_destination)
     type = region_.destination_type;
-  if (f.result == ex::fib::result_type && f.flags == ex::fib::of_source && region_.source)
-    type = rtn_local;
   if (type) return store_u32(e, f.to, {*type, ~std::uint32_t{0}});
   store_unknown(e, f.to, 16);
   e.fork();

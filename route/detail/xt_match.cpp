@@ -147,7 +147,7 @@ bool changes_state(const xt_match& match) {
       "conntrack", "state",  "set",   "iprange", "length",  "dscp",     "tos",       "ecn",
       "ttl",       "hl",     "icmp",  "icmp6",   "pkttype", "physdev",  "devgroup",  "cgroup",
       "policy",    "realm",  "mac",   "string",  "u32",     "time",     "cpu",       "bpf",
-      "connmark",  "helper", "esp",   "ah",      "sctp",    "rpfilter", "socket",    "connlabel"};
+      "connmark",  "helper", "esp",   "ah",      "sctp",    "rpfilter", "socket"};
   return std::ranges::find(keep_nothing, std::string_view(match.name)) == std::end(keep_nothing);
 }
 

@@ -7,10 +7,13 @@
 #include <tests/support/netns.hpp>
 
 #include <net/if.h>
+#include <sched.h>
+#include <sys/mount.h>
 
 #include <functional>
 #include <optional>
 #include <string>
+#include <thread>
 
 namespace cowire::test {
 namespace {
@@ -63,6 +66,21 @@ TEST_F(output_path, of_an_ordinary_namespace_is_empty) {
   EXPECT_FALSE(state.cgroup.unreadable_because) << *state.cgroup.unreadable_because;
   EXPECT_FALSE(state.ipsec.unreadable_because) << *state.ipsec.unreadable_because;
   expect_both(std::nullopt);
+}
+
+/// As `ip netns exec` runs a program: with another /sys, below which no control groups are seen.
+TEST_F(output_path, is_read_where_control_groups_are_not_mounted) {
+  NETNS_OR_SKIP();
+  set_up();
+  std::thread hidden([&] {
+    ASSERT_EQ(0, ::unshare(CLONE_FS | CLONE_NEWNS));
+    ASSERT_EQ(0, ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr));
+    ASSERT_EQ(0, ::mount("none", "/sys", "tmpfs", 0, nullptr));
+    const auto state = read();
+    EXPECT_TRUE(is_empty(state));
+    EXPECT_FALSE(state.cgroup.unreadable_because) << *state.cgroup.unreadable_because;
+  });
+  hidden.join();
 }
 
 TEST_F(output_path, a_rule_that_drops_is_named) {
