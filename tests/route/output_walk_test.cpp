@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rulesets made by hand: what no kernel would load, or no random world is likely to make.
+#include <cowire/route/output_path.hpp>
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+namespace cowire {
+namespace {
+
+namespace nft = netlink::nft;
+namespace ex = netlink::nft::expressions;
+
+nft::bytes number(std::uint32_t value) {  // As it lies in a register.
+  nft::bytes out(4);
+  std::memcpy(out.data(), &value, 4);
+  return out;
+}
+
+nft::expression say(std::int32_t code, std::string chain = {}) {
+  return {
+      "immediate", ex::immediate{ex::verdict_register, nft::verdict{code, std::move(chain)}}, {}};
+}
+nft::expression statement(std::string name) { return {std::move(name), ex::other{}, {}}; }
+nft::expression mark() { return {"meta", ex::meta_load{0, ex::meta_key::mark}, {}}; }
+nft::expression state() { return {"ct", ex::ct_load{0, ex::ct_key_state}, {}}; }
+nft::expression equals(std::uint32_t value) {
+  return {"cmp", ex::compare{0, ex::compare::equal, number(value)}, {}};
+}
+nft::expression load(std::uint32_t value) {
+  return {"immediate", ex::immediate{0, number(value)}, {}};
+}
+nft::expression set_mark() { return {"meta", ex::meta_write{0, ex::meta_key::mark}, {}}; }
+
+using rules = std::vector<std::vector<nft::expression>>;
+
+class walk : public ::testing::Test {
+ protected:
+  walk() {
+    region_.destination = ip_prefix::all(ip_family::v4);
+    region_.mark_matters_below = false;
+    rules_.tables[{nft::family::inet, "t", {}}] = {nft::family::inet, "t", 0};
+  }
+  nft::chain& add(const std::string& name, const rules& content,
+                  std::optional<std::int32_t> priority = {}, const std::string& type = "filter",
+                  std::uint32_t hook = 3) {
+    nft::ruleset::chain_rules made;
+    made.chain.table = "t";
+    made.chain.name = name;
+    made.chain.type = type;
+    if (priority) made.chain.hook = nft::chain_hook{hook, *priority, {}};
+    for (const auto& expressions : content)
+      made.rules.push_back(
+          {nft::family::inet, "t", name, made.rules.size() + 1, expressions, false});
+    return (rules_.chains[{nft::family::inet, "t", name}] = std::move(made)).chain;
+  }
+  [[nodiscard]] output_verdict judge(tracking_state tracked = tracking_state::fresh) const {
+    return judge_ruleset(rules_, region_, tracked);
+  }
+
+  nft::ruleset rules_;
+  output_flow region_;
+};
+
+TEST_F(walk, without_rules_nothing_is_touched) {
+  EXPECT_TRUE(judge().untouched());
+  add("b", {}, 0);
+  EXPECT_TRUE(judge().untouched());
+}
+
+TEST_F(walk, names_table_chain_rule_and_what_it_is) {
+  add("b", {{statement("log")}}, 0);
+  const auto found = judge();
+  EXPECT_EQ(found.reason, divert_reason::netfilter);
+  EXPECT_EQ(found.obstacle, "table inet t, chain b, rule 1: log");
+  EXPECT_TRUE(found.certain);
+}
+
+TEST_F(walk, what_is_not_understood_is_an_obstacle_wherever_it_is) {
+  add("b", {{statement("something new")}}, 0);
+  EXPECT_FALSE(judge().untouched());
+  add("b", {}, 0).not_understood = true;
+  EXPECT_FALSE(judge().untouched());
+  add("b", {{say(nft::verdict::jump, "c")}}, 0);
+  add("c", {}).not_understood = true;
+  EXPECT_FALSE(judge().untouched());
+  add("c", {{}});
+  EXPECT_TRUE(judge().untouched());
+  rules_.chains[{nft::family::inet, "t", "c"}].rules[0].not_understood = true;
+  EXPECT_FALSE(judge().untouched());
+}
+
+TEST_F(walk, a_jump_to_nowhere_a_loop_and_too_many_jumps_are_obstacles) {
+  add("b", {{say(nft::verdict::jump, "c")}}, 0);
+  EXPECT_FALSE(judge().untouched());
+  add("c", {{say(nft::verdict::go_to, "c")}});
+  EXPECT_FALSE(judge().untouched());
+  const auto chain_of = [&](int jumps) {
+    for (int i = 1; i < jumps; ++i)
+      add("c" + std::to_string(i), {{say(nft::verdict::jump, "c" + std::to_string(i + 1))}});
+    add("c" + std::to_string(jumps), {{say(nft::verdict::accept)}});
+    add("b", {{say(nft::verdict::jump, "c1")}}, 0);
+  };
+  chain_of(16);
+  EXPECT_TRUE(judge().untouched());
+  chain_of(17);
+  EXPECT_FALSE(judge().untouched());
+}
+
+TEST_F(walk, a_dormant_table_is_not_in_force) {
+  add("b", {{say(nft::verdict::drop)}}, 0);
+  EXPECT_FALSE(judge().untouched());
+  rules_.tables.begin()->second.flags = 1;
+  EXPECT_TRUE(judge().untouched());
+}
+
+TEST_F(walk, before_connection_tracking_a_datagram_has_no_state) {
+  constexpr std::uint32_t invalid = 1, fresh = 8;
+  add("b", {{state(), equals(fresh), say(nft::verdict::drop)}}, -300);
+  EXPECT_TRUE(judge().untouched());
+  add("b", {{state(), equals(invalid), say(nft::verdict::drop)}}, -300);
+  EXPECT_FALSE(judge().untouched());
+  add("b", {{state(), equals(invalid), say(nft::verdict::drop)}}, -150);
+  EXPECT_TRUE(judge().untouched());
+  // At the very priority, nobody knows which comes first.
+  for (const std::uint32_t any : {invalid, fresh}) {
+    add("b", {{state(), equals(any), say(nft::verdict::drop)}}, -200);
+    EXPECT_FALSE(judge().untouched());
+  }
+}
+
+TEST_F(walk, a_flow_that_may_be_untracked_may_have_any_state) {
+  constexpr std::uint32_t untracked = 64;
+  add("b", {{state(), equals(untracked), say(nft::verdict::drop)}}, 0);
+  EXPECT_TRUE(judge().untouched());
+  add("a", {{{"notrack", ex::notrack{}, {}}}}, -300);
+  EXPECT_FALSE(judge().untouched());
+}
+
+TEST_F(walk, marks_are_seen_by_later_chains_and_by_all_of_the_same_priority) {
+  add("a", {{load(5), set_mark()}}, -10);
+  add("b", {{mark(), equals(5), say(nft::verdict::drop)}}, 0);
+  EXPECT_FALSE(judge().untouched());
+  add("a", {{load(5), set_mark()}}, 10);
+  EXPECT_TRUE(judge().untouched());
+  add("c", {{mark(), equals(5), say(nft::verdict::drop)}}, 10);
+  EXPECT_FALSE(judge().untouched());
+}
+
+TEST_F(walk, a_mark_that_matters_below_or_routes_anew_is_an_obstacle_unless_it_is_the_same) {
+  add("a", {{load(5), set_mark()}}, 0);
+  EXPECT_TRUE(judge().untouched());
+  region_.mark_matters_below = true;
+  EXPECT_FALSE(judge().untouched());
+  region_.mark = 5;
+  EXPECT_TRUE(judge().untouched());
+  region_.mark_matters_below = false;
+  add("a", {{load(6), set_mark()}}, 0, "route");
+  EXPECT_FALSE(judge().untouched());
+}
+
+TEST_F(walk, translation_concerns_the_first_datagram_of_a_connection) {
+  add("p", {{statement("masq")}}, 100, "nat", 4);
+  EXPECT_EQ(judge().reason, divert_reason::nat);
+  EXPECT_TRUE(judge(tracking_state::established).untouched());
+}
+
+TEST_F(walk, sets_that_packets_fill_or_that_time_out_decide_nothing) {
+  const nft::object_key key{nft::family::inet, "t", "s"};
+  auto& set = rules_.sets[key];
+  set.set = {nft::family::inet, "t", "s", 0, 4, false, {}, false};
+  const auto looked_up = [&](bool inverted) {
+    add("b", {{mark(), {"lookup", ex::lookup{"s", 0, {}, inverted}, {}}, say(nft::verdict::drop)}},
+        0);
+    return judge().untouched();
+  };
+  EXPECT_TRUE(looked_up(false));
+  EXPECT_FALSE(looked_up(true));
+  set.filled_by_packets = true;
+  EXPECT_FALSE(looked_up(false));
+  set.filled_by_packets = false;
+  set.elements.push_back({number(0), {}, {}, false, false, false});
+  EXPECT_FALSE(looked_up(false));
+  EXPECT_TRUE(looked_up(true));
+  set.set.flags = nft::set_timeout;
+  EXPECT_FALSE(looked_up(true));
+  set.elements[0].not_understood = true;
+  EXPECT_FALSE(looked_up(false));
+  rules_.sets.clear();
+  EXPECT_FALSE(looked_up(false));
+}
+
+TEST(output_path_layers, each_has_its_reason_and_what_cannot_be_read_is_an_obstacle) {
+  output_flow region;
+  region.destination = ip_prefix::all(ip_family::v6);
+  region.devices = {7};
+  const auto reason = [&](auto&& change) {
+    output_snapshot s;
+    change(s);
+    EXPECT_FALSE(is_empty(s));
+    return judge_output(s, region).reason;
+  };
+  EXPECT_TRUE(is_empty({}));
+  using enum divert_reason;
+  EXPECT_EQ(cgroup_program, reason([](auto& s) { s.cgroup.egress = 1; }));
+  EXPECT_EQ(cgroup_program, reason([](auto& s) { s.cgroup.sendmsg_v6 = 1; }));
+  EXPECT_EQ(std::nullopt, reason([](auto& s) { s.cgroup.sendmsg_v4 = 1; }));
+  EXPECT_EQ(cgroup_program, reason([](auto& s) { s.cgroup.unreadable_because = "EPERM"; }));
+  EXPECT_EQ(ipsec, reason([](auto& s) { s.ipsec.output_policies = 1; }));
+  EXPECT_EQ(ipsec, reason([](auto& s) { s.ipsec.unreadable_because = "EPERM"; }));
+  EXPECT_EQ(netfilter, reason([](auto& s) { s.netfilter.rules_unreadable = "EPERM"; }));
+  EXPECT_EQ(netfilter, reason([](auto& s) { s.netfilter.legacy_unreadable = "EACCES"; }));
+  EXPECT_EQ(netfilter, reason([](auto& s) { s.netfilter.legacy_tables_v6 = {"raw"}; }));
+  EXPECT_EQ(std::nullopt, reason([](auto& s) { s.netfilter.legacy_tables_v4 = {"raw"}; }));
+  const auto hook = [](const char* function) {
+    return [=](output_snapshot& s) { s.netfilter.hooks = {{ip_family::v6, function}}; };
+  };
+  EXPECT_EQ(netfilter, reason(hook("ip_vs_out_hook")));
+  EXPECT_EQ(netfilter, reason(hook("")));
+  EXPECT_EQ(conntrack_new, reason(hook("ipv6_conntrack_local")));
+  EXPECT_EQ(std::nullopt, reason(hook("apparmor_ip_postroute")));
+  EXPECT_EQ(queueing_discipline, reason([](auto& s) { s.devices_unreadable = "EPERM"; }));
+  const auto discipline = [](const char* kind, bool shapes) {
+    return [=](output_snapshot& s) { s.devices[7].disciplines = {{kind, 1, 0, shapes}}; };
+  };
+  EXPECT_EQ(queueing_discipline, reason(discipline("of the future", false)));
+  EXPECT_EQ(queueing_discipline, reason(discipline("fq", true)));
+  EXPECT_EQ(tc_egress, reason([](auto& s) { s.devices[7].filters = 1; }));
+  EXPECT_EQ(tc_egress, reason([](auto& s) { s.devices[7].programs = 1; }));
+  EXPECT_EQ(std::nullopt, reason([](auto& s) { s.devices[8].programs = 1; }));
+}
+
+}  // namespace
+}  // namespace cowire
