@@ -6,9 +6,15 @@
 
 #include <tests/support/netns.hpp>
 
+#include <fcntl.h>
+#include <linux/bpf.h>
 #include <net/if.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <functional>
 #include <optional>
@@ -171,6 +177,57 @@ TEST_F(output_path, disciplines_that_shape_and_filters_are_obstacles) {
       expect_both(divert_reason::tc_egress);
   }
   if (tried == 0) GTEST_SKIP() << "the kernel has no traffic control";
+}
+
+/// A program of a control group's egress hook that lets everything pass.
+unique_fd load_egress_program() {
+  const bpf_insn instructions[] = {{BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, 1},
+                                   {BPF_JMP | BPF_EXIT, 0, 0, 0, 0}};
+  bpf_attr load{};
+  load.prog_type = BPF_PROG_TYPE_CGROUP_SKB;
+  load.expected_attach_type = BPF_CGROUP_INET_EGRESS;
+  load.insn_cnt = std::size(instructions);
+  load.insns = reinterpret_cast<std::uintptr_t>(instructions);
+  load.license = reinterpret_cast<std::uintptr_t>("GPL");
+  return unique_fd(static_cast<int>(::syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load)));
+}
+
+/// The programs that a process sees which is in `folder`, or -1.
+int egress_programs_in(const std::string& folder) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const unique_fd members(::open((folder + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
+    if (::write(members.get(), "0", 1) != 1) ::_exit(100);
+    const auto state = detail::output_reader().read();
+    ::_exit(state.cgroup.unreadable_because ? 101 : static_cast<int>(state.cgroup.egress));
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) < 100 ? WEXITSTATUS(status) : -1;
+}
+
+TEST_F(output_path, programs_of_the_own_control_group_and_of_those_above_count) {
+  NETNS_OR_SKIP();
+  const std::string mount = run("findmnt -n -o TARGET -t cgroup2 | head -n1 | tr -d '\\n'");
+  if (mount.empty()) GTEST_SKIP() << "no cgroup2 hierarchy is mounted";
+  const std::string outer = mount + "/cowire-test-" + std::to_string(::getpid());
+  const std::string inner = outer + "/inner";
+  if (::mkdir(outer.c_str(), 0755) != 0) GTEST_SKIP() << "no control group can be made";
+  EXPECT_EQ(0, ::mkdir(inner.c_str(), 0755));
+  const auto before = egress_programs_in(inner);
+  EXPECT_GE(before, 0);
+  const unique_fd program = load_egress_program();
+  const unique_fd folder(::open(outer.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  bpf_attr attach{};
+  attach.target_fd = static_cast<std::uint32_t>(folder.get());
+  attach.attach_bpf_fd = static_cast<std::uint32_t>(program.get());
+  attach.attach_type = BPF_CGROUP_INET_EGRESS;
+  const bool attached = program && ::syscall(SYS_bpf, BPF_PROG_ATTACH, &attach, sizeof attach) == 0;
+  const auto after = attached ? egress_programs_in(inner) : before;
+  EXPECT_EQ(0, ::rmdir(inner.c_str()));
+  EXPECT_EQ(0, ::rmdir(outer.c_str()));
+  if (!attached) GTEST_SKIP() << "the kernel has no programs of control groups";
+  EXPECT_EQ(before + 1, after);
 }
 
 TEST_F(output_path, another_devices_discipline_is_none_of_ours) {

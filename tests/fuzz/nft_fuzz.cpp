@@ -6,9 +6,15 @@
 #include "tests/netlink/random_nft_message.hpp"
 
 #include <cowire/base/assert.hpp>
+#include <cowire/netlink/hook_codec.hpp>
 #include <cowire/netlink/nft_reader.hpp>
+#include <cowire/netlink/tc_codec.hpp>
+#include <cowire/netlink/xfrm_codec.hpp>
 
+#include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/xfrm.h>
 
 #include <algorithm>
 #include <cstring>
@@ -20,11 +26,25 @@ using namespace cowire;
 using namespace cowire::netlink;
 using bytes_of = std::vector<std::byte>;
 
+/// What else the output path is read from, whatever type the message says it has.
+void check_others(envelope e) {
+  static constexpr std::uint16_t types[] = {NFNL_SUBSYS_HOOK << 8, XFRM_MSG_NEWSPDINFO, 0x28,
+                                            RTM_NEWQDISC};
+  for (const std::uint16_t type : types) {
+    e.type = type;
+    std::error_code ec;
+    const bool any = decode_hook(e, ec) || decode_xfrm_counts(e, ec) ||
+                     decode_xfrm_default_blocks(e, ec) || decode_discipline(e, ec);
+    COWIRE_ASSERT(!(any && ec));
+  }
+}
+
 void check_decode(std::span<const std::byte> datagram) {
   std::error_code ec;
   while (const auto e = next_envelope(datagram, ec)) {
     const auto one = nft::decode(e->bytes, ec);
     COWIRE_ASSERT(!(one && ec));
+    check_others(*e);
   }
 }
 
