@@ -62,9 +62,9 @@
   X(needs_identification, "DF is off, so the kernel must choose the IP identification")            \
   X(audit_quarantine, "the truth audit saw the kernel decide otherwise")                           \
   X(no_table, "no forwarding table is published for this flow class yet")                          \
-  X(netfilter, "a firewall rule, hook or legacy table may drop, change or count the datagram")       \
+  X(netfilter, "a firewall rule, hook or legacy table may drop, change or count the datagram")     \
   X(nat, "a rule may translate the datagram's addresses or ports")                                 \
-  X(conntrack_new, "connection tracking must see the datagram, or answers would be refused")        \
+  X(conntrack_new, "connection tracking must see the datagram, or answers would be refused")       \
   X(ipsec, "an IPsec policy may encrypt or block the datagram")                                    \
   X(tc_egress, "a filter or program of traffic control on the device")                             \
   X(queueing_discipline, "a queueing discipline on the device that delays, drops or reorders")     \
