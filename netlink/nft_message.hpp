@@ -3,8 +3,8 @@
 ///
 /// Plain values in, plain values out; nothing here asks the kernel (nft_codec.hpp decodes,
 /// nft_reader.hpp reads a whole ruleset). Numbers are in host order. What registers hold, what
-/// `compare` compares and what sets contain stays *bytes*, as nf_tables itself sees it: a comparison
-/// there is a memcmp, and nft(8) merges, splits and shortens fields as it likes.
+/// `compare` compares and what sets contain stays *bytes*, as nf_tables itself sees it: a
+/// comparison there is a memcmp, and nft(8) merges, splits and shortens fields as it likes.
 ///
 /// A message that has an attribute which this code does not know loses nothing: the expression is
 /// then `expressions::other`, a rule, set or chain says so in `not_understood`. Whoever evaluates

@@ -8,7 +8,8 @@
 /// differs, or a dump says that it was interrupted, all is read again, at most attempts_max times.
 /// What cannot be decoded ends the reading with its error: half a ruleset is worth nothing.
 ///
-/// One thread at a time. To hear of changes after it, listen to notification_group *before* start().
+/// One thread at a time. To hear of changes after it, listen to notification_group *before*
+/// start().
 #pragma once
 
 #include <cowire/base/unique_fd.hpp>
@@ -78,8 +79,8 @@ class reader {
   ruleset result_;
 };
 
-/// A NETLINK_NETFILTER socket of the calling thread's network namespace, in notification_group where
-/// `listen`.
+/// A NETLINK_NETFILTER socket of the calling thread's network namespace, in notification_group
+/// where `listen`.
 [[nodiscard]] unique_fd open_socket(const socket_options& options, bool listen,
                                     std::error_code& ec);
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What the kernel does to a datagram after the routing decision, and whether it can touch one.
 ///
-/// An `output_snapshot` is the state of the output path as plain data: firewall rules, hooks, legacy
-/// tables, IPsec policies, queueing disciplines and filters of devices, control-group programs.
-/// judge_output() says of a region of flows that *nothing* on that path can drop, rewrite, delay,
-/// count against a limit or re-route a datagram of it - or names the first thing that might. It
-/// errs on one side only: what was not read, or is not understood, is an obstacle.
+/// An `output_snapshot` is the state of the output path as plain data: firewall rules, hooks,
+/// legacy tables, IPsec policies, queueing disciplines and filters of devices, control-group
+/// programs. judge_output() says of a region of flows that *nothing* on that path can drop,
+/// rewrite, delay, count against a limit or re-route a datagram of it - or names the first thing
+/// that might. It errs on one side only: what was not read, or is not understood, is an obstacle.
 ///
 /// Pure functions on plain values; any thread. Not for the fast path: tables are compiled with it.
 ///
@@ -103,8 +103,8 @@ struct output_flow {
   std::optional<std::uint32_t> destination_type;
   /// Devices of the way, from the one that the route names down to the one that sends.
   std::vector<std::uint32_t> devices;
-  /// Whether a changed mark could matter once the hooks are passed: to a tunnel's outer datagram, to
-  /// a filter of traffic control.
+  /// Whether a changed mark could matter once the hooks are passed: to a tunnel's outer datagram,
+  /// to a filter of traffic control.
   bool mark_matters_below = true;
   /// The hooks are passed twice, as coming from another device the second time.
   bool passes_vrf = false;
@@ -135,7 +135,8 @@ struct output_verdict {
 /// Whether the kernel tracks connections of a family, as far as rules and hooks show.
 [[nodiscard]] bool tracks_connections(const netfilter_state& state, ip_family family);
 
-/// Whether nothing of this state can be an obstacle for any flow, whatever it is: the ordinary case.
+/// Whether nothing of this state can be an obstacle for any flow, whatever it is: the ordinary
+/// case.
 [[nodiscard]] bool is_empty(const output_snapshot& state);
 
 }  // namespace cowire

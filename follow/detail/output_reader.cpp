@@ -62,8 +62,8 @@ bool read_lines(const std::string& name, std::vector<std::string>& into) {
   return true;
 }
 
-/// A hierarchy of version 2 control groups that is mounted nowhere else; empty with errno where that
-/// is not permitted. `ip netns exec`, for one, hides the mounts below /sys.
+/// A hierarchy of version 2 control groups that is mounted nowhere else; empty with errno where
+/// that is not permitted. `ip netns exec`, for one, hides the mounts below /sys.
 unique_fd mount_cgroups() {
   const unique_fd context(::fsopen("cgroup2", FSOPEN_CLOEXEC));
   if (!context || ::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0)

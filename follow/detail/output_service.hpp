@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Keeps a snapshot of the output path fresh, on a thread of its own.
 ///
-/// What the kernel announces (rulesets, IPsec policies, traffic control) is read again as soon as it
-/// says so; everything is looked at once a second besides, because hooks, legacy tables, programs and
-/// the defaults of traffic control announce nothing. Reading may wait for locks of the kernel's: that
-/// is why the control thread does not do it.
+/// What the kernel announces (rulesets, IPsec policies, traffic control) is read again as soon as
+/// it says so; everything is looked at once a second besides, because hooks, legacy tables,
+/// programs and the defaults of traffic control announce nothing. Reading may wait for locks of the
+/// kernel's: that is why the control thread does not do it.
 ///
-/// Made, used and destroyed on the ring thread, or while the ring does not run. The thread is in the
-/// network namespace, and its sockets count for the control group, of the one that makes it.
+/// Made, used and destroyed on the ring thread, or while the ring does not run. The thread is in
+/// the network namespace, and its sockets count for the control group, of the one that makes it.
 #pragma once
 
 #include <cowire/base/unique_fd.hpp>

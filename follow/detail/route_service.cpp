@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/assert.hpp>
 #include <cowire/follow/detail/route_service.hpp>
+#include <cowire/follow/detail/sysctls.hpp>
 #include <cowire/netlink/codec.hpp>
 #include <cowire/netlink/request_socket.hpp>
 #include <cowire/route/detail/header_template.hpp>

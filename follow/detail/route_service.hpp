@@ -197,7 +197,4 @@ class route_service {
 /// What a message says, as route_change has it.
 [[nodiscard]] route_change describe(const netlink::message& message, const mirror& state);
 
-/// The sysctls that mirror_settings holds, of the calling thread's network namespace.
-[[nodiscard]] mirror_settings read_mirror_settings(const mirror& state);
-
 }  // namespace cowire::detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What decides about IPv6 source addresses without a message is read, and read again.
-#include <cowire/follow/detail/route_service.hpp>
+#include <cowire/follow/detail/sysctls.hpp>
 
 #include <tests/support/netns.hpp>
 

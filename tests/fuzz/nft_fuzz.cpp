@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An input is what a kernel answers to a reader of rulesets: pieces of one byte how, two bytes length
-// (little endian) and as many bytes of netlink. Each message is also decoded on its own.
+// An input is what a kernel answers to a reader of rulesets: pieces of one byte how, two bytes
+// length (little endian) and as many bytes of netlink. Each message is also decoded on its own.
 #include "tests/fuzz/fuzz_target.hpp"
 
 #include "tests/netlink/random_nft_message.hpp"

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Random rulesets and random flows, each datagram really sent by a plain socket: where the verdict is
-// "untouched", the datagram must have left exactly as it was sent. The share of flows that the kernel
-// left alone and that were recognised is printed. COWIRE_SEED chooses the worlds, COWIRE_RULESETS how
-// many; a failing one is printed as small as it gets.
+// Random rulesets and random flows, each datagram really sent by a plain socket: where the verdict
+// is
+// "untouched", the datagram must have left exactly as it was sent. The share of flows that the
+// kernel left alone and that were recognised is printed. COWIRE_SEED chooses the worlds,
+// COWIRE_RULESETS how many; a failing one is printed as small as it gets.
 #include "tests/route/random_ruleset.hpp"
 #include "tests/support/netns.hpp"
 

@@ -27,7 +27,6 @@ FOREIGN_DETAIL = {
     ("async", "ring/detail/event_queue.hpp"): EVENT_QUEUE,
     ("async", "ring/detail/signals_blocked.hpp"): SIGNALS,
     ("cli", "async/detail/engine.hpp"): "doctor asks what the engine would: to be a public question",
-    ("cli", "follow/detail/route_service.hpp"): "one reader of a mirror by dumps is to be public",
     ("cli", "route/detail/resolve_by_search.hpp"): SEARCH,
     ("follow", "ring/detail/event_queue.hpp"): EVENT_QUEUE,
     ("follow", "ring/detail/signals_blocked.hpp"): SIGNALS,

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/follow/detail/output_reader.hpp>
+#include <cowire/follow/detail/sysctls.hpp>
+#include <cowire/follow/kernel_snapshot.hpp>
+#include <cowire/netlink/request_socket.hpp>
+
+namespace cowire {
+
+mirror read_mirror() {
+  using netlink::object_kind;
+  netlink::request_socket socket;
+  mirror state;
+  mirror_changes changes;
+  const auto read = [&](object_kind kind, const netlink::dump_filter& filter = {}) {
+    for (const auto& message : socket.dump(kind, filter))
+      state.apply(message, changes, message_origin::dump);
+  };
+  read(object_kind::link);
+  for (const auto family : {ip_family::v4, ip_family::v6})
+    read(object_kind::netconf, {.family = family});
+  read(object_kind::address);
+  read(object_kind::nexthop);  // Before the routes, which name them.
+  read(object_kind::nexthop_bucket);
+  read(object_kind::route);
+  read(object_kind::rule);
+  read(object_kind::neighbour);
+  state.set_settings(detail::read_mirror_settings(state), changes);
+  return state;
+}
+
+output_snapshot read_output_path() { return detail::output_reader().read(); }
+
+}  // namespace cowire
