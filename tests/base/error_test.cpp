@@ -12,7 +12,7 @@ namespace {
 
 TEST(error, every_condition_has_its_own_text) {
   std::set<std::string> texts;
-  const int last = static_cast<int>(error::invalid_argument);
+  const int last = static_cast<int>(error::no_producer);
   for (int value = 1; value <= last; ++value) {
     const std::string text = error_category().message(value);
     EXPECT_EQ(text.find("unknown"), std::string::npos) << value;
