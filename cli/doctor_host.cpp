@@ -67,6 +67,11 @@ constexpr std::array capabilities{
         "XDP programs cannot be attached, so some drivers get a lower rung; --mark is refused"},
     capability{"cap_bpf", CAP_BPF, health::warn, "XDP programs can be loaded",
                "XDP programs cannot be loaded, so some drivers get a lower rung"},
+    // /proc/net/ip_tables_names has mode 0440.
+    capability{"cap_dac_read_search", CAP_DAC_READ_SEARCH, health::warn,
+               "legacy iptables tables can be seen",
+               "where the kernel does not list its netfilter hooks, legacy iptables tables cannot "
+               "be seen, and the kernel path sends"},
 };
 
 void examine_capabilities(std::vector<finding>& out) {

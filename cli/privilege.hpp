@@ -22,6 +22,7 @@ void require_mode(const transmit_plan& plan, const std::vector<interface_stats>&
 
 /// What sets the command up to run without root.
 inline constexpr std::string_view setcap_remedy =
-    "setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock+ep \"$(command -v cowire)\"";
+    "setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock,cap_dac_read_search+ep "
+    "\"$(command -v cowire)\"";
 
 }  // namespace cowire::cli

@@ -9,7 +9,7 @@ import unittest
 
 import support
 
-CAPABILITIES = ["net_raw", "net_admin", "bpf"]
+CAPABILITIES = ["net_raw", "net_admin", "bpf", "dac_read_search"]
 SMALL_LIMIT_BYTES = 8 << 20
 
 

@@ -66,14 +66,16 @@ def unprivileged(*words):
 
 
 def with_capabilities(names, memlock_bytes, *words, netns=None):
-    """The same with some capabilities only, and a limit on locked memory."""
+    """The same with some capabilities only, and a limit on locked memory.
+
+    `ip netns exec` would hide the control groups, which to see then takes CAP_SYS_ADMIN."""
     wanted = ",".join("+" + name for name in names)
     return run(
+        *(("nsenter", f"--net=/run/netns/{netns}") if netns else ()),
         *("prlimit", f"--memlock={memlock_bytes}:{memlock_bytes}"),
         *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
         *(f"--inh-caps={wanted}", f"--ambient-caps={wanted}"),
         *(COWIRE, *words),
-        netns=netns,
     )
 
 
