@@ -33,6 +33,7 @@
 #include <cowire/base/reason.hpp>
 #include <cowire/follow/detail/checked_interval.hpp>
 #include <cowire/follow/route_events.hpp>
+#include <cowire/route/output_path.hpp>
 #include <cowire/route/restrictions.hpp>
 #include <cowire/xdp/socket.hpp>
 #include <cowire/xdp/tx_core.hpp>
@@ -99,6 +100,10 @@ struct transmitter_config {
   std::vector<tunnel_declaration> tunnels{};
   /// Tables, tunnels and destinations that the fast path keeps to.
   route_restrictions restrictions{};
+  /// What of the kernel's output path counts. The valve for hosts where it is known better that a
+  /// layer matters to nobody: what is ignored is logged as a warning and told by stats(). What the
+  /// kernel sends for another reason meets all layers as ever.
+  output_layers output{};
   /// False: destinations are looked up by the plain reference resolver instead of the compiled
   /// table. For comparison only; slow.
   bool performance_mode = true;
@@ -159,6 +164,7 @@ struct transmitter_stats {
   std::uint32_t cores_in_use = 0;  ///< The first so many of them take new datagrams.
   std::string cores_reason;        ///< Why not all, and what to do; "" if they do.
   route_stats routes;
+  std::vector<std::string> output_ignored;  ///< Layers (transmitter_config::output), by name.
 
   /// transmitted, summed.
   [[nodiscard]] std::uint64_t transmitted_total() const noexcept;

@@ -50,11 +50,13 @@ class config_reader {
         read_table(key, value, xdp_keys);
       else if (key == "doublezero")
         read_table(key, value, doublezero_keys);
+      else if (key == "output")
+        read_table(key, value, output_keys);
       else if (key == "tunnel")
         read_tunnels(value);
       else
-        fail(key.source(),
-             "'" + std::string(key.str()) + "': no such table; use xdp, doublezero or [[tunnel]]");
+        fail(key.source(), "'" + std::string(key.str()) +
+                               "': no such table; use xdp, doublezero, output or [[tunnel]]");
     }
   }
 
@@ -227,6 +229,16 @@ class config_reader {
     });
   }
 
+  // ---- [output] -------------------------------------------------------------------------------
+
+  void set_output(const toml::node& from) {
+    const std::string told = text(from);
+    if (told != "obey" && told != "ignore")
+      fail(from.source(), key_ + " '" + told + "': use \"obey\" or \"ignore\"");
+    for (const auto& layer : output_layer_names())
+      if (layer.name == key_) to_.output.*layer.member = told == "obey";
+  }
+
   // ---- [[tunnel]] -----------------------------------------------------------------------------
 
   void read_tunnels(const toml::node& from) {
@@ -307,6 +319,14 @@ class config_reader {
       {"update_interval", &config_reader::set_update_interval},
       {"performance_mode", &config_reader::set_performance_mode},
       {"prefixes", &config_reader::set_prefixes},
+  }};
+
+  static constexpr std::array<key_rule, 5> output_keys = {{
+      {"netfilter", &config_reader::set_output},
+      {"conntrack", &config_reader::set_output},
+      {"ipsec", &config_reader::set_output},
+      {"traffic_control", &config_reader::set_output},
+      {"control_groups", &config_reader::set_output},
   }};
 
   const std::string& name_;

@@ -70,6 +70,7 @@ json summary_json(const transmitter_stats& stats, double elapsed_s) {
   out["cores_reason"] = stats.cores_reason;
   out["errors_from_network"] = stats.errors_from_network;
   out["audit"] = audit_json(stats.routes);
+  out["output_ignored"] = stats.output_ignored;
   out["table"] = {{"routes", stats.routes.routes},
                   {"path_lists", stats.routes.path_lists},
                   {"hops", stats.routes.hops},
@@ -102,6 +103,8 @@ std::string summary_text(const transmitter_stats& stats, double elapsed_s) {
   if (truth.mismatched != 0)
     out << "audit          " << truth.mismatched << " of " << truth.audited
         << " flows not as the kernel sends them, the last: " << truth.last_mismatch << '\n';
+  for (const auto& layer : stats.output_ignored)
+    out << "ignored        " << layer << " of the kernel's output path\n";
   for (const auto& interface : stats.interfaces) {
     out << "mode           " << interface.name << ": " << name(interface.mode);
     if (!interface.reason.empty()) out << " (" << interface.reason << ')';

@@ -163,7 +163,29 @@ bool uses_tracking(const nft::expression& e) {
          std::ranges::find(names, std::string_view(e.name)) != std::end(names);
 }
 
+constexpr output_layer_name layer_names[] = {
+    {"netfilter", &output_layers::netfilter,
+     "firewall rules and NAT do not happen to what the fast path sends"},
+    {"conntrack", &output_layers::conntrack,
+     "what the fast path sends makes no entry and keeps none alive, so a stateful firewall may "
+     "drop answers and ICMP errors"},
+    {"ipsec", &output_layers::ipsec,
+     "what the fast path sends leaves in clear, whatever IPsec policies say"},
+    {"traffic_control", &output_layers::traffic_control,
+     "the fast path passes queueing disciplines, filters and tcx programs by"},
+    {"control_groups", &output_layers::control_groups,
+     "the fast path passes programs of control groups by"}};
+
 }  // namespace
+
+std::span<const output_layer_name> output_layer_names() noexcept { return layer_names; }
+
+std::vector<output_layer_name> ignored_layers(const output_layers& obeyed) {
+  std::vector<output_layer_name> out;
+  for (const auto& one : layer_names)
+    if (!(obeyed.*one.member) || (one.name == "conntrack" && !obeyed.netfilter)) out.push_back(one);
+  return out;
+}
 
 bool tracks_connections(const netfilter_state& state, ip_family family) {
   if (state.hooks) {
@@ -191,11 +213,14 @@ output_verdict judge_ruleset(const nft::ruleset& rules, const output_flow& regio
 
 output_verdict judge_output(const output_snapshot& state, const output_flow& region) {
   const ip_family family = region.destination.family();
-  if (auto found = judge_cgroup(state.cgroup, family); found.reason) return found;
-  if (auto found = judge_ipsec(state.ipsec); found.reason) return found;
-  if (auto found = judge_netfilter(state.netfilter, region); found.reason) return found;
-  if (auto found = judge_devices(state, region); found.reason) return found;
-  if (tracks_connections(state.netfilter, family))
+  const output_layers& obeyed = state.obeyed;
+  output_verdict found;
+  if (obeyed.control_groups) found = judge_cgroup(state.cgroup, family);
+  if (!found.reason && obeyed.ipsec) found = judge_ipsec(state.ipsec);
+  if (!found.reason && obeyed.netfilter) found = judge_netfilter(state.netfilter, region);
+  if (!found.reason && obeyed.traffic_control) found = judge_devices(state, region);
+  if (found.reason) return found;
+  if (obeyed.netfilter && obeyed.conntrack && tracks_connections(state.netfilter, family))
     return obstacle(divert_reason::conntrack_new,
                     "connections are tracked, and the flow's entry must be kept alive");
   return {};
@@ -203,14 +228,20 @@ output_verdict judge_output(const output_snapshot& state, const output_flow& reg
 
 bool is_empty(const output_snapshot& state) {
   const netfilter_state& n = state.netfilter;
+  const output_layers& obeyed = state.obeyed;
   const auto passes = [](const auto& device) {
     return !judge_device(device.first, device.second).reason;
   };
-  return !n.rules_unreadable && n.rules.empty() && n.legacy_tables_v4.empty() &&
-         n.legacy_tables_v6.empty() && (n.hooks ? n.hooks->empty() : !n.legacy_unreadable) &&
-         !judge_ipsec(state.ipsec).reason && !judge_cgroup(state.cgroup, ip_family::v4).reason &&
-         !judge_cgroup(state.cgroup, ip_family::v6).reason && !state.devices_unreadable &&
-         std::ranges::all_of(state.devices, passes);
+  const bool no_netfilter = !n.rules_unreadable && n.rules.empty() && n.legacy_tables_v4.empty() &&
+                            n.legacy_tables_v6.empty() &&
+                            (n.hooks ? n.hooks->empty() : !n.legacy_unreadable);
+  const bool no_programs = !judge_cgroup(state.cgroup, ip_family::v4).reason &&
+                           !judge_cgroup(state.cgroup, ip_family::v6).reason;
+  const bool no_traffic_control =
+      !state.devices_unreadable && std::ranges::all_of(state.devices, passes);
+  return (no_netfilter || !obeyed.netfilter) && (no_programs || !obeyed.control_groups) &&
+         (no_traffic_control || !obeyed.traffic_control) &&
+         (!judge_ipsec(state.ipsec).reason || !obeyed.ipsec);
 }
 
 }  // namespace cowire

@@ -72,6 +72,18 @@ umem_options memory_options(const transmitter_config& config) {
           .huge_pages = config.huge_pages};
 }
 
+/// Names the layers that are ignored, and what that means; empty where none is.
+std::string ignored_output(const output_layers& obeyed) {
+  std::string out;
+  for (const output_layer_name& layer : ignored_layers(obeyed))
+    out.append(out.empty() ? "ignored on the output path: " : "; ")
+        .append(layer.name)
+        .append(" (")
+        .append(layer.if_ignored)
+        .append(")");
+  return out;
+}
+
 }  // namespace
 
 std::uint64_t umem_bytes(const transmitter_config& config) {
@@ -90,6 +102,7 @@ engine::engine(transmitter_config config)
                .audit_rate = config_.audit_rate,
                .performance_mode = config_.performance_mode,
                .restrictions = config_.restrictions,
+               .output = config_.output,
                .log = config_.log}),
       cores_(config_, umem_.memory(), tables_, epochs_, control_bell_),
       egress_(config_, umem_, cores_, routes_, epochs_),
@@ -102,6 +115,8 @@ engine::engine(transmitter_config config)
     config_.log(log_severity::info, umem_.pages_reason());
   if (config_.log && ring_.backend() != ring_backend::io_uring)
     config_.log(log_severity::info, ring_.backend_reason());
+  if (const auto warning = ignored_output(config_.output); config_.log && !warning.empty())
+    config_.log(log_severity::warning, warning);
 }
 
 engine::~engine() { COWIRE_ASSERT(!control_.joinable()); }
@@ -480,6 +495,8 @@ transmitter_stats engine::stats() const {
       out.refused[errno_name(number)] += count;
   out.errors_from_network = kernel_.errors_from_network();
   out.routes = routes_.stats();
+  for (const auto& layer : ignored_layers(config_.output))
+    out.output_ignored.emplace_back(layer.name);
   const std::lock_guard lock(producers_mutex_);
   for (const auto& one : producers_) {
     out.shed += one->shed();

@@ -107,11 +107,12 @@ unique_fd open_cgroup(unreadable& why) {
 
 }  // namespace
 
-output_reader::output_reader()
-    : netfilter_(open_netlink(NETLINK_NETFILTER)),
-      ipsec_(open_netlink(NETLINK_XFRM)),
+output_reader::output_reader(const output_layers& obeyed)
+    : obeyed_(obeyed),
+      netfilter_(obeyed.netfilter ? open_netlink(NETLINK_NETFILTER) : unique_fd()),
+      ipsec_(obeyed.ipsec ? open_netlink(NETLINK_XFRM) : unique_fd()),
       ipsec_error_(ipsec_ ? 0 : errno),
-      route_(open_netlink(NETLINK_ROUTE)),
+      route_(obeyed.traffic_control ? open_netlink(NETLINK_ROUTE) : unique_fd()),
       buffer_(netlink::datagram_size_max) {}
 
 int output_reader::ask(const unique_fd& socket, std::span<const std::byte> request, bool dump,
@@ -140,12 +141,15 @@ int output_reader::ask(const unique_fd& socket, std::span<const std::byte> reque
 
 output_snapshot output_reader::read(const output_snapshot* before) {
   output_snapshot out;
-  read_rules(out.netfilter, before);
-  read_hooks(out.netfilter);
-  read_legacy(out.netfilter);
-  read_ipsec(out.ipsec);
-  read_cgroup(out.cgroup);
-  read_devices(out);
+  out.obeyed = obeyed_;
+  if (obeyed_.netfilter) {
+    read_rules(out.netfilter, before);
+    read_hooks(out.netfilter);
+    read_legacy(out.netfilter);
+  }
+  if (obeyed_.ipsec) read_ipsec(out.ipsec);
+  if (obeyed_.control_groups) read_cgroup(out.cgroup);
+  if (obeyed_.traffic_control) read_devices(out);
   return out;
 }
 

@@ -22,9 +22,11 @@ namespace cowire::detail {
 
 class output_reader {
  public:
-  output_reader();
+  /// Of what is not obeyed nothing is read, not even a socket opened.
+  explicit output_reader(const output_layers& obeyed = {});
 
-  /// Everything as it is now. The ruleset is taken from `before` where its generation is the same.
+  /// Everything that is obeyed, as it is now. The ruleset is taken from `before` where its
+  /// generation is the same.
   [[nodiscard]] output_snapshot read(const output_snapshot* before = nullptr);
 
  private:
@@ -41,6 +43,7 @@ class output_reader {
   void read_programs(device_output_state& into, std::uint32_t device);
   static void read_cgroup(cgroup_state& into);
 
+  const output_layers obeyed_;
   unique_fd netfilter_, ipsec_;
   int ipsec_error_ = 0;
   unique_fd route_;

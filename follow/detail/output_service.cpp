@@ -45,13 +45,17 @@ unique_fd listen_to(int protocol, int group) {
 
 }  // namespace
 
-output_service::output_service(ring_context& ring)
-    : stop_fd_(make_event()),
-      rules_fd_(listen_to(NETLINK_NETFILTER, netlink::nft::notification_group)),
-      policies_fd_(listen_to(NETLINK_XFRM, netlink::xfrm_policy_group)),
-      traffic_fd_(listen_to(NETLINK_ROUTE, netlink::tc_group)),
+output_service::output_service(ring_context& ring, const output_layers& obeyed)
+    : obeyed_(obeyed),
+      stop_fd_(make_event()),
+      rules_fd_(obeyed.netfilter ? listen_to(NETLINK_NETFILTER, netlink::nft::notification_group)
+                                 : unique_fd()),
+      policies_fd_(obeyed.ipsec ? listen_to(NETLINK_XFRM, netlink::xfrm_policy_group)
+                                : unique_fd()),
+      traffic_fd_(obeyed.traffic_control ? listen_to(NETLINK_ROUTE, netlink::tc_group)
+                                         : unique_fd()),
       changes_(std::make_shared<event_queue<snapshot>>(ring.get_executor(), changes_ahead)),
-      first_(std::make_shared<output_snapshot>(output_reader().read())) {
+      first_(std::make_shared<output_snapshot>(output_reader(obeyed).read())) {
   const signals_blocked during_creation;
   thread_ = std::thread([this] { run(); });
   ::pthread_setname_np(thread_.native_handle(), "cowire-output");
@@ -71,7 +75,7 @@ void output_service::stop() noexcept {
 }
 
 void output_service::run() {
-  output_reader reader;
+  output_reader reader(obeyed_);
   snapshot last = first_;
   while (!stopping_.load(std::memory_order_acquire)) {  // Pairs with the exchange in stop().
     pollfd waiting[] = {{stop_fd_.get(), POLLIN, 0},

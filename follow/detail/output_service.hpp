@@ -29,7 +29,7 @@ class output_service {
 
   /// Reads the first snapshot before it returns. Throws std::system_error when no thread or event
   /// can be had; what cannot be read is said in the snapshot.
-  explicit output_service(ring_context& ring);
+  explicit output_service(ring_context& ring, const output_layers& obeyed = {});
   /// Waits until the thread has ended.
   ~output_service();
   output_service(const output_service&) = delete;
@@ -50,8 +50,9 @@ class output_service {
   void run();
   void drain() const noexcept;
 
+  const output_layers obeyed_;
   const unique_fd stop_fd_;
-  /// In the groups that announce; unset where the kernel has no such thing.
+  /// In the groups that announce; unset where the kernel has no such thing or it is ignored.
   const unique_fd rules_fd_, policies_fd_, traffic_fd_;
   std::atomic<bool> stopping_{false};
   const std::shared_ptr<event_queue<snapshot>> changes_;

@@ -146,7 +146,7 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       poke_fd_(open_requests()),
       events_(ring, event_fd_.get(), buffers(64)),
       replies_(ring, request_fd_.get()),
-      output_(ring),
+      output_(ring, options_.output),
       timer_(ring),
       compiler_(
           mirror_, epochs, tables,

@@ -149,6 +149,69 @@ TEST_F(output_path_end_to_end, answers_pass_a_stateful_firewall) {
   })) << (*a)("nft list ruleset");
 }
 
+/// The valve: a layer that is ignored is as if it were not there, for the fast path.
+TEST_F(output_path_end_to_end, an_ignored_firewall_is_passed_by_and_an_obeyed_one_is_not) {
+  NFT_OR_SKIP();
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  load("filter hook output priority 0", "udp dport 9000 drop");
+  EXPECT_EQ(EPERM, plain_send(to(place)));
+  {
+    transmitter tx(small());
+    auto s = tx.make_sender({.source_port = 8001});
+    send(tx, s, 20);
+    const auto stats = tx.stats();
+    EXPECT_EQ(20u, diverted(tx, "netfilter")) << summary(stats);
+    EXPECT_EQ((std::map<std::string, std::uint64_t>{{"EPERM", 20}}), stats.refused);
+    EXPECT_TRUE(stats.output_ignored.empty());
+    EXPECT_EQ(0u, sink.drain());
+  }
+  auto config = small();
+  config.output.netfilter = false;
+  std::string warned;
+  config.log = [&](log_severity severity, std::string_view text) {
+    if (severity == log_severity::warning && warned.empty()) warned = text;
+  };
+  transmitter tx(config);
+  EXPECT_TRUE(warned.starts_with("ignored on the output path: netfilter (")) << warned;
+  EXPECT_NE(warned.find("conntrack ("), std::string::npos) << warned;
+  EXPECT_EQ((std::vector<std::string>{"netfilter", "conntrack"}), tx.stats().output_ignored);
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 20);
+  EXPECT_EQ(20u, by(tx, "a0")) << summary(tx.stats());
+  EXPECT_EQ(20u, sink.drain());
+}
+
+TEST_F(output_path_end_to_end, to_ignore_connection_tracking_leaves_the_rules_in_force) {
+  NFT_OR_SKIP();
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  load("filter hook input priority 0", "ct state established,related accept");
+  auto config = small();
+  config.output.conntrack = false;
+  transmitter tx(config);
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 20);
+  EXPECT_EQ(20u, by(tx, "a0")) << summary(tx.stats());
+  EXPECT_EQ(20u, sink.drain());
+  (*a)("nft 'add chain inet t out { type filter hook output priority 0; }'");
+  (*a)("nft add rule inet t out udp dport 9000 drop");
+  ASSERT_TRUE(comes_to_divert(tx, s, "netfilter")) << summary(tx.stats());
+}
+
+TEST_F(output_path_end_to_end, ignored_policies_of_ipsec_are_not_looked_at) {
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  (*a)("ip xfrm policy add dst 10.77.1.2/32 dir out action block");
+  auto config = small();
+  config.output.ipsec = false;
+  transmitter tx(config);
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 20);
+  EXPECT_EQ(20u, by(tx, "a0")) << summary(tx.stats());
+  EXPECT_EQ(20u, sink.drain());
+}
+
 TEST_F(output_path_end_to_end, what_ipsec_blocks_does_not_leave_in_clear) {
   udp_sink sink(*b, to(place));
   resolve("10.77.1.2");

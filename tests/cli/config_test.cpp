@@ -81,6 +81,19 @@ TEST(config, restrictions_are_unset_unless_told_and_may_be_empty) {
   EXPECT_TRUE(read("[doublezero]\nprefixes = []\n").restrictions.tunnel_prefixes->empty());
 }
 
+TEST(config, each_layer_of_the_output_path_is_obeyed_unless_told) {
+  EXPECT_EQ(read("[output]\n").output, output_layers{});
+  const auto all = output_layer_names();
+  EXPECT_EQ(all.size(), 5u);
+  for (const output_layer_name& layer : all) {
+    const std::string key = "[output]\n" + std::string(layer.name);
+    EXPECT_EQ(read(key + " = 'obey'\n").output, output_layers{});
+    output_layers wanted;
+    wanted.*layer.member = false;
+    EXPECT_EQ(read(key + " = 'ignore'\n").output, wanted) << key;
+  }
+}
+
 TEST(config, tunnels_have_the_words_of_the_command_line) {
   const auto config = read(
       "[[tunnel]]\nname = 'g0'\nmode = 'gre'\nremote = '10.0.0.2'\nlocal = '10.0.0.1'\nttl = 64\n"
@@ -146,6 +159,12 @@ TEST(config, what_is_wrong_is_told_with_file_line_and_column) {
        "f:2:1: 'update_intervall': no such key in [doublezero]"},
       {"[doublezero]\nupdate_interval = -1\n", "f:2:19: update_interval: not a number of seconds"},
       {"[doublezero]\nupdate_interval = nan\n", "f:2:19: update_interval: not a number of seconds"},
+      {"[output]\nnetfilter = 'ignored'\n",
+       "f:2:13: netfilter 'ignored': use \"obey\" or \"ignore\""},
+      {"[output]\nipsec = false\n", "f:2:9: ipsec: not a string"},
+      {"[output]\nfirewall = 'ignore'\n",
+       "f:2:1: 'firewall': no such key in [output]; use one of netfilter, conntrack, ipsec, "
+       "traffic_control, control_groups"},
       {"[tunnel]\nname = 'x'\n", "f:1:1: tunnel: not an array of tables"},
       {"[[tunnel]]\nmode = 'gre'\n", "f:1:1: [[tunnel]]: no name"},
       {"[[tunnel]]\nname = 'x'\n", "f:1:1: [[tunnel]]: no mode"},
@@ -198,6 +217,7 @@ TEST(config, the_shipped_example_is_accepted) {
   EXPECT_EQ(config.restrictions.routing_tables, (std::vector<std::uint32_t>{254, 100, 101}));
   EXPECT_EQ(config.restrictions.tunnel_interfaces->size(), 2u);
   EXPECT_EQ(config.restrictions.tunnel_prefixes->size(), 2u);
+  EXPECT_EQ(config.output, output_layers{});
   ASSERT_EQ(config.tunnels.size(), 1u);
   EXPECT_EQ(config.tunnels[0].info.ttl, 64);
   EXPECT_FALSE(config.tunnels[0].info.pmtu_discovery);

@@ -99,6 +99,27 @@ class SendTest(unittest.TestCase):
 
 
 class Send(SendTest):
+    def test_a_layer_that_the_file_ignores_is_passed_by_warned_of_and_reported(self):
+        support.need_nft()
+        self.world.ip("a", f"neigh add 10.0.0.2 lladdr {PEER_MAC} dev u0 nud permanent")
+        rules = "table ip t {\nchain o { type filter hook output priority 0; policy drop; }\n}\n"
+        self.world.exec("a", "nft", "-f", "-", stdin=rules, check=0)
+        words = ("--to", f"10.0.0.2:{PORT}", "--count", 50, "-j")
+        obeyed = self.world.cowire("a", "send", *words, check=1)
+        report = json.loads(obeyed.stdout)
+        self.assertEqual(report["refused"], {"EPERM": 50})
+        self.assertEqual(report["output_ignored"], [])
+        self.assertNotIn("output path", obeyed.stderr)
+
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+            file.write('[output]\nnetfilter = "ignore"\n')
+            file.flush()
+            ignored = self.world.cowire("a", "send", *words, "--config", file.name, check=0)
+        report = json.loads(ignored.stdout)
+        self.assertEqual(report["transmitted"], {"u0": 50})
+        self.assertEqual(report["output_ignored"], ["netfilter", "conntrack"])
+        self.assertIn("ignored on the output path: netfilter (", ignored.stderr)
+
     def test_generated_payloads_arrive_numbered_stamped_and_counted(self):
         self.world.ip("a", f"neigh add 10.0.0.2 lladdr {PEER_MAC} dev u0 nud permanent")
         receiver = self.receiver()

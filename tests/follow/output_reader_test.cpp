@@ -242,6 +242,31 @@ TEST_F(output_path, another_devices_discipline_is_none_of_ours) {
   expect_both(std::nullopt);
 }
 
+TEST_F(output_path, layers_that_are_ignored_are_not_read) {
+  NFT_OR_SKIP();
+  set_up();
+  (*host_)("nft add table ip t");
+  (*host_)("nft 'add chain ip t out { type filter hook output priority 0; policy drop; }'");
+  (*host_)("ip xfrm policy setdefault out block");
+  const netns::scope inside(*host_);
+  const auto state =
+      detail::output_reader(
+          {.netfilter = false, .ipsec = false, .traffic_control = false, .control_groups = false})
+          .read();
+  output_snapshot nothing;
+  nothing.obeyed = state.obeyed;
+  EXPECT_EQ(state, nothing);
+  EXPECT_TRUE(is_empty(state));
+  // Nor is it judged where it is there.
+  for (const output_layer_name& layer : output_layer_names()) {
+    auto all = detail::output_reader().read();
+    EXPECT_FALSE(is_empty(all));
+    all.obeyed.*layer.member = false;
+    const auto wanted = layer.name == "ipsec" ? divert_reason::netfilter : divert_reason::ipsec;
+    EXPECT_EQ(judge(all, ip_family::v4).reason, wanted) << layer.name;
+  }
+}
+
 /// Waits for snapshots of the service until one is judged so.
 void await(detail::output_service& service, ring_context& ring,
            const std::function<bool(const output_snapshot&)>& wanted) {
