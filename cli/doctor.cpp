@@ -104,6 +104,10 @@ void print_json(const std::vector<finding>& findings, bool sendable) {
 int run_doctor(const std::string& interface, bool json) {
   if (!interface.empty()) static_cast<void>(parse_interface("interface", interface));
   auto findings = examine_host(interface.empty() ? sockets_wanted() : 1);
+  const auto up = interfaces_up();
+  std::ranges::move(interface.empty() ? examine_decisions({up.begin(), up.end()})
+                                      : examine_decisions({interface}),
+                    std::back_inserter(findings));
   std::ranges::move(interface.empty() ? examine_interfaces() : examine_interface(interface),
                     std::back_inserter(findings));
   const bool sendable = !fails(findings);

@@ -28,6 +28,11 @@ struct finding {
 /// What concerns the whole machine, where a transmitter would open so many AF_XDP sockets.
 [[nodiscard]] std::vector<finding> examine_host(std::size_t sockets);
 
+/// What the kernel decides, in routing and after it, that keeps datagrams off the fast path: policy
+/// rules, and each layer of the output path as a sender without options meets it on its way through
+/// these interfaces. Of the output path nothing fails: the kernel path sends.
+[[nodiscard]] std::vector<finding> examine_decisions(std::vector<std::string> interfaces);
+
 /// What concerns one interface; the caller has checked that it exists.
 [[nodiscard]] std::vector<finding> examine_interface(const std::string& name);
 

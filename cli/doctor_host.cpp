@@ -3,9 +3,7 @@
 #include <cowire/base/error.hpp>
 #include <cowire/base/unique_fd.hpp>
 #include <cowire/cli/doctor.hpp>
-#include <cowire/cli/kernel_state.hpp>
 #include <cowire/cli/privilege.hpp>
-#include <cowire/route/rules.hpp>
 #include <cowire/xdp/locked_memory.hpp>
 
 #include <linux/bpf.h>
@@ -22,7 +20,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
-#include <system_error>
 
 namespace cowire::cli {
 namespace {
@@ -188,31 +185,6 @@ finding processors() {
   return f;
 }
 
-/// The policy rules that keep datagrams off the fast path.
-void examine_rules(std::vector<finding>& out) try {
-  const kernel_state now;
-  std::size_t count = 0, doubtful = 0;
-  for (const ip_family family : {ip_family::v4, ip_family::v6})
-    for (const netlink::rule& rule : now.state().rules(family)) {
-      ++count;
-      const auto selector = undecidable_selector(rule);
-      if (selector.empty()) continue;
-      ++doubtful;
-      out.push_back(
-          {(family == ip_family::v4 ? "ipv4 rule " : "ipv6 rule ") + std::to_string(rule.priority),
-           health::warn, "looks at " + std::string(selector),
-           "the kernel path, slower, takes all datagrams that it may concern "
-           "(unsupported_rule)",
-           "narrow it with `to PREFIX`, or select by mark or source"});
-    }
-  if (doubtful == 0)
-    out.push_back({"rules", health::ok, std::to_string(count),
-                   "the fast path can decide every policy rule", ""});
-} catch (const std::system_error& failed) {
-  out.push_back({"rules", health::fail, failed.what(), "the kernel's routes cannot be read",
-                 "allow netlink sockets (NETLINK_ROUTE)"});
-}
-
 }  // namespace
 
 std::vector<finding> examine_host(std::size_t sockets) {
@@ -224,7 +196,6 @@ std::vector<finding> examine_host(std::size_t sockets) {
   out.push_back(huge_pages());
   out.push_back(ring());
   out.push_back(processors());
-  examine_rules(out);
   return out;
 }
 

@@ -8,12 +8,15 @@
 
 namespace cowire::cli {
 
-kernel_state::kernel_state() : mirror_(read_mirror()), compiler_(mirror_, epoch_, publisher_) {
+kernel_state::kernel_state()
+    : mirror_(read_mirror()),
+      compiler_(mirror_, epoch_, publisher_),
+      output_(std::make_shared<output_snapshot>(read_output_path())) {
   egress_slot slot = divert_slot;
   for (const auto& [index, device] : mirror_.devices())
     if (device.link.hardware_type == ARPHRD_ETHER && device.up())
       compiler_.set_egress(index, ++slot);
-  compiler_.set_output(std::make_shared<output_snapshot>(read_output_path()));
+  compiler_.set_output(output_);
 }
 
 }  // namespace cowire::cli

@@ -6,9 +6,10 @@
 #include <cowire/route/compiler.hpp>
 #include <cowire/route/epoch.hpp>
 #include <cowire/route/mirror.hpp>
+#include <cowire/route/output_path.hpp>
 #include <cowire/route/publisher.hpp>
 
-#include <string>
+#include <memory>
 
 namespace cowire::cli {
 
@@ -21,6 +22,7 @@ class kernel_state {
   kernel_state();
 
   [[nodiscard]] const mirror& state() const noexcept { return mirror_; }
+  [[nodiscard]] const output_snapshot& output() const noexcept { return *output_; }
   [[nodiscard]] explanation explain(const flow& question) const {
     return compiler_.explain(question);
   }
@@ -30,6 +32,7 @@ class kernel_state {
   epoch_domain epoch_;
   publisher publisher_;
   compiler compiler_;
+  std::shared_ptr<const output_snapshot> output_;
 };
 
 }  // namespace cowire::cli

@@ -18,6 +18,12 @@ HOST_CHECKS = {
     "io_uring",
     "cpus",
     "rules",
+    "output netfilter",
+    "output conntrack",
+    "output ipsec",
+    "output traffic_control",
+    "output control_groups",
+    "output taps",
 }
 INTERFACE_CHECKS = {
     "link",
@@ -76,6 +82,68 @@ class Doctor(unittest.TestCase):
         self.assertEqual(checks["ipv4 rule 77"]["status"], "warn")
         self.assertIn("destination port", checks["ipv4 rule 77"]["value"])
 
+    def output_checks(self, world, *words):
+        """What it says of the output path of host a, by layer."""
+        checks = self.report(*words, netns=world.names["a"])["checks"]
+        found = {check["name"]: check for check in checks}
+        return {
+            name.removeprefix("output "): check
+            for name, check in found.items()
+            if name.startswith("output ")
+        }
+
+    def test_each_layer_of_the_output_path_is_told_with_obstacle_and_remedy(self):
+        support.need_root()
+        support.need_nft()
+        world = support.World("a")
+        self.addCleanup(world.close)
+        world.ip("a", "link add u0 type veth peer name p0")
+        for device in ("u0", "p0"):
+            world.ip("a", f"link set {device} up")
+        for name, check in self.output_checks(world).items():
+            if name != "control_groups":  # Those of whoever runs the test.
+                self.assertEqual(check["status"], "ok", check)
+                self.assertEqual(check["fix"], "")
+        self.assertIn("AF_XDP", self.output_checks(world)["taps"]["value"])
+
+        rules = (
+            "table ip t { chain in { type filter hook input priority 0; ct state new accept; }\n"
+            'chain out { type filter hook output priority 0; oifname "u0" udp dport 9 drop; }\n}\n'
+        )
+        world.exec("a", "nft", "-f", "-", stdin=rules, check=0)
+        world.ip("a", "xfrm policy add dst 192.0.2.0/24 dir out action block")
+        checks = self.output_checks(world)
+        for name, what, reason in (
+            ("netfilter", "table ip t, chain out, rule ", "(netfilter)"),
+            ("conntrack", "tracked", "(conntrack_new)"),
+            ("ipsec", "1 IPsec policies", "(ipsec)"),
+        ):
+            self.assertEqual(checks[name]["status"], "warn", checks[name])
+            self.assertIn(what, checks[name]["value"])
+            self.assertIn(reason, checks[name]["meaning"])
+            self.assertIn(f'[output] {name} = "ignore"', checks[name]["fix"])
+        self.assertIn("drop (IPv4 on u0)", checks["netfilter"]["value"])
+        self.assertIn("(IPv4)", checks["conntrack"]["value"])
+        self.assertIn("(IPv4, IPv6)", checks["ipsec"]["value"])
+        self.assertEqual(checks["traffic_control"]["status"], "ok")
+        self.assertEqual(self.output_checks(world, "p0")["netfilter"]["status"], "ok")
+
+    def test_a_queueing_discipline_that_holds_back_is_a_warning(self):
+        support.need_root()
+        world = support.World("a")
+        self.addCleanup(world.close)
+        world.ip("a", "link add u0 type veth peer name p0")
+        for device in ("u0", "p0"):
+            world.ip("a", f"link set {device} up")
+        tbf = "qdisc replace dev u0 root tbf rate 1mbit burst 10kb latency 10ms"
+        if world.exec("a", "tc", *tbf.split()).returncode != 0:
+            self.skipTest("the kernel has no tbf")
+        check = self.output_checks(world)["traffic_control"]
+        self.assertEqual(check["status"], "warn")
+        self.assertIn("queueing discipline tbf", check["value"])
+        self.assertIn("on u0", check["value"])
+        self.assertEqual(self.output_checks(world, "p0")["traffic_control"]["status"], "ok")
+
     def test_a_downed_interface_fails_with_the_command_that_mends_it(self):
         support.need_root()
         world = support.World("a")
@@ -101,6 +169,10 @@ class Doctor(unittest.TestCase):
         missing = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
         self.assertEqual(missing["cap_net_raw"]["status"], "fail")
         self.assertIn("setcap", missing["cap_net_raw"]["fix"])
+        # What it may not read is no reason to fail.
+        for layer in ("netfilter", "conntrack", "ipsec"):
+            self.assertEqual(missing[f"output {layer}"]["status"], "warn")
+            self.assertIn("setcap", missing[f"output {layer}"]["fix"])
 
 
 if __name__ == "__main__":
