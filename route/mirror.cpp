@@ -372,17 +372,16 @@ void mirror::link_state_changed(device& now, const netlink::link& before, mirror
   }
 }
 
-/// IPv6 MTU metrics follow the device's MTU without a word (rt6_mtu_change() in net/ipv6/route.c):
-/// down with it, and up where they were what it was.
+/// IPv6 MTU metrics that are not locked follow the device's MTU without a word (rt6_mtu_change() in
+/// net/ipv6/route.c): down with it, and up where they were what it was. Each sibling has its own,
+/// of which a dump shows the first one's; the users of an object have one for all its members.
 void mirror::mtu_changed(const device& now, std::uint32_t before, mirror_changes& changes) {
   const std::uint32_t mtu = now.link.mtu;
   const auto own = settings_.device_mtus_v6.find(now.link.index);
   const std::uint32_t before_v6 = own != settings_.device_mtus_v6.end() ? own->second : before;
   const auto is_over = [&](const auto& hop) { return hop.index == now.link.index; };
-  // The metric that a dump shows: of siblings the first one's, of an object's users their own.
-  const auto leads_over = [&](const netlink::route& route) {
-    if (route.nexthop_id == 0) return !route.next_hops.empty() && is_over(route.next_hops.front());
-    const netlink::nexthop_object* object = find_nexthop(route.nexthop_id);
+  const auto object_is_over = [&](std::uint32_t id) {
+    const netlink::nexthop_object* object = find_nexthop(id);
     if (object == nullptr || object->group.empty()) return object != nullptr && is_over(*object);
     return std::ranges::any_of(object->group, [&](const auto& member) {
       const netlink::nexthop_object* leaf = find_nexthop(member.id);
@@ -394,11 +393,15 @@ void mirror::mtu_changed(const device& now, std::uint32_t before, mirror_changes
     for (route_entry& entry : entries) {
       netlink::route& route = entry.route;
       const std::uint32_t metric = route.metrics.mtu;
+      const bool locked = (route.metrics.lock >> RTAX_MTU & 1) != 0;
       const bool follows = metric != 0 && metric != mtu && (metric > mtu || metric == before_v6);
-      if (!follows || !leads_over(route)) continue;
-      route.metrics.mtu = mtu;
-      entry.mixed_siblings |=
-          route.nexthop_id == 0 && !std::ranges::all_of(route.next_hops, is_over);
+      if (locked || !follows) continue;
+      const auto& hops = route.next_hops;
+      if (route.nexthop_id != 0 ? !object_is_over(route.nexthop_id)
+                                : std::ranges::none_of(hops, is_over))
+        continue;
+      if (route.nexthop_id != 0 || is_over(hops.front())) route.metrics.mtu = mtu;
+      entry.mixed_siblings |= route.nexthop_id == 0 && !std::ranges::all_of(hops, is_over);
       changed = true;
     }
     return changed;

@@ -611,6 +611,38 @@ TEST_F(Mirror, Ipv6MtuMetricsFollowTheirDevice) {
   EXPECT_EQ(entries("fd00:2::/64").front().route.metrics.mtu, 0u);
 }
 
+/// `mtu lock` keeps the kernel from changing the metric.
+TEST_F(Mirror, LockedIpv6MtuMetricsStayWhatTheyAre) {
+  netlink::route locked = route_via(net("2001:db8::/32"), "fd00:2::2", 2);
+  locked.metrics.mtu = 1400;
+  locked.metrics.lock = 1 << RTAX_MTU;
+  apply(added(locked));
+  for (const std::uint32_t mtu : {1300u, 1500u}) {
+    netlink::link link = state.find_device(2)->link;
+    link.mtu = mtu;
+    apply(link);
+    EXPECT_EQ(entries("2001:db8::/32").front().route.metrics.mtu, 1400u) << mtu;
+  }
+}
+
+/// The kernel changes the metric of each sibling on its own; the first one's is all that it shows.
+TEST_F(Mirror, SiblingsDifferOnceTheMtuOfOneDeviceFellBelowTheirMetric) {
+  netlink::route set = route_via(net("2001:db8::/32"), "fd00:2::2", 2);
+  set.next_hops.push_back(route_via(set.destination, "fd00:3::2", 3).next_hops.front());
+  set.metrics.mtu = 1400;
+  apply(added(set));
+  const auto set_mtu = [&](std::uint32_t index, std::uint32_t mtu) {
+    netlink::link link = state.find_device(index)->link;
+    link.mtu = mtu;
+    apply(link);
+  };
+  set_mtu(3, 1450);
+  EXPECT_FALSE(entries("2001:db8::/32").front().mixed_siblings);
+  set_mtu(3, 1300);
+  EXPECT_TRUE(entries("2001:db8::/32").front().mixed_siblings);
+  EXPECT_EQ(entries("2001:db8::/32").front().route.metrics.mtu, 1400u);
+}
+
 TEST_F(Mirror, AnAddressInDetectionIsNoDifferenceAndItsPlaceIsReadWhenItIsTold) {
   netlink::address early = address(2, "fd00:2::a", 64), late = address(2, "fd00:2::b", 64);
   late.flags |= IFA_F_NODAD;
