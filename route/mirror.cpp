@@ -1170,7 +1170,8 @@ void mirror::apply_one(const netlink::netconf& message, mirror_changes& changes)
     const bool first = !settings.ignore_linkdown.has_value();
     settings.ignore_linkdown = message.ignore_routes_with_linkdown;
     decisions = true;
-    if (first && origin_ == message_origin::dump) return;
+    // Unknown counts as off: a device that gets a new name is told of anew, after a removal.
+    if (first && (origin_ == message_origin::dump || !*message.ignore_routes_with_linkdown)) return;
     // Shares are recomputed at the next carrier event, not now. IPv6 tells of each device.
     const bool all = message.family == ip_family::v4 && message.index < 0;
     for (auto& [index, known_device] : devices_)

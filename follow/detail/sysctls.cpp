@@ -2,8 +2,10 @@
 #include <cowire/follow/detail/address_labels.hpp>
 #include <cowire/follow/detail/sysctls.hpp>
 
+#include <net/if.h>
 #include <sys/utsname.h>
 
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
@@ -40,7 +42,11 @@ mirror_settings read_mirror_settings(const mirror& state) {
   };
   const bool localnet_everywhere = localnet("all");
   for (const auto& [index, device] : state.devices()) {
-    if (localnet_everywhere || localnet(device.link.name)) out.route_localnet.insert(index);
+    // Its name of now, which may still have to be told: a change is remembered for long.
+    std::array<char, IF_NAMESIZE> now{};
+    const char* const name = ::if_indextoname(index, now.data());
+    if (localnet_everywhere || (name != nullptr && localnet(name)))
+      out.route_localnet.insert(index);
     if (only_output(device.link.name)) out.default_source_policy = false;
     if (const long value = read_number(v6 + "conf/" + device.link.name + "/hop_limit", -1);
         value > 0)

@@ -476,6 +476,20 @@ TEST_F(Mirror, SharesStayStaleWhenTheLinkdownSettingChanges) {
   EXPECT_FALSE(state.find_device(2)->has_stale_shares(ip_family::v4));
 }
 
+/// The kernel removes and makes the configuration of a device that is renamed.
+TEST_F(Mirror, SharesAreNotStaleForANewName) {
+  set_link(2, true, false);
+  netlink::netconf setting;
+  setting.index = 2;
+  setting.ignore_routes_with_linkdown = false;
+  apply(setting);
+  netlink::netconf gone = setting;
+  gone.action = netlink::action::remove;
+  apply(gone);
+  apply(setting);
+  EXPECT_FALSE(state.find_device(2)->has_stale_shares(ip_family::v4));
+}
+
 TEST_F(Mirror, NexthopObjectSharedByRoutesThatDifferIsAmbiguous) {
   add_nexthop(1, 2);
   add_object_route("21.0.0.0/8", 1);
