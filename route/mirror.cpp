@@ -671,7 +671,13 @@ route_entry mirror::make_entry(const netlink::route& route) const {
   for (const netlink::next_hop& hop : route.next_hops) {
     if (!hop.gateway || hop.gateway->is_v6() || (hop.flags & RTNH_F_ONLINK) != 0) continue;
     if (!is_local_address(*hop.gateway)) continue;
-    const bool told = origin_ == message_origin::notification && route.next_hops.size() == 1;
+    // What fib_check_nh_v4_gw() in net/ipv4/fib_semantics.c found is certain where it asked table
+    // local first, and that for the device: not in the route's own table.
+    const device* const over = find_device(hop.index);
+    const auto owns = [&](const netlink::address& own) { return own.local == *hop.gateway; };
+    const bool told = origin_ == message_origin::notification && route.next_hops.size() == 1 &&
+                      route.table == RT_TABLE_MAIN && over != nullptr &&
+                      std::ranges::any_of(over->v4, owns);
     entry.gateway = told ? route_entry::gateway_use::on_link : route_entry::gateway_use::unknown;
   }
   return entry;

@@ -524,11 +524,18 @@ void decider::finish_v4() {
     static_cast<void>(divert(divert_reason::own_gateway));
   if (route.nexthop_id != 0 && state_.nexthop_is_ambiguous(ip_family::v4, route.nexthop_id))
     static_cast<void>(divert(divert_reason::shared_nexthop));
-  for (path_member& member : result_.members)
+  const bool on_link = result_.entry->gateway == route_entry::gateway_use::on_link;
+  for (path_member& member : result_.members) {
+    // A gateway that nothing is sent to chooses the source all the same.
+    const auto& gateway = on_link ? route.next_hops.front().gateway : member.gateway;
     member.source = source_ ? source_
                     : route.preferred_source
                         ? route.preferred_source
-                        : device_source_v4(member.interface_index, member.gateway, route.scope);
+                        : device_source_v4(member.interface_index, gateway, route.scope);
+    const netlink::nexthop_object* object = state_.find_nexthop(member.nexthop_id);
+    if (object != nullptr && gateway && !gateway->is_v6() && object->scope == RT_SCOPE_HOST)
+      static_cast<void>(divert(divert_reason::own_gateway));
+  }
   share_v4();
   name_first_share();
   if (result_.source && result_.source->is_loopback() &&

@@ -731,6 +731,34 @@ TEST_F(Unknowable, GatewayThatADumpShowsAsOurOwnAddress) {
   // Who saw it being made knows: it behaves as if there were no gateway.
   apply(added(route_via(net("45.0.0.0/24"), "10.2.0.1", 2)));
   EXPECT_FALSE(ask("45.0.0.1").divert);
+  // Where another table or device was asked first it may be one like any other.
+  apply(added(route_via(net("46.0.0.0/24"), "10.3.0.1", 2)));
+  EXPECT_EQ(ask("46.0.0.1").divert, divert_reason::own_gateway);
+}
+
+TEST_F(Unknowable, NexthopObjectWhoseGatewayWasOurOwnAddress) {
+  netlink::nexthop_object object;
+  object.id = 7;
+  object.index = 2;
+  object.gateway = ip("10.2.0.9");
+  object.scope = RT_SCOPE_LINK;
+  apply(object);
+  netlink::route over = route_via(net("44.0.0.0/24"), "10.2.0.9", 2);
+  over.nexthop_id = 7;
+  apply(added(over));
+  EXPECT_FALSE(ask("44.0.0.1").divert);
+  object.scope = RT_SCOPE_HOST;
+  object.replace = true;
+  apply(object);
+  EXPECT_EQ(ask("44.0.0.1").divert, divert_reason::own_gateway);
+}
+
+TEST_F(Resolve, AnOwnGatewayChoosesTheSourceThoughNothingGoesToIt) {
+  apply(address(2, "10.6.0.1", 24));
+  apply(added(route_via(net("45.0.0.0/24"), "10.6.0.1", 2)));
+  EXPECT_FALSE(ask("45.0.0.1").divert);
+  EXPECT_FALSE(ask("45.0.0.1").members.front().gateway);
+  EXPECT_EQ(ask("45.0.0.1").source, ip("10.6.0.1"));
 }
 
 TEST_F(Unknowable, WhatRoutesOverOneNexthopObjectCache) {
