@@ -822,10 +822,21 @@ class compiled {
   std::vector<std::pair<flow_class_id, flow_class>> classes_;
 };
 
+std::string hexadecimal(std::span<const std::byte> bytes) {
+  std::string out;
+  for (const std::byte one : bytes) {
+    char digits[3];
+    std::snprintf(digits, sizeof digits, "%02x", std::to_integer<unsigned>(one));
+    out += digits;
+  }
+  return out;
+}
+
 std::string describe_hop(const hop& h) {
   return h.egress == divert_slot
              ? "divert " + std::string(name(h.reason))
-             : "slot " + std::to_string(h.egress) + " max " + std::to_string(h.max_payload);
+             : "slot " + std::to_string(h.egress) + " max " + std::to_string(h.max_payload) +
+                   " header " + hexadecimal(h.header);
 }
 
 std::string compiled::disagreement(std::size_t which, const ip_address& to,
