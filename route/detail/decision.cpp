@@ -959,7 +959,7 @@ std::optional<ip_address> decider::selected_source_v6(std::uint32_t index) {
   if (!state_.settings().default_source_policy)
     static_cast<void>(divert(divert_reason::source_policy));
   if (vrf_of(state_, index) != 0) static_cast<void>(divert(divert_reason::unsupported_device));
-  const source_choice choice = select_source_v6(state_, index, question_.destination());
+  const source_choice choice = select_source_v6(state_, index, question_.region);
   if (!choice.certain) static_cast<void>(divert(divert_reason::source_tie));
   return choice.address;
 }

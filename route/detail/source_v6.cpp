@@ -44,18 +44,21 @@ bool is_orchid(const ip_address& address) {
 
 using score = std::array<int, 8>;
 
-/// In the order of the rules; larger is better.
-score score_of(const netlink::address& own, std::uint32_t output, const ip_address& to,
+/// In the order of the rules; larger is better. An own address inside the region is none of its
+/// destinations, even where the region begins with it: it has a region of its own.
+score score_of(const netlink::address& own, std::uint32_t output, const ip_prefix& region,
                std::uint32_t label, int scope) {
+  const ip_address& to = region.address();
+  const unsigned common = std::min(common_length(own.local, to), region.length());
   const int own_scope = scope_of(own.local);
   const bool old = (own.flags & (IFA_F_DEPRECATED | IFA_F_OPTIMISTIC)) != 0;
-  return {own.local == to,
+  return {region.is_host() && own.local == to,
           own_scope >= scope ? -own_scope : own_scope - 128,
           !old,
           output == 0 || own.index == output,
           label_of(own.local) == label,
           is_orchid(own.local) == is_orchid(to),
-          static_cast<int>(std::min<unsigned>(common_length(own.local, to), own.prefix_length)),
+          static_cast<int>(std::min<unsigned>(common, own.prefix_length)),
           (own.flags & IFA_F_OPTIMISTIC) == 0};
 }
 
@@ -75,7 +78,8 @@ std::span<const address_label> default_address_labels() {
 }
 
 source_choice select_source_v6(const mirror& state, std::uint32_t index,
-                               const ip_address& destination) {
+                               const ip_prefix& destinations) {
+  const ip_address& destination = destinations.address();
   const std::uint32_t label = label_of(destination);
   const int scope = scope_of(destination);
   const std::uint32_t vrf = vrf_of(state, index);
@@ -93,7 +97,7 @@ source_choice select_source_v6(const mirror& state, std::uint32_t index,
   for (const mirror::device* device : devices) {
     for (const netlink::address& own : device->v6) {
       if (!is_candidate(own)) continue;
-      const score now = score_of(own, index, destination, label, scope);
+      const score now = score_of(own, index, destinations, label, scope);
       if (best.address && now <= best_score) {
         // A tie between devices goes to the one registered first; privacy preferences are not
         // announced.

@@ -16,9 +16,10 @@ struct source_choice {
   bool certain = true;  ///< False: a tie that the kernel decides by something not announced.
 };
 
-/// `index` is the output device, or 0 for none.
+/// For all destinations of a region without the longer prefixes inside it that the own addresses
+/// make; a host prefix for one. `index` is the output device, or 0 for none.
 [[nodiscard]] source_choice select_source_v6(const mirror& state, std::uint32_t index,
-                                             const ip_address& destination);
+                                             const ip_prefix& destinations);
 
 /// RFC 6724 label of a prefix.
 struct address_label {

@@ -123,6 +123,29 @@ TEST(Compiler, DivertReasonsComeOutNamed) {
   EXPECT_EQ(b.look_up(id, ip("fd00:2::1")).reason, divert_reason::local_destination);
 }
 
+/// A host address, 3::1, makes regions of all lengths; one of them, 3::4/126, begins with an own one.
+TEST(Compiler, SourceOfARegionIsNotTheOwnAddressThatItBeginsWith) {
+  mirror state = small_world();
+  mirror_changes changes;
+  for (const auto& [own, length] : {std::pair("2001:db8:3::1", 128u), {"2001:db8:3::4", 64u}}) {
+    state.apply(address(3, own, length), changes, message_origin::notification);
+    state.apply(local_route(ip(own), 3), changes, message_origin::notification);
+  }
+  state.apply(route_via(net("::/0"), "fd00:2::2", 2), changes, message_origin::notification);
+  state.apply(neighbour(2, ip("fd00:2::2")), changes, message_origin::notification);
+  bench b(state);
+  flow_class bound;
+  bound.output_interface = 2;
+  const flow_class_id id = b.made.add_class(bound);
+  static_cast<void>(b.made.publish());
+  for (const char* to : {"2001:db8:3::6", "2001:db8:3::7", "2001:db8:3::3", "2001:db8:3::9"}) {
+    const hop& compiled = b.look_up(id, ip(to));
+    EXPECT_EQ(compiled.egress, 1) << to;
+    EXPECT_EQ(compiled, b.made.explain({bound, ip(to), 9000}).template_hop)
+        << to << ": " << describe_hop(compiled);
+  }
+}
+
 TEST(Compiler, NeighbourChangeTouchesNoTrieNode) {
   mirror state = small_world();
   mirror_changes changes;
