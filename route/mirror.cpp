@@ -318,6 +318,7 @@ void mirror::apply_one(const netlink::link& message, mirror_changes& changes) {
   auto [found, fresh] = devices_.try_emplace(message.index);
   device& now = found->second;
   now.generation = generations_[slot(object_kind::link)];
+  tell_peer(message);
   if (fresh) {
     now.link = message;
     if (origin_ == message_origin::notification) now.registered = ++registrations_;
@@ -328,6 +329,15 @@ void mirror::apply_one(const netlink::link& message, mirror_changes& changes) {
   if (same_link(now.link, message)) return;
   const netlink::link before = std::exchange(now.link, message);
   link_state_changed(now, before, changes);
+}
+
+/// The first end of a new pair is announced before it has a peer, and the peer is not announced with
+/// it (veth_newlink() in drivers/net/veth.c); the other end's announcement names the first.
+void mirror::tell_peer(const netlink::link& end) {
+  if (end.kind != "veth" || end.lower == 0 || end.lower_in_other_namespace) return;
+  const auto peer = devices_.find(end.lower);
+  if (peer == devices_.end() || peer->second.link.kind != "veth") return;
+  if (peer->second.link.lower == 0) peer->second.link.lower = end.index;
 }
 
 void mirror::link_state_changed(device& now, const netlink::link& before, mirror_changes& changes) {

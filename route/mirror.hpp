@@ -283,6 +283,7 @@ class mirror {
   void apply_one(const netlink::nexthop_bucket& message, mirror_changes& changes);
   void apply_one(const netlink::netconf& message, mirror_changes& changes);
 
+  void tell_peer(const netlink::link& end);
   void link_state_changed(device& now, const netlink::link& before, mirror_changes& changes);
   void mtu_changed(const device& now, std::uint32_t before, mirror_changes& changes);
   [[nodiscard]] bool named_by_rule(std::string_view name) const noexcept;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/route/mirror_comparison.hpp>
 
+#include <linux/if.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 
@@ -95,6 +96,15 @@ bool same_address(const netlink::address& a, const netlink::address& b) {
          a.flags == b.flags && a.scope == b.scope;
 }
 
+/// What becomes of the carrier of a device that is down nobody is told (linkwatch_do_dev() in
+/// net/core/link_watch.c), and it matters to nobody before the device comes up, which is told.
+netlink::link without_carrier(netlink::link link) {
+  constexpr std::uint32_t lower_up = 0x10000, dormant = 0x20000;  // linux/if.h
+  link.flags &= ~(std::uint32_t{IFF_RUNNING} | lower_up | dormant);
+  link.carrier = false;
+  return link;
+}
+
 /// Of the addresses that can be sent from.
 bool told_alike(const std::vector<netlink::address>& x, const std::vector<netlink::address>& y) {
   const auto usable = [](const netlink::address& address) { return !is_in_detection(address); };
@@ -181,7 +191,11 @@ void mirror_comparison::compare(Report&& report) const {
   using slot = std::size_t;
   compare_maps(
       left_.devices_, right_.devices_,
-      [](const auto& a, const auto& b) { return mirror::same_link(a.link, b.link); },
+      [](const auto& a, const auto& b) {
+        return mirror::same_link(a.link, b.link) ||
+               (!a.up() && !b.up() &&
+                mirror::same_link(without_carrier(a.link), without_carrier(b.link)));
+      },
       [&](std::uint32_t index) { report.link(index); });
   compare_maps(
       left_.devices_, right_.devices_,

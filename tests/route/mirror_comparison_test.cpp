@@ -38,6 +38,24 @@ TEST(MirrorComparison, MirrorsThatWereToldTheSameStayEqual) {
   }
 }
 
+TEST(MirrorComparison, CarriersOfDevicesThatAreDownAreNoDifference) {
+  mirror left = small_world(), right = small_world();
+  mirror_changes changes;
+  netlink::link link = left.find_device(2)->link;
+  const auto told = [&](mirror& to, unsigned flags, bool carrier) {
+    link.flags = flags;
+    link.carrier = carrier;
+    to.apply(link, changes, message_origin::notification);
+  };
+  const auto nothing = [] { return mirror_changes{}; };
+  told(left, 0x10000, true);  // IFF_LOWER_UP
+  told(right, 0, false);
+  EXPECT_EQ(found_in_slices(left, right, nothing), std::vector<std::string>{});
+  told(left, 1 | 0x40 | 0x10000, true);  // IFF_UP, IFF_RUNNING
+  told(right, 1, false);
+  EXPECT_EQ(found_in_slices(left, right, nothing).front(), "link 2");
+}
+
 TEST(MirrorComparison, FindsInSlicesWhatTheWholeComparisonFinds) {
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
     random_world left(seed), right(seed);

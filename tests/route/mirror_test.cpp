@@ -200,6 +200,16 @@ TEST_F(Mirror, LastAddressTakesTheRoutesOfItsDevice) {
   EXPECT_FALSE(dead("21.0.0.0/8", 0));
 }
 
+TEST_F(Mirror, BothEndsOfANewPairKnowTheirPeer) {
+  netlink::link first = ethernet(21, "p3"), second = ethernet(22, "w3");
+  first.kind = second.kind = "veth";
+  second.lower = 21;  // The first was announced before there was a second.
+  apply(first);
+  apply(second);
+  EXPECT_EQ(state.find_device(21)->link.lower, 22u);
+  EXPECT_EQ(state.find_device(22)->link.lower, 21u);
+}
+
 TEST_F(Mirror, DeletedDeviceTakesEverythingOnIt) {
   add_multipath("20.0.0.0/8", {2, 3});
   add_multipath("2001:db8::/32", {2, 3});
