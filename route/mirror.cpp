@@ -331,8 +331,8 @@ void mirror::apply_one(const netlink::link& message, mirror_changes& changes) {
   link_state_changed(now, before, changes);
 }
 
-/// The first end of a new pair is announced before it has a peer, and the peer is not announced with
-/// it (veth_newlink() in drivers/net/veth.c); the other end's announcement names the first.
+/// The first end of a new pair is announced before it has a peer, and not again when it gets one
+/// (veth_newlink() in drivers/net/veth.c); the other end's announcement names the first.
 void mirror::tell_peer(const netlink::link& end) {
   if (end.kind != "veth" || end.lower == 0 || end.lower_in_other_namespace) return;
   const auto peer = devices_.find(end.lower);

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <future>
 #include <utility>
 
@@ -127,20 +128,21 @@ engine::~engine() { COWIRE_ASSERT(!control_.joinable()); }
 template <class Work>
 void engine::on_control_thread(Work&& work) {
   if (ring_.running_in_this_thread()) return work();
-  std::promise<void> done;
+  std::promise<std::exception_ptr> done;
   asio::post(ring_.get_executor(), [&] {
+    std::exception_ptr failed;
     try {
       work();
-      done.set_value();
     } catch (...) {
-      done.set_exception(std::current_exception());
+      failed = std::current_exception();
     }
+    done.set_value(std::move(failed));  // The caller's alone from here on, its end included.
   });
   auto outcome = done.get_future();
   // A call that loses the race with stop() would wait for a thread that is gone.
   while (outcome.wait_for(100ms) != std::future_status::ready)
     if (ended()) throw_error(error::closed, "transmitter");
-  outcome.get();
+  if (auto failed = outcome.get()) std::rethrow_exception(std::move(failed));
 }
 
 void engine::start() {

@@ -123,7 +123,8 @@ TEST(Compiler, DivertReasonsComeOutNamed) {
   EXPECT_EQ(b.look_up(id, ip("fd00:2::1")).reason, divert_reason::local_destination);
 }
 
-/// A host address, 3::1, makes regions of all lengths; one of them, 3::4/126, begins with an own one.
+/// A host address, 3::1, makes regions of all lengths; one of them, 3::4/126, begins with an own
+/// address.
 TEST(Compiler, SourceOfARegionIsNotTheOwnAddressThatItBeginsWith) {
   mirror state = small_world();
   mirror_changes changes;
