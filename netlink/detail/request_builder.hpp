@@ -45,7 +45,7 @@ class request_builder {
   void append(const void* from, std::size_t size) {
     const std::size_t at = bytes_.size();
     bytes_.resize(at + ((size + NLMSG_ALIGNTO - 1) & ~std::size_t{NLMSG_ALIGNTO - 1}));
-    std::memcpy(bytes_.data() + at, from, size);
+    if (size != 0) std::memcpy(bytes_.data() + at, from, size);
   }
   std::vector<std::byte> bytes_;
 };

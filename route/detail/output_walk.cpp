@@ -407,7 +407,8 @@ bool output_walk::load_meta(evaluation& e, const ex::meta_load& m) {
   };
   const auto text = [&](const std::string& value) {
     std::array<std::uint8_t, 16> padded{};
-    std::memcpy(padded.data(), value.data(), std::min<std::size_t>(value.size(), 15));
+    if (!value.empty())
+      std::memcpy(padded.data(), value.data(), std::min<std::size_t>(value.size(), 15));
     if (m.to + padded.size() > nft::register_bytes) return false;
     store(e, m.to, padded);
     return true;

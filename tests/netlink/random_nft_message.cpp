@@ -16,7 +16,7 @@ using bytes_of = std::vector<std::byte>;
 void append(bytes_of& to, const void* from, std::size_t size) {
   const auto at = to.size();
   to.resize(at + (size + 3) / 4 * 4);
-  std::memcpy(to.data() + at, from, size);
+  if (size != 0) std::memcpy(to.data() + at, from, size);
 }
 
 bytes_of random_bytes(std::mt19937_64& random, std::size_t size) {
