@@ -52,6 +52,7 @@ std::string text(const attribute& from, std::error_code& ec) {
 
 /// Names come without a terminating zero in some messages of some kernels.
 std::string name_of(const attribute& from) {
+  if (from.payload.empty()) return {};
   const auto* begin = reinterpret_cast<const char*>(from.payload.data());
   return {begin, ::strnlen(begin, from.payload.size())};
 }
