@@ -17,21 +17,6 @@
 
 namespace cowire {
 
-namespace detail {
-
-/// An endpoint's scope id, in so far as it has one.
-template <class Endpoint>
-void set_scope_id(Endpoint& of, std::uint32_t id) noexcept {
-  if constexpr (requires { of.scope_id; }) of.scope_id = id;
-}
-template <class Endpoint>
-[[nodiscard]] std::uint32_t scope_id_of(const Endpoint& from) noexcept {
-  if constexpr (requires { from.scope_id; }) return from.scope_id;
-  return 0;
-}
-
-}  // namespace detail
-
 /// nullopt where `address` is no IPv4 or IPv6 address of at least the size of its family.
 [[nodiscard]] inline std::optional<endpoint> to_endpoint(const sockaddr* address,
                                                          socklen_t size) noexcept {
@@ -48,7 +33,7 @@ template <class Endpoint>
     std::memcpy(&in, address, sizeof in);
     out.address = ip_address::from_bytes(ip_family::v6, &in.sin6_addr);
     out.port = be16{in.sin6_port}.host();
-    detail::set_scope_id(out, in.sin6_scope_id);
+    out.scope_id = in.sin6_scope_id;
   } else {
     return std::nullopt;
   }
@@ -77,7 +62,7 @@ inline socklen_t to_sockaddr(const endpoint& from, sockaddr_storage& to) noexcep
   in.sin6_family = AF_INET6;
   in.sin6_port = be16::from_host(from.port).raw;
   std::memcpy(&in.sin6_addr, from.address.bytes().data(), from.address.size());
-  in.sin6_scope_id = detail::scope_id_of(from);
+  in.sin6_scope_id = from.scope_id;
   std::memcpy(&to, &in, sizeof in);
   return sizeof in;
 }
