@@ -26,7 +26,7 @@ using detail::for_each_attribute;
 static_assert(notification_group == NFNLGRP_NFTABLES);
 
 // Attributes that the kernel has and the oldest supported build headers (6.1) lack: nf_tables.h.
-constexpr std::uint16_t set_type_attribute = 19, set_count_attribute = 20;
+constexpr std::uint16_t set_count_attribute = 20;
 constexpr std::uint16_t bitwise_second_register = 8;
 constexpr std::uint16_t device_name_attribute = 1, device_prefix_attribute = 2;
 

@@ -1328,7 +1328,7 @@ void mirror::sort_as_dumped(device& on, ip_family family, mirror_changes& change
   }
   const auto position = [](const auto& one) { return one.first; };
   if (std::ranges::is_sorted(named, {}, position)) return;
-  std::ranges::stable_sort(named, {}, position);
+  std::ranges::sort(named, {}, position);
   for (std::size_t i = 0; i < places.size(); ++i) list[places[i]] = std::move(named[i].second);
   (family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6) = true;
 }

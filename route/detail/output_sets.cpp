@@ -44,7 +44,7 @@ output_sets::prepared output_sets::prepare(const netlink::nft::ruleset::set_cont
       out.elements.push_back(&one);
   }
   // Where one interval ends another may begin: then the beginning counts, so it comes last.
-  std::ranges::stable_sort(out.elements, [](const element* a, const element* b) {
+  std::ranges::sort(out.elements, [](const element* a, const element* b) {
     return a->key != b->key ? less(a->key, b->key) : a->ends_interval && !b->ends_interval;
   });
   if (!intervals) return out;

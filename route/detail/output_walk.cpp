@@ -141,7 +141,7 @@ void output_walk::run_hook(std::uint32_t hook, packet_state& state) {
   for (const auto& [key, one] : rules_.chains)
     if (concerns(one, hook)) found.push_back(&one);
   const auto priority = [](const chain_rules* c) { return c->chain.hook->priority; };
-  std::ranges::stable_sort(found, {}, priority);
+  std::ranges::sort(found, {}, priority);
   for (auto first = found.begin(); first != found.end();) {
     const auto last = std::find_if(
         first, found.end(), [&](const chain_rules* c) { return priority(c) != priority(*first); });
