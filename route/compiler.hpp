@@ -115,7 +115,8 @@ class compiler {
   publication publish();
 
   /// Resolves `question` on the mirror as it is now and shows the hop that the next publish() would
-  /// have for it. The class need not be registered.
+  /// have for it: what a rule decides by the destination port, which a class does not know, is left
+  /// to the kernel. The class need not be registered.
   [[nodiscard]] explanation explain(const flow& question) const;
 
   [[nodiscard]] compiler_statistics statistics() const noexcept;

@@ -13,10 +13,9 @@
 #include <cowire/route/output_path.hpp>
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
-#include <utility>
-#include <vector>
 
 namespace cowire::detail {
 
@@ -50,7 +49,7 @@ class output_judge {
   const mirror& state_;
   std::shared_ptr<const output_snapshot> snapshot_;
   bool empty_ = true;
-  std::vector<answer> answers_;
+  std::deque<answer> answers_;  ///< Answers stay where they are.
   const output_verdict nothing_{};
 };
 

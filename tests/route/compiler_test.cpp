@@ -38,6 +38,16 @@ struct bench {
     return table
         ->hops[list.count == 1 ? list.index : select_member(table->groups[list.index], list, hash)];
   }
+  /// With the hash of the flow's own addresses and ports.
+  [[nodiscard]] const hop& look_up(flow_class_id id, const flow& asked) const {
+    const forwarding_table* table = published.current();
+    const ip_family family = asked.destination.family();
+    const multipath_hash& hash = family == ip_family::v4 ? table->hash_v4 : table->hash_v6;
+    return look_up(
+        id, asked.destination,
+        hash(asked.cls.source(family).value_or(ip_address::any(family)), asked.destination,
+             be16::from_host(asked.cls.source_port), be16::from_host(asked.destination_port)));
+  }
 
   epoch_domain epoch;
   publisher published;
@@ -315,8 +325,8 @@ TEST(Compiler, OneRouteChangeDoesNotRecompileTheRest) {
   EXPECT_LT(b.made.publish().prefixes_evaluated, 10u);
 }
 
-/// Random worlds, step by step: what readers see is what the plain resolver says, and what a
-/// compiler that starts from scratch would publish.
+/// Random worlds, step by step: what readers see is what the plain resolver says, what explain()
+/// says of the flow, and what a compiler that starts from scratch would publish.
 void compare_random_worlds(std::uint64_t seed, int steps, bool performance_mode) {
   SCOPED_TRACE("seed " + std::to_string(seed));
   random_world world(seed);
@@ -345,6 +355,14 @@ void compare_random_worlds(std::uint64_t seed, int steps, bool performance_mode)
           << "step " << step << " class " << id << " to " << question.destination.to_string()
           << "\n  compiled " << describe_hop(seen) << "\n  resolver " << describe_hop(expected)
           << "\n  " << tail(world.log());
+      const flow asked{cls, question.destination, static_cast<std::uint16_t>(world.random()())};
+      const hop& sent = incremental.look_up(id, asked);
+      const hop told = incremental.made.explain(asked).template_hop;
+      ASSERT_TRUE(sent == told) << "step " << step << " class " << id << " to "
+                                << question.destination.to_string() << " port "
+                                << asked.destination_port << "\n  compiled " << describe_hop(sent)
+                                << "\n  explained " << describe_hop(told) << "\n  "
+                                << tail(world.log());
       if (step % 8 == 0) {
         const hop& fresh = scratch.look_up(id, question.destination, hash);
         ASSERT_TRUE(seen == fresh) << "step " << step << " to " << question.destination.to_string();

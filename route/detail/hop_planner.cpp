@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/route/detail/hop_planner.hpp>
+#include <cowire/route/detail/path_facts.hpp>
+#include <cowire/route/detail/tunnel.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+namespace cowire::detail {
+namespace {
+
+hop_plan diverted(divert_reason reason, const decision* decided = nullptr) {
+  planned_share all;
+  all.divert = reason;
+  return {{all}, decided};
+}
+
+}  // namespace
+
+bool is_multicast_v6(const ip_prefix& region) {
+  return region.family() == ip_family::v6 && region.length() >= 8 &&
+         region.address().is_multicast();
+}
+
+std::optional<divert_reason> hop_planner::reason_before_routing(const ip_prefix& region) const {
+  const bool quarantine = std::ranges::any_of(
+      quarantined_, [&](const ip_prefix& prefix) { return prefix.contains(region); });
+  if (quarantine) return divert_reason::audit_quarantine;
+  if (is_multicast_v6(region)) return divert_reason::multicast_destination;
+  return std::nullopt;
+}
+
+/// Whether the user keeps tunnels from a region that no listed prefix divides.
+bool hop_planner::is_outside(const ip_prefix& region) const {
+  const auto& prefixes = restrictions_.tunnel_prefixes;
+  return prefixes && std::ranges::none_of(*prefixes, [&](const ip_prefix& prefix) {
+           return prefix.contains(region);
+         });
+}
+
+hop_plan hop_planner::plan(decider& decides, const flow_class& cls, const ip_prefix& region) {
+  if (const auto reason = reason_before_routing(region)) return diverted(*reason);
+  decision_question question;
+  question.cls = &cls;
+  question.region = region;
+  const decision& decided = decides.decide(question);
+  if (decided.error != 0)
+    return diverted(
+        decided.error == ENETUNREACH ? divert_reason::no_route : divert_reason::rejected, &decided);
+  if (decided.divert) return diverted(*decided.divert, &decided);
+  hop_plan made;
+  made.decided = &decided;
+  for (const path_share& share : decided.shares) {
+    planned_share& one = made.shares.emplace_back();
+    one.bound = share.bound;
+    if (!share.is_known()) {
+      one.divert = divert_reason::resilient_group;
+      continue;
+    }
+    const path_member& member = decided.members[share.member];
+    one.on_link = !member.gateway;
+    auto hop = hop_key_of(state_, decided, member, cls, region);
+    if (!hop) {
+      const bool on_link = std::ranges::any_of(made.shares, &planned_share::on_link);
+      made.shares = diverted(divert_reason::no_source_address).shares;
+      made.shares.front().on_link = on_link;
+      return made;
+    }
+    one.output = &output_.judge(cls, *hop);
+    one.divert = one.output->reason;
+    hop->outside_prefixes = is_outside(region);
+    one.hop = std::move(*hop);
+  }
+  return made;
+}
+
+const planned_share& hop_planner::share_for(const hop_plan& plan, std::uint32_t hash31) {
+  const std::uint32_t key = hash31 % (plan.shares.back().bound + 1);
+  return *std::ranges::lower_bound(plan.shares, key, {}, &planned_share::bound);
+}
+
+hop hop_planner::build(const hop_key& key) const {
+  const mirror::device* device = state_.find_device(key.interface_index);
+  if (device != nullptr && is_tunnel_kind(device->link.kind)) {
+    const auto& listed = restrictions_.tunnel_interfaces;
+    if (listed && std::ranges::find(*listed, device->link.name) == listed->end())
+      return divert_hop(divert_reason::tunnel_not_listed);
+    if (key.outside_prefixes) return divert_hop(divert_reason::outside_prefixes);
+  }
+  return build_hop(state_, egress_, key);
+}
+
+}  // namespace cowire::detail
