@@ -2,8 +2,7 @@
 #include <cowire/route/lpm.hpp>
 
 #include <cowire/base/assert.hpp>
-
-#include <sys/mman.h>
+#include <cowire/route/detail/lpm_pool.hpp>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -17,43 +16,14 @@
 #include <type_traits>
 #include <utility>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define COWIRE_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define COWIRE_ASAN 1
-#endif
-#endif
-#if defined(COWIRE_ASAN)
-#include <sanitizer/asan_interface.h>
-#endif
-
 namespace cowire {
 namespace {
 
-constexpr unsigned root_bits = 12;
-constexpr std::uint32_t root_slots = 1u << root_bits;
-constexpr unsigned stride = 6;
-constexpr unsigned slots = 1u << stride;
+using detail::block_bit, detail::plain_bit, detail::place_mask, detail::header_words;
+using detail::root_bits, detail::root_slots, detail::stride, detail::slots, detail::load_bitmap;
 
 /// Keys that a batch descends together: as many as a word has bits.
 constexpr unsigned group = 64;
-
-/// An entry is a value, 0 for "the default", or this bit and the place of a block in the pool; the
-/// entries of the root name plain blocks, the others packed ones.
-constexpr std::uint32_t block_bit = 1u << 31;
-constexpr std::uint32_t plain_bit = 1u << 30;  ///< Besides block_bit.
-constexpr std::uint32_t place_mask = plain_bit - 1;
-
-/// A plain block is one entry per slot. A packed one: the bitmap of run starts in two words, then
-/// one entry per run.
-constexpr std::uint32_t header_words = 2;
-
-[[nodiscard]] std::uint64_t load_bitmap(const std::uint32_t* block) noexcept {
-  std::uint64_t bitmap;
-  std::memcpy(&bitmap, block, sizeof bitmap);
-  return bitmap;
-}
 
 // --- Looking up -------------------------------------------------------------------------------
 
@@ -241,140 +211,6 @@ void lpm_view<Key>::lookup_batch(const Key* keys, std::uint32_t* values,
 }
 
 // --- Memory -----------------------------------------------------------------------------------
-
-namespace detail {
-
-/// Where the blocks of one trie lie. Places are 32-bit word offsets from a base that never moves:
-/// the address space is reserved at once and made usable as it is needed. Freed blocks are kept by
-/// size for reuse and not merged: the sizes that a table uses hardly change with its contents.
-class lpm_pool {
- public:
-  lpm_pool() {
-    for (; reserved_ >= smallest_reservation; reserved_ /= 2) {
-      // PROT_NONE: counts neither as memory nor against mlockall().
-      mapping_ =
-          ::mmap(nullptr, reserved_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-      if (mapping_ == MAP_FAILED) continue;  // An address space limit; try with less.
-      const auto start = reinterpret_cast<std::uintptr_t>(mapping_);
-      const std::uintptr_t gap = -start % growth;
-      base_ = reinterpret_cast<std::uint32_t*>(start + gap);
-      room_ = reserved_ - gap;
-      return;
-    }
-    throw std::bad_alloc();
-  }
-  lpm_pool(const lpm_pool&) = delete;
-  lpm_pool& operator=(const lpm_pool&) = delete;
-  ~lpm_pool() {
-    unpoison(base_, usable_ / sizeof(std::uint32_t));
-    ::munmap(mapping_, reserved_);
-  }
-
-  [[nodiscard]] std::uint32_t* at(std::uint32_t place) noexcept { return base_ + place; }
-
-  [[nodiscard]] std::uint32_t allocate_root() { return allocate(root_class); }
-  [[nodiscard]] std::uint32_t allocate_plain() { return allocate(plain_class); }
-  /// Room for `entries` entries and the bitmap.
-  [[nodiscard]] std::uint32_t allocate_packed(unsigned entries) {
-    return allocate(class_of(entries));
-  }
-
-  /// An item is the place of a root, or the entry that names a block.
-  void set_aside(std::uint32_t item) noexcept { waiting_bytes_ += bytes_of(item), ++waiting_; }
-  void free(std::uint32_t item) noexcept {
-    const std::size_t bytes = bytes_of(item);
-    const std::size_t size_class = class_of_item(item);
-    std::uint32_t* const memory = at(item & place_mask);
-    memory[0] = free_[size_class];
-    free_[size_class] = item & place_mask;
-    poison(memory + 1, bytes / sizeof(std::uint32_t) - 1);
-    waiting_bytes_ -= bytes, --waiting_;
-    bytes_ -= bytes, --blocks_;
-  }
-
-  [[nodiscard]] std::size_t bytes_of(std::uint32_t item) noexcept {
-    return words_of_class(class_of_item(item)) * sizeof(std::uint32_t);
-  }
-  [[nodiscard]] std::size_t bytes_live() const noexcept { return bytes_ - waiting_bytes_; }
-  [[nodiscard]] std::size_t bytes_waiting() const noexcept { return waiting_bytes_; }
-  [[nodiscard]] std::size_t blocks_live() const noexcept { return blocks_ - waiting_; }
-
- private:
-  // 30 bits of words; it holds 25 million routes without anything in common.
-  static constexpr std::size_t largest_reservation = std::size_t{4} << 30;
-  static constexpr std::size_t smallest_reservation = std::size_t{64} << 20;
-  static constexpr std::size_t growth = std::size_t{2} << 20;  // A huge page.
-
-  /// Packed blocks of 2n - 1 and 2n entries share class n.
-  static constexpr std::size_t plain_class = slots / 2 + 1, root_class = plain_class + 1;
-  static constexpr std::uint32_t none = ~std::uint32_t{0};
-
-  [[nodiscard]] static std::size_t class_of(unsigned entries) noexcept { return (entries + 1) / 2; }
-  [[nodiscard]] std::size_t class_of_item(std::uint32_t item) noexcept {
-    if ((item & block_bit) == 0) return root_class;
-    if ((item & plain_bit) != 0) return plain_class;
-    return class_of(static_cast<unsigned>(std::popcount(load_bitmap(at(item & place_mask)))));
-  }
-  [[nodiscard]] static std::size_t words_of_class(std::size_t size_class) noexcept {
-    if (size_class == root_class) return root_slots;
-    return size_class == plain_class ? slots : header_words + 2 * size_class;
-  }
-
-  std::uint32_t allocate(std::size_t size_class) {
-    const std::size_t words = words_of_class(size_class);
-    std::uint32_t place = free_[size_class];
-    if (place != none) {
-      unpoison(at(place), words);
-      free_[size_class] = *at(place);
-    } else {
-      place = extend(words);
-    }
-    bytes_ += words * sizeof(std::uint32_t), ++blocks_;
-    return place;
-  }
-
-  std::uint32_t extend(std::size_t words) {
-    const std::size_t end = (used_words_ + words) * sizeof(std::uint32_t);
-    while (end > usable_) {
-      char* const next = reinterpret_cast<char*>(base_) + usable_;
-      if (usable_ + growth > room_ || ::mprotect(next, growth, PROT_READ | PROT_WRITE) != 0)
-        throw std::bad_alloc();
-      // Small tables keep ordinary pages; random access to a large one misses the TLB otherwise.
-      if (usable_ != 0) ::madvise(base_, usable_ + growth, MADV_HUGEPAGE);
-      usable_ += growth;
-    }
-    const std::size_t place = used_words_;
-    used_words_ += words;
-    return static_cast<std::uint32_t>(place);
-  }
-
-  static void poison([[maybe_unused]] std::uint32_t* memory, [[maybe_unused]] std::size_t words) {
-#if defined(COWIRE_ASAN)
-    __asan_poison_memory_region(memory, words * sizeof *memory);
-#endif
-  }
-  static void unpoison([[maybe_unused]] std::uint32_t* memory, [[maybe_unused]] std::size_t words) {
-#if defined(COWIRE_ASAN)
-    __asan_unpoison_memory_region(memory, words * sizeof *memory);
-#endif
-  }
-
-  std::size_t reserved_ = largest_reservation;
-  void* mapping_ = nullptr;
-  std::uint32_t* base_ = nullptr;  ///< The first huge page boundary in the mapping.
-  std::size_t room_ = 0;           ///< Bytes from there on.
-  std::size_t usable_ = 0;
-  std::size_t used_words_ = 0;
-  std::size_t bytes_ = 0, waiting_bytes_ = 0;
-  std::size_t blocks_ = 0, waiting_ = 0;
-  std::array<std::uint32_t, root_class + 1> free_ = [] {
-    std::array<std::uint32_t, root_class + 1> empty;
-    empty.fill(none);
-    return empty;
-  }();
-};
-
-}  // namespace detail
 
 lpm_garbage& lpm_garbage::operator=(lpm_garbage&& other) noexcept {
   if (this != &other) {

@@ -18,7 +18,10 @@
 
 #include <cowire/base/address.hpp>
 #include <cowire/netlink/message.hpp>
-#include <cowire/netlink/request.hpp>
+#include <cowire/route/detail/device_facts.hpp>
+#include <cowire/route/detail/route_store.hpp>
+#include <cowire/route/mirror_changes.hpp>
+#include <cowire/route/mirrored_device.hpp>
 #include <cowire/route/path_exception.hpp>
 #include <cowire/route/route_table.hpp>
 
@@ -68,87 +71,9 @@ struct mirror_settings {
   friend bool operator==(const mirror_settings&, const mirror_settings&) = default;
 };
 
-/// Duplicate address detection is under way, or has failed: a dump shows the address, nothing
-/// announces it, and nothing can be sent from it.
-[[nodiscard]] bool is_in_detection(const netlink::address& address) noexcept;
-
-struct neighbour_key {
-  std::uint32_t index = 0;  ///< ifindex.
-  ip_address destination;
-  friend bool operator==(const neighbour_key&, const neighbour_key&) noexcept = default;
-};
-
-/// What one or many apply() calls changed; what the compiler needs to know to redo no more than
-/// necessary.
-struct mirror_changes {
-  struct prefix {
-    std::uint32_t table = 0;
-    ip_prefix destination;
-  };
-  std::vector<prefix> routes;
-  std::vector<std::uint32_t> links;       ///< MAC, MTU or state of these devices changed.
-  std::vector<neighbour_key> neighbours;  ///< State or MAC changed, or it came or went.
-  std::vector<ip_address> path_mtus;      ///< Path exceptions learned, changed or gone.
-  std::vector<std::uint32_t> nexthops;    ///< Objects that mean something else now.
-  bool decisions_v4 = false;  ///< Any IPv4 decision may differ: rules, addresses, settings.
-  bool decisions_v6 = false;
-  /// The kernel may have changed more than it said; re-dump routes and nexthop objects (mark and
-  /// sweep).
-  bool refresh_advised = false;
-  /// It may have dealt the buckets of a resilient group anew; re-dump those.
-  bool buckets_advised = false;
-  /// It may keep addresses in another order than that in which it announced them; re-dump those.
-  bool addresses_advised = false;
-  /// It may have given devices another setting; re-dump the IPv4 ones.
-  bool netconf_advised = false;
-
-  [[nodiscard]] bool empty() const noexcept {
-    return routes.empty() && links.empty() && neighbours.empty() && path_mtus.empty() &&
-           nexthops.empty() && !decisions_v4 && !decisions_v6;
-  }
-  /// Number of noted changes, for reports.
-  [[nodiscard]] std::size_t count() const noexcept {
-    return routes.size() + links.size() + neighbours.size() + path_mtus.size() + nexthops.size() +
-           decisions_v4 + decisions_v6;
-  }
-  /// The re-dumps that are advised, in the order in which to make them.
-  [[nodiscard]] std::vector<netlink::dump_scope> advised() const;
-  void merge(mirror_changes&& other);
-};
-
-/// The kinds of object that can be re-dumped on their own.
-using object_kind = netlink::object_kind;
-
-/// Where a message came from; a dump lists things in order, a notification names one.
-enum class message_origin : std::uint8_t { dump, notification };
-
 class mirror {
  public:
-  struct device {
-    netlink::link link;
-    std::vector<netlink::address> v4, v6;  ///< In the kernel's list order.
-    /// Position in the kernel's device list, where known: devices of a dump have 0 (their order is
-    /// hidden), later ones count up.
-    std::uint32_t registered = 0;
-    /// By family: multipath shares were computed under another ignore_routes_with_linkdown; until
-    /// the next carrier event.
-    std::array<bool, 2> stale_shares{};
-    /// An IPv4 address left while we watched: cached per-hop sources may be stale.
-    bool renumbered = false;
-    /// route_localnet changed while we watched: next hops may have cached a source from before,
-    /// until any IPv4 address comes or goes or any device comes up.
-    bool localnet_changed = false;
-    std::optional<bool> localnet;  ///< As set_settings() told last.
-    std::uint32_t generation = 0;
-
-    [[nodiscard]] bool up() const noexcept { return (link.flags & 1u) != 0; }  // IFF_UP
-    [[nodiscard]] const std::vector<netlink::address>& addresses(ip_family family) const noexcept {
-      return family == ip_family::v4 ? v4 : v6;
-    }
-    [[nodiscard]] bool has_stale_shares(ip_family family) const noexcept {
-      return stale_shares[static_cast<std::size_t>(family)];
-    }
-  };
+  using device = mirrored_device;
 
   struct nexthop_entry {
     netlink::nexthop_object object;
@@ -198,9 +123,15 @@ class mirror {
   void expire(std::chrono::steady_clock::time_point now, mirror_changes& changes);
 
   [[nodiscard]] const mirror_settings& settings() const noexcept { return settings_; }
-  [[nodiscard]] const std::map<std::uint32_t, device>& devices() const noexcept { return devices_; }
-  [[nodiscard]] const device* find_device(std::uint32_t index) const noexcept;
-  [[nodiscard]] const device* find_device(std::string_view name) const noexcept;
+  [[nodiscard]] const std::map<std::uint32_t, device>& devices() const noexcept {
+    return devices_.all();
+  }
+  [[nodiscard]] const device* find_device(std::uint32_t index) const noexcept {
+    return devices_.find(index);
+  }
+  [[nodiscard]] const device* find_device(std::string_view name) const noexcept {
+    return devices_.find(name);
+  }
   /// In evaluation order.
   [[nodiscard]] const std::vector<netlink::rule>& rules(ip_family family) const noexcept {
     return rules_[static_cast<std::size_t>(family)].list;
@@ -212,9 +143,11 @@ class mirror {
   [[nodiscard]] bool initial_rules_may_count(ip_family family) const noexcept;
   [[nodiscard]] const std::map<std::uint32_t, route_table>& tables(
       ip_family family) const noexcept {
-    return tables_[static_cast<std::size_t>(family)];
+    return routes_.tables(family);
   }
-  [[nodiscard]] const route_table* find_table(ip_family family, std::uint32_t id) const noexcept;
+  [[nodiscard]] const route_table* find_table(ip_family family, std::uint32_t id) const noexcept {
+    return routes_.find_table(family, id);
+  }
   [[nodiscard]] const netlink::nexthop_object* find_nexthop(std::uint32_t id) const noexcept;
   /// The members (by id) that serve the buckets of a resilient group. One that the group does not
   /// have (any more), or 0: only the kernel knows until the next re-dump.
@@ -230,11 +163,17 @@ class mirror {
     for (const auto& [key, entry] : neighbours_) f(entry.neighbour);
   }
   [[nodiscard]] std::size_t neighbour_count() const noexcept { return neighbours_.size(); }
-  [[nodiscard]] bool forwarding(ip_family family) const noexcept;
-  [[nodiscard]] bool ignores_linkdown(ip_family family, std::uint32_t index) const noexcept;
+  [[nodiscard]] bool forwarding(ip_family family) const noexcept {
+    return devices_.forwarding(family);
+  }
+  [[nodiscard]] bool ignores_linkdown(ip_family family, std::uint32_t index) const noexcept {
+    return devices_.ignores_linkdown(family, index);
+  }
   /// Whether a dump shows every next hop over this device as DEAD, those that are and those that
   /// only have no carrier: then nobody is told which it is.
-  [[nodiscard]] bool shows_all_dead(ip_family family, std::uint32_t index) const noexcept;
+  [[nodiscard]] bool shows_all_dead(ip_family family, std::uint32_t index) const noexcept {
+    return devices_.shows_all_dead(family, index);
+  }
   /// 0 = none learned.
   [[nodiscard]] std::uint32_t path_mtu(const ip_address& destination) const noexcept;
   /// Null: there is none. Until the next change.
@@ -246,15 +185,13 @@ class mirror {
   }
   /// Whether an address is this host's own: configured on any device, or a local route of table
   /// 255.
-  [[nodiscard]] bool is_local_address(const ip_address& address) const noexcept;
-  [[nodiscard]] std::size_t route_count() const noexcept { return route_count_; }
+  [[nodiscard]] bool is_local_address(const ip_address& address) const noexcept {
+    return routes_.is_local_address(address, devices_);
+  }
+  [[nodiscard]] std::size_t route_count() const noexcept { return routes_.count(); }
 
  private:
-  struct key_hash {
-    std::size_t operator()(const neighbour_key& key) const noexcept {
-      return std::hash<ip_address>{}(key.destination) * 31 + key.index;
-    }
-  };
+  using key_hash = detail::neighbour_key_hash;
   struct neighbour_entry {
     netlink::neighbour neighbour;
     std::uint32_t generation = 0;
@@ -264,16 +201,6 @@ class mirror {
     std::vector<std::uint32_t> generations;
     bool added_live = false, removed_live = false;  ///< While we watched.
   };
-  /// A message and what it came to where nothing else had that prefix.
-  struct described_route {
-    netlink::route told;
-    message_origin origin = message_origin::dump;
-    route_entries entries;
-  };
-  struct device_settings {
-    std::optional<bool> forwarding, ignore_linkdown;
-  };
-
   void apply_one(const netlink::link& message, mirror_changes& changes);
   void apply_one(const netlink::address& message, mirror_changes& changes);
   void apply_one(const netlink::route& message, mirror_changes& changes);
@@ -283,83 +210,23 @@ class mirror {
   void apply_one(const netlink::nexthop_bucket& message, mirror_changes& changes);
   void apply_one(const netlink::netconf& message, mirror_changes& changes);
 
-  void tell_peer(const netlink::link& end);
   void link_state_changed(device& now, const netlink::link& before, mirror_changes& changes);
   void mtu_changed(const device& now, std::uint32_t before, mirror_changes& changes);
   [[nodiscard]] bool named_by_rule(std::string_view name) const noexcept;
   void remove_device(std::uint32_t index, mirror_changes& changes);
-  enum class loss : std::uint8_t { admin_down, addresses_gone, unregistered };
-  void purge_routes_v4(std::uint32_t index, loss how, mirror_changes& changes);
-  void purge_routes_v6(std::uint32_t index, loss how, mirror_changes& changes);
-  void revive(std::uint32_t index, ip_family family, mirror_changes& changes);
   void remove_nexthop(std::uint32_t id, mirror_changes& changes);
   void remove_nexthops_on(std::uint32_t index, mirror_changes& changes);
-  void insert_address(device& on, const netlink::address& message);
-  void sort_as_dumped(device& on, ip_family family, mirror_changes& changes);
-  void source_caches_are_void(mirror_changes& changes);
-  void add_route_v4(const netlink::route& route, mirror_changes& changes);
-  void add_route_v6(const netlink::route& route, mirror_changes& changes);
-  void update_flags(netlink::route& route) const;
-  [[nodiscard]] route_entries& entries_at(const netlink::route& route);
-  [[nodiscard]] described_route* description_of(const netlink::route& route);
-  void set_entries(route_entries& at, route_entries::list&& next);
-  void replace_entry(route_entries& at, std::size_t index, route_entry&& next);
-  void refresh_entry(route_entries& at, std::size_t index, const netlink::route& route,
-                     mirror_changes& changes);
-  void insert_entry(route_entries& at, route_entries::list::const_iterator place, bool replaces,
-                    const netlink::route& route, mirror_changes& changes);
-  void add_sibling(route_entries& at, std::size_t index, const netlink::route& route);
-  void mark_named(route_entries& at, const netlink::route& route, const route_entry* known);
-  void count_named(const netlink::route& route, std::uint32_t generation);
-  void sweep_routes(mirror_changes& changes);
-  void remove_route(const netlink::route& route, mirror_changes& changes);
-  template <class Predicate>
-  bool remove_entries_if(const netlink::route& where, Predicate&& gone, mirror_changes& changes);
-  bool remove_exactly(const netlink::route& route, mirror_changes& changes);
-  void remove_rivals(const netlink::route& route, mirror_changes& changes);
-  void remove_siblings(const netlink::route& route, mirror_changes& changes);
-  void change_entries(route_table& table, route_table::value_type& item, route_entries::list&& next,
-                      mirror_changes& changes);
-  void count_nexthop_user(const netlink::route& route, int step, mirror_changes& changes);
-  [[nodiscard]] route_entry describe_entry(const netlink::route& route) const;
-  [[nodiscard]] route_entry make_entry(const netlink::route& route) const;
   [[nodiscard]] static bool same_link(const netlink::link& a, const netlink::link& b);
-  /// Does `edit(list)` to the entries of every prefix of a family, once for each distinct list;
-  /// false: nothing was changed.
-  template <class Edit>
-  void edit_routes(ip_family family, Edit&& edit, mirror_changes& changes);
-  /// Removes the entries for which `gone(entry)` is true, in all tables of a family.
-  template <class Predicate>
-  void remove_routes_if(ip_family family, Predicate&& gone, mirror_changes& changes);
 
   mirror_settings settings_;
-  std::map<std::uint32_t, device> devices_;
+  detail::device_facts devices_;
+  detail::route_store routes_;
   rule_list rules_[2];
-  std::map<std::uint32_t, route_table> tables_[2];
-  route_entries_pool pool_;
-  /// By a hash of the next hop: routes of a dump that differ in their destination alone.
-  std::vector<described_route> described_;
-  std::size_t route_count_ = 0;
-  /// Devices that may have dead next hops; of all others none needs to be looked for.
-  std::set<std::uint32_t> dead_hops_[2];
   std::unordered_map<std::uint32_t, nexthop_entry> nexthops_;
   std::unordered_map<neighbour_key, neighbour_entry, key_hash> neighbours_;
-  std::map<std::int32_t, device_settings> netconf_[2];
   std::unordered_map<ip_address, path_exception> path_exceptions_;
-  /// Per nexthop object: what the kernel would cache for each kind of route over it -> number of
-  /// such routes.
-  std::unordered_map<std::uint32_t, std::map<std::string, std::size_t>> nexthop_users_;
   std::uint32_t generations_[netlink::object_kind_count] = {};
-  std::uint32_t registrations_ = 0;
   message_origin origin_ = message_origin::notification;  ///< Of the message being applied.
-
-  /// During a refresh of routes: by table and prefix, those beside one that was named.
-  std::map<std::pair<std::uint32_t, ip_prefix>, std::vector<route_entry>> unnamed_routes_;
-  bool refreshing_routes_ = false;
-  bool refreshing_addresses_ = false;
-  /// Seen since begin_refresh(address): the place in the dump, 0 = only announced.
-  std::unordered_map<neighbour_key, std::size_t, key_hash> named_addresses_;
-  std::size_t dumped_addresses_ = 0;
 
   friend class mirror_comparison;
 };

@@ -188,9 +188,8 @@ bool mirror_comparison::differs_at(const place& where) const {
 /// Tells `report` each object that the two do not agree on.
 template <class Report>
 void mirror_comparison::compare(Report&& report) const {
-  using slot = std::size_t;
   compare_maps(
-      left_.devices_, right_.devices_,
+      left_.devices(), right_.devices(),
       [](const auto& a, const auto& b) {
         return mirror::same_link(a.link, b.link) ||
                (!a.up() && !b.up() &&
@@ -198,7 +197,7 @@ void mirror_comparison::compare(Report&& report) const {
       },
       [&](std::uint32_t index) { report.link(index); });
   compare_maps(
-      left_.devices_, right_.devices_,
+      left_.devices(), right_.devices(),
       [](const auto& a, const auto& b) {
         return std::ranges::equal(a.v4, b.v4, same_address) &&
                std::ranges::equal(a.v6, b.v6, same_address);
@@ -207,7 +206,7 @@ void mirror_comparison::compare(Report&& report) const {
   for (const ip_family family : families) {
     if (left_.rules(family) != right_.rules(family)) report.rules(family);
     compare_maps(
-        left_.netconf_[slot(family)], right_.netconf_[slot(family)],
+        left_.devices_.netconf(family), right_.devices_.netconf(family),
         [](const auto& a, const auto& b) {
           return a.forwarding == b.forwarding && a.ignore_linkdown == b.ignore_linkdown;
         },

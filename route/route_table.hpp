@@ -25,6 +25,9 @@
 #include <vector>
 
 namespace cowire {
+namespace detail {
+class route_store;
+}  // namespace detail
 
 /// One route of a table: an alias in IPv4, an entry or a whole set of siblings in IPv6.
 struct route_entry {
@@ -77,7 +80,7 @@ class route_entries {
   [[nodiscard]] const void* identity() const noexcept { return list_.get(); }
 
  private:
-  friend class mirror;
+  friend class detail::route_store;
   friend class route_entries_pool;
   static const list& none() noexcept;
 
@@ -139,7 +142,7 @@ class route_table {
   [[nodiscard]] bool empty() const noexcept { return items_.size() == 0; }
 
  private:
-  friend class mirror;
+  friend class detail::route_store;
   map items_;
 };
 

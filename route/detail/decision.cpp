@@ -224,8 +224,8 @@ bool decider::suppressed(const netlink::rule& rule) {
 }
 
 decider::outcome decider::look_up(std::uint32_t id) {
-  if (tables_ != nullptr && id != RT_TABLE_LOCAL &&
-      std::ranges::find(*tables_, id) == tables_->end())
+  if (allowed_tables_ != nullptr && id != RT_TABLE_LOCAL &&
+      std::ranges::find(*allowed_tables_, id) == allowed_tables_->end())
     return divert(divert_reason::table_not_mirrored);
   const route_table* table = state_.find_table(question_.family(), id);
   if (table == nullptr) return outcome::again;

@@ -88,7 +88,7 @@ class decider {
   /// `tables`: those that rules may lead to, null = all.
   decider(const mirror& state, cover_search search,
           const std::vector<std::uint32_t>* tables = nullptr)
-      : state_(state), search_(std::move(search)), tables_(tables) {}
+      : state_(state), search_(std::move(search)), allowed_tables_(tables) {}
 
   /// For flows with an output device too, if `with_output_interface`.
   [[nodiscard]] search_effect effect_of(ip_family family, const route_entries::list& entries,
@@ -159,7 +159,7 @@ class decider {
 
   const mirror& state_;
   cover_search search_;
-  const std::vector<std::uint32_t>* tables_;
+  const std::vector<std::uint32_t>* allowed_tables_;
   decision_question question_;
   std::optional<ip_address> source_;  ///< As the rules see it.
   bool strict_ = false;               ///< IPv6: only routes over the asked device.

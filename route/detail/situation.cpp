@@ -113,10 +113,10 @@ shape_id situation_store::find_or_make_shape(const route_entries& entries) {
 }
 
 std::uint32_t situation_store::number_of_table(std::uint32_t table) {
-  const auto known = std::ranges::find(tables_, table);
-  if (known != tables_.end()) return static_cast<std::uint32_t>(known - tables_.begin());
-  tables_.push_back(table);
-  return static_cast<std::uint32_t>(tables_.size()) - 1;
+  const auto known = std::ranges::find(table_ids_, table);
+  if (known != table_ids_.end()) return static_cast<std::uint32_t>(known - table_ids_.begin());
+  table_ids_.push_back(table);
+  return static_cast<std::uint32_t>(table_ids_.size()) - 1;
 }
 
 leaf_id situation_store::leaf_of(const ip_prefix* context, std::vector<part> parts) {
@@ -267,7 +267,7 @@ void situation_store::steps(situation_id situation,
                             const std::function<void(std::uint32_t table, cover)>& f) const {
   const auto& words = situations_.words(situation);
   for (std::size_t i = 1; i < words.size(); i += step_words)
-    f(tables_[words[i]], cover_of(words[i + 1], words[i + 2]));
+    f(table_ids_[words[i]], cover_of(words[i + 1], words[i + 2]));
 }
 
 void situation_store::purge(const std::function<void(situation_id)>& tell) {
@@ -304,7 +304,7 @@ void situation_store::clear() {
   free_shapes_.clear();
   shapes_by_hash_.clear();
   shapes_by_list_.clear();
-  tables_.clear();
+  table_ids_.clear();
   contexts_.assign(1, ip_prefix::all(family_));
   free_contexts_.clear();
   context_numbers_.clear();

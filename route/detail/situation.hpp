@@ -167,8 +167,8 @@ class situation_store {
     shape_id shape = 0;
   };
   std::unordered_map<const void*, known_list> shapes_by_list_;
-  std::vector<std::uint32_t> tables_;  ///< Table ids by number.
-  std::vector<ip_prefix> contexts_;    ///< By number; 0 is none.
+  std::vector<std::uint32_t> table_ids_;  ///< Table ids by number.
+  std::vector<ip_prefix> contexts_;       ///< By number; 0 is none.
   std::vector<std::uint32_t> free_contexts_;
   std::unordered_map<ip_prefix, std::uint32_t> context_numbers_;
   /// context, then table and shape of each part, by table.

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+/// A network device as the mirror has it.
+///
+/// A plain value; any thread.
+#pragma once
+
+#include <cowire/base/address.hpp>
+#include <cowire/netlink/message.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace cowire {
+
+/// Duplicate address detection is under way, or has failed: a dump shows the address, nothing
+/// announces it, and nothing can be sent from it.
+[[nodiscard]] bool is_in_detection(const netlink::address& address) noexcept;
+
+struct mirrored_device {
+  netlink::link link;
+  std::vector<netlink::address> v4, v6;  ///< In the kernel's list order.
+  /// Position in the kernel's device list, where known: devices of a dump have 0 (their order is
+  /// hidden), later ones count up.
+  std::uint32_t registered = 0;
+  /// By family: multipath shares were computed under another ignore_routes_with_linkdown; until
+  /// the next carrier event.
+  std::array<bool, 2> stale_shares{};
+  /// An IPv4 address left while we watched: cached per-hop sources may be stale.
+  bool renumbered = false;
+  /// route_localnet changed while we watched: next hops may have cached a source from before,
+  /// until any IPv4 address comes or goes or any device comes up.
+  bool localnet_changed = false;
+  std::optional<bool> localnet;  ///< As set_settings() told last.
+  std::uint32_t generation = 0;
+
+  [[nodiscard]] bool up() const noexcept { return (link.flags & 1u) != 0; }  // IFF_UP
+  [[nodiscard]] const std::vector<netlink::address>& addresses(ip_family family) const noexcept {
+    return family == ip_family::v4 ? v4 : v6;
+  }
+  [[nodiscard]] bool has_stale_shares(ip_family family) const noexcept {
+    return stale_shares[static_cast<std::size_t>(family)];
+  }
+};
+
+}  // namespace cowire
