@@ -103,20 +103,34 @@ struct tx_world {
     return destinations[at];
   }
 
+  /// From now on no datagram goes where one went before: each pass over the destinations has ports
+  /// of its own.
+  void use_new_destinations() noexcept {
+    for (request_destination& to : destinations) to.port = be16::from_host(1);
+    always_new = true;
+  }
+
   /// A batch whose payloads lie in their frames already.
   void queue_batch_in_place() noexcept {
     producer.reclaim();
-    for (std::size_t i = 0; i < tx_batch; ++i)
+    for (std::size_t i = 0; i < tx_batch; ++i) {
       static_cast<void>(producer.send_in_place(payload_size, next()));
+      if (always_new)
+        destinations[at].port =
+            be16::from_host(static_cast<std::uint16_t>(destinations[at].port.host() + 1));
+    }
   }
   void send_batch_in_place() noexcept {
     queue_batch_in_place();
     static_cast<void>(core.run_once());
     device.run();
   }
-  void send_batch_with_copy() noexcept {
+  void queue_batch_with_copy() noexcept {
     producer.reclaim();
     for (std::size_t i = 0; i < tx_batch; ++i) static_cast<void>(producer.send(payload, next()));
+  }
+  void send_batch_with_copy() noexcept {
+    queue_batch_with_copy();
     static_cast<void>(core.run_once());
     device.run();
   }
@@ -139,6 +153,7 @@ struct tx_world {
   std::vector<request_destination> destinations;
   std::vector<std::byte> payload = std::vector<std::byte>(payload_size, std::byte{0x5a});
   std::size_t at = 0;
+  bool always_new = false;
   instant_device device;
   test::test_producer producer{memory, 0, frame_count};
   tx_core core{memory.memory(), tables, epochs, control};
