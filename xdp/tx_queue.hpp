@@ -36,6 +36,25 @@
 /// in the ring is published some calls later. Hence such frames are counted, not sent again.
 /// Descriptors that the kernel finds invalid are skipped without completion and counted in
 /// XDP_STATISTICS (tx_invalid_descs); cowire makes none.
+///
+/// Completions are the addresses of the descriptors, unchanged. In which order, read in
+/// net/xdp/xsk.c and xsk_queue.h:
+/// | mode      | order                                                                            |
+/// |-----------|----------------------------------------------------------------------------------|
+/// | zero-copy | that of the TX ring, with every driver: the kernel writes an address in the      |
+/// |           | completion ring when the driver takes the descriptor (xsk_tx_peek_desc,          |
+/// |           | xsk_tx_peek_release_desc_batch), and the driver says how many are done           |
+/// |           | (xsk_tx_completed), not which                                                    |
+/// | copy      | where xsk_cq_reserve_addr_locked() is (from multi-buffer support, 6.6, until     |
+/// |           | 30f241fcf52a of 2025, which stable kernels have, too): that of the TX ring, as   |
+/// |           | the address is written before the skb is sent, and its destructor only counts.   |
+/// |           | In all others that in which the skbs are freed, whose destructor writes the      |
+/// |           | address: a driver's one TX queue frees in order; veth's skbs are freed by        |
+/// |           | whoever receives them, and dropped ones before earlier ones on their way           |
+///
+/// So order is what to expect, and never to rely on: the first completion out of order, or of a
+/// frame that was not submitted, makes the core look frames up one by one until the device holds
+/// nothing.
 #pragma once
 
 #include <cstdint>

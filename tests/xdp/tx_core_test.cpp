@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <iostream>
 #include <map>
@@ -463,6 +464,100 @@ TEST_F(tx_core_on_memory, ignores_completions_of_frames_that_the_device_does_not
   run();
   EXPECT_EQ(core_.snapshot().slots[1].unknown_completions, 3u);
   EXPECT_EQ(core_.snapshot().slots[1].completed, 1u);
+  expect_all_home(producer);
+}
+
+/// Of a device that completes in order the core compares runs; of others it looks frames up.
+TEST_F(tx_core_on_memory, a_device_may_complete_in_any_order_and_go_back_to_the_right_one) {
+  test_producer producer(memory_, 0, 2048);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  const std::uint64_t seed = std::random_device{}();
+  std::cout << "seed " << seed << '\n';
+  std::mt19937_64 random(seed);
+  std::vector<std::uint64_t> in_device;
+  const auto complete = [&](std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) one_.report(in_device[i]);
+    in_device.erase(in_device.begin(), in_device.begin() + static_cast<std::ptrdiff_t>(count));
+    run();
+  };
+  for (int round = 0; round < 400; ++round) {
+    const bool shuffled = round % 4 >= 2;
+    for (int more = 0; more < 3; ++more) {
+      for (int i = 0; i < 13; ++i) ASSERT_TRUE(send(producer, "10.1.0." + std::to_string(i)));
+      run();
+      one_.transmit(64, [&](const tx_descriptor& d) { in_device.push_back(d.address); });
+      if (shuffled) std::shuffle(in_device.begin(), in_device.end(), random);
+      complete(random() % in_device.size());
+    }
+    // Now and then a round begins with frames of the one before.
+    if (round % 8 != 3) complete(in_device.size());
+    if (!in_device.empty()) continue;
+    const tx_snapshot s = core_.snapshot();
+    EXPECT_EQ(s.slots[1].completed, producer.sent);
+    EXPECT_EQ(s.slots[1].unknown_completions, 0u);
+    expect_all_home(producer);
+  }
+}
+
+/// Whatever is wrong with a completion, and wherever in a run it comes: it alone is not counted, and
+/// no frame comes home twice.
+TEST_F(tx_core_on_memory, completions_that_are_wrong_cost_no_frame_wherever_they_come) {
+  test_producer producer(memory_, 0, 256), other(memory_, 1, 64);
+  core_.attach(producer.channel);
+  core_.attach(other.channel);
+  core_.add_port(1, 11, one_.queue());
+  core_.add_port(2, 12, two_.queue());
+  std::uint64_t wrong = 0, completed = 0;
+  for (std::uint32_t place = 0; place <= 20; ++place) {
+    for (int kind = 0; kind < 5; ++kind) {
+      for (int i = 0; i < 20; ++i) ASSERT_TRUE(send(producer, "10.1.0.1"));
+      ASSERT_TRUE(send(other, "10.2.0.1"));
+      run();
+      std::vector<std::uint64_t> sent, sent_by_two;
+      one_.transmit(64, [&](const tx_descriptor& d) { sent.push_back(d.address); });
+      two_.transmit(64, [&](const tx_descriptor& d) { sent_by_two.push_back(d.address); });
+      ASSERT_EQ(sent.size(), 20u);
+      const std::uint64_t kinds[] = {
+          sent[place == 0 ? 0 : place - 1],  // Twice.
+          std::uint64_t{1} << 40,            // No frame of the memory.
+          memory_.memory().payload_address(producer.slice.first + producer.slice.count),
+          sent_by_two.at(0),                            // In another device.
+          sent[19] ^ memory_.memory().frame_size * 64,  // Not in use.
+      };
+      auto reported = sent;
+      reported.insert(reported.begin() + place, kinds[kind]);
+      const std::size_t first_part = (place + static_cast<std::uint32_t>(kind) * 7) % 21;
+      for (std::size_t i = 0; i < reported.size(); ++i) {
+        if (i == first_part) run();
+        one_.report(reported[i]);
+      }
+      run();
+      completed += 20;
+      EXPECT_EQ(core_.snapshot().slots[1].unknown_completions, ++wrong) << place << ' ' << kind;
+      EXPECT_EQ(core_.snapshot().slots[1].completed, completed) << place << ' ' << kind;
+      expect_all_home(producer);
+      two_.complete();
+      run();
+      expect_all_home(other);
+    }
+  }
+  EXPECT_EQ(core_.snapshot().slots[2].unknown_completions, 0u);
+}
+
+TEST_F(tx_core_on_memory, a_port_removed_out_of_order_gives_back_what_it_has_and_no_more) {
+  test_producer producer(memory_, 0, 256);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  for (int i = 0; i < 30; ++i) ASSERT_TRUE(send(producer, "10.1.0.1"));
+  run();
+  std::vector<std::uint64_t> sent;
+  one_.transmit(64, [&](const tx_descriptor& d) { sent.push_back(d.address); });
+  for (const std::size_t i : {7u, 3u, 29u}) one_.report(sent.at(i));
+  run();
+  core_.remove_port(1, 0ms);
+  EXPECT_EQ(core_.snapshot().slots[1].completed, 3u);
+  EXPECT_EQ(core_.snapshot().slots[1].lost_in_device, 27u);
   expect_all_home(producer);
 }
 

@@ -451,10 +451,8 @@ void tx_engine::divert(const tx_request& request, divert_reason reason) noexcept
 void tx_engine::give_back(std::span<const frame_index> frames) noexcept {
   tx_channel& channel = *active_->channel_of_block[frames[0] / slice_granularity];
   const frame_index first = channel.channel.first_frame;
-  const std::uint32_t last = channel.channel.frame_count - 1;
-  std::uint32_t outside = 0;  // Its sign bit, from differences that are negative.
-  for (const frame_index frame : frames) outside |= (frame - first) | (last - (frame - first));
-  if (outside >> 31 == 0) return return_to(channel, frames);
+  const frame_index last = first + channel.channel.frame_count - 1;
+  if (all_within(frames, first, last)) return return_to(channel, frames);
   for (const frame_index frame : frames) give_back_one(frame);
 }
 

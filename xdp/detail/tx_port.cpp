@@ -30,6 +30,7 @@ tx_port::tx_port(egress_slot slot, const tx_queue& queue, const frame_places& pl
       committed_(*queue.producer),
       room_end_(*queue.producer),
       completion_consumer_(*queue.completion_consumer),
+      order_(places.count()),
       queued_(std::bit_ceil(places.count())),
       mask_(static_cast<std::uint32_t>(queued_.size() - 1)) {
   COWIRE_ASSERT(std::has_single_bit(queue.size) && std::has_single_bit(queue.completion_size));
@@ -52,6 +53,10 @@ bool tx_port::submit_all(std::span<const tx_request> requests,
   std::copy_n(descriptors, until_end, queue_.descriptors + at);
   std::copy_n(descriptors + until_end, count - until_end, queue_.descriptors);
   producer_ += count;
+  if (in_order_) {
+    order_.append(descriptors, count);
+    return true;
+  }
   const frame_places places = places_;  // A copy, which stores into it cannot change.
   const std::uint8_t slot = slot_;
   for (const tx_request& request : requests) places.enter(request.frame, slot);
@@ -98,6 +103,39 @@ tx_port::collected tx_port::collect(clock::time_point now,
       std::atomic_ref(*queue_.completion_producer).load(std::memory_order_acquire);
   const std::uint32_t count = std::min<std::uint32_t>(ready - completion_consumer_, tx_batch);
   if (count == 0) return {0, 0};
+  const std::uint32_t end = completion_consumer_ + count;
+  std::uint32_t home = count;
+  if (!in_order_ || !collect_in_order(count, frames.data())) [[unlikely]] {
+    if (in_order_) leave_order();
+    home = collect_any(count, frames.data());
+  }
+  completion_consumer_ = end;
+  if (home != count) counters_.unknown_completions.add(count - home);
+  outstanding_ -= home;
+  counters_.completed.add(dropped_ == 0 ? home : home - take_dropped(home));
+  // Pairs with the kernel's acquire: the entries may be written again.
+  std::atomic_ref(*queue_.completion_consumer).store(end, std::memory_order_release);
+  last_progress_ = now;
+  next_watchdog_ = {};
+  stalled_ = false;
+  if (!in_order_ && outstanding_ == 0 && producer_ == committed_) in_order_ = true;
+  return {count, home};
+}
+
+bool tx_port::collect_in_order(std::uint32_t count, frame_index* frames) noexcept {
+  if (count > outstanding_) return false;  // Of what is not committed nothing can be complete.
+  const std::uint32_t at = completion_consumer_ & (queue_.completion_size - 1);
+  const std::uint32_t before_wrap = std::min(count, queue_.completion_size - at);
+  const unsigned shift = places_.shift();
+  if (!order_.begins_with(queue_.completions + at, 0, before_wrap, shift, frames)) return false;
+  if (before_wrap != count && !order_.begins_with(queue_.completions, before_wrap,
+                                                  count - before_wrap, shift, frames + before_wrap))
+    return false;
+  order_.drop(count);
+  return true;
+}
+
+std::uint32_t tx_port::collect_any(std::uint32_t count, frame_index* frames) noexcept {
   const frame_places places = places_;  // Copies, which stores into it cannot change.
   const std::uint64_t* const completions = queue_.completions;
   const std::uint32_t mask = queue_.completion_size - 1;
@@ -109,16 +147,14 @@ tx_port::collected tx_port::collect(clock::time_point now,
     if (places.leave(frame, slot)) [[likely]]
       frames[home++] = static_cast<frame_index>(frame);
   }
-  completion_consumer_ = end;
-  if (home != count) counters_.unknown_completions.add(count - home);
-  outstanding_ -= home;
-  counters_.completed.add(dropped_ == 0 ? home : home - take_dropped(home));
-  // Pairs with the kernel's acquire: the entries may be written again.
-  std::atomic_ref(*queue_.completion_consumer).store(end, std::memory_order_release);
-  last_progress_ = now;
-  next_watchdog_ = {};
-  stalled_ = false;
-  return {count, home};
+  return home;
+}
+
+void tx_port::leave_order() noexcept {
+  order_.clear([this](std::uint64_t address) {
+    places_.enter(static_cast<frame_index>(places_.frame_at(address)), slot_);
+  });
+  in_order_ = false;
 }
 
 std::uint32_t tx_port::take_dropped(std::uint32_t home) noexcept {

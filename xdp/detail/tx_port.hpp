@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cowire/base/assert.hpp>
+#include <cowire/xdp/detail/submission_order.hpp>
 #include <cowire/xdp/tx_core.hpp>
 #include <cowire/xdp/tx_counters.hpp>
 #include <cowire/xdp/tx_queue.hpp>
@@ -21,8 +22,9 @@
 
 namespace cowire::detail {
 
-/// Which device each frame is in: the slot's number, or 0. A view, so that loops which write into
-/// frames can keep it in registers.
+/// Which device each frame is in: the slot's number, or 0. Of devices that complete in order it
+/// knows nothing: submission_order does. A view, so that loops which write into frames can keep it
+/// in registers.
 class frame_places {
  public:
   frame_places(const frame_memory& memory, std::uint8_t* slot_of_frame) noexcept
@@ -45,6 +47,7 @@ class frame_places {
     return address >> shift_;
   }
   [[nodiscard]] std::uint32_t count() const noexcept { return count_; }
+  [[nodiscard]] unsigned shift() const noexcept { return shift_; }
 
  private:
   static_assert(max_egress_slots <= 256);
@@ -137,8 +140,18 @@ class tx_port {
   [[nodiscard]] std::uint32_t take_dropped(std::uint32_t home) noexcept;
   void put(frame_index frame, const tx_descriptor& descriptor) noexcept {
     queue_.descriptors[producer_++ & descriptor_mask_] = descriptor;
-    places_.enter(frame, slot_);
+    if (in_order_) {
+      order_.append(descriptor.address);
+    } else {
+      places_.enter(frame, slot_);
+    }
   }
+  /// Whether the next `count` completions are of what was submitted first, in `frames` then.
+  [[nodiscard]] bool collect_in_order(std::uint32_t count, frame_index* frames) noexcept;
+  /// How many of the next `count` completions are of frames that the device has, in `frames`.
+  [[nodiscard]] std::uint32_t collect_any(std::uint32_t count, frame_index* frames) noexcept;
+  /// From now on each frame's place is known, until the device holds nothing.
+  void leave_order() noexcept;
 
   const std::uint8_t slot_;
   const tx_queue queue_;
@@ -161,6 +174,9 @@ class tx_port {
   clock::time_point last_progress_{};
   clock::time_point next_watchdog_{};
 
+  submission_order order_;
+  bool in_order_ = true;  ///< What the device holds is in order_; otherwise in places_.
+
   // A ring that holds every frame there is, so that it cannot be full.
   std::vector<waiting_request> queued_;
   std::uint32_t mask_;
@@ -169,6 +185,7 @@ class tx_port {
 
 template <class Lost>
 void tx_port::abandon(Lost&& lost) noexcept {
+  if (in_order_) leave_order();
   for (frame_index frame = 0; outstanding_ != 0 && frame < places_.count(); ++frame) {
     if (!places_.leave(frame, slot_)) continue;
     --outstanding_;
