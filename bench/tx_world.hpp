@@ -105,19 +105,14 @@ struct tx_world {
 
   /// From now on no datagram goes where one went before: each pass over the destinations has ports
   /// of its own.
-  void use_new_destinations() noexcept {
-    for (request_destination& to : destinations) to.port = be16::from_host(1);
-    always_new = true;
-  }
+  void use_new_destinations() noexcept { always_new = true; }
 
   /// A batch whose payloads lie in their frames already.
   void queue_batch_in_place() noexcept {
     producer.reclaim();
     for (std::size_t i = 0; i < tx_batch; ++i) {
       static_cast<void>(producer.send_in_place(payload_size, next()));
-      if (always_new)
-        destinations[at].port =
-            be16::from_host(static_cast<std::uint16_t>(destinations[at].port.host() + 1));
+      if (always_new) change_port(destinations[at]);
     }
   }
   void send_batch_in_place() noexcept {
@@ -133,6 +128,13 @@ struct tx_world {
     queue_batch_with_copy();
     static_cast<void>(core.run_once());
     device.run();
+  }
+
+  static void change_port(request_destination& to) noexcept {
+    const std::size_t size = to.family == ip_family::v4 ? 4 : 16;
+    to = request_destination::from(
+        {ip_address::from_bytes(to.family, to.bytes.data() + to.bytes.size() - size),
+         static_cast<std::uint16_t>(to.port.host() + 1)});
   }
 
   /// The IPv6 table is the same one behind 2001::/16.

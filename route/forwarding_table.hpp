@@ -84,14 +84,30 @@ struct alignas(64) hop {
   /// By pair, host order: what the length is where the payload has none.
   std::uint16_t length_base[pair_count];
 
-  std::uint16_t max_payload;        ///< Longer payloads are diverted as exceeds_mtu.
-  egress_slot egress;               ///< divert_slot, or the socket that sends it.
-  std::uint8_t gre_checksum_count;  ///< Of `gre_checksums`; rare, and written in a second pass.
-  std::uint8_t header_length;       ///< Bytes in front of the payload; at most header_capacity.
-  divert_reason reason;             ///< Why, where egress is divert_slot.
-  std::uint32_t interface_index;    ///< Egress ifindex, for accounting; 0 for diverts.
+  std::uint16_t max_payload;      ///< Longer payloads are diverted as exceeds_mtu.
+  egress_slot egress;             ///< divert_slot, or the socket that sends it.
+  std::uint8_t second_pass;       ///< What is rare, and written in a second pass: second_passes.
+  std::uint8_t header_length;     ///< Bytes in front of the payload; at most header_capacity.
+  divert_reason reason;           ///< Why, where egress is divert_slot.
+  std::uint32_t interface_index;  ///< Egress ifindex, for accounting; 0 for diverts.
   gre_checksum gre_checksums[outer_headers_max];
+  /// What the headers add to the address, and to the length, of a descriptor of the payload alone.
+  std::int32_t descriptor_shift[2];
+  std::uint8_t gre_checksum_count;  ///< Of `gre_checksums`.
 
+  /// Flags of `second_pass`.
+  enum second_passes : std::uint8_t { long_headers = 1, with_gre_checksums = 2 };
+  /// Longer headers are rare: an IPv4 datagram in two GRE tunnels has 90 bytes of them.
+  static constexpr std::size_t near_capacity = 96;
+
+  /// Says all that follows from the headers' length, and from gre_checksum_count. Call it last.
+  void set_header_length(std::size_t length) noexcept {
+    header_length = static_cast<std::uint8_t>(length);
+    descriptor_shift[0] = -static_cast<std::int32_t>(length);
+    descriptor_shift[1] = static_cast<std::int32_t>(length);
+    second_pass = static_cast<std::uint8_t>((length > near_capacity ? long_headers : 0) |
+                                            (gre_checksum_count != 0 ? with_gre_checksums : 0));
+  }
   /// Nothing is added anywhere. Call it first.
   void clear_fields() noexcept { std::memset(field_at, no_field, sizeof field_at); }
   /// The place of a pair's length, or of its checksum, in `header`.

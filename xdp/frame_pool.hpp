@@ -43,6 +43,10 @@ class frame_pool {
 
   [[nodiscard]] std::size_t free_count() const noexcept { return free_.size(); }
   [[nodiscard]] const frame_slice& slice() const noexcept { return slice_; }
+  /// Where a frame's payload lies, for a request.
+  [[nodiscard]] payload_place place(frame_index frame) const noexcept {
+    return {frame, memory_.payload_address(frame)};
+  }
   /// Longest payload in bytes.
   [[nodiscard]] std::size_t payload_capacity() const noexcept { return memory_.payload_capacity(); }
   /// The whole payload room of a frame.

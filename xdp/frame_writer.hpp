@@ -57,7 +57,7 @@ static_assert(offsetof(tx_request, udp_sum) == offsetof(tx_request, destination_
 /// The fields of a datagram (hop::field_at).
 [[nodiscard, gnu::always_inline]] inline lanes16 fields_of(const hop& via,
                                                            const tx_request& request) noexcept {
-  const std::uint16_t payload = request.length;
+  const auto payload = static_cast<std::uint16_t>(request.length);
   // Loads more than the lengths' bases; the upper half is not used.
   const auto host = std::bit_cast<lanes8>(
       load<lanes16>(via.length_base) +
@@ -82,13 +82,14 @@ static_assert(offsetof(tx_request, udp_sum) == offsetof(tx_request, destination_
 
 }  // namespace detail
 
-/// Writes the header_capacity bytes in front of `payload`. `request.length` is at most
-/// `via.max_payload`; for a hop that diverts the result is meaningless and harmless.
+/// Writes the hop::near_capacity bytes in front of `payload`: all headers of nearly all hops.
+/// `request.length` is at most `via.max_payload`; for a hop that diverts the result is meaningless
+/// and harmless.
 inline void write_headers(std::byte* payload, const hop& via, const tx_request& request) noexcept {
   using namespace detail;
   std::byte* const header = payload - header_capacity;
   const auto fields = std::bit_cast<std::array<std::byte, 16>>(fields_of(via, request));
-  for (std::size_t at = 0; at < header_capacity; ++at) {
+  for (std::size_t at = header_capacity - hop::near_capacity; at < header_capacity; ++at) {
     const std::uint8_t field = via.field_at[at];
     header[at] = via.header[at] | (field == no_field ? std::byte{0} : fields[field]);
   }
@@ -98,28 +99,52 @@ inline void write_headers(std::byte* payload, const hop& via, const tx_request& 
   store(header + udp_header_offset + 2, request.destination_port);
 }
 
+/// Writes what write_headers() leaves out, of hops with hop::long_headers.
+inline void write_long_headers(std::byte* payload, const hop& via,
+                               const tx_request& request) noexcept {
+  std::byte* const header = payload - header_capacity;
+  const auto fields = std::bit_cast<std::array<std::byte, 16>>(detail::fields_of(via, request));
+  for (std::size_t at = 0; at < header_capacity - hop::near_capacity; ++at) {
+    const std::uint8_t field = via.field_at[at];
+    header[at] = via.header[at] | (field == no_field ? std::byte{0} : fields[field]);
+  }
+}
+
+// The last 32 bytes of the headers, as they lie in a request behind `frame`: destination and ports.
+static_assert(hop::near_capacity % 32 == 0);
+static_assert(offsetof(tx_request, destination) - offsetof(tx_request, frame) ==
+                  destination_offset - (header_capacity - 32) &&
+              offsetof(tx_request, source_port) == offsetof(tx_request, destination) + 16 &&
+              offsetof(tx_request, destination_port) == offsetof(tx_request, source_port) + 2 &&
+              offsetof(tx_request, sender) == offsetof(tx_request, destination_port) + 2);
+
 #if defined(__x86_64__)
-/// The same for processors that have AVX2.
+/// The same as write_headers() for processors that have AVX2.
 __attribute__((always_inline, target("avx2"))) inline void write_headers_avx2(
     std::byte* payload, const hop& via, const tx_request& request) noexcept {
   using namespace detail;
   constexpr std::size_t block_size = sizeof(__m256i);
-  const __m256i fields =
-      _mm256_broadcastsi128_si256(std::bit_cast<__m128i>(fields_of(via, request)));
-  // The destination and the ports lie in the request as in the last block.
-  static_assert(destination_offset - (header_capacity - block_size) ==
-                    offsetof(tx_request, destination) &&
-                offsetof(tx_request, source_port) == offsetof(tx_request, destination) + 16 &&
-                offsetof(tx_request, destination_port) == offsetof(tx_request, source_port) + 2 &&
-                sizeof(tx_request) >= block_size);
-  const __m256i of_request =
-      _mm256_and_si256(block_at(&request), _mm256_set_epi64x(0xffffffff, -1, -1, 0));
+  // As fields_of(), of which the compiler makes more.
+  const __m128i host = _mm_add_epi16(_mm_set1_epi16(static_cast<short>(request.length)),
+                                     load<__m128i>(via.length_base));
+  const __m128i lengths =
+      _mm_shuffle_epi8(host, _mm_setr_epi8(1, 0, -1, -1, 3, 2, -1, -1, 5, 4, -1, -1, 7, 6, -1, -1));
+  const __m128i of_request =
+      _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&request.destination_sum));
+  const __m128i sum = _mm_add_epi32(_mm_add_epi32(of_request, load<__m128i>(via.sum)), lengths);
+  const __m128i exchanged =
+      _mm_shuffle_epi8(sum, _mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  const __m128i checksums =
+      _mm_sub_epi16(_mm_setr_epi16(0, -1, 0, 0, 0, -1, 0, -1), _mm_add_epi32(sum, exchanged));
+  const __m256i fields = _mm256_broadcastsi128_si256(_mm_blend_epi16(lengths, checksums, 0xaa));
+  const __m256i last_of_request =
+      _mm256_and_si256(block_at(&request.frame), _mm256_set_epi64x(0xffffffff, -1, -1, 0));
   std::byte* const header = payload - header_capacity;
-  for (std::size_t at = 0; at < header_capacity; at += block_size) {
-    const bool last = at + block_size == header_capacity;
+  for (std::size_t at = header_capacity - hop::near_capacity; at < header_capacity;
+       at += block_size) {
     __m256i block = _mm256_or_si256(block_at(via.header + at),
                                     _mm256_shuffle_epi8(fields, block_at(via.field_at + at)));
-    if (last) block = _mm256_or_si256(block, of_request);
+    if (at + block_size == header_capacity) block = _mm256_or_si256(block, last_of_request);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(header + at), block);
   }
 }
@@ -141,10 +166,33 @@ inline void write_gre_checksums(std::byte* payload, const hop& via,
   }
 }
 
+/// Writes what the second pass is for, where the hop has such. Without it the frame is complete.
+inline void write_second_pass(std::byte* payload, const hop& via,
+                              const tx_request& request) noexcept {
+  if ((via.second_pass & hop::long_headers) != 0) write_long_headers(payload, via, request);
+  write_gre_checksums(payload, via, request);
+}
+
 /// What the device is told about it.
 [[nodiscard, gnu::always_inline]] inline tx_descriptor descriptor_of(
-    std::uint64_t payload_address, const hop& via, std::uint32_t length) noexcept {
-  return {payload_address - via.header_length, via.header_length + length, 0};
+    const hop& via, const tx_request& request) noexcept {
+  return {request.address - via.header_length, via.header_length + request.length, 0};
 }
+
+#if defined(__x86_64__)
+/// The same for processors that have AVX2. In 32 bits: no payload lies so near behind a multiple of
+/// 4 GiB that its headers would begin before that.
+__attribute__((always_inline, target("avx2"))) inline void describe_avx2(
+    tx_descriptor* to, const hop& via, const tx_request& request) noexcept {
+  static_assert(offsetof(tx_request, address) == offsetof(tx_descriptor, address) &&
+                offsetof(tx_request, length) == offsetof(tx_descriptor, length) &&
+                offsetof(tx_request, options) == offsetof(tx_descriptor, options));
+  static_assert(payload_offset >= header_capacity);
+  const __m128i shift =
+      _mm_cvtepu32_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(via.descriptor_shift)));
+  const __m128i of_payload = _mm_loadu_si128(reinterpret_cast<const __m128i*>(&request.address));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_add_epi32(shift, of_payload));
+}
+#endif
 
 }  // namespace cowire

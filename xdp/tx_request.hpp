@@ -19,32 +19,43 @@ using frame_index = std::uint32_t;
 /// datagram, with the scope id that it alone can heed.
 inline constexpr flow_class_id kernel_scope_class = 0xffff;
 
+/// One cache line. The groups of members are laid out as they are used.
 struct tx_request {
+  // As a descriptor of the payload alone: a hop adds its headers to both (hop::descriptor_shift).
+  std::uint64_t address = 0;  ///< Of the payload (frame_memory::payload_address).
+  std::uint32_t length = 0;   ///< Payload bytes.
+  std::uint32_t options = 0;
+
+  // 32 bytes that lie as the end of an IP header and the start of a UDP header do, and as what the
+  // core remembers a flow by.
   frame_index frame = 0;
   flow_class_id flow_class = 0;
   ip_family family = ip_family::v4;
   std::uint8_t zero = 0;  ///< Makes one word of the two above: requests that share a trie.
   /// Network order, right-aligned: an IPv4 address is in the last four bytes and the rest is zero.
-  /// As in the headers, the ports follow it.
   std::array<std::uint8_t, 16> destination{};
   be16 source_port, destination_port;
+  std::uint32_t sender = 0;  ///< Who sent it: the kernel path finds the backing socket by it.
+
   /// Sum of `destination`; of kernel_scope_class, for which nobody makes headers, the scope id.
   std::uint32_t destination_sum = 0;
   /// What the UDP checksum covers and no hop knows: payload, destination, ports, and the length
   /// in the pseudo header.
   std::uint32_t udp_sum = 0;
-  std::uint16_t length = 0;  ///< Payload bytes.
-  std::uint32_t sender = 0;  ///< Who sent it: the kernel path finds the backing socket by it.
+  /// Of class, destination and ports: where the core keeps what it knows of the flow. Any function
+  /// of these is right, and one that spreads them well is fast.
+  std::uint32_t flow_hash = 0;
 };
-static_assert(sizeof(tx_request) == 44);
+static_assert(sizeof(tx_request) == 64);
 
-/// Right-aligned bytes and their sum, ready to be put in many requests. An IPv4-mapped address is
-/// the IPv4 address, as it is to a socket.
+/// Right-aligned bytes, their sum and a hash, ready to be put in many requests. An IPv4-mapped
+/// address is the IPv4 address, as it is to a socket.
 struct request_destination {
   std::array<std::uint8_t, 16> bytes{};
   std::uint16_t sum = 0;
   be16 port;
   ip_family family = ip_family::v4;
+  std::uint32_t hash = 0;
 
   [[nodiscard]] static request_destination from(const endpoint& to) noexcept {
     const ip_address address = to.address.unmapped();
@@ -53,25 +64,47 @@ struct request_destination {
     d.sum = fold_sum(sum_bytes(std::as_bytes(std::span(d.bytes))));
     d.port = be16::from_host(to.port);
     d.family = address.family();
+    d.hash = hash_of(d.bytes, d.port);
     return d;
+  }
+
+ private:
+  /// Two multiplications by odd numbers without a pattern, the upper half each time.
+  [[nodiscard]] static std::uint32_t hash_of(const std::array<std::uint8_t, 16>& address,
+                                             be16 port) noexcept {
+    std::uint64_t words[2];
+    std::memcpy(words, address.data(), sizeof words);
+    const std::uint64_t mixed = (words[0] ^ words[0] >> 32) * 0x9e3779b97f4a7c15u + words[1];
+    return static_cast<std::uint32_t>(
+        ((mixed ^ mixed >> 32 ^ std::uint64_t{port.raw} << 16) * 0xd6e8feb86659fd93u) >> 32);
   }
 };
 
-/// A request with all but its flow class and sender. `payload_sum` is folded.
-[[nodiscard]] inline tx_request make_request(frame_index frame, std::size_t length,
+/// Where a payload lies.
+struct payload_place {
+  frame_index frame = 0;
+  std::uint64_t address = 0;  ///< frame_memory::payload_address of it.
+};
+
+/// A request with all but its sender. `payload_sum` is folded.
+[[nodiscard]] inline tx_request make_request(const payload_place& at, std::size_t length,
                                              std::uint16_t payload_sum, be16 source_port,
-                                             const request_destination& to) noexcept {
+                                             const request_destination& to,
+                                             flow_class_id flow_class) noexcept {
   const auto udp_length = be16::from_host(static_cast<std::uint16_t>(8 + length));
   tx_request request;
+  request.address = at.address;
+  request.length = static_cast<std::uint32_t>(length);
+  request.frame = at.frame;
+  request.flow_class = flow_class;
+  request.family = to.family;
   request.destination = to.bytes;
-  request.frame = frame;
-  request.length = static_cast<std::uint16_t>(length);
   request.source_port = source_port;
   request.destination_port = to.port;
   request.destination_sum = to.sum;
   request.udp_sum =
       std::uint32_t{payload_sum} + to.sum + source_port.raw + to.port.raw + udp_length.raw;
-  request.family = to.family;
+  request.flow_hash = to.hash ^ (source_port.raw | std::uint32_t{flow_class} << 16) * 0x9e3779b1u;
   return request;
 }
 

@@ -99,10 +99,10 @@ void producer::release(frame_index frame) noexcept {
 }
 
 tx_request producer::request_from(const sender_state& from, frame_index frame, std::size_t length,
-                                  std::uint16_t sum, const endpoint& to) noexcept {
-  tx_request request =
-      make_request(frame, length, sum, from.source_port, request_destination::from(to));
-  request.flow_class = from.flow_class[static_cast<std::size_t>(request.family)];
+                                  std::uint16_t sum, const endpoint& to) const noexcept {
+  const auto destination = request_destination::from(to);
+  tx_request request = make_request(pool_.place(frame), length, sum, from.source_port, destination,
+                                    from.flow_class[static_cast<std::size_t>(destination.family)]);
   request.sender = from.id;
   // To a socket the scope id is the output device of this one datagram (udpv6_sendmsg in
   // net/ipv6/udp.c); our classes know the bound device only.

@@ -279,9 +279,9 @@ class producer final : public cancellable {
   void submit_one(const sender_state& from, frame_index frame, std::size_t length,
                   std::uint16_t sum, const endpoint& to) noexcept;
   void note_submitted(frame_index frame) noexcept;
-  [[nodiscard]] static tx_request request_from(const sender_state& from, frame_index frame,
-                                               std::size_t length, std::uint16_t sum,
-                                               const endpoint& to) noexcept;
+  [[nodiscard]] tx_request request_from(const sender_state& from, frame_index frame,
+                                        std::size_t length, std::uint16_t sum,
+                                        const endpoint& to) const noexcept;
   /// Cores that sleep collect completions when somebody needs them.
   void ask_for_completions() noexcept;
   /// Takes home what came back; true if anything did.

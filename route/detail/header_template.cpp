@@ -324,7 +324,7 @@ class hop_maker {
     if (slot == slots_.end()) return divert_reason::no_egress_socket;
     if (const auto reason = prepend_ethernet(link, next_hop, egress.tag)) return reason;
     if (room_ < 0) return divert_reason::exceeds_mtu;
-    made_.header_length = writer_.length();
+    made_.set_header_length(writer_.length());
     made_.max_payload = static_cast<std::uint16_t>(room_);
     made_.egress = slot->second;
     made_.interface_index = egress.interface_index;

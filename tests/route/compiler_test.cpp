@@ -108,6 +108,9 @@ TEST(Compiler, FirstRouteBecomesHopWithCompleteTemplate) {
   ASSERT_EQ(via.egress, 1);
   EXPECT_EQ(via.header_length, 42);
   EXPECT_EQ(via.max_payload, 1500 - 28);
+  EXPECT_EQ(via.descriptor_shift[0], -42);
+  EXPECT_EQ(via.descriptor_shift[1], 42);
+  EXPECT_EQ(via.second_pass, 0);
   const auto* frame =
       reinterpret_cast<const std::uint8_t*>(via.header) + header_capacity - via.header_length;
   const std::uint8_t expected[] = {2, 1, 0, 0, 2, 2,    2, 0,  0,  0, 0, 2,  0x08, 0, 0x45,

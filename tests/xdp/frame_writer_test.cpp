@@ -26,6 +26,24 @@ void write_fast(std::byte* payload, const hop& via, const tx_request& request) {
   write_headers(payload, via, request);
 }
 
+void expect_fast_descriptor(const tx_descriptor& expected, const hop& via,
+                            const tx_request& request) {
+#if defined(__x86_64__)
+  if (!__builtin_cpu_supports("avx2")) return;
+  tx_descriptor d;
+  const auto describe_with_avx2 = [](tx_descriptor * to, const hop& hop, const tx_request& from)
+      __attribute__((target("avx2"))) {
+    describe_avx2(to, hop, from);
+  };
+  describe_with_avx2(&d, via, request);
+  EXPECT_EQ(d.address, expected.address);
+  EXPECT_EQ(d.length, expected.length);
+  EXPECT_EQ(d.options, expected.options);
+#else
+  static_cast<void>(expected), static_cast<void>(via), static_cast<void>(request);
+#endif
+}
+
 class frame_writer : public ::testing::Test {
  protected:
   std::mt19937_64 random_{make_seed()};
@@ -68,15 +86,17 @@ class frame_writer : public ::testing::Test {
     for (auto& b : frame) b = std::byte{byte()};
     const frame_memory memory{frame, 2048, 1};
     const auto sum = fold_sum(copy_and_sum(memory.payload(0), std::as_bytes(std::span(payload))));
-    const tx_request request = make_request(0, payload.size(), sum, be16::from_host(source_port),
-                                            request_destination::from(to));
+    const tx_request request =
+        make_request({0, memory.payload_address(0)}, payload.size(), sum,
+                     be16::from_host(source_port), request_destination::from(to), 0);
     alignas(64) std::byte again[2048];
     std::memcpy(again, frame, sizeof frame);
     write_headers(memory.payload(0), via, request);
     write_fast(again + payload_offset, via, request);
     EXPECT_EQ(std::memcmp(again, frame, sizeof frame), 0);
-    write_gre_checksums(memory.payload(0), via, request);
-    const tx_descriptor d = descriptor_of(memory.payload_address(0), via, request.length);
+    write_second_pass(memory.payload(0), via, request);
+    const tx_descriptor d = descriptor_of(via, request);
+    expect_fast_descriptor(d, via, request);
     bytes out(d.length);
     std::memcpy(out.data(), frame + d.address, d.length);
     return out;

@@ -141,7 +141,6 @@ inline void append(bytes& to, const void* from, std::size_t size) {
   const bool v4 = spec.family == ip_family::v4;
   bytes frame = naive_frame(spec, {ip_address::any(spec.family), 0}, 0, {});
   hop h{};
-  h.header_length = static_cast<std::uint8_t>(frame.size());
   const std::size_t start = header_capacity - frame.size();
   const std::size_t ip_size = v4 ? 20 : 40;
   const std::size_t ip = udp_header_offset - ip_size;
@@ -192,6 +191,7 @@ inline void append(bytes& to, const void* from, std::size_t size) {
     h.place_checksum(pair, outer + 10);
   }
   std::memcpy(h.header + start, frame.data(), frame.size());
+  h.set_header_length(frame.size());
   h.max_payload = spec.max_payload;
   h.egress = spec.egress;
   h.interface_index = spec.interface_index;

@@ -60,9 +60,8 @@ class test_producer {
   void push(frame_index frame, std::size_t size, std::uint16_t payload_sum,
             const request_destination& to, flow_class_id cls, std::uint16_t source_port) {
     COWIRE_ASSERT(channel.requests.try_emplace([&] {
-      tx_request request = make_request(frame, size, payload_sum, be16::from_host(source_port), to);
-      request.flow_class = cls;
-      return request;
+      return make_request(pool.place(frame), size, payload_sum, be16::from_host(source_port), to,
+                          cls);
     }));
     ++sent;
   }

@@ -500,7 +500,7 @@ TEST_F(tx_core_on_memory, a_device_may_complete_in_any_order_and_go_back_to_the_
   }
 }
 
-/// Whatever is wrong with a completion, and wherever in a run it comes: it alone is not counted, and
+/// Whatever is wrong with a completion, and wherever in a run it comes: only it is not counted, and
 /// no frame comes home twice.
 TEST_F(tx_core_on_memory, completions_that_are_wrong_cost_no_frame_wherever_they_come) {
   test_producer producer(memory_, 0, 256), other(memory_, 1, 64);

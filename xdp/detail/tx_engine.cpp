@@ -74,16 +74,16 @@ constexpr int kicks_per_batch = 4;
   return table.hash_v4(cls.source_v4, destination, request.source_port, request.destination_port);
 }
 
-/// Of a hop, from the top: whether there are GRE checksums, its egress, how long a payload may be.
+/// Of a hop, from the top: what its second pass is for, its egress, how long a payload may be.
 [[nodiscard, gnu::always_inline]] inline std::uint32_t terms_of(const hop& via) noexcept {
   static_assert(offsetof(hop, egress) == offsetof(hop, max_payload) + 2 &&
-                offsetof(hop, gre_checksum_count) == offsetof(hop, max_payload) + 3 &&
+                offsetof(hop, second_pass) == offsetof(hop, max_payload) + 3 &&
                 std::endian::native == std::endian::little);
   return load<std::uint32_t>(&via.max_payload);
 }
 
 /// Writes the headers of a batch and says where each frame begins and ends. Returns whether that is
-/// all: they go to the egress of the first, none is too long, none has a GRE checksum.
+/// all: they go to the egress of the first, none is too long, none needs a second pass.
 [[nodiscard]] bool prepare(const frame_memory& memory, const tx_request* requests,
                            const hop* const* hops, std::uint32_t size,
                            tx_descriptor* descriptors) noexcept {
@@ -92,8 +92,7 @@ constexpr int kicks_per_batch = 4;
   for (std::uint32_t i = 0; i < size; ++i) {
     const hop& via = *hops[i];
     write_headers(memory.payload(requests[i].frame), via, requests[i]);
-    descriptors[i] =
-        descriptor_of(memory.payload_address(requests[i].frame), via, requests[i].length);
+    descriptors[i] = descriptor_of(via, requests[i]);
     differences |= (terms_of(via) - requests[i].length) ^ first_egress;
   }
   return differences >> 16 == 0;
@@ -108,16 +107,13 @@ const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("
     std::uint32_t size, tx_descriptor* descriptors) noexcept {
   // Copies, which stores into frames cannot change.
   std::byte* const base = memory.base;
-  const int frame_shift = std::countr_zero(memory.frame_size);
   const std::uint32_t first_egress = std::uint32_t{hops[0]->egress} << 16;
   std::uint32_t differences = 0;
   for (std::uint32_t i = 0; i < size; ++i) {
     const tx_request& request = requests[i];
     const hop& via = *hops[i];
-    const std::uint64_t payload_address =
-        (std::uint64_t{request.frame} << frame_shift) + payload_offset;
-    write_headers_avx2(base + payload_address, via, request);
-    descriptors[i] = descriptor_of(payload_address, via, request.length);
+    write_headers_avx2(base + request.address, via, request);
+    describe_avx2(descriptors + i, via, request);
     differences |= (terms_of(via) - request.length) ^ first_egress;
   }
   return differences >> 16 == 0;
@@ -375,7 +371,7 @@ void tx_engine::submit_or_divert(const tx_request& request, const hop& via,
   tx_port* const port = active_->port_of_slot[via.egress];
   const bool too_long = request.length > via.max_payload;
   if (port != nullptr && !too_long) [[likely]] {
-    write_gre_checksums(memory_.payload(request.frame), via, request);
+    if (via.second_pass != 0) write_second_pass(memory_.payload(request.frame), via, request);
     return port->submit(request, descriptor);
   }
   divert(request, via.egress == divert_slot ? via.reason
