@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coverage.hpp"
+
+#include <cowire/follow/detail/path_exceptions.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <initializer_list>
+#include <sstream>
+
+namespace cowire::testing {
+
+void coverage::count(const resolution& answer, const netlink::route_answer& kernel, bool v4) {
+  const bool known = answer.choice_known && answer.shares.size() > 1;
+  (v4 ? members_v4 : members_v6) += known;
+  (v4 ? rejected_v4 : rejected_v6) += answer.error != 0 && answer.error != ENETUNREACH;
+  if (!answer.route) return;
+  (v4 ? groups_v4 : groups_v6) += known && answer.route->nexthop_id != 0;
+  (v4 ? buckets_v4 : buckets_v6) += known && answer.shares.back().bound < 0x7fffffff;
+  source_specific += answer.route->source.length() != 0;
+  custom_tables += answer.table >= 100 && answer.table < 200;
+  if (answer.members.size() != 1 || answer.route->nexthop_id != 0) return;
+  if (!detail::shows_exception(kernel)) return;
+  (v4 ? path_mtus_v4 : path_mtus_v6) += kernel.route.metrics.mtu != answer.route->metrics.mtu;
+  (v4 ? redirected_v4 : redirected_v6) += std::ranges::none_of(
+      answer.route->next_hops,
+      [&](const netlink::next_hop& hop) { return hop.gateway == answer.members.front().gateway; });
+}
+
+void coverage::count_socket(const asked_flow& query) {
+  const endpoint& to = query.as_written;
+  const std::uint32_t device = query.question.cls.output_interface;
+  if (to.address.is_v4_mapped())
+    ++mapped;
+  else if (!to.address.needs_scope_id())
+    ++plain_v6;
+  else if (to.scope_id != 0)
+    ++(device != 0 ? bound_scoped : scoped);
+  else
+    ++(device != 0 ? bound : unscoped);
+}
+
+bool coverage::complete(flavour kind) const {
+  const auto has = [](std::initializer_list<std::size_t> all) {
+    return std::ranges::none_of(all, [](std::size_t one) { return one == 0; });
+  };
+  return has({members_v4, members_v6, groups_v4, groups_v6, buckets_v4, custom_tables, rejected_v4,
+              rejected_v6, mapped, plain_v6, scoped, bound_scoped, bound, unscoped}) &&
+         (kind != flavour::everything || has({buckets_v6, source_specific, redirected_v4,
+                                              redirected_v6, path_mtus_v4, path_mtus_v6}));
+}
+
+std::string coverage::text() const {
+  std::ostringstream out;
+  out << "  very members " << members_v4 << " and " << members_v6 << " (IPv6), of groups "
+      << groups_v4 << " and " << groups_v6 << ", by bucket " << buckets_v4 << " and " << buckets_v6
+      << ", source-specific " << source_specific << "\n  redirected " << redirected_v4 << " and "
+      << redirected_v6 << ", path MTUs " << path_mtus_v4 << " and " << path_mtus_v6
+      << "\n  by sockets: mapped " << mapped << ", IPv6 " << plain_v6 << ", scope ids " << scoped
+      << ", of the bound device " << bound_scoped << ", none but bound " << bound
+      << ", none at all " << unscoped << "\n";
+  return out.str();
+}
+
+}  // namespace cowire::testing

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+/// A network namespace as the oracle of route decisions: it runs what an inventor wrote, and is
+/// mirrored twice, by dumps and, separately, by the notifications that all this caused.
+///
+/// What the kernel learns from ICMP no message tells: those destinations of which the world has
+/// spoken are asked about as a transmitter would (follow/detail/path_exceptions.hpp), on a clock of
+/// the world's own that jumps over the waits.
+///
+/// One thread at a time, the one whose namespace it is.
+#pragma once
+
+#include <cowire/base/unique_fd.hpp>
+#include <cowire/follow/detail/path_exceptions.hpp>
+#include <cowire/netlink/codec.hpp>
+#include <cowire/netlink/request_socket.hpp>
+#include <cowire/route/mirror.hpp>
+
+#include <chrono>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace cowire::testing {
+
+using line_list = std::vector<std::string>;
+
+/// A fresh network namespace for this thread; the one before goes when its last socket is closed.
+[[nodiscard]] bool enter_fresh_namespace();
+
+/// A namespace of this thread's own, what was done in it, and two mirrors of it.
+class kernel_world {
+ public:
+  kernel_world();
+  kernel_world(const kernel_world&) = delete;
+  kernel_world& operator=(const kernel_world&) = delete;
+
+  /// Lines as for a shell: `ip ...`, `ip -6 ...`, `sysctl -w name=value`, or `sleep 0.2`, which
+  /// waits until nothing moves any more; or hearsay.
+  void run(const line_list& lines);
+  /// Dumped when nothing moves any more: the kernel finishes carrier changes and IPv6 addresses in
+  /// the background.
+  [[nodiscard]] mirror settled();
+  /// Of whose flows exceptions are known from the next follow() or learn_exceptions() on.
+  void use_classes(std::vector<flow_class> classes) { classes_ = std::move(classes); }
+  /// The mirror that has only seen notifications since the namespace was empty, as it is now; what
+  /// has changed goes to `note`.
+  template <class Note>
+  const mirror& follow(Note&& note) {
+    note(take_in_events());
+    note(ask_about_exceptions(exceptions_));
+    return followed_;
+  }
+  const mirror& follow() {
+    return follow([](mirror_changes&&) {});
+  }
+  /// As it was.
+  [[nodiscard]] const mirror& followed() const noexcept { return followed_; }
+  /// What `followed` becomes by the re-dumps that it may be advised to make.
+  [[nodiscard]] mirror refreshed(mirror followed);
+  /// For a mirror that was dumped.
+  void learn_exceptions(mirror& state);
+  /// Of these destinations the kernel may have learned something.
+  [[nodiscard]] const std::set<ip_address>& told_about() const noexcept { return told_about_; }
+  [[nodiscard]] netlink::route_answer ask(const netlink::route_query& asked) {
+    return socket_.get_route(asked);
+  }
+
+ private:
+  [[nodiscard]] mirror dumped();
+  [[nodiscard]] static mirror_settings settings(const mirror& state);
+  void refresh(mirror& state, const netlink::dump_scope& scope, mirror_changes& changes);
+  [[nodiscard]] mirror_changes take_in_events();
+  [[nodiscard]] mirror_changes ask_about_exceptions(detail::path_exceptions& of);
+  void spread(const std::string& line);
+
+  netlink::request_socket socket_;
+  unique_fd events_, questions_;
+  std::vector<flow_class> classes_;
+  std::set<ip_address> told_about_, unheard_;
+  mirror followed_;
+  detail::path_exceptions exceptions_;
+  std::chrono::steady_clock::time_point clock_;
+};
+
+}  // namespace cowire::testing
