@@ -6,36 +6,51 @@
 /// are masked by size - 1; sizes are powers of two. Memory order as the kernel has it: who advances
 /// an index stores it with release, the other side loads it with acquire.
 ///
-/// What sendto() on an AF_XDP socket answers, read in net/xdp/xsk.c (xsk_sendmsg, xsk_generic_xmit)
-/// and __dev_direct_xmit() of net/core/dev.c, in 5.10, 6.2 and 6.18. One call stops at the first
-/// descriptor that it cannot send; those before it are sent whatever the answer is. "Later" = that
-/// descriptor and those behind it are still in the ring.
+/// What a sendto() that must not wait answers on an AF_XDP socket, read in net/xdp/xsk.c
+/// (xsk_check_common, __xsk_sendmsg, __xsk_generic_xmit, xsk_build_skb) and __dev_direct_xmit() of
+/// net/core/dev.c, in 6.1, 6.12 and 6.18; with zero-copy it is the driver's ndo_xsk_wakeup (below)
+/// that answers. In copy mode one call stops at the first descriptor that it cannot send; those
+/// before it are sent whatever the answer is. "Later" = that descriptor and those behind it are
+/// still in the ring, as with zero-copy all are: there no answer tells what became of a frame.
 /// | errno   | copy mode                                       | zero-copy                        |
 /// |---------|-------------------------------------------------|----------------------------------|
 /// | 0       | all sent; or later: the completion ring is full | the driver was woken, or need    |
-/// |         | (6.2; EAGAIN in 6.18), or the queue is not      | not be. Nothing is read yet      |
-/// |         | among the device's any more (`ethtool -L`)      |                                  |
-/// | EAGAIN  | later: the budget of a call is used up (32, or  | later: the driver is being       |
+/// |         | (6.1, 6.12; EAGAIN in 6.18), or the queue is    | not be (mlx5: it restarts the    |
+/// |         | not among the device's any more (`ethtool -L`)  | queue, and looks then)           |
+/// | EAGAIN  | later: the budget of a call is used up (32, or  | later: i40e is being             |
 /// |         | XDP_MAX_TX_SKB_BUDGET), the driver's queue is   | reconfigured                     |
 /// |         | stopped (NETDEV_TX_BUSY, since 5.9: before, it  |                                  |
 /// |         | was dropped with EBUSY), the completion ring or |                                  |
 /// |         | the socket's send buffer is full                |                                  |
-/// | EBUSY   | one frame was dropped, and completed as if sent | later                            |
-/// |         | (NET_XMIT_DROP): the device has no carrier, as  |                                  |
+/// | EBUSY   | one frame was dropped, and completed as if sent | later: idpf is being             |
+/// |         | (NET_XMIT_DROP): the device has no carrier, as  | reconfigured                     |
 /// |         | while `ethtool -L` works, or its driver said so |                                  |
 /// |         | (veth whose peer has no room). The device       |                                  |
 /// |         | counts it in tx_dropped                         |                                  |
-/// | ENOBUFS | later: no memory for an skb                     | later                            |
-/// | ENETDOWN| later, for good until the device is up again    | the same                         |
-/// | ENXIO   | the socket is not bound (any more)              | the same, or the driver has      |
-/// |         |                                                 | stopped its queue                |
-/// | others  | a driver's own: later                           | the same                         |
+/// | ENOBUFS | later: no memory for an skb                     | none: said of a socket without a |
+/// |         |                                                 | transmit ring, in both modes     |
+/// | ENETDOWN| later, for good until the device is up again    | the same; or later: the driver   |
+/// |         |                                                 | is reset, has no carrier, or     |
+/// |         |                                                 | sets up another socket's queue   |
+/// | EINVAL  | none: said of metadata, which cowire has not    | later, for good until it has     |
+/// |         |                                                 | again what it lacks: the native  |
+/// |         |                                                 | program, that queue, the umem    |
+/// | ENXIO   | the socket is not bound any more (its device is | the same; of igc and idpf what   |
+/// |         | gone: xsk_notifier)                             | EINVAL says of others            |
+/// | others  | a driver's own, of the last frame: completed,   | none                             |
+/// |         | and sent or not as ndo_start_xmit has it        |                                  |
+///
+/// The drivers, read in 6.18, and in 6.1 and 6.12 where they have it there, with the same answers:
+/// drivers/net/virtio_net.c (6.12) and, in drivers/net/ethernet, i40e, ice, ixgbe and igc of intel
+/// (all three), igb and idpf (6.18), mellanox/mlx5/core/en/xsk/tx.c and netronome/nfp (6.1),
+/// freescale/dpaa2 (6.12), google/gve, marvell/octeontx2, stmicro/stmmac and engleder (6.18). veth
+/// has none: always copy mode.
 ///
 /// So EBUSY of copy mode is the only answer that says that a frame is lost, and it says of one. No
 /// answer says which: completions of other frames may come at the same time, and the consumer index
 /// in the ring is published some calls later. Hence such frames are counted, not sent again.
-/// Descriptors that the kernel finds invalid are skipped without completion and counted in
-/// XDP_STATISTICS (tx_invalid_descs); cowire makes none.
+/// Descriptors that the kernel finds invalid are skipped and counted in XDP_STATISTICS
+/// (tx_invalid_descs), and not completed (but by late 6.12, read in 6.12.117); cowire makes none.
 ///
 /// Completions are the addresses of the descriptors, unchanged. In which order, read in
 /// net/xdp/xsk.c and xsk_queue.h:

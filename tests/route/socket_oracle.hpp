@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The kernel's own UDP socket as an oracle: what it would do with a datagram, of which none leaves.
+/// The kernel's own UDP socket as an oracle: what it would do with a datagram; none leaves.
 ///
 /// sendto() without bytes and with MSG_CONFIRM | MSG_PROBE routes and returns (do_confirm in
 /// udp_sendmsg() of net/ipv4/udp.c and udpv6_sendmsg() of net/ipv6/udp.c): no neighbour is asked
