@@ -6,7 +6,7 @@
 /// A destination is switched to and fro between two links while datagrams flow to it, one every 50
 /// us; the time runs from just before the request is written to the receive time stamp of the first
 /// frame on the other link. So the kernel's own work on the change is in it, and on average half a
-/// datagram's distance. Once more while cowire audits all the time: reads the whole table again and
+/// datagram's distance. Once more while cowire checks all the time: reads the whole table again and
 /// compares.
 ///
 /// Prints a table, or what Google Benchmark prints for --benchmark_format=json. --routes=N changes
@@ -197,12 +197,12 @@ std::vector<bench::result> run_all(std::size_t route_count) {
   const repeated churning(neighbour_change_period, std::ref(churn));
   const char byte = 'x';
   const auto payload = std::as_bytes(std::span(&byte, 1));
-  for (const auto& [group, audit_period] :
-       {std::pair{"path_change", 0ms}, {"path_change_during_audit", 1ms}}) {
+  for (const auto& [group, redump_period] :
+       {std::pair{"path_change", 0ms}, {"path_change_in_redump", 1ms}}) {
     transmitter tx({.interfaces = {"a0", "a1"},
                     .frames_per_producer = 1024,
                     .max_producers = 1,
-                    .update_interval = audit_period});
+                    .update_interval = redump_period});
     auto out = tx.make_sender();
     const repeated traffic(datagram_period,
                            [&] { static_cast<void>(out.try_send(payload, w.destination)); });

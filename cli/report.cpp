@@ -30,8 +30,8 @@ json audit_json(const route_stats& routes) {
           {"repaired", truth.repaired},
           {"last_mismatch", truth.last_mismatch},
           {"resyncs", routes.resyncs},
-          {"dumps", routes.audits},
-          {"dump_differences", routes.audit_differences}};
+          {"dumps", routes.redump_checks},
+          {"dump_differences", routes.redump_differences}};
 }
 
 }  // namespace

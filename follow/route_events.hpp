@@ -75,10 +75,11 @@ struct route_stats {
   std::uint64_t messages = 0;   ///< Notifications and dump entries read.
   std::uint64_t malformed = 0;  ///< Messages that broke their format.
   std::uint64_t overruns = 0;   ///< The kernel dropped notifications.
-  std::uint64_t resyncs = 0;    ///< Whole re-dumps, audits not included.
+  std::uint64_t resyncs = 0;    ///< Whole re-dumps, checks not included.
   std::uint64_t interrupted_dumps = 0;
-  std::uint64_t audits = 0;  ///< Re-dumps every update interval, and after a truth audit's finding.
-  std::uint64_t audit_differences = 0;  ///< Objects that no notification had told of.
+  /// Re-dumps every update interval, and after a truth audit's finding.
+  std::uint64_t redump_checks = 0;
+  std::uint64_t redump_differences = 0;  ///< Objects that no notification had told of.
   std::uint64_t publications = 0;
   std::uint64_t version = 0;          ///< Of the published table.
   std::uint64_t neighbour_pokes = 0;  ///< STALE entries in use that were asked to be refreshed.
@@ -130,7 +131,7 @@ class route_events {
 };
 
 struct route_watcher_config {
-  std::chrono::milliseconds update_interval{30'000};  ///< Audit: re-dump and compare. 0 = never.
+  std::chrono::milliseconds update_interval{30'000};  ///< Re-dump check: 0 = never.
   log_callback log{};
 };
 

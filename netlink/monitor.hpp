@@ -148,7 +148,7 @@ class monitor {
   /// Has the objects of a scope dumped again, after a change that the kernel does not announce. No
   /// effect where a sync is due, as that reads everything. netconf needs a family.
   void request_refresh(const dump_scope& scope);
-  /// Has everything dumped again: the audit. No effect where a sync runs or is due.
+  /// Has everything dumped again: the re-dump check. No effect where a sync runs or is due.
   void request_sync();
 
   /// The next event to apply, in order; empty = drained.

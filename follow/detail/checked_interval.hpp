@@ -6,7 +6,7 @@
 
 namespace cowire::detail {
 
-/// A month: longer than anybody waits for an audit, short enough for every clock.
+/// A month: longer than anybody waits for a check, short enough for every clock.
 inline constexpr std::chrono::seconds interval_max{30L * 24 * 3600};
 
 /// Throws std::system_error (error::invalid_argument) naming the option, its value and its range

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Netlink messages in the words of route_change.
-#include <cowire/follow/detail/route_service.hpp>
+#include <cowire/follow/detail/describe_change.hpp>
 
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>

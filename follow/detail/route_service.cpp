@@ -1,24 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cowire/base/assert.hpp>
+#include <cowire/follow/detail/describe_change.hpp>
+#include <cowire/follow/detail/question_socket.hpp>
 #include <cowire/follow/detail/route_service.hpp>
 #include <cowire/follow/detail/sysctls.hpp>
 #include <cowire/netlink/codec.hpp>
 #include <cowire/netlink/request_socket.hpp>
-#include <cowire/route/detail/header_template.hpp>
-#include <cowire/route/detail/resolve_by_search.hpp>
 
-#include <linux/icmp.h>
-#include <linux/neighbour.h>
-#include <linux/netlink.h>
-#include <netinet/icmp6.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
-#include <map>
 #include <utility>
 
 namespace cowire::detail {
@@ -30,62 +22,18 @@ constexpr auto tick_period = 250ms;
 constexpr auto poke_period = 1s;
 /// Sysctls announce nothing: this is how long a change of one may go unnoticed.
 constexpr auto settings_period = 1s;
-/// Pokes a period at most: an idle subnet full of STALE entries must not become an ARP storm.
-constexpr std::size_t pokes_max = 128;
 /// How long changes wait at most for a slice of the shadow's work.
 constexpr auto shadow_slice = 100us;
 constexpr int event_buffer_bytes = 64 << 20;
-constexpr int reply_buffer_bytes = 4 << 20;
 constexpr std::size_t differences_logged_max = 8;
-/// Questions of the truth audit asked in a row. The kernel answers while it is asked, taking its
-/// routing lock each time: more would keep changes waiting that have to be published.
-constexpr std::size_t questions_per_turn = 16;
 constexpr std::size_t exception_questions_per_turn = 64;
-/// Between two re-dumps because the kernel goes on to disagree: doubles from the first.
-constexpr auto repair_delay_min = 1s, repair_delay_max = 60s;
-
-unique_fd checked(unique_fd fd, std::error_code ec, const char* what) {
-  if (ec) throw_error(ec, what);
-  return fd;
-}
 
 unique_fd open_events() {
   std::error_code ec;
   auto fd = netlink::open_event_socket(
       {.non_blocking = true, .receive_buffer_bytes = event_buffer_bytes}, ec);
-  return checked(std::move(fd), ec, "netlink event socket");
-}
-
-unique_fd open_requests() {
-  std::error_code ec;
-  auto fd = netlink::open_request_socket(
-      {.non_blocking = true, .receive_buffer_bytes = reply_buffer_bytes}, ec);
-  return checked(std::move(fd), ec, "netlink request socket");
-}
-
-/// A raw socket that hears of ICMP redirects and nothing else.
-unique_fd open_redirects(ip_family family) {
-  const bool v4 = family == ip_family::v4;
-  unique_fd fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC,
-                        v4 ? static_cast<int>(IPPROTO_ICMP) : static_cast<int>(IPPROTO_ICMPV6)));
-  if (!fd) return fd;
-  icmp_filter only_v4{~(1u << ICMP_REDIRECT)};
-  icmp6_filter only_v6;
-  ICMP6_FILTER_SETBLOCKALL(&only_v6);
-  ICMP6_FILTER_SETPASS(ND_REDIRECT, &only_v6);
-  const int done =
-      v4 ? ::setsockopt(fd.get(), SOL_RAW, ICMP_FILTER, &only_v4, sizeof only_v4)
-         : ::setsockopt(fd.get(), IPPROTO_ICMPV6, ICMP6_FILTER, &only_v6, sizeof only_v6);
-  if (done != 0) fd.reset();
+  if (ec) throw_error(ec, "netlink event socket");
   return fd;
-}
-
-constexpr datagram_source::options buffers(std::size_t count) {
-  datagram_source::options out;
-  out.buffer_count = count;
-  out.payload_capacity = netlink::datagram_size_max;
-  out.name_capacity = 16;  // sockaddr_nl has 12 bytes.
-  return out;
 }
 
 /// Takes as many messages off the front of `datagram` as are worked off in one slice.
@@ -100,38 +48,8 @@ std::span<const std::byte> next_slice(std::span<const std::byte>& datagram) noex
   return slice;
 }
 
-bool from_kernel(const datagram& d) noexcept {
-  sockaddr_nl from{};
-  if (d.source().size() < sizeof from) return false;
-  std::memcpy(&from, d.source().data(), sizeof from);
-  return from.nl_pid == 0;
-}
-
 void rethrow(std::exception_ptr error) {
   if (error) std::rethrow_exception(error);
-}
-
-/// The device whose socket sends what goes to a neighbour on `index`: itself or one below, of a
-/// tunnel the one towards its other end. 0 = none.
-std::uint32_t egress_below(const mirror& state, std::uint32_t index) {
-  for (std::size_t level = 0; level <= outer_headers_max; ++level) {
-    const egress_choice found = egress_of(state, index);
-    if (!found.divert) return found.interface_index;
-    const mirror::device* device = state.find_device(index);
-    const auto* tunnel =
-        device != nullptr ? std::get_if<netlink::tunnel_info>(&device->link.info) : nullptr;
-    if (tunnel == nullptr) return 0;
-    flow outer;
-    outer.destination = tunnel->remote;
-    index = resolve_by_search(state, outer, route_question::send).interface_index;
-  }
-  return 0;
-}
-
-std::int64_t unix_time_ns(route_service::clock::time_point t) noexcept {
-  const auto ago = route_service::clock::now() - t;
-  const auto then = std::chrono::system_clock::now() - ago;
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(then.time_since_epoch()).count();
 }
 
 }  // namespace
@@ -142,30 +60,27 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       epochs_(epochs),
       options_(std::move(options)),
       event_fd_(open_events()),
-      request_fd_(open_requests()),
-      poke_fd_(open_requests()),
-      events_(ring, event_fd_.get(), buffers(64)),
+      request_fd_(open_questions()),
+      events_(ring, event_fd_.get(), netlink_buffers(64)),
       replies_(ring, request_fd_.get()),
       output_(ring, options_.output),
       timer_(ring),
       compiler_(
           mirror_, epochs, tables,
           {.performance_mode = options_.performance_mode, .restrictions = options_.restrictions}),
-      exception_fd_(open_requests()),
-      exception_answers_(ring, exception_fd_.get(), buffers(16)),
+      feed_(ring.get_executor()),
+      neighbours_(mirror_),
+      exception_questions_(ring),
       exceptions_(mirror_, [this] { return compiler_.distinct_classes(); }) {
   listen_to_redirects();
   compiler_.set_output(output_.first());
-  if (options_.audit_rate != 0) truth_.emplace(ring, mirror_);
+  if (options_.audit_rate != 0) {
+    follower& self = *this;
+    auditor_.emplace(ring, mirror_, self, options_.audit_rate);
+  }
 }
 
 route_service::~route_service() = default;
-
-route_service::truth_auditing::truth_auditing(ring_context& ring, const mirror& state)
-    : fd(open_requests()), answers(ring, fd.get(), buffers(16)), timer(ring), audit(state) {}
-
-route_service::listening::listening(ring_context& ring, unique_fd raw)
-    : fd(std::move(raw)), redirects(ring, fd.get(), {.buffer_count = 32}) {}
 
 void route_service::start(std::function<void()> ready) {
   ready_ = std::move(ready);
@@ -174,7 +89,7 @@ void route_service::start(std::function<void()> ready) {
   next_tick_ = now + tick_period;
   next_poke_ = now + poke_period;
   next_settings_ = now + settings_period;
-  next_audit_ =
+  next_check_ =
       options_.update_interval > 0ms ? now + options_.update_interval : clock::time_point::max();
   co_spawn(ring_.get_executor(), follow_events(), rethrow);
   co_spawn(ring_.get_executor(), follow_replies(), rethrow);
@@ -183,12 +98,9 @@ void route_service::start(std::function<void()> ready) {
   send_requests();
   co_spawn(ring_.get_executor(), keep_time(), rethrow);
   co_spawn(ring_.get_executor(), follow_exceptions(), rethrow);
-  for (const ip_family family : {ip_family::v4, ip_family::v6})
-    if (redirects_[static_cast<std::size_t>(family)])
-      co_spawn(ring_.get_executor(), follow_redirects(family), rethrow);
-  if (!truth_) return;
-  co_spawn(ring_.get_executor(), follow_answers(), rethrow);
-  co_spawn(ring_.get_executor(), keep_auditing(), rethrow);
+  for (auto& heard : redirects_)
+    if (heard) co_spawn(ring_.get_executor(), follow_redirects(*heard), rethrow);
+  if (auditor_) auditor_->start();
 }
 
 void route_service::stop() {
@@ -197,16 +109,11 @@ void route_service::stop() {
   replies_.stop();
   output_.stop();
   timer_.cancel();
-  exception_answers_.cancel();
+  exception_questions_.cancel();
   for (auto& heard : redirects_)
-    if (heard) heard->redirects.cancel();
-  if (truth_) {
-    truth_->answers.cancel();
-    truth_->timer.cancel();
-  }
-  const std::lock_guard lock(mutex_);
-  for (const auto& weak : subscribers_)
-    if (const auto queue = weak.lock()) queue->close();
+    if (heard) heard->cancel();
+  if (auditor_) auditor_->stop();
+  feed_.close();
 }
 
 awaitable<void> route_service::follow_events() {
@@ -250,7 +157,7 @@ awaitable<void> route_service::follow_output() {
 }
 
 /// The handlers of what had arrived by now run before the rest of the caller. Where nothing is in a
-/// hurry (an audit) the thread sleeps between two slices: one that never does is no longer run at
+/// hurry (a re-dump check) the thread sleeps between two slices: one that never does is no longer run at
 /// once when a change arrives, where other threads want the CPU.
 awaitable<void> route_service::let_others_run() {
   if (whole_ && !monitor_.refreshing()) {
@@ -293,8 +200,8 @@ void route_service::advance() {
 /// A refresh marks what it finds in the live mirror: no other may take its place meanwhile.
 bool route_service::may_ask() {
   if (shadow_.at() <= shadow_mirror::stage::filling || !monitor_.refreshing()) return true;
-  if (!std::exchange(auditing_, false)) return false;
-  shadow_.abandon();  // Another audit follows in time.
+  if (!std::exchange(checking_, false)) return false;
+  shadow_.abandon();  // Another check follows in time.
   return true;
 }
 
@@ -333,22 +240,23 @@ void route_service::on(netlink::events::sync_complete&) {
 
 void route_service::on(netlink::events::sync_abandoned& e) {
   // The storm goes on, but a whole shadow is nearer to the truth than what there is.
-  if (!auditing_ && shadow_.at() > shadow_mirror::stage::filling) {
+  if (!checking_ && shadow_.at() > shadow_mirror::stage::filling) {
     shadow_.catch_up();
     while (shadow_.at() != shadow_mirror::stage::none) work_on_shadow();
   }
   in_refresh_ = false;
   whole_ = false;
-  auditing_ = false;
+  checking_ = false;
   shadow_.abandon();
-  if (truth_) truth_->audit.forget_suspicions();
+  if (auditor_) auditor_->forget_suspicions();
   log(log_severity::warning, "re-synchronising with the kernel: " + e.reason.message());
 }
 
 void route_service::on(netlink::events::change& e) {
   mirror_changes changes;
   route_change told;
-  if (watched_) told = describe(e.value, mirror_);  // Before: a removed device has a name still.
+  if (feed_.watched())
+    told = describe(e.value, mirror_);  // Before: a removed device has a name still.
   mirror_.apply(e.value, changes, message_origin::notification);
   shadow_.follow(e.value, message_origin::notification);
   if (const auto* link = std::get_if<netlink::link>(&e.value)) {
@@ -361,7 +269,7 @@ void route_service::on(netlink::events::change& e) {
   for (const netlink::dump_scope& scope : changes.advised()) monitor_.request_refresh(scope);
   if (changes.empty()) return;
   note(std::move(changes));
-  report(std::move(told), e.received_at);
+  feed_.report(std::move(told), e.received_at);
 }
 
 void route_service::on(netlink::events::refresh_started& e) {
@@ -399,27 +307,27 @@ awaitable<void> route_service::keep_working() {
 void route_service::work_on_shadow() {
   using enum shadow_mirror::stage;
   shadow_.work(clock::now() + shadow_slice);
-  if (shadow_.at() == whole && !auditing_) {
+  if (shadow_.at() == whole && !checking_) {
     if (ready_) return take_over();  // The compiler knows nothing yet that could differ.
     shadow_.compare();
   }
   if (shadow_.at() != compared) return;
-  if (std::exchange(auditing_, false)) return conclude_audit();
+  if (std::exchange(checking_, false)) return conclude_check();
   take_over();
 }
 
-void route_service::conclude_audit() {
+void route_service::conclude_check() {
   const auto differences = shadow_.differences();
   {
     const std::lock_guard lock(mutex_);
-    ++stats_.audits;
-    stats_.audit_differences += differences.size();
+    ++stats_.redump_checks;
+    stats_.redump_differences += differences.size();
   }
   for (std::size_t i = 0; i < std::min(differences.size(), differences_logged_max); ++i)
-    log(log_severity::warning, "audit: no notification told of: " + differences[i]);
+    log(log_severity::warning, "re-dump check: no notification told of: " + differences[i]);
   if (!differences.empty()) return take_over();
   shadow_.abandon();
-  if (truth_) truth_->audit.on_resynced();
+  if (auditor_) auditor_->on_resynced();
 }
 
 void route_service::take_over() {
@@ -433,10 +341,10 @@ void route_service::take_over() {
   read_settings();
   links_changed_ = true;
   note(std::move(changes));
-  if (truth_) truth_->audit.on_resynced();
+  if (auditor_) auditor_->on_resynced();
   route_change change;
   change.what = route_change::kind::resynced;
-  report(std::move(change), clock::now());
+  feed_.report(std::move(change), clock::now());
 }
 
 void route_service::note(mirror_changes&& changes) {
@@ -473,53 +381,26 @@ void route_service::learn_path_mtu(const ip_address& destination, std::uint32_t 
 // Publication
 // ---------------------------------------------------------------------------------------
 
-void route_service::report(route_change change, clock::time_point received_at) {
-  if (!oldest_unpublished_) oldest_unpublished_ = received_at;
-  if (watched_) unpublished_.emplace_back(std::move(change), received_at);
-}
-
 void route_service::publish() {
-  if (!compiler_.pending() && !oldest_unpublished_) return;
+  if (!compiler_.pending() && !feed_.oldest()) return;
   if (ready_ && !whole_) return;  // Nothing before the first whole state.
-  const auto published = compiler_.publish();
+  const std::uint64_t version = compiler_.publish().version;
   const auto now = clock::now();
-  {
-    const std::lock_guard lock(mutex_);
-    ++stats_.publications;
-    stats_.version = published.version;
-    if (const auto oldest = std::exchange(oldest_unpublished_, std::nullopt)) {
-      stats_.last_delay_ns = (now - *oldest).count();
-      stats_.worst_delay_ns = std::max(stats_.worst_delay_ns, stats_.last_delay_ns);
-    }
-    std::erase_if(subscribers_, [](const auto& weak) { return weak.expired(); });
-    watched_ = !subscribers_.empty();
-    const std::int64_t publish_time_ns = unix_time_ns(now);
-    for (auto& [change, received_at] : unpublished_) {
-      change.version = published.version;
-      change.event_time_ns = publish_time_ns - (now - received_at).count();
-      change.publish_time_ns = publish_time_ns;
-      for (const auto& weak : subscribers_) {
-        const auto queue = weak.lock();
-        if (!queue || queue->push(change) || queue->closed()) continue;
-        route_change marker = change;
-        marker = {};
-        marker.what = route_change::kind::resynced;
-        marker.version = change.version;
-        marker.event_time_ns = change.event_time_ns;
-        marker.publish_time_ns = change.publish_time_ns;
-        queue->replace_all(std::move(marker));
-      }
-    }
-  }
-  unpublished_.clear();
-  update_stats();
+  update_stats(version, now);
+  feed_.tell(version, now);
   if (ready_) std::exchange(ready_, nullptr)();
 }
 
-void route_service::update_stats() {
+void route_service::update_stats(std::uint64_t version, clock::time_point now) {
   const auto& counters = monitor_.counters();
   const auto compiled = compiler_.statistics();
   const std::lock_guard lock(mutex_);
+  ++stats_.publications;
+  stats_.version = version;
+  if (const auto oldest = feed_.oldest()) {
+    stats_.last_delay_ns = (now - *oldest).count();
+    stats_.worst_delay_ns = std::max(stats_.worst_delay_ns, stats_.last_delay_ns);
+  }
   stats_.messages = counters.events + counters.dumped_objects;
   stats_.malformed = counters.malformed;
   stats_.overruns = counters.overruns;
@@ -535,14 +416,6 @@ void route_service::update_stats() {
   stats_.waiting_bytes = compiled.bytes_waiting;
 }
 
-std::shared_ptr<event_queue<route_change>> route_service::subscribe(std::size_t limit) {
-  auto queue = std::make_shared<event_queue<route_change>>(ring_.get_executor(), limit);
-  const std::lock_guard lock(mutex_);
-  subscribers_.push_back(queue);
-  watched_ = true;
-  return queue;
-}
-
 route_stats route_service::stats() const {
   const std::lock_guard lock(mutex_);
   return stats_;
@@ -555,7 +428,7 @@ void route_service::upkeep(clock::time_point now) {
   next_tick_ = now + tick_period;
   // Once the event socket was seen empty all that the dump is ahead of has been read; a tick later
   // it is applied.
-  if (auditing_ && shadow_.at() == shadow_mirror::stage::whole &&
+  if (checking_ && shadow_.at() == shadow_mirror::stage::whole &&
       std::exchange(live_has_caught_up_, live_has_caught_up_ || is_settled()))
     shadow_.compare();
   mirror_changes changes;
@@ -563,52 +436,33 @@ void route_service::upkeep(clock::time_point now) {
   note(std::move(changes));
   shadow_.likewise([now](mirror& shadow, mirror_changes& gone) { shadow.expire(now, gone); });
   epochs_.reclaim();
-  if (now >= next_poke_) poke_neighbours(now);
+  if (now >= next_poke_) {
+    next_poke_ = now + poke_period;
+    poke_neighbours();
+  }
   if (now >= next_settings_) {
     next_settings_ = now + settings_period;
     read_settings();
   }
-  if (now >= next_audit_) {
-    next_audit_ = now + options_.update_interval;
-    begin_audit();
+  if (now >= next_check_) {
+    next_check_ = now + options_.update_interval;
+    begin_check();
   }
   if (on_tick) on_tick();
 }
 
 /// Has everything read anew and compared, unless that is under way or due anyhow.
-void route_service::begin_audit() {
+void route_service::begin_check() {
   if (shadow_.at() != shadow_mirror::stage::none || !is_followed() || monitor_.refreshing()) return;
-  auditing_ = true;
+  checking_ = true;
   monitor_.request_sync();
 }
 
-void route_service::poke_neighbours(clock::time_point now) {
-  next_poke_ = now + poke_period;
+void route_service::poke_neighbours() {
   if (!interface_in_use) return;
-  const auto stale = stale_neighbours_in_use();
-  std::uint64_t pokes = 0;
-  // That one was poked is not told, so the next ones have their turn.
-  for (std::size_t i = 0; i < std::min(stale.size(), pokes_max); ++i) {
-    const auto request = netlink::neighbour_poke(*stale[poke_turn_++ % stale.size()], 0);
-    if (::send(poke_fd_.get(), request.data(), request.size(), MSG_DONTWAIT) >= 0) ++pokes;
-  }
-  char answer[4096];  // Only refusals are answered: the entry is gone, or we lack the privilege.
-  while (::recv(poke_fd_.get(), answer, sizeof answer, MSG_DONTWAIT) > 0) continue;
+  const std::uint64_t pokes = neighbours_.poke(interface_in_use);
   const std::lock_guard lock(mutex_);
   stats_.neighbour_pokes += pokes;
-}
-
-std::vector<const netlink::neighbour*> route_service::stale_neighbours_in_use() const {
-  std::vector<const netlink::neighbour*> found;
-  std::map<std::uint32_t, bool> used;
-  mirror_.for_each_neighbour([&](const netlink::neighbour& n) {
-    // STALE alone: the poke would strip a PERMANENT, NOARP or managed entry of that state.
-    if (n.state != NUD_STALE || n.extended_flags != 0) return;
-    const auto [device, fresh] = used.try_emplace(n.index);
-    if (fresh) device->second = interface_in_use(egress_below(mirror_, n.index));
-    if (device->second) found.push_back(&n);
-  });
-  return found;
 }
 
 // Path exceptions
@@ -616,36 +470,32 @@ std::vector<const netlink::neighbour*> route_service::stale_neighbours_in_use() 
 
 void route_service::listen_to_redirects() {
   for (const ip_family family : {ip_family::v4, ip_family::v6}) {
-    auto fd = open_redirects(family);
-    if (fd)
-      redirects_[static_cast<std::size_t>(family)].emplace(ring_, std::move(fd));
+    if (auto fd = open_redirects(family))
+      redirects_[static_cast<std::size_t>(family)].emplace(ring_, family, std::move(fd));
     else
       log(log_severity::info,
           "ICMP redirects are left to the truth audit to find: raw socket: " + errno_name(errno));
   }
 }
 
-awaitable<void> route_service::follow_redirects(ip_family family) {
-  datagram_source& heard = redirects_[static_cast<std::size_t>(family)]->redirects;
+awaitable<void> route_service::follow_redirects(redirect_listener& heard) {
   while (!stopped_) {
-    auto [ec, batch] = co_await heard.async_receive_some(as_tuple(use_awaitable));
-    if (stopped_ || ec) co_return;
-    for (const datagram& d : batch)
-      if (const auto destination = redirected_destination(family, d.payload()))
-        exceptions_.ask(*destination, clock::now());
+    const bool heard_any = co_await heard.receive([this](const ip_address& destination) {
+      if (!stopped_) exceptions_.ask(destination, clock::now());
+    });
+    if (stopped_ || !heard_any) co_return;
     advance();
   }
 }
 
 awaitable<void> route_service::follow_exceptions() {
   while (!stopped_) {
-    auto [ec, batch] = co_await exception_answers_.async_receive_some(as_tuple(use_awaitable));
-    if (stopped_) co_return;
     // What an overrun lost is asked again in time.
     mirror_changes changes;
-    for (const datagram& d : batch)
-      if (!d.truncated() && from_kernel(d))
-        exceptions_.on_answer_datagram(d.payload(), clock::now(), changes);
+    co_await exception_questions_.receive([&](std::span<const std::byte> answer) {
+      if (!stopped_) exceptions_.on_answer_datagram(answer, clock::now(), changes);
+    });
+    if (stopped_) co_return;
     compiler_.note(std::move(changes));
     advance();
   }
@@ -655,9 +505,7 @@ void route_service::send_exception_questions() {
   for (std::size_t i = 0; i < exception_questions_per_turn; ++i) {
     const auto question = exceptions_.next_request();
     if (!question) break;
-    // One that cannot be sent is asked again in time.
-    static_cast<void>(
-        ::send(exception_fd_.get(), question->data(), question->size(), MSG_DONTWAIT));
+    exception_questions_.send(*question);  // One that cannot be sent is asked again in time.
   }
   if (exceptions_.deadline() < timer_.expiry()) timer_.cancel();  // keep_time() looks again.
 }
@@ -665,55 +513,14 @@ void route_service::send_exception_questions() {
 // Truth audit
 // ---------------------------------------------------------------------------------------
 
-awaitable<void> route_service::follow_answers() {
-  while (!stopped_) {
-    auto [ec, batch] = co_await truth_->answers.async_receive_some(as_tuple(use_awaitable));
-    if (stopped_) co_return;
-    // What an overrun lost is given up in time.
-    for (const datagram& d : batch)
-      if (!d.truncated() && from_kernel(d))
-        truth_->audit.on_answer_datagram(d.payload(), clock::now());
-  }
-}
+bool route_service::next_flow(flow& in_use) { return flow_in_use && flow_in_use(in_use); }
 
-awaitable<void> route_service::keep_auditing() {
-  const auto turns_apart = std::chrono::nanoseconds(1s) * questions_per_turn / options_.audit_rate;
-  const auto period = std::clamp<clock::duration>(turns_apart, std::chrono::milliseconds(1),
-                                                  truth_audit::settle_time);
-  while (!stopped_) {
-    truth_->timer.expires_after(period);
-    co_await truth_->timer.async_wait(as_tuple(use_awaitable));
-    co_await let_others_run();
-    if (stopped_) co_return;
-    audit_turn(clock::now());
-    advance();
-  }
-}
-
-void route_service::audit_turn(clock::time_point now) {
-  truth_audit& audit = truth_->audit;
-  flow in_use;
-  for (std::size_t i = 0; i < questions_per_turn && flow_in_use && flow_in_use(in_use); ++i)
-    if (is_followed()) audit.ask(in_use);
-  audit.on_timer(now, is_settled());
-  while (const auto verdict = audit.next_verdict()) act_on(*verdict, now);
-  if (audit.any_diverted() && now >= truth_->next_repair) {
-    truth_->next_repair = now + truth_->repair_delay;
-    truth_->repair_delay = std::min<clock::duration>(truth_->repair_delay * 2, repair_delay_max);
-    begin_audit();
-  }
-  send_questions(now);
-  const std::lock_guard lock(mutex_);
-  stats_.truth = audit.stats();
-}
-
-/// Whether the mirror is believed to show all that the kernel has announced.
 bool route_service::is_settled() const noexcept {
   pollfd waiting{.fd = event_fd_.get(), .events = POLLIN, .revents = 0};
   return is_followed() && !monitor_.refreshing() && ::poll(&waiting, 1, 0) == 0;
 }
 
-void route_service::act_on(const truth_audit::verdict& verdict, clock::time_point now) {
+void route_service::act_on(const truth_audit::verdict& verdict) {
   using enum truth_audit::verdict::kind;
   const std::string where = verdict.where.to_string();
   switch (verdict.what) {
@@ -721,8 +528,6 @@ void route_service::act_on(const truth_audit::verdict& verdict, clock::time_poin
       compiler_.quarantine(verdict.where);
       log(log_severity::warning, "truth audit: " + verdict.text + "; " + where +
                                      " is left to the kernel until they agree");
-      truth_->next_repair = now;
-      truth_->repair_delay = repair_delay_min;
       break;
     case lift:
       compiler_.lift_quarantine(verdict.where);
@@ -733,19 +538,18 @@ void route_service::act_on(const truth_audit::verdict& verdict, clock::time_poin
       if (verdict.path_mtu != 0)
         learn_path_mtu(verdict.where.address(), verdict.path_mtu);
       else
-        exceptions_.ask(verdict.where.address(), now);
+        exceptions_.ask(verdict.where.address(), clock::now());
       break;
   }
   publish();
 }
 
-void route_service::send_questions(clock::time_point now) {
-  for (std::size_t i = 0; i < questions_per_turn; ++i) {
-    const auto question = truth_->audit.next_request(now);
-    // One that cannot be sent is given up in time, as one that is not answered.
-    if (!question || ::send(truth_->fd.get(), question->data(), question->size(), MSG_DONTWAIT) < 0)
-      return;
+void route_service::on_audited(const truth_audit_stats& stats) {
+  {
+    const std::lock_guard lock(mutex_);
+    stats_.truth = stats;
   }
+  advance();
 }
 
 void route_service::log(log_severity severity, const std::string& text) const {

@@ -2,26 +2,34 @@
 /// Drives monitor -> mirror -> compiler -> publisher on a ring: the kernel's routing state goes in,
 /// published forwarding tables come out, and whoever watches hears of it.
 ///
-/// Two netlink sockets: one receives events all the time, one asks (dumps, neighbour upkeep). What
-/// a batch of notifications changed is published once, as soon as the batch is applied. A re-sync
-/// or an audit builds a shadow mirror meanwhile (shadow_mirror.hpp), in slices so short that
-/// changes are published in between, and takes it over in a single publication. An audit's shadow,
+/// Two netlink sockets of its own: one receives events all the time, one asks for dumps. What a
+/// batch of notifications changed is published once, as soon as the batch is applied. A re-sync or
+/// a re-dump check builds a shadow mirror meanwhile (shadow_mirror.hpp), in slices so short that
+/// changes are published in between, and takes it over in a single publication. A check's shadow,
 /// being newer than what the notifications have told so far, first goes along with the live mirror
-/// until those that it was ahead of are read; what differs then is a bug. A third socket asks the
-/// kernel about flows in use (truth_audit.hpp); what the answers say is acted upon here. A fourth
-/// asks about destinations of which the kernel has learned something by itself
-/// (path_exceptions.hpp), for which two raw sockets listen to ICMP redirects.
+/// until those that it was ahead of are read; what differs then is a bug.
+///
+/// What else belongs to following, each with sockets of its own, it owns and hears:
+/// - truth_auditor asks the kernel about flows in use; its verdicts are acted upon here;
+/// - path_exceptions has destinations asked about of which the kernel has learned something by
+///   itself, which redirect_listener tells of, too;
+/// - neighbour_upkeep keeps the neighbours fresh that the fast path sends to;
+/// - change_feed tells those who watch.
 ///
 /// All calls on the ring thread, but where said otherwise. Created and destroyed while the ring
 /// does not run, or on the ring thread. Network namespace: the creating thread's.
 #pragma once
 
 #include <cowire/base/unique_fd.hpp>
+#include <cowire/follow/detail/change_feed.hpp>
 #include <cowire/follow/detail/dump_reader.hpp>
+#include <cowire/follow/detail/neighbour_upkeep.hpp>
 #include <cowire/follow/detail/output_service.hpp>
 #include <cowire/follow/detail/path_exceptions.hpp>
+#include <cowire/follow/detail/question_socket.hpp>
+#include <cowire/follow/detail/redirect_listener.hpp>
 #include <cowire/follow/detail/shadow_mirror.hpp>
-#include <cowire/follow/detail/truth_audit.hpp>
+#include <cowire/follow/detail/truth_auditor.hpp>
 #include <cowire/follow/route_events.hpp>
 #include <cowire/netlink/monitor.hpp>
 #include <cowire/ring/datagram_source.hpp>
@@ -33,7 +41,7 @@
 #include <cowire/route/mirror.hpp>
 #include <cowire/route/publisher.hpp>
 
-#include <atomic>
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -55,7 +63,7 @@ struct route_service_options {
   log_callback log{};
 };
 
-class route_service {
+class route_service final : private truth_auditor::follower {
  public:
   using clock = std::chrono::steady_clock;
 
@@ -90,7 +98,9 @@ class route_service {
   std::function<bool(flow& in_use)> flow_in_use;
 
   /// Any thread.
-  [[nodiscard]] std::shared_ptr<event_queue<route_change>> subscribe(std::size_t limit);
+  [[nodiscard]] std::shared_ptr<event_queue<route_change>> subscribe(std::size_t limit) {
+    return feed_.subscribe(limit);
+  }
   [[nodiscard]] route_stats stats() const;
 
  private:
@@ -98,12 +108,9 @@ class route_service {
   [[nodiscard]] awaitable<void> follow_replies();
   [[nodiscard]] awaitable<void> follow_output();
   [[nodiscard]] awaitable<void> keep_time();
-  [[nodiscard]] awaitable<void> follow_answers();
-  [[nodiscard]] awaitable<void> keep_auditing();
   [[nodiscard]] awaitable<void> follow_exceptions();
-  [[nodiscard]] awaitable<void> follow_redirects(ip_family family);
+  [[nodiscard]] awaitable<void> follow_redirects(redirect_listener& heard);
   [[nodiscard]] awaitable<void> keep_working();
-  [[nodiscard]] awaitable<void> let_others_run();
 
   void advance();
   void handle(netlink::monitor_event& event);
@@ -117,31 +124,34 @@ class route_service {
   void on(netlink::events::refresh_complete& e);
   [[nodiscard]] bool may_ask();
   void work_on_shadow();
-  void conclude_audit();
+  void conclude_check();
   void take_over();
   void read_buckets_if_advised(const mirror_changes& changes);
   void note(mirror_changes&& changes);
-  void report(route_change change, clock::time_point received_at);
   void read_settings();
   void upkeep(clock::time_point now);
-  void poke_neighbours(clock::time_point now);
-  [[nodiscard]] std::vector<const netlink::neighbour*> stale_neighbours_in_use() const;
+  void poke_neighbours();
   void send_requests();
-  void begin_audit();
-  void audit_turn(clock::time_point now);
-  [[nodiscard]] bool is_followed() const noexcept { return whole_ && monitor_.in_sync(); }
-  [[nodiscard]] bool is_settled() const noexcept;
-  void act_on(const truth_audit::verdict& verdict, clock::time_point now);
-  void send_questions(clock::time_point now);
+  void begin_check();
   void send_exception_questions();
   void listen_to_redirects();
-  void update_stats();
+  void update_stats(std::uint64_t version, clock::time_point now);
+
+  // truth_auditor::follower
+  bool next_flow(flow& in_use) override;
+  [[nodiscard]] bool is_followed() const noexcept override { return whole_ && monitor_.in_sync(); }
+  [[nodiscard]] bool is_settled() const noexcept override;
+  void act_on(const truth_audit::verdict& verdict) override;
+  void read_anew() override { begin_check(); }
+  [[nodiscard]] awaitable<void> let_others_run() override;
+  void on_audited(const truth_audit_stats& stats) override;
+
   void log(log_severity severity, const std::string& text) const;
 
   ring_context& ring_;
   epoch_domain& epochs_;
   const route_service_options options_;
-  const unique_fd event_fd_, request_fd_, poke_fd_;
+  const unique_fd event_fd_, request_fd_;
   datagram_source events_;
   dump_reader replies_;
   output_service output_;
@@ -150,52 +160,28 @@ class route_service {
   mirror mirror_;
   cowire::compiler compiler_;
 
-  struct truth_auditing {
-    truth_auditing(ring_context& ring, const mirror& state);
-    const unique_fd fd;
-    datagram_source answers;
-    ring_timer timer;
-    truth_audit audit;
-    clock::time_point next_repair;  ///< While anything is diverted: when to read all anew.
-    clock::duration repair_delay;
-  };
-  struct listening {
-    listening(ring_context& ring, unique_fd raw);
-    const unique_fd fd;
-    datagram_source redirects;
-  };
-  std::optional<listening> redirects_[2];  ///< By family; unset = not allowed to.
-  const unique_fd exception_fd_;
-  datagram_source exception_answers_;
+  change_feed feed_;
+  neighbour_upkeep neighbours_;
+  std::array<std::optional<redirect_listener>, 2> redirects_;  ///< By family; unset = not allowed.
+  question_socket exception_questions_;
   path_exceptions exceptions_;
-  std::optional<truth_auditing> truth_;  ///< Unset = the rate is 0.
+  std::optional<truth_auditor> auditor_;  ///< Unset = the rate is 0.
 
   shadow_mirror shadow_{mirror_};
   bool working_ = false;             ///< keep_working() runs.
   bool whole_ = false;               ///< The live mirror has lost nothing since it was complete.
-  bool auditing_ = false;            ///< The shadow was asked for by an audit, not by a loss.
-  bool live_has_caught_up_ = false;  ///< With the audit's shadow; a tick later they are compared.
+  bool checking_ = false;            ///< The shadow was asked for by a check, not by a loss.
+  bool live_has_caught_up_ = false;  ///< With the check's shadow; a tick later they are compared.
   bool in_refresh_ = false;
   /// Objects of the refresh that say something new, and what was announced meanwhile: for its end.
   std::vector<netlink::events::object> refreshed_;
   bool links_changed_ = false;
   bool stopped_ = false;
   std::function<void()> ready_;
-  clock::time_point next_tick_, next_audit_, next_poke_, next_settings_;
-  std::size_t poke_turn_ = 0;  ///< Where among the STALE neighbours the next pokes begin.
+  clock::time_point next_tick_, next_check_, next_poke_, next_settings_;
   std::set<std::uint32_t> known_devices_;
-  std::optional<clock::time_point> oldest_unpublished_;
-  std::vector<std::pair<route_change, clock::time_point>> unpublished_;  ///< While watched.
-  /// Whether changes need to be put in words. Set under the mutex; read without, as somebody who
-  /// subscribes just now may miss what has just been read.
-  std::atomic<bool> watched_{false};
-
-  mutable std::mutex mutex_;  ///< Guards the two below.
+  mutable std::mutex mutex_;  ///< Guards stats_.
   route_stats stats_;
-  std::vector<std::weak_ptr<event_queue<route_change>>> subscribers_;
 };
-
-/// What a message says, as route_change has it.
-[[nodiscard]] route_change describe(const netlink::message& message, const mirror& state);
 
 }  // namespace cowire::detail

@@ -131,11 +131,11 @@ class bgp_flaps : public two_hosts {
   }
   /// As many routes as the kernel, and a re-dump that finds no difference.
   static bool equals_kernel(const transmitter& tx) {
-    const auto audits = tx.stats().routes.audits;
+    const auto checks = tx.stats().routes.redump_checks;
     const auto expected = kernel_routes(0);
     return eventually([&] { return tx.stats().routes.routes == expected; }, 20s) &&
-           eventually([&] { return tx.stats().routes.audits >= audits + 1; }, 20s) &&
-           tx.stats().routes.audit_differences == 0;
+           eventually([&] { return tx.stats().routes.redump_checks >= checks + 1; }, 20s) &&
+           tx.stats().routes.redump_differences == 0;
   }
 
   std::filesystem::path folder;
@@ -169,12 +169,12 @@ TEST_F(bgp_flaps, lose_nothing_and_leave_the_tables_equal) {
     near.command("disable peer");
     ASSERT_TRUE(table_grows_or_shrinks_to(0)) << flap;
     const auto without = tx.stats().transmitted["a0"];
-    EXPECT_TRUE(equals_kernel(tx)) << flap << ": " << tx.stats().routes.audit_differences;
+    EXPECT_TRUE(equals_kernel(tx)) << flap << ": " << tx.stats().routes.redump_differences;
     EXPECT_TRUE(eventually([&] { return tx.stats().transmitted["a0"] > without + 100; })) << flap;
     near.command("enable peer");
     ASSERT_TRUE(table_grows_or_shrinks_to(prefixes)) << flap;
     const auto with = tx.stats().transmitted["a1"];
-    EXPECT_TRUE(equals_kernel(tx)) << flap << ": " << tx.stats().routes.audit_differences;
+    EXPECT_TRUE(equals_kernel(tx)) << flap << ": " << tx.stats().routes.redump_differences;
     EXPECT_TRUE(eventually([&] { return tx.stats().transmitted["a1"] > with + 100; })) << flap;
   }
   stream.stop();

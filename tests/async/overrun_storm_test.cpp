@@ -41,7 +41,7 @@ TEST_F(overrun_storm, the_mirror_ends_equal_and_unchanged_destinations_notice_no
   auto config = small();
   config.update_interval = 1000ms;
   config.log = [](log_severity, std::string_view text) {  // Which differences, if there are any.
-    if (text.starts_with("audit"))
+    if (text.starts_with("re-dump check"))
       std::printf("%.*s\n", static_cast<int>(text.size()), text.data());
   };
   transmitter tx(config);
@@ -78,11 +78,11 @@ TEST_F(overrun_storm, the_mirror_ends_equal_and_unchanged_destinations_notice_no
   routes.flush();
   const auto storm = std::chrono::steady_clock::now() - start;
 
-  // It calms down by itself, and then two audits in a row find nothing.
+  // It calms down by itself, and then two re-dump checks in a row find nothing.
   const auto expected = kernel_routes();
   EXPECT_TRUE(eventually([&] { return tx.stats().routes.routes == expected; }, 30s));
-  const auto audits = tx.stats().routes.audits;
-  EXPECT_TRUE(eventually([&] { return tx.stats().routes.audits >= audits + 2; }, 30s));
+  const auto checks = tx.stats().routes.redump_checks;
+  EXPECT_TRUE(eventually([&] { return tx.stats().routes.redump_checks >= checks + 2; }, 30s));
   stream.stop();
   EXPECT_TRUE(drained(tx));
   sink.stop();
@@ -94,7 +94,7 @@ TEST_F(overrun_storm, the_mirror_ends_equal_and_unchanged_destinations_notice_no
               static_cast<unsigned long long>(stats.routes.resyncs),
               static_cast<unsigned long long>(stats.routes.routes));
   EXPECT_EQ(expected, stats.routes.routes);
-  EXPECT_EQ(0u, stats.routes.audit_differences);
+  EXPECT_EQ(0u, stats.routes.redump_differences);
   EXPECT_GT(stats.routes.overruns, 0u) << "no storm at all";
   // The back-off doubles from 50 ms to 5 s: about seven attempts, then one in five seconds.
   EXPECT_LE(stats.routes.resyncs, 10u + static_cast<unsigned>(storm / 5s));

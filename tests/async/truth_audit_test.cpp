@@ -169,22 +169,22 @@ TEST_F(wrong_mirror, the_periodic_audit_finds_what_no_notification_told_and_coun
     told += std::string(line) + "\n";
   };
   transmitter tx(config);
-  ASSERT_TRUE(eventually([&] { return tx.stats().routes.audits >= 2; }));
-  EXPECT_EQ(0u, tx.stats().routes.audit_differences) << told;
+  ASSERT_TRUE(eventually([&] { return tx.stats().routes.redump_checks >= 2; }));
+  EXPECT_EQ(0u, tx.stats().routes.redump_differences) << told;
   auto routes = tx.watch_routes();
 
   in_secret(RTM_NEWROUTE, "ip route add 10.78.3.0/24 via 10.77.2.2");
-  ASSERT_TRUE(eventually([&] { return tx.stats().routes.audit_differences != 0; }));
-  EXPECT_EQ(1u, tx.stats().routes.audit_differences);
+  ASSERT_TRUE(eventually([&] { return tx.stats().routes.redump_differences != 0; }));
+  EXPECT_EQ(1u, tx.stats().routes.redump_differences);
   outcome<std::error_code, route_change> next;
   routes.async_next(next.handler());
   ASSERT_EQ(std::future_status::ready, next.future.wait_for(5s));
   EXPECT_TRUE(std::get<1>(next.future.get()).resynced());
 
   // From here on it agrees again, and what is published does not change any more.
-  const auto audits = tx.stats().routes.audits;
-  EXPECT_TRUE(eventually([&] { return tx.stats().routes.audits >= audits + 2; }));
-  EXPECT_EQ(1u, tx.stats().routes.audit_differences);
+  const auto checks = tx.stats().routes.redump_checks;
+  EXPECT_TRUE(eventually([&] { return tx.stats().routes.redump_checks >= checks + 2; }));
+  EXPECT_EQ(1u, tx.stats().routes.redump_differences);
   tx.stop();
   const std::lock_guard lock(mutex);
   EXPECT_NE(std::string::npos, told.find("10.78.3.0/24")) << told;
@@ -239,10 +239,10 @@ TEST_F(unchanged_kernel, the_periodic_audit_finds_nothing) {
   };
   transmitter tx(config);
   const auto expect_nothing_found = [&](const std::string& after) {
-    const auto audits = tx.stats().routes.audits;
-    EXPECT_TRUE(eventually([&] { return tx.stats().routes.audits >= audits + 2; }, 60s));
+    const auto checks = tx.stats().routes.redump_checks;
+    EXPECT_TRUE(eventually([&] { return tx.stats().routes.redump_checks >= checks + 2; }, 60s));
     const std::lock_guard lock(mutex);
-    EXPECT_EQ(0u, tx.stats().routes.audit_differences) << after << "\n" << told;
+    EXPECT_EQ(0u, tx.stats().routes.redump_differences) << after << "\n" << told;
   };
   expect_nothing_found("nothing");
   (*a)("sysctl -qw net.ipv6.conf.a0.accept_dad=1 net.ipv6.conf.a0.dad_transmits=2");

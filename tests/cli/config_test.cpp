@@ -57,7 +57,7 @@ TEST(config, every_key_of_xdp_arrives) {
   EXPECT_EQ(read("[xdp]\ninterface = 'lo'\n").interfaces, std::vector<std::string>{"lo"});
 }
 
-TEST(config, the_audits_period_is_in_seconds) {
+TEST(config, the_period_of_redump_checks_is_in_seconds) {
   const auto config = read("[doublezero]\nupdate_interval = 0.25\nperformance_mode = false\n");
   EXPECT_EQ(config.update_interval, 250ms);
   EXPECT_FALSE(config.performance_mode);

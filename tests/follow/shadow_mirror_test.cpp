@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The shadow of a re-sync or an audit, worked on in slices while the live mirror changes.
+/// The shadow of a re-sync or a re-dump check, worked on in slices while the live mirror changes.
 #include <cowire/follow/detail/shadow_mirror.hpp>
 
 #include <gtest/gtest.h>

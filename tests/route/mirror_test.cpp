@@ -524,7 +524,7 @@ TEST_F(Mirror, PathMtuExpires) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// what an audit must not find
+// what a re-dump check must not find
 
 TEST_F(Mirror, SourceSpecificRoutesOfOnePrefixHaveOneOrderWhoeverTells) {
   const netlink::route plain = route_via(net("2001:db8::/32"), "fd00:2::2", 2);

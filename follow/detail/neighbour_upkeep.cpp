@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/follow/detail/neighbour_upkeep.hpp>
+#include <cowire/follow/detail/question_socket.hpp>
+#include <cowire/netlink/request.hpp>
+#include <cowire/route/detail/header_template.hpp>
+#include <cowire/route/detail/resolve_by_search.hpp>
+
+#include <linux/neighbour.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <map>
+#include <variant>
+
+namespace cowire::detail {
+namespace {
+
+/// The device whose socket sends what goes to a neighbour on `index`: itself or one below, of a
+/// tunnel the one towards its other end. 0 = none.
+std::uint32_t egress_below(const mirror& state, std::uint32_t index) {
+  for (std::size_t level = 0; level <= outer_headers_max; ++level) {
+    const egress_choice found = egress_of(state, index);
+    if (!found.divert) return found.interface_index;
+    const mirror::device* device = state.find_device(index);
+    const auto* tunnel =
+        device != nullptr ? std::get_if<netlink::tunnel_info>(&device->link.info) : nullptr;
+    if (tunnel == nullptr) return 0;
+    flow outer;
+    outer.destination = tunnel->remote;
+    index = resolve_by_search(state, outer, route_question::send).interface_index;
+  }
+  return 0;
+}
+
+}  // namespace
+
+neighbour_upkeep::neighbour_upkeep(const mirror& state) : state_(state), fd_(open_questions()) {}
+
+std::uint64_t neighbour_upkeep::poke(const interface_use& in_use) {
+  const auto found = stale(in_use);
+  std::uint64_t pokes = 0;
+  // That one was poked is not told, so the next ones have their turn.
+  for (std::size_t i = 0; i < std::min(found.size(), pokes_max); ++i) {
+    const auto request = netlink::neighbour_poke(*found[turn_++ % found.size()], 0);
+    if (::send(fd_.get(), request.data(), request.size(), MSG_DONTWAIT) >= 0) ++pokes;
+  }
+  char answer[4096];  // Only refusals are answered: the entry is gone, or we lack the privilege.
+  while (::recv(fd_.get(), answer, sizeof answer, MSG_DONTWAIT) > 0) continue;
+  return pokes;
+}
+
+std::vector<const netlink::neighbour*> neighbour_upkeep::stale(const interface_use& in_use) const {
+  std::vector<const netlink::neighbour*> found;
+  std::map<std::uint32_t, bool> used;
+  state_.for_each_neighbour([&](const netlink::neighbour& n) {
+    // STALE alone: the poke would strip a PERMANENT, NOARP or managed entry of that state.
+    if (n.state != NUD_STALE || n.extended_flags != 0) return;
+    const auto [device, fresh] = used.try_emplace(n.index);
+    if (fresh) device->second = in_use(egress_below(state_, n.index));
+    if (device->second) found.push_back(&n);
+  });
+  return found;
+}
+
+}  // namespace cowire::detail
