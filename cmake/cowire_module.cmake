@@ -23,7 +23,7 @@ target_compile_options(cowire_options INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wnon-virtual-dtor -Wold-style-cast
   -fno-omit-frame-pointer
   # gcc 12 warns falsely of what it makes of std::string's members at -O3 (GCC bugs 105329, 105651).
-  $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>,$<CONFIG:Release>>:-Wno-restrict;-Wno-stringop-overflow;-Wno-array-bounds>
+  $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>,$<CONFIG:Release>>:-Wno-restrict;-Wno-stringop-overflow;-Wno-stringop-overread;-Wno-array-bounds>
   $<$<BOOL:${COWIRE_WERROR}>:-Werror>)
 if(COWIRE_SANITIZE)
   target_compile_options(cowire_options INTERFACE -fsanitize=${COWIRE_SANITIZE} -fno-sanitize-recover=all)
