@@ -107,8 +107,8 @@ struct transmitter_config {
   /// False: destinations are looked up by the plain reference resolver instead of the compiled
   /// table. For comparison only; slow.
   bool performance_mode = true;
-  /// Period of re-dump checks: all kernel state is read again and compared. 0 = never. Not the update latency:
-  /// changes are followed by events, within a millisecond.
+  /// Period of re-dump checks: all kernel state is read again and compared. 0 = never. Not the
+  /// update latency: changes are followed by events, within a millisecond.
   std::chrono::milliseconds update_interval{30'000};
   /// Truth audit: flows in use a second, at most, about which the kernel is asked whether it would
   /// send them likewise. 0 = never. 500 look at 10 000 live destinations in 20 s, for some 0.2 % of

@@ -2,10 +2,10 @@
 /// A fixed number of datagrams for callgrind to count the instructions of (scripts/bench
 /// instructions).
 ///
-/// bench_tx_instructions KIND BATCHES [copy|new]; KIND is one of hop_kinds. With `copy` the producer
-/// copies the payloads, with `new` no destination is used twice. Before the batches that are to be
-/// counted, in counted_run(), come some that warm up what remembers. Without arguments it names the
-/// compiler and the processor's features, on which the counts depend.
+/// bench_tx_instructions KIND BATCHES [copy|new]; KIND is one of hop_kinds. With `copy` the
+/// producer copies the payloads, with `new` no destination is used twice. Before the batches that
+/// are to be counted, in counted_run(), come some that warm up what remembers. Without arguments it
+/// names the compiler and the processor's features, on which the counts depend.
 #include <cowire/base/checksum.hpp>
 
 #include <cstdio>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What two mirrors do not agree on.
 ///
-/// Made for the two mirrors of a re-dump check or a re-sync, which both go on to follow the kernel while
-/// they are compared. Going through a million routes takes long, so that is done a slice at a time;
-/// whatever changes meanwhile is noted and looked at again. All else is small, and is compared when
-/// the result is asked for:
+/// Made for the two mirrors of a re-dump check or a re-sync, which both go on to follow the kernel
+/// while they are compared. Going through a million routes takes long, so that is done a slice at a
+/// time; whatever changes meanwhile is noted and looked at again. All else is small, and is
+/// compared when the result is asked for:
 ///
 ///     mirror_comparison found(live, shadow);
 ///     while (found.advance(64)) { ...apply() to both, found.note() what either says changed... }

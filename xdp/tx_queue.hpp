@@ -65,7 +65,7 @@
 /// |           | the address is written before the skb is sent, and its destructor only counts.   |
 /// |           | In all others that in which the skbs are freed, whose destructor writes the      |
 /// |           | address: a driver's one TX queue frees in order; veth's skbs are freed by        |
-/// |           | whoever receives them, and dropped ones before earlier ones on their way           |
+/// |           | whoever receives them, and dropped ones before earlier ones on their way         |
 ///
 /// So order is what to expect, and never to rely on: the first completion out of order, or of a
 /// frame that was not submitted, makes the core look frames up one by one until the device holds

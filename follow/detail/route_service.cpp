@@ -157,8 +157,8 @@ awaitable<void> route_service::follow_output() {
 }
 
 /// The handlers of what had arrived by now run before the rest of the caller. Where nothing is in a
-/// hurry (a re-dump check) the thread sleeps between two slices: one that never does is no longer run at
-/// once when a change arrives, where other threads want the CPU.
+/// hurry (a re-dump check) the thread sleeps between two slices: one that never does is no longer
+/// run at once when a change arrives, where other threads want the CPU.
 awaitable<void> route_service::let_others_run() {
   if (whole_ && !monitor_.refreshing()) {
     ring_timer pause(ring_);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The second mirror that a re-sync or a re-dump check builds beside the live one, in bounded slices: with
-/// a million routes each of its steps takes long, and changes of the live one must not wait for it.
+/// The second mirror that a re-sync or a re-dump check builds beside the live one, in bounded
+/// slices: with a million routes each of its steps takes long, and changes of the live one must not
+/// wait for it.
 ///
 ///     begin() -> filling -> complete() -> catching_up -> whole -> compare() -> comparing
 ///                   |                                                             |
