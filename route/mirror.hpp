@@ -18,7 +18,7 @@
 
 #include <cowire/base/address.hpp>
 #include <cowire/netlink/message.hpp>
-#include <cowire/route/detail/device_facts.hpp>
+#include <cowire/route/detail/device_store.hpp>
 #include <cowire/route/detail/route_store.hpp>
 #include <cowire/route/mirror_changes.hpp>
 #include <cowire/route/mirrored_device.hpp>
@@ -219,7 +219,7 @@ class mirror {
   [[nodiscard]] static bool same_link(const netlink::link& a, const netlink::link& b);
 
   mirror_settings settings_;
-  detail::device_facts devices_;
+  detail::device_store devices_;
   detail::route_store routes_;
   rule_list rules_[2];
   std::unordered_map<std::uint32_t, nexthop_entry> nexthops_;

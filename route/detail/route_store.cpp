@@ -79,7 +79,7 @@ const route_table* route_store::find_table(ip_family family, std::uint32_t id) c
 }
 
 bool route_store::is_local_address(const ip_address& address,
-                                   const device_facts& devices) const noexcept {
+                                   const device_store& devices) const noexcept {
   if (const route_table* local = find_table(address.family(), RT_TABLE_LOCAL)) {
     const auto* longest = longest_cover(*local, ip_prefix(address, address.bits()));
     if (longest != nullptr && longest->second.front().route.type == RTN_LOCAL) return true;
@@ -193,7 +193,7 @@ void route_store::count_nexthop_user(const netlink::route& route, int step,
 }
 
 /// Gives the next hops the flags that follow from what is known now.
-void route_store::update_flags(netlink::route& route, const device_facts& devices) {
+void route_store::update_flags(netlink::route& route, const device_store& devices) {
   for (netlink::next_hop& hop : route.next_hops) {
     // Follows from the link, which may change without a word about the route.
     hop.flags &= ~static_cast<std::uint32_t>(RTNH_F_LINKDOWN);
@@ -204,7 +204,7 @@ void route_store::update_flags(netlink::route& route, const device_facts& device
   }
 }
 
-route_entry route_store::entry_as_told(const netlink::route& route, const device_facts& devices) {
+route_entry route_store::entry_as_told(const netlink::route& route, const device_store& devices) {
   route_entry entry;
   entry.route = without_destination(route);
   update_flags(entry.route, devices);
@@ -329,7 +329,7 @@ void route_store::count_named(const netlink::route& route, std::uint32_t generat
   ++*summary;
 }
 
-bool route_store::confirm(const netlink::route& route, const device_facts& devices) {
+bool route_store::confirm(const netlink::route& route, const device_store& devices) {
   if (route.action != netlink::action::add || route.expires_s) return false;
   const auto table = route_tables_[number_of(route.destination.family())].find(route.table);
   if (table == route_tables_[number_of(route.destination.family())].end()) return false;

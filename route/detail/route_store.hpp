@@ -5,7 +5,7 @@
 /// A value, part of a mirror; the mirror's thread only.
 #pragma once
 
-#include <cowire/route/detail/device_facts.hpp>
+#include <cowire/route/detail/device_store.hpp>
 #include <cowire/route/mirror_changes.hpp>
 #include <cowire/route/route_table.hpp>
 
@@ -25,7 +25,7 @@ class route_store {
  public:
   /// How a message is taken in.
   struct taking {
-    const device_facts& devices;
+    const device_store& devices;
     message_origin origin;
     mirror_changes& changes;
   };
@@ -39,7 +39,7 @@ class route_store {
   [[nodiscard]] std::size_t count() const noexcept { return count_; }
   /// Configured on any device, or a local route of table 255.
   [[nodiscard]] bool is_local_address(const ip_address& address,
-                                      const device_facts& devices) const noexcept;
+                                      const device_store& devices) const noexcept;
   /// Per nexthop object: what the kernel would cache for each kind of route over it -> number of
   /// such routes.
   [[nodiscard]] const auto& nexthop_users() const noexcept { return nexthop_users_; }
@@ -51,7 +51,7 @@ class route_store {
 
   void apply(const netlink::route& message, const taking& how);
   /// As mirror::confirm().
-  [[nodiscard]] bool confirm(const netlink::route& route, const device_facts& devices);
+  [[nodiscard]] bool confirm(const netlink::route& route, const device_store& devices);
   /// What equal routes become may differ from now on.
   void forget_made() noexcept { made_.clear(); }
 
@@ -89,7 +89,7 @@ class route_store {
 
   void add_route_v4(const netlink::route& route, const taking& how);
   void add_route_v6(const netlink::route& route, const taking& how);
-  static void update_flags(netlink::route& route, const device_facts& devices);
+  static void update_flags(netlink::route& route, const device_store& devices);
   [[nodiscard]] route_entries& entries_at(const netlink::route& route);
   [[nodiscard]] made_route* place_in_made(const netlink::route& route);
   void set_entries(route_entries& at, route_entries::list&& next);
@@ -112,7 +112,7 @@ class route_store {
                       mirror_changes& changes);
   void count_nexthop_user(const netlink::route& route, int step, mirror_changes& changes);
   [[nodiscard]] static route_entry entry_as_told(const netlink::route& route,
-                                                 const device_facts& devices);
+                                                 const device_store& devices);
   [[nodiscard]] route_entry make_entry(const netlink::route& route, const taking& how) const;
 
   std::map<std::uint32_t, route_table> route_tables_[2];

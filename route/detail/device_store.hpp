@@ -31,7 +31,7 @@ struct neighbour_key_hash {
   }
 };
 
-class device_facts {
+class device_store {
  public:
   /// NETCONFA_* of one device, or of "all" and "default"; unset = not told.
   struct device_settings {
@@ -78,7 +78,7 @@ class device_facts {
   [[nodiscard]] std::vector<netlink::address> end_address_refresh(mirror_changes& changes);
 
   /// What a dump cannot tell, from before the dump that this was built from.
-  void keep_from(const device_facts& before);
+  void keep_from(const device_store& before);
   void forget_devices() noexcept { devices_.clear(); }
   void forget_addresses(ip_family family);
   void forget_netconf(ip_family family) { netconf_[static_cast<std::size_t>(family)].clear(); }

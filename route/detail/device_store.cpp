@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/route/detail/cover.hpp>
-#include <cowire/route/detail/device_facts.hpp>
+#include <cowire/route/detail/device_store.hpp>
 
 #include <linux/if_addr.h>
 #include <linux/netconf.h>
@@ -26,28 +26,28 @@ bool goes_before_v6(const netlink::address& fresh, const netlink::address& liste
 // ----------------------------------------------------------------------------------------------
 // look-ups
 
-const mirrored_device* device_facts::find(std::uint32_t index) const noexcept {
+const mirrored_device* device_store::find(std::uint32_t index) const noexcept {
   const auto found = devices_.find(index);
   return found == devices_.end() ? nullptr : &found->second;
 }
 
-mirrored_device* device_facts::find(std::uint32_t index) noexcept {
+mirrored_device* device_store::find(std::uint32_t index) noexcept {
   const auto found = devices_.find(index);
   return found == devices_.end() ? nullptr : &found->second;
 }
 
-const mirrored_device* device_facts::find(std::string_view name) const noexcept {
+const mirrored_device* device_store::find(std::string_view name) const noexcept {
   for (const auto& [index, known_device] : devices_)
     if (known_device.link.name == name) return &known_device;
   return nullptr;
 }
 
-bool device_facts::forwarding(ip_family family) const noexcept {
+bool device_store::forwarding(ip_family family) const noexcept {
   const auto all = netconf_[number_of(family)].find(NETCONFA_IFINDEX_ALL);
   return all != netconf_[number_of(family)].end() && all->second.forwarding.value_or(false);
 }
 
-bool device_facts::ignores_linkdown(ip_family family, std::uint32_t index) const noexcept {
+bool device_store::ignores_linkdown(ip_family family, std::uint32_t index) const noexcept {
   const auto& settings = netconf_[number_of(family)];
   const auto ignores = [&](std::int32_t key) {
     const auto found = settings.find(key);
@@ -58,12 +58,12 @@ bool device_facts::ignores_linkdown(ip_family family, std::uint32_t index) const
          (family == ip_family::v4 && ignores(NETCONFA_IFINDEX_ALL));
 }
 
-bool device_facts::shows_all_dead(ip_family family, std::uint32_t index) const noexcept {
+bool device_store::shows_all_dead(ip_family family, std::uint32_t index) const noexcept {
   const mirrored_device* on = find(index);
   return on != nullptr && on->up() && !has_carrier(on->link) && ignores_linkdown(family, index);
 }
 
-bool device_facts::has_address(const ip_address& address) const noexcept {
+bool device_store::has_address(const ip_address& address) const noexcept {
   for (const auto& [index, known_device] : devices_)
     for (const netlink::address& own : known_device.addresses(address.family()))
       if (own.local == address && !is_in_detection(own)) return true;
@@ -73,7 +73,7 @@ bool device_facts::has_address(const ip_address& address) const noexcept {
 // ----------------------------------------------------------------------------------------------
 // devices
 
-std::pair<mirrored_device*, bool> device_facts::take_in(const netlink::link& message,
+std::pair<mirrored_device*, bool> device_store::take_in(const netlink::link& message,
                                                         message_origin origin) {
   const auto [found, fresh] = devices_.try_emplace(message.index);
   mirrored_device& now = found->second;
@@ -88,19 +88,19 @@ std::pair<mirrored_device*, bool> device_facts::take_in(const netlink::link& mes
 
 /// The first end of a new pair is announced before it has a peer, and not again when it gets one
 /// (veth_newlink() in drivers/net/veth.c); the other end's announcement names the first.
-void device_facts::tell_peer(const netlink::link& end) {
+void device_store::tell_peer(const netlink::link& end) {
   if (end.kind != "veth" || end.lower == 0 || end.lower_in_other_namespace) return;
   const auto peer = devices_.find(end.lower);
   if (peer == devices_.end() || peer->second.link.kind != "veth") return;
   if (peer->second.link.lower == 0) peer->second.link.lower = end.index;
 }
 
-void device_facts::erase(std::uint32_t index) {
+void device_store::erase(std::uint32_t index) {
   devices_.erase(index);
   for (auto& settings : netconf_) settings.erase(static_cast<std::int32_t>(index));
 }
 
-std::vector<std::uint32_t> device_facts::unnamed_devices() const {
+std::vector<std::uint32_t> device_store::unnamed_devices() const {
   std::vector<std::uint32_t> gone;
   for (const auto& [index, known_device] : devices_)
     if (known_device.generation != generation_) gone.push_back(index);
@@ -110,13 +110,13 @@ std::vector<std::uint32_t> device_facts::unnamed_devices() const {
 // ----------------------------------------------------------------------------------------------
 // addresses
 
-void device_facts::source_caches_are_void(message_origin origin, mirror_changes& changes) {
+void device_store::source_caches_are_void(message_origin origin, mirror_changes& changes) {
   if (origin == message_origin::dump) return;
   for (auto& [index, known_device] : devices_)
     if (std::exchange(known_device.localnet_changed, false)) changes.decisions_v4 = true;
 }
 
-void device_facts::insert_address(mirrored_device& on, const netlink::address& message,
+void device_store::insert_address(mirrored_device& on, const netlink::address& message,
                                   message_origin origin) {
   auto& list = message.local.is_v4() ? on.v4 : on.v6;
   auto at = list.end();
@@ -134,19 +134,19 @@ void device_facts::insert_address(mirrored_device& on, const netlink::address& m
   list.insert(at, message);
 }
 
-void device_facts::begin_address_refresh() {
+void device_store::begin_address_refresh() {
   refreshing_addresses_ = true;
   named_addresses_.clear();
   dumped_addresses_ = 0;
 }
 
-void device_facts::name_address(const netlink::address& message, message_origin origin) {
+void device_store::name_address(const netlink::address& message, message_origin origin) {
   if (!refreshing_addresses_) return;
   std::size_t& place = named_addresses_[{message.index, message.local}];
   if (origin == message_origin::dump && place == 0) place = ++dumped_addresses_;
 }
 
-std::vector<netlink::address> device_facts::end_address_refresh(mirror_changes& changes) {
+std::vector<netlink::address> device_store::end_address_refresh(mirror_changes& changes) {
   std::vector<netlink::address> gone;
   for (const auto& [index, known_device] : devices_)
     for (const auto* list : {&known_device.v4, &known_device.v6})
@@ -161,7 +161,7 @@ std::vector<netlink::address> device_facts::end_address_refresh(mirror_changes& 
 }
 
 /// The addresses that a dump has named change places until they are in its order.
-void device_facts::sort_as_dumped(mirrored_device& on, ip_family family, mirror_changes& changes) {
+void device_store::sort_as_dumped(mirrored_device& on, ip_family family, mirror_changes& changes) {
   auto& list = family == ip_family::v4 ? on.v4 : on.v6;
   std::vector<std::size_t> places;
   std::vector<std::pair<std::size_t, netlink::address>> named;
@@ -181,7 +181,7 @@ void device_facts::sort_as_dumped(mirrored_device& on, ip_family family, mirror_
 // ----------------------------------------------------------------------------------------------
 // settings
 
-void device_facts::apply(const netlink::netconf& message, message_origin origin,
+void device_store::apply(const netlink::netconf& message, message_origin origin,
                          mirror_changes& changes) {
   if (message.action == netlink::action::remove) {
     auto& settings = netconf_[number_of(message.family)];
@@ -219,7 +219,7 @@ void device_facts::apply(const netlink::netconf& message, message_origin origin,
   }
 }
 
-void device_facts::set_route_localnet(const std::set<std::uint32_t>& devices) {
+void device_store::set_route_localnet(const std::set<std::uint32_t>& devices) {
   for (auto& [index, known_device] : devices_) {
     const bool localnet = devices.contains(index);
     const auto before = std::exchange(known_device.localnet, localnet);
@@ -230,7 +230,7 @@ void device_facts::set_route_localnet(const std::set<std::uint32_t>& devices) {
 // ----------------------------------------------------------------------------------------------
 // re-sync
 
-void device_facts::keep_from(const device_facts& before) {
+void device_store::keep_from(const device_store& before) {
   registrations_ = before.registrations_;
   for (auto& [index, fresh] : devices_) {
     const mirrored_device* known = before.find(index);
@@ -246,7 +246,7 @@ void device_facts::keep_from(const device_facts& before) {
   }
 }
 
-void device_facts::forget_addresses(ip_family family) {
+void device_store::forget_addresses(ip_family family) {
   for (auto& [index, known_device] : devices_)
     (family == ip_family::v4 ? known_device.v4 : known_device.v6).clear();
 }
