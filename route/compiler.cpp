@@ -199,9 +199,11 @@ explanation compiler::implementation::explain(const flow& question) {
           source, to, be16::from_host(question.cls.source_port),
           be16::from_host(question.destination_port));
   detail::decider decides(state_, detail::covers_by_search, planner_.mirrored_tables());
-  const detail::hop_plan plan = planner_.plan(decides, question.cls, detail::host_prefix(to));
+  const detail::hop_plan plan =
+      planner_.plan(decides, question.cls, detail::host_prefix(to), detail::host_prefix(to));
   const detail::planned_share& share = detail::hop_planner::share_for(plan, hash);
-  if (share.output != nullptr) told.output = *share.output;
+  if (share.output_asked)
+    told.output = planner_.output().explain(question.cls, share.hop, detail::host_prefix(to));
   told.template_hop = share.divert ? detail::divert_hop(*share.divert) : planner_.build(share.hop);
   const hop& shown = told.template_hop;
   if (shown.egress != divert_slot) {

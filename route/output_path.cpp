@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/route/detail/judge_destinations.hpp>
 #include <cowire/route/detail/output_walk.hpp>
 #include <cowire/route/output_path.hpp>
 
@@ -69,8 +70,8 @@ output_verdict judge_device_chains(const nft::ruleset& rules, const output_flow&
   return {};
 }
 
-output_verdict judge_netfilter(const netfilter_state& state, const output_flow& region) {
-  const ip_family family = region.destination.family();
+/// What is the same for all destinations.
+output_verdict judge_beside_rules(const netfilter_state& state, ip_family family) {
   if (state.rules_unreadable)
     return obstacle(divert_reason::netfilter,
                     "the nf_tables ruleset cannot be read: " + *state.rules_unreadable);
@@ -78,16 +79,12 @@ output_verdict judge_netfilter(const netfilter_state& state, const output_flow& 
   if (!legacy.empty())
     return obstacle(divert_reason::netfilter,
                     "legacy iptables table " + legacy.front() + ", whose rules are not read");
-  if (state.hooks) {
-    if (auto found = judge_hooks(state, family); found.reason) return found;
-  } else if (state.legacy_unreadable) {
+  if (state.hooks) return judge_hooks(state, family);
+  if (state.legacy_unreadable)
     return obstacle(
         divert_reason::netfilter,
         "whether there are legacy iptables tables cannot be seen: " + *state.legacy_unreadable);
-  }
-  for (const auto tracked : {tracking_state::fresh, tracking_state::established})
-    if (auto found = judge_ruleset(state.rules, region, tracked); found.reason) return found;
-  return judge_device_chains(state.rules, region);
+  return {};
 }
 
 // ---- devices ------------------------------------------------------------------------------------
@@ -208,22 +205,38 @@ bool tracks_connections(const netfilter_state& state, ip_family family) {
 
 output_verdict judge_ruleset(const nft::ruleset& rules, const output_flow& region,
                              tracking_state tracked) {
-  return detail::output_walk(rules, region, tracked).run();
+  detail::output_sets sets(rules);
+  detail::destination_verdicts found(region.destination);
+  detail::output_walk(rules, sets, region, tracked, found).run();
+  return found.of(region.destination);
+}
+
+detail::destination_verdicts detail::judge_destinations(const output_snapshot& state,
+                                                        output_sets& sets,
+                                                        const output_flow& region) {
+  const ip_family family = region.destination.family();
+  const output_layers& obeyed = state.obeyed;
+  destination_verdicts found(region.destination);
+  if (obeyed.control_groups) found.touch_rest(judge_cgroup(state.cgroup, family));
+  if (obeyed.ipsec) found.touch_rest(judge_ipsec(state.ipsec));
+  if (obeyed.netfilter) {
+    const netfilter_state& netfilter = state.netfilter;
+    found.touch_rest(judge_beside_rules(netfilter, family));
+    for (const auto tracked : {tracking_state::fresh, tracking_state::established})
+      if (!found.untouched().empty())
+        output_walk(netfilter.rules, sets, region, tracked, found).run();
+    found.touch_rest(judge_device_chains(netfilter.rules, region));
+  }
+  if (obeyed.traffic_control) found.touch_rest(judge_devices(state, region));
+  if (obeyed.netfilter && obeyed.conntrack && tracks_connections(state.netfilter, family))
+    found.touch_rest(obstacle(divert_reason::conntrack_new,
+                              "connections are tracked, and the flow's entry must be kept alive"));
+  return found;
 }
 
 output_verdict judge_output(const output_snapshot& state, const output_flow& region) {
-  const ip_family family = region.destination.family();
-  const output_layers& obeyed = state.obeyed;
-  output_verdict found;
-  if (obeyed.control_groups) found = judge_cgroup(state.cgroup, family);
-  if (!found.reason && obeyed.ipsec) found = judge_ipsec(state.ipsec);
-  if (!found.reason && obeyed.netfilter) found = judge_netfilter(state.netfilter, region);
-  if (!found.reason && obeyed.traffic_control) found = judge_devices(state, region);
-  if (found.reason) return found;
-  if (obeyed.netfilter && obeyed.conntrack && tracks_connections(state.netfilter, family))
-    return obstacle(divert_reason::conntrack_new,
-                    "connections are tracked, and the flow's entry must be kept alive");
-  return {};
+  detail::output_sets sets(state.netfilter.rules);
+  return detail::judge_destinations(state, sets, region).of(region.destination);
 }
 
 bool is_empty(const output_snapshot& state) {

@@ -115,7 +115,12 @@ bool family_compiler::has_context(const ip_prefix& prefix) const {
   return std::ranges::binary_search(contexts_, prefix);
 }
 
-/// What context and tables say of exactly this prefix.
+zone_id family_compiler::zone_at(const ip_prefix& prefix) const {
+  const auto found = std::ranges::lower_bound(zones_, prefix, {}, &zone_prefix::prefix);
+  return found != zones_.end() && found->prefix == prefix ? found->zone : 0;
+}
+
+/// What context, output path and tables say of exactly this prefix.
 leaf_id family_compiler::leaf_at(const ip_prefix& prefix) {
   std::vector<situation_store::part> parts;
   for (const std::uint32_t id : reachable_) {
@@ -124,7 +129,8 @@ leaf_id family_compiler::leaf_at(const ip_prefix& prefix) {
     if (const route_entries* const found = table->find(prefix))
       parts.push_back({id, situations_.shape_of(*found)});
   }
-  return situations_.leaf_of(has_context(prefix) ? &prefix : nullptr, std::move(parts));
+  return situations_.leaf_of(has_context(prefix) ? &prefix : nullptr, zone_at(prefix),
+                             std::move(parts));
 }
 
 /// Whether a host is a region without any route: it has a neighbour entry or a path exception.
@@ -160,6 +166,7 @@ std::vector<region> family_compiler::list_regions() {
     all.swap(both);
   };
   for (const ip_prefix& prefix : contexts_) all.push_back({prefix, no_table, 0});
+  for (const zone_prefix& zone : zones_) all.push_back({zone.prefix, no_table, 0});
   state_.for_each_neighbour([&](const netlink::neighbour& neighbour) {
     if (neighbour.destination.family() == family_ && !neighbour.destination.is_multicast())
       all.push_back({host_prefix(neighbour.destination), no_table, 0});
@@ -195,15 +202,17 @@ std::vector<region> family_compiler::list_regions() {
       if (all[next].table != no_table) parts.push_back({all[next].table, all[next].shape});
     region made;
     made.prefix = all[i].prefix;
-    const bool context = next - i > parts.size() && has_context(made.prefix);
+    const bool more = next - i > parts.size();  // Than tables know of it.
+    const bool context = more && has_context(made.prefix);
     const bool plain = next - i == 1 && parts.size() == 1;
     if (plain && by_shape.size() <= parts.front().shape) by_shape.resize(parts.front().shape + 1);
     known_leaf* const known = plain ? &by_shape[parts.front().shape] : nullptr;
     if (known == nullptr) {
-      made.leaf = situations_.leaf_of(context ? &made.prefix : nullptr, parts);
+      made.leaf = situations_.leaf_of(context ? &made.prefix : nullptr,
+                                      more ? zone_at(made.prefix) : 0, parts);
     } else {
       if (known->table != parts.front().table)
-        *known = {parts.front().table, situations_.leaf_of(nullptr, parts)};
+        *known = {parts.front().table, situations_.leaf_of(nullptr, 0, parts)};
       made.leaf = known->leaf;
     }
     regions.push_back(made);
@@ -222,6 +231,38 @@ void family_compiler::clear() {
 }
 
 void family_compiler::build() {
+  build_regions();
+  follow_zones();
+}
+
+/// What was decided on the way may have been asked of the output path for the first time, and may
+/// divide regions further. Questions are few, and a division brings no new ones but about hops.
+void family_compiler::follow_zones() {
+  while (zones_version_ != planner_.output().zones_version(family_)) {
+    const std::vector<ip_prefix> touched = take_zones();
+    if (are_many(touched)) {
+      build_regions();
+      continue;
+    }
+    for (const ip_prefix& prefix : touched) refresh_region(prefix, false);
+  }
+}
+
+/// The prefixes that are of another zone now.
+std::vector<ip_prefix> family_compiler::take_zones() {
+  std::vector<ip_prefix> touched;
+  if (zones_version_ == planner_.output().zones_version(family_)) return touched;
+  std::vector<zone_prefix> next = planner_.output().zones(family_), differing;
+  std::ranges::set_symmetric_difference(next, zones_, std::back_inserter(differing));
+  for (const zone_prefix& one : differing)
+    if (touched.empty() || touched.back() != one.prefix) touched.push_back(one.prefix);
+  zones_ = std::move(next);
+  zones_version_ = planner_.output().zones_version(family_);
+  return touched;
+}
+
+void family_compiler::build_regions() {
+  static_cast<void>(take_zones());
   contexts_ = list_contexts();
   reachable_ = list_reachable();
   static_cast<void>(situations_.set_exact_lengths(exact_lengths_count()));
@@ -389,8 +430,8 @@ void family_compiler::drop_region(region& one) {
 
 /// The shares that a class has in a region. `on_link` is set where they depend on the host.
 path_key family_compiler::key_of(decider& decides, const flow_class& cls, const ip_prefix& region,
-                                 bool& on_link) {
-  const hop_plan plan = planner_.plan(decides, cls, region);
+                                 const ip_prefix& out, bool& on_link) {
+  const hop_plan plan = planner_.plan(decides, cls, region, out);
   if (plan.decided != nullptr) {
     ++evaluated_;
     for (const consulted_neighbour& seen : plan.decided->consulted)
@@ -409,7 +450,7 @@ std::vector<path_key> family_compiler::judge_alone(const ip_prefix& region) {
   std::vector<path_key> keys;
   bool ignored = false;
   for (const class_set::table& table : classes_.tables())
-    keys.push_back(key_of(individual_decider_, table.cls, region, ignored));
+    keys.push_back(key_of(individual_decider_, table.cls, region, region, ignored));
   return keys;
 }
 
@@ -422,10 +463,11 @@ std::vector<path_key> family_compiler::judge(situation_id situation, bool& on_li
       situation_covers_.push_back({key, {}});
     situation_covers_.back().second.push_back(step);
   });
+  const ip_prefix out = planner_.output().example_of(family_, situations_.zone_of(situation));
   std::vector<path_key> keys;
   on_link = false;
   for (const class_set::table& table : classes_.tables())
-    keys.push_back(key_of(situation_decider_, table.cls, context, on_link));
+    keys.push_back(key_of(situation_decider_, table.cls, context, out, on_link));
   return keys;
 }
 
@@ -569,6 +611,8 @@ std::vector<ip_prefix> family_compiler::list_touched(const mirror_changes& chang
       if (const route_table* table = state_.find_table(family_, id))
         for (const auto& [prefix, entries] : *table) touched.push_back(prefix);
   }
+  const std::vector<ip_prefix> rezoned = take_zones();
+  touched.insert(touched.end(), rezoned.begin(), rezoned.end());
   for (const auto& change : changes.routes)
     if (change.destination.family() == family_ &&
         std::ranges::find(concerned, change.table) != concerned.end())
@@ -594,7 +638,7 @@ void family_compiler::change(const mirror_changes& changes, bool state_changed) 
   }
   const bool noted = family_ == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6;
   const std::vector<ip_prefix> touched = list_touched(changes, noted);
-  if (touched.size() > 1000 + regions_.size() / 4) {
+  if (are_many(touched)) {
     build();
     return;
   }
@@ -605,6 +649,7 @@ void family_compiler::change(const mirror_changes& changes, bool state_changed) 
   derive |= family_ == ip_family::v6 && all_individual_ && !touched.empty();
   if (derive || (performance_mode_ && all_individual_ != situations_.anything_hides()))
     derive_all();
+  follow_zones();
 }
 
 }  // namespace cowire::detail

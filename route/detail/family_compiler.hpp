@@ -94,8 +94,16 @@ class family_compiler {
   [[nodiscard]] bool exact_lengths_count() const;
   [[nodiscard]] bool has_context(const ip_prefix& prefix) const;
   [[nodiscard]] leaf_id leaf_at(const ip_prefix& prefix);
+  [[nodiscard]] zone_id zone_at(const ip_prefix& prefix) const;
   [[nodiscard]] bool matters_to_hosts(const ip_prefix& prefix) const;
 
+  void build_regions();
+  void follow_zones();
+  [[nodiscard]] std::vector<ip_prefix> take_zones();
+  /// Then to build anew is less work than to follow each.
+  [[nodiscard]] bool are_many(const std::vector<ip_prefix>& touched) const noexcept {
+    return touched.size() > 1000 + regions_.size() / 4;
+  }
   [[nodiscard]] std::vector<region> list_regions();
   void derive_all();
   void refresh_region(const ip_prefix& prefix, bool reconsider);
@@ -112,7 +120,7 @@ class family_compiler {
   [[nodiscard]] std::vector<path_key> judge_alone(const ip_prefix& region);
   [[nodiscard]] path_ids intern(const std::vector<path_key>& keys);
   [[nodiscard]] path_key key_of(decider& decides, const flow_class& cls, const ip_prefix& region,
-                                bool& on_link);
+                                const ip_prefix& out, bool& on_link);
   void forget_situation(situation_id situation);
   void purge();
 
@@ -137,7 +145,9 @@ class family_compiler {
   std::unordered_map<ip_prefix, path_ids> individual_paths_;
   /// Situations cannot tell everything, so every region is asked for itself.
   bool all_individual_ = false;
-  std::vector<ip_prefix> contexts_;          ///< Sorted: regions that rules and ranges tell apart.
+  std::vector<ip_prefix> contexts_;  ///< Sorted: regions that rules and ranges tell apart.
+  std::vector<zone_prefix> zones_;   ///< As the output path told last.
+  std::uint64_t zones_version_ = 0;
   std::vector<std::uint32_t> reachable_;     ///< Sorted: tables that a rule names.
   std::map<consulted_key, bool> consulted_;  ///< Neighbours that decisions saw, and how.
   std::size_t evaluated_ = 0;

@@ -39,7 +39,8 @@ bool hop_planner::is_outside(const ip_prefix& region) const {
          });
 }
 
-hop_plan hop_planner::plan(decider& decides, const flow_class& cls, const ip_prefix& region) {
+hop_plan hop_planner::plan(decider& decides, const flow_class& cls, const ip_prefix& region,
+                           const ip_prefix& out) {
   if (const auto reason = reason_before_routing(region)) return diverted(*reason);
   decision_question question;
   question.cls = &cls;
@@ -67,8 +68,8 @@ hop_plan hop_planner::plan(decider& decides, const flow_class& cls, const ip_pre
       made.shares.front().on_link = on_link;
       return made;
     }
-    one.output = &output_.judge(cls, *hop);
-    one.divert = one.output->reason;
+    one.output_asked = true;
+    one.divert = output_.judge(cls, *hop, out);
     hop->outside_prefixes = is_outside(region);
     one.hop = std::move(*hop);
   }

@@ -31,8 +31,8 @@ struct planned_share {
   std::uint32_t bound = 0x7fffffff;     ///< As path_share has it.
   std::optional<divert_reason> divert;  ///< Why there is no hop.
   hop_key hop;
-  const output_verdict* output = nullptr;  ///< Null: not asked. Until the judge forgets.
-  bool on_link = false;                    ///< The hop depends on the host.
+  bool output_asked = false;  ///< About `hop`.
+  bool on_link = false;       ///< The hop depends on the host.
 };
 
 struct hop_plan {
@@ -46,9 +46,11 @@ class hop_planner {
   hop_planner(const mirror& state, const route_restrictions& restrictions)
       : state_(state), restrictions_(restrictions), output_(state) {}
 
-  /// Any address of the region stands for all: nothing divides it. Known to no port: a class is
-  /// not, and what differs between ports is left to the kernel.
-  [[nodiscard]] hop_plan plan(decider& decides, const flow_class& cls, const ip_prefix& region);
+  /// Any address of the region stands for all: nothing divides it but, perhaps, the output path,
+  /// which is asked about destinations `out` inside. Known to no port: a class is not, and what
+  /// differs between ports is left to the kernel.
+  [[nodiscard]] hop_plan plan(decider& decides, const flow_class& cls, const ip_prefix& region,
+                              const ip_prefix& out);
   /// The share that a flow's hash takes.
   [[nodiscard]] static const planned_share& share_for(const hop_plan& plan, std::uint32_t hash31);
   /// As devices, neighbours and sockets are now.

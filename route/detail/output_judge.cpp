@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/route/detail/judge_destinations.hpp>
 #include <cowire/route/detail/output_judge.hpp>
+#include <cowire/route/rules.hpp>
 
 #include <algorithm>
+#include <utility>
 #include <variant>
 
 namespace cowire::detail {
@@ -17,43 +20,73 @@ bool is_vrf(const mirror& state, std::uint32_t index) {
 void output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
   snapshot_ = std::move(snapshot);
   empty_ = !snapshot_ || is_empty(*snapshot_);
-  forget();
+  sets_ = empty_ ? nullptr : std::make_unique<output_sets>(snapshot_->netfilter.rules);
+  if (empty_) return forget();
+  std::erase_if(asked_, [](const asked& one) { return !one.divides; });
+  for (asked& one : asked_) one.answer = answer(one.about);
+  for (family_zones& zones : zones_) zones.stale = true;
 }
 
-const output_verdict& output_judge::judge(const flow_class& cls, const hop_key& hop) {
-  if (!has_something_to_say()) return nothing_;
-  const auto known = std::ranges::find_if(answers_, [&](const answer& a) {
-    return a.interface_index == hop.interface_index && a.source == hop.source && a.tos == hop.tos &&
-           a.hop_limit == hop.hop_limit && a.cls == cls && a.source.family() == hop.family;
-  });
-  if (known != answers_.end()) return known->verdict;
-  answers_.push_back({cls, hop.interface_index, hop.source, hop.tos, hop.hop_limit, ask(cls, hop)});
-  return answers_.back().verdict;
+void output_judge::forget() {
+  asked_.clear();
+  for (family_zones& zones : zones_) zones.stale = true;
 }
 
-output_flow output_judge::region_of(const flow_class& cls, const hop_key& hop) const {
+// ---- questions ----------------------------------------------------------------------------------
+
+std::optional<divert_reason> output_judge::judge(const flow_class& cls, const hop_key& hop,
+                                                 const ip_prefix& where) {
+  if (!has_something_to_say()) return std::nullopt;
+  asked& known = ask(cls, hop);
+  if (!std::exchange(known.divides, true)) zones_of(hop.family).stale = true;
+  return known.answer.reason_in(where);
+}
+
+output_verdict output_judge::explain(const flow_class& cls, const hop_key& hop,
+                                     const ip_prefix& where) {
+  return has_something_to_say() ? ask(cls, hop).answer.of(where) : output_verdict{};
+}
+
+output_judge::asked& output_judge::ask(const flow_class& cls, const hop_key& hop) {
+  const question about{cls, hop.interface_index, hop.source, hop.tos, hop.hop_limit};
+  const auto known = std::ranges::find(asked_, about, &asked::about);
+  if (known != asked_.end()) return *known;
+  return asked_.emplace_back(asked{about, answer(about)});
+}
+
+/// Whether a decision that is no local one means that the local table has no match: then the type of
+/// a destination is what the kernel's fib expression finds there.
+bool output_judge::local_table_comes_first(ip_family family) const {
+  const auto& rules = state_.rules(family);
+  return family == ip_family::v4 && !rules.empty() &&
+         rules.front() == initial_rules(family).front();
+}
+
+output_flow output_judge::region_of(const question& about) const {
+  constexpr std::uint32_t unicast = 1;  // RTN_UNICAST
   output_flow region;
-  region.destination = ip_prefix::all(hop.family);
-  region.source = hop.source;
-  if (cls.source_port != 0) region.source_port = cls.source_port;
-  region.mark = cls.mark;
-  region.tos = hop.tos;
-  if (hop.hop_limit != 0) region.ttl = hop.hop_limit;
-  region.uid = cls.uid;
-  const mirror::device* device = state_.find_device(hop.interface_index);
+  region.destination = ip_prefix::all(about.family());
+  region.source = about.source;
+  if (about.cls.source_port != 0) region.source_port = about.cls.source_port;
+  region.mark = about.cls.mark;
+  region.tos = about.tos;
+  if (about.hop_limit != 0) region.ttl = about.hop_limit;
+  region.uid = about.cls.uid;
+  if (local_table_comes_first(about.family())) region.destination_type = unicast;
+  const mirror::device* device = state_.find_device(about.interface_index);
   if (device == nullptr) return region;
-  const egress_choice below = egress_of(state_, hop.interface_index);
-  const bool plain = !below.divert && below.interface_index == hop.interface_index && !below.tag;
+  const egress_choice below = egress_of(state_, about.interface_index);
+  const bool plain = !below.divert && below.interface_index == about.interface_index && !below.tag;
   region.mark_matters_below = !plain;
   if (plain) {
-    region.devices = {hop.interface_index};
+    region.devices = {about.interface_index};
   } else {
     // Every device there is, rather than which of them lie below this one.
     for (const auto& [index, any] : state_.devices()) region.devices.push_back(index);
   }
-  region.passes_vrf = is_vrf(state_, device->link.master) || is_vrf(state_, hop.interface_index);
+  region.passes_vrf = is_vrf(state_, device->link.master) || is_vrf(state_, about.interface_index);
   if (region.passes_vrf) return region;
-  region.output_interface = hop.interface_index;
+  region.output_interface = about.interface_index;
   region.output_name = device->link.name;
   return region;
 }
@@ -80,13 +113,74 @@ output_verdict output_judge::ask_outer(const netlink::tunnel_info& tunnel,
   return {};
 }
 
-output_verdict output_judge::ask(const flow_class& cls, const hop_key& hop) const {
-  const output_flow region = region_of(cls, hop);
-  if (auto found = judge_output(*snapshot_, region); found.reason) return found;
-  const mirror::device* device = state_.find_device(hop.interface_index);
+destination_verdicts output_judge::answer(const question& about) const {
+  const output_flow region = region_of(about);
+  destination_verdicts found = judge_destinations(*snapshot_, *sets_, region);
+  const mirror::device* device = state_.find_device(about.interface_index);
   const auto* tunnel =
       device != nullptr ? std::get_if<netlink::tunnel_info>(&device->link.info) : nullptr;
-  return tunnel != nullptr ? ask_outer(*tunnel, region) : output_verdict{};
+  if (tunnel != nullptr && !found.untouched().empty()) found.touch_rest(ask_outer(*tunnel, region));
+  return found;
+}
+
+// ---- zones --------------------------------------------------------------------------------------
+
+/// All answers above each other.
+std::vector<zone_piece> output_judge::overlay(ip_family family) {
+  std::vector<const destination_verdicts*> answers;
+  std::vector<address_number> starts;
+  for (const asked& one : asked_) {
+    if (!one.divides || one.about.family() != family) continue;
+    answers.push_back(&one.answer);
+    for (const auto& piece : one.answer.pieces()) starts.push_back(piece.first);
+  }
+  std::ranges::sort(starts);
+  starts.erase(std::ranges::unique(starts).begin(), starts.end());
+  family_zones& zones = zones_of(family);
+  std::vector<zone_piece> all;
+  std::vector<std::size_t> at(answers.size());
+  std::vector<std::uint8_t> told(answers.size()), last;
+  for (const address_number start : starts) {
+    for (std::size_t i = 0; i < answers.size(); ++i) {
+      const auto pieces = answers[i]->pieces();
+      while (at[i] + 1 < pieces.size() && pieces[at[i] + 1].first <= start) ++at[i];
+      const auto& reason = answers[i]->obstacle(pieces[at[i]].obstacle).reason;
+      told[i] = reason ? static_cast<std::uint8_t>(1 + static_cast<unsigned>(*reason)) : 0;
+    }
+    if (!all.empty() && told == last) continue;
+    last = told;
+    const auto [known, fresh] =
+        zones.ids.try_emplace(told, static_cast<zone_id>(zones.examples.size() + 1));
+    if (fresh) zones.examples.emplace_back();
+    zones.examples[known->second - 1] = {address_of(family, start),
+                                         family == ip_family::v4 ? 32u : 128u};
+    all.push_back({start, known->second});
+  }
+  return all;
+}
+
+void output_judge::refresh(ip_family family) {
+  family_zones& zones = zones_of(family);
+  if (!std::exchange(zones.stale, false)) return;
+  std::vector<zone_prefix> next = prefixes_of(family, overlay(family));
+  if (next == zones.prefixes) return;
+  zones.prefixes = std::move(next);
+  ++zones.version;
+}
+
+const std::vector<zone_prefix>& output_judge::zones(ip_family family) {
+  refresh(family);
+  return zones_of(family).prefixes;
+}
+
+std::uint64_t output_judge::zones_version(ip_family family) {
+  refresh(family);
+  return zones_of(family).version;
+}
+
+ip_prefix output_judge::example_of(ip_family family, zone_id zone) const {
+  return zone == 0 ? ip_prefix::all(family)
+                   : zones_[static_cast<std::size_t>(family)].examples[zone - 1];
 }
 
 }  // namespace cowire::detail

@@ -1,21 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Asks the output path about a flow class on its way through one device, for the compiler.
+/// Asks the output path about flow classes on their way through devices, for the compiler, and
+/// tells which destinations it treats alike.
 ///
-/// Coarse: of the destination nothing but its family is told, so a rule for one destination is an
-/// obstacle for all. Answers are kept until the mirror's devices or the snapshot change.
+/// A question is what a class sends through one kind of hop; its answer says it of every
+/// destination. Answers are kept until the mirror's devices change; a new snapshot is asked the
+/// same questions at once.
 ///
 /// The control thread only.
 #pragma once
 
+#include <cowire/route/detail/destination_verdicts.hpp>
 #include <cowire/route/detail/header_template.hpp>
+#include <cowire/route/detail/output_sets.hpp>
+#include <cowire/route/detail/zone_map.hpp>
 #include <cowire/route/flow.hpp>
 #include <cowire/route/mirror.hpp>
 #include <cowire/route/output_path.hpp>
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
+#include <vector>
 
 namespace cowire::detail {
 
@@ -26,31 +33,65 @@ class output_judge {
   /// Unset: nothing is known and nothing is asked.
   void set(std::shared_ptr<const output_snapshot> snapshot);
   /// Devices have changed.
-  void forget() { answers_.clear(); }
+  void forget();
   /// Whether answers may differ between flows at all.
   [[nodiscard]] bool has_something_to_say() const noexcept { return snapshot_ && !empty_; }
 
-  /// Of the datagrams that this hop of the class's sends, the outer ones of a tunnel included.
-  [[nodiscard]] const output_verdict& judge(const flow_class& cls, const hop_key& hop);
+  /// Why the fast path may not send what this hop of the class's sends to destinations in `where`,
+  /// the outer datagrams of a tunnel included. A question that is new may divide zones.
+  [[nodiscard]] std::optional<divert_reason> judge(const flow_class& cls, const hop_key& hop,
+                                                   const ip_prefix& where);
+  /// In words. Divides nothing.
+  [[nodiscard]] output_verdict explain(const flow_class& cls, const hop_key& hop,
+                                       const ip_prefix& where);
+
+  /// As prefixes_of(). Until the next call of anything else.
+  [[nodiscard]] const std::vector<zone_prefix>& zones(ip_family family);
+  /// Counts changes of zones().
+  [[nodiscard]] std::uint64_t zones_version(ip_family family);
+  /// One destination of a zone stands for all; of zone 0 the whole address space does.
+  [[nodiscard]] ip_prefix example_of(ip_family family, zone_id zone) const;
 
  private:
-  struct answer {
+  struct question {
     flow_class cls;
     std::uint32_t interface_index = 0;
     ip_address source;
     std::uint8_t tos = 0, hop_limit = 0;
-    output_verdict verdict;
+    [[nodiscard]] ip_family family() const noexcept { return source.family(); }
+    friend bool operator==(const question&, const question&) = default;
   };
-  [[nodiscard]] output_verdict ask(const flow_class& cls, const hop_key& hop) const;
-  [[nodiscard]] output_flow region_of(const flow_class& cls, const hop_key& hop) const;
+  struct asked {
+    question about;
+    destination_verdicts answer;
+    bool divides = false;  ///< The compiler asked.
+  };
+  struct family_zones {
+    bool stale = false;
+    std::uint64_t version = 0;
+    std::vector<zone_prefix> prefixes;
+    /// By what each question's answer is there: 0 = untouched, else 1 + the reason.
+    std::map<std::vector<std::uint8_t>, zone_id> ids;
+    std::vector<ip_prefix> examples;  ///< By id, from 1 on.
+  };
+  [[nodiscard]] asked& ask(const flow_class& cls, const hop_key& hop);
+  [[nodiscard]] destination_verdicts answer(const question& about) const;
+  [[nodiscard]] output_flow region_of(const question& about) const;
   [[nodiscard]] output_verdict ask_outer(const netlink::tunnel_info& tunnel,
                                          const output_flow& inner) const;
+  [[nodiscard]] bool local_table_comes_first(ip_family family) const;
+  [[nodiscard]] std::vector<zone_piece> overlay(ip_family family);
+  void refresh(ip_family family);
+  [[nodiscard]] family_zones& zones_of(ip_family family) noexcept {
+    return zones_[static_cast<std::size_t>(family)];
+  }
 
   const mirror& state_;
   std::shared_ptr<const output_snapshot> snapshot_;
+  std::unique_ptr<output_sets> sets_;  ///< Of the snapshot's rules.
   bool empty_ = true;
-  std::deque<answer> answers_;  ///< Answers stay where they are.
-  const output_verdict nothing_{};
+  std::deque<asked> asked_;  ///< Elements stay where they are.
+  family_zones zones_[2];
 };
 
 }  // namespace cowire::detail

@@ -113,39 +113,52 @@ void output_sets::search_exact(const prepared& set, const partial_key& key, set_
   }
 }
 
+const output_sets::prepared* output_sets::find(const netlink::nft::object_key& name,
+                                               std::size_t key_size) {
+  const auto known = rules_.sets.find(name);
+  if (known == rules_.sets.end() || known->second.set.key_length != key_size) return nullptr;
+  const auto ready = prepared_.find(name);
+  if (ready != prepared_.end()) return &ready->second;
+  const auto& contents = known->second;
+  // The kernel pads keys; one that is shorter here would be read beyond its end.
+  for (const element& one : contents.elements)
+    if (!one.is_catch_all &&
+        (one.key.size() != key_size || (one.key_end && one.key_end->size() != key_size)))
+      return nullptr;
+  std::size_t total = 0;
+  for (const std::uint32_t length : contents.set.fields) total += aligned(length);
+  if (total > key_size) return nullptr;
+  return &prepared_.emplace(name, prepare(contents)).first->second;
+}
+
+bool output_sets::may_lose(const prepared& set) noexcept {
+  return (set.contents->set.flags & netlink::nft::set_timeout) != 0;
+}
+
+bool output_sets::may_gain(const prepared& set) noexcept {
+  return set.contents->filled_by_packets || set.contents->set.not_understood ||
+         (set.contents->set.flags & netlink::nft::set_eval) != 0;
+}
+
 std::optional<set_answer> output_sets::look_up(const netlink::nft::object_key& name,
                                                const partial_key& key, std::size_t& steps) {
-  const auto known = rules_.sets.find(name);
-  if (known == rules_.sets.end() || known->second.set.key_length != key.size) return std::nullopt;
-  const auto& contents = known->second;
-  auto ready = prepared_.find(name);
-  if (ready == prepared_.end()) {
-    // The kernel pads keys; one that is shorter here would be read beyond its end.
-    for (const element& one : contents.elements)
-      if (!one.is_catch_all && one.key.size() != key.size) return std::nullopt;
-    std::size_t total = 0;
-    for (const std::uint32_t length : contents.set.fields) total += aligned(length);
-    if (total > key.size) return std::nullopt;
-    ready = prepared_.emplace(name, prepare(contents)).first;
-  }
-  const prepared& set = ready->second;
+  const prepared* const found = find(name, key.size);
+  if (found == nullptr) return std::nullopt;
+  const prepared& set = *found;
   set_answer answer;
-  const std::uint32_t flags = contents.set.flags;
-  if (!contents.set.fields.empty())
+  if (!set.contents->set.fields.empty())
     search_fields(set, key, answer, steps);
-  else if ((flags & netlink::nft::set_interval) != 0)
+  else if ((set.contents->set.flags & netlink::nft::set_interval) != 0)
     search_intervals(set, key, answer, steps);
   else
     search_exact(set, key, answer, steps);
-  if (set.catch_all != nullptr && answer.found != ternary::yes) {
+  // An element that has gone leaves its keys to the catch-all.
+  if (set.catch_all != nullptr && (answer.found != ternary::yes || may_lose(set))) {
     add(answer, *set.catch_all, ternary::maybe);
     answer.found = ternary::yes;  // One of the candidates, if only this.
   }
-  // Elements that time out vanish without a word.
-  if ((flags & netlink::nft::set_timeout) != 0 && answer.found == ternary::yes)
-    answer.found = ternary::maybe;
-  answer.contents_unknown = contents.filled_by_packets || contents.set.not_understood ||
-                            (flags & netlink::nft::set_eval) != 0;
+  if (may_lose(set) && answer.found == ternary::yes) answer.found = ternary::maybe;
+  answer.contents_unknown = may_gain(set);
   if (answer.contents_unknown) answer.found = ternary::maybe;
   return answer;
 }

@@ -47,13 +47,14 @@ bool is_one_of_ours(nft::family which, ip_family ours) {
 
 }  // namespace
 
-output_walk::output_walk(const nft::ruleset& rules, const output_flow& region,
-                         tracking_state tracked)
+output_walk::output_walk(const nft::ruleset& rules, output_sets& sets, const output_flow& region,
+                         tracking_state tracked, destination_verdicts& into)
     : rules_(rules),
       region_(region),
       tracked_(tracked),
       family_(region.destination.family()),
-      sets_(rules) {
+      sets_(sets),
+      into_(into) {
   build_headers();
 }
 
@@ -117,20 +118,20 @@ bool output_walk::concerns(const chain_rules& one, std::uint32_t hook) const {
   return table == rules_.tables.end() || !table->second.is_dormant();
 }
 
-void output_walk::merge(maybe_state& to, const maybe_state& from) {
-  if (!from) return;
+void output_walk::merge(maybe_state& to, maybe_state from) {
+  if (!from || from->destinations.empty()) return;
   if (to)
     to->join(*from);
   else
-    to = from;
+    to = std::move(from);
 }
 
-output_verdict output_walk::run() {
+void output_walk::run() {
   packet_state state;
   state.mark = {region_.mark, ~std::uint32_t{0}};
+  state.destinations = into_.untouched();
   run_hook(hook_local_out, state);
   if (!stopped()) run_hook(hook_post_routing, state);
-  return verdict_;
 }
 
 /// Base chains by ascending priority. Which of those with the same priority runs first depends on
@@ -147,8 +148,8 @@ void output_walk::run_hook(std::uint32_t hook, packet_state& state) {
         first, found.end(), [&](const chain_rules* c) { return priority(c) != priority(*first); });
     // Alone, a chain leaves exactly what it leaves.
     if (last - first == 1) {
-      state = run_base_chain(**first, state);
-      if (stopped()) return;
+      state = run_base_chain(**first, std::move(state));
+      if (stopped() || state.destinations.empty()) return;
     } else {
       for (packet_state before; before = state, true;) {
         for (auto one = first; one != last; ++one) {
@@ -174,78 +175,81 @@ partial_u32 output_walk::tracking_in(const packet_state& state) const noexcept {
 
 output_walk::packet_state output_walk::run_base_chain(const chain_rules& one, packet_state state) {
   base_ = &one;
-  const ways out = run_chain(one, state, 0, 0);
-  if (stopped()) return state;
-  maybe_state after = out.accepted;
-  if (out.on) {
-    if (one.chain.policy != 1) stop(one, 0, divert_reason::netfilter, "its policy, drop");
-    merge(after, out.on);
-  }
-  return after.value_or(state);
+  ways out = run_chain(one, std::move(state), 0, 0);
+  if (out.on && one.chain.policy != 1)
+    stop(one, 0, *out.on, divert_reason::netfilter, "its policy, drop");
+  else
+    merge(out.accepted, std::move(out.on));
+  return out.accepted ? std::move(*out.accepted) : packet_state{};
 }
 
 output_walk::ways output_walk::run_chain(const chain_rules& one, packet_state state, unsigned depth,
                                          unsigned jumps) {
   ways out;
-  maybe_state here = state;
-  if (depth > depth_max || jumps > jump_depth_max)
-    stop(one, 0, divert_reason::netfilter, "more jumps than the kernel makes");
-  if (one.chain.not_understood) stop(one, 0, divert_reason::netfilter, "a chain not understood");
+  const bool too_deep = depth > depth_max || jumps > jump_depth_max;
+  if (too_deep || one.chain.not_understood) {
+    stop(one, 0, state, divert_reason::netfilter,
+         too_deep ? "more jumps than the kernel makes" : "a chain not understood");
+    return out;
+  }
+  maybe_state here = std::move(state);
   for (const rule& each : one.rules) {
     if (!here || stopped()) break;
-    ways after = run_rule(one, each, *here, depth, jumps);
-    merge(out.accepted, after.accepted);
-    merge(out.on, after.returned);
-    here = after.on;
+    ways after = run_rule(one, each, std::move(*here), depth, jumps);
+    merge(out.accepted, std::move(after.accepted));
+    merge(out.on, std::move(after.returned));
+    here = std::move(after.on);
   }
-  merge(out.on, here);
+  merge(out.on, std::move(here));
   return out;
 }
 
 output_walk::ways output_walk::run_rule(const chain_rules& chain, const rule& one,
-                                        const packet_state& state, unsigned depth, unsigned jumps) {
+                                        packet_state state, unsigned depth, unsigned jumps) {
   evaluation e;
   e.chain = &chain;
   e.current = &one;
   e.depth = depth;
   e.jumps = jumps;
-  e.state = state;
+  e.state = std::move(state);
   if (one.not_understood) touch(e, divert_reason::netfilter, "a rule not understood");
   for (const expression& x : one.expressions) {
     if (e.ended || stopped() || !spend(e)) break;
     std::visit([&](const auto& content) { on(e, x, content); }, x.content);
-    forked_ |= e.forked;
   }
-  if (!e.ended) e.may_break();
-  return e.out;
+  if (!e.ended) merge(e.out.on, std::move(e.state));
+  return std::move(e.out);
 }
 
-void output_walk::run_verdict(evaluation& e, const nft::verdict& v) {
-  const auto leave = [&](maybe_state& to) { merge(to, e.state); };
+void output_walk::run_verdict(evaluation& e, const nft::verdict& v, packet_state state) {
+  const auto obstacle = [&](const std::string& what) {
+    stop(*e.chain, e.current->handle, state, divert_reason::netfilter, what);
+  };
   switch (v.code) {
     case nft::verdict::accept:
-      return leave(e.out.accepted);
+      return merge(e.out.accepted, std::move(state));
     case nft::verdict::proceed:
     case nft::verdict::leave_rule:
-      return leave(e.out.on);
+      return merge(e.out.on, std::move(state));
     case nft::verdict::return_to_caller:
-      return leave(e.out.returned);
+      return merge(e.out.returned, std::move(state));
     case nft::verdict::drop:
-      return touch(e, divert_reason::netfilter, "drop");
+      return obstacle("drop");
     case nft::verdict::jump:
     case nft::verdict::go_to:
       break;
     default:
-      return touch(e, divert_reason::netfilter, "a verdict that is neither accept nor drop");
+      return obstacle("a verdict that is neither accept nor drop");
   }
   const bool jumps = v.code == nft::verdict::jump;
   const auto target = rules_.chains.find({e.chain->chain.family, e.chain->chain.table, v.chain});
   if (target == rules_.chains.end())
-    return touch(e, divert_reason::netfilter, "a jump to '" + v.chain + "', which is not there");
-  const ways there = run_chain(target->second, e.state, e.depth + 1, jumps ? e.jumps + 1 : e.jumps);
-  merge(e.out.accepted, there.accepted);
+    return obstacle("a jump to '" + v.chain + "', which is not there");
+  ways there =
+      run_chain(target->second, std::move(state), e.depth + 1, jumps ? e.jumps + 1 : e.jumps);
+  merge(e.out.accepted, std::move(there.accepted));
   // After a goto, the end of the other chain is the end of this one.
-  merge(jumps ? e.out.on : e.out.returned, there.on);
+  merge(jumps ? e.out.on : e.out.returned, std::move(there.on));
 }
 
 // ---- expressions --------------------------------------------------------------------------------
@@ -257,36 +261,40 @@ void output_walk::on(evaluation& e, const expression& x, const ex::other&) {
 
 void output_walk::on(evaluation& e, const expression&, const ex::immediate& i) {
   if (const auto* value = std::get_if<nft::bytes>(&i.value)) return store(e, i.to, octets(*value));
-  run_verdict(e, std::get<nft::verdict>(i.value));
+  run_verdict(e, std::get<nft::verdict>(i.value), std::move(e.state));
   e.ended = true;
 }
 
 void output_walk::on(evaluation& e, const expression&, const ex::compare& c) {
-  const partial_key key = key_at(e, c.from, c.value.size());
-  const auto least = key.lowest(), most = key.highest();
-  const auto ordered = [&](auto&& holds) {
-    const bool low = holds(partial_key::compare(least, c.value)),
-               high = holds(partial_key::compare(most, c.value));
-    return low == high ? ternary_of(low) : ternary::maybe;
-  };
-  switch (c.operation) {
-    case ex::compare::equal:
-      return e.apply(key.equals(c.value));
-    case ex::compare::not_equal:
-      return e.apply(negated(key.equals(c.value)));
-    case ex::compare::less:
-      return e.apply(ordered([](int d) { return d < 0; }));
-    case ex::compare::at_most:
-      return e.apply(ordered([](int d) { return d <= 0; }));
-    case ex::compare::greater:
-      return e.apply(ordered([](int d) { return d > 0; }));
-    default:
-      return e.apply(ordered([](int d) { return d >= 0; }));
+  if (c.operation == ex::compare::equal || c.operation == ex::compare::not_equal) {
+    const bool inverted = c.operation == ex::compare::not_equal;
+    if (auto match = equal_to(e, c.from, c.value)) return apply(e, std::move(*match), inverted);
+    const ternary equal = key_at(e, c.from, c.value.size()).equals(c.value);
+    return e.apply(inverted ? negated(equal) : equal);
   }
+  // All the others say on which side of a bound the value lies.
+  const bool below = c.operation == ex::compare::less || c.operation == ex::compare::at_most;
+  const bool with_bound =
+      c.operation == ex::compare::at_most || c.operation == ex::compare::at_least;
+  const nft::bytes least(c.value.size()), most(c.value.size(), std::byte{0xff});
+  const bool upper_part = below != with_bound;  // What is outside begins, or ends, at the bound.
+  if (auto outside =
+          upper_part ? between(e, c.from, c.value, most) : between(e, c.from, least, c.value)) {
+    const bool inverted = c.operation == ex::compare::less || c.operation == ex::compare::greater;
+    return apply(e, {ternary::yes, std::move(*outside)}, inverted);
+  }
+  const partial_key key = key_at(e, c.from, c.value.size());
+  const auto holds = [&](const std::array<std::uint8_t, 64>& value) {
+    const int difference = partial_key::compare(value, c.value);
+    return (with_bound && difference == 0) || (below ? difference < 0 : difference > 0);
+  };
+  const bool low = holds(key.lowest()), high = holds(key.highest());
+  e.apply(low == high ? ternary_of(low) : ternary::maybe);
 }
 
 void output_walk::on(evaluation& e, const expression&, const ex::bitwise& b) {
   const partial_key from = key_at(e, b.from, b.length);
+  const auto destination = e.destination_at;
   store_unknown(e, b.to, b.length);
   const auto mask = octets(b.mask), flip = octets(b.exclusive_or);
   for (std::size_t i = 0; i < b.length; ++i) {
@@ -294,6 +302,11 @@ void output_walk::on(evaluation& e, const expression&, const ex::bitwise& b) {
     const auto known = static_cast<std::uint8_t>(from.known[i] | ~mask[i]);
     e.registers.put(b.to + i, static_cast<std::uint8_t>((from.value[i] & mask[i]) ^ flip[i]),
                     known);
+    if (b.from + i >= nft::register_bytes) continue;
+    destination_byte byte = destination[b.from + i];
+    byte.mask &= mask[i];
+    byte.flip = static_cast<std::uint8_t>((byte.flip & mask[i]) ^ flip[i]);
+    if (byte.index != destination_byte::none && byte.mask != 0) e.destination_at[b.to + i] = byte;
   }
 }
 
@@ -316,6 +329,8 @@ void output_walk::on(evaluation& e, const expression&, const ex::byteorder& b) {
 }
 
 void output_walk::on(evaluation& e, const expression&, const ex::range& r) {
+  if (auto where = between(e, r.from, r.low, r.high))
+    return apply(e, {ternary::yes, std::move(*where)}, r.outside);
   const ternary inside = key_at(e, r.from, r.low.size()).within(r.low, r.high);
   e.apply(r.outside ? negated(inside) : inside);
 }
@@ -325,23 +340,27 @@ void output_walk::on(evaluation& e, const expression&, const ex::lookup& l) {
   const std::size_t length = sets_.key_length(name);
   if (length == 0 || l.key + length > nft::register_bytes)
     return touch(e, divert_reason::netfilter, "set '" + l.set + "', which is not understood");
+  const output_sets::prepared* const set = sets_.find(name, length);
+  if (set == nullptr)
+    return touch(e, divert_reason::netfilter, "set '" + l.set + "', which is not understood");
+  if (const auto answer = answer_for(e, l, *set)) return look_up_destination(e, l, *answer);
   std::size_t steps = 0;
   const auto answer = sets_.look_up(name, key_at(e, l.key, length), steps);
-  if (!spend(e, steps)) return;
-  if (!answer)
-    return touch(e, divert_reason::netfilter, "set '" + l.set + "', which is not understood");
-  if (answer->has_side_effects)
+  if (spend(e, steps)) look_up(e, l, *answer);
+}
+
+void output_walk::look_up(evaluation& e, const ex::lookup& l, const set_answer& answer) {
+  if (answer.has_side_effects)
     return touch(e, divert_reason::netfilter, "an element of set '" + l.set + "' that does more");
   const bool maps_to_verdict = l.to == ex::verdict_register;
-  if (maps_to_verdict && answer->contents_unknown)
+  if (maps_to_verdict && answer.contents_unknown)
     return touch(e, divert_reason::netfilter, "map '" + l.set + "', which packets change");
-  e.apply(l.inverted ? negated(answer->found) : answer->found);
-  forked_ |= e.forked;
+  e.apply(l.inverted ? negated(answer.found) : answer.found);
   if (e.ended || !l.to) return;
-  if (maps_to_verdict) return answer_verdicts(e, *answer);
+  if (maps_to_verdict) return answer_verdicts(e, answer);
   // Only a single possible answer is known.
-  const auto* value = answer->candidates.size() == 1 && !answer->contents_unknown
-                          ? std::get_if<nft::bytes>(&answer->candidates.front()->value)
+  const auto* value = answer.candidates.size() == 1 && !answer.contents_unknown
+                          ? std::get_if<nft::bytes>(&answer.candidates.front()->value)
                           : nullptr;
   if (value == nullptr || *l.to + value->size() > nft::register_bytes)
     return store_unknown(e, *l.to, nft::register_bytes);
@@ -349,11 +368,11 @@ void output_walk::on(evaluation& e, const expression&, const ex::lookup& l) {
 }
 
 void output_walk::answer_verdicts(evaluation& e, const set_answer& answer) {
-  forked_ |= answer.candidates.size() > 1;
+  e.state.forked |= answer.candidates.size() > 1;
   for (const nft::element* one : answer.candidates) {
-    if (stopped()) return;
+    if (stopped()) break;
     if (const auto* verdict = std::get_if<nft::verdict>(&one->value))
-      run_verdict(e, *verdict);
+      run_verdict(e, *verdict, e.state);
     else
       touch(e, divert_reason::netfilter, "an element without a verdict");
   }
@@ -367,8 +386,15 @@ void output_walk::on(evaluation& e, const expression&, const ex::payload_load& p
       if (p.offset + i < header.value.size())
         e.registers.put(p.to + i, header.value[p.offset + i], header.known[p.offset + i]);
   };
+  const std::size_t size = family_ == ip_family::v4 ? 4 : 16,
+                    destination = network_size_ - size;  // It ends the header.
   const std::uint64_t end = std::uint64_t{p.offset} + p.length;
-  if (p.base == ex::payload_base::network && end <= network_size_) return copy(network_);
+  if (p.base == ex::payload_base::network && end <= network_size_) {
+    for (std::size_t i = 0; i < p.length && p.to + i < nft::register_bytes; ++i)
+      if (p.offset + i >= destination)
+        e.destination_at[p.to + i].index = static_cast<std::uint8_t>(p.offset + i - destination);
+    return copy(network_);
+  }
   const bool udp = region_.ip_protocol == 17;
   if (p.base == ex::payload_base::transport && udp && end <= udp_header_size)
     return copy(transport_);
@@ -540,6 +566,8 @@ void output_walk::overwrite(evaluation& e, std::size_t at, std::size_t length) {
   };
   if (hit(e.length_at)) e.length_at.reset();
   if (hit(e.ordered_length_at)) e.ordered_length_at.reset();
+  for (std::size_t i = at; i < std::min(nft::register_bytes, at + length); ++i)
+    e.destination_at[i] = {};
 }
 
 /// The rest of the last 32 bits is zeroed, as the kernel does.
@@ -565,30 +593,37 @@ void output_walk::store_u32(evaluation& e, std::size_t at, const partial_u32& nu
 
 // ---- the end ------------------------------------------------------------------------------------
 
+/// Whatever has not met an obstacle by then, on whichever way, cannot be told any more.
 bool output_walk::spend(const evaluation& e, std::size_t steps) {
   steps_ += steps;
-  if (steps_ > steps_max) touch(e, divert_reason::netfilter, "a ruleset too large to be evaluated");
-  return !stopped();
+  if (steps_ <= steps_max) return !stopped();
+  packet_state all;
+  all.forked = true;
+  all.destinations = into_.untouched();
+  stop(*e.chain, e.current->handle, all, divert_reason::netfilter,
+       "a ruleset too large to be evaluated");
+  return false;
 }
 
-void output_walk::touch(const evaluation& e, divert_reason reason, const std::string& what) {
-  e.current != nullptr ? stop(*e.chain, e.current->handle, reason, what)
-                       : stop(*e.chain, 0, reason, what);
+void output_walk::touch(evaluation& e, divert_reason reason, const std::string& what) {
+  stop(*e.chain, e.current->handle, e.state, reason, what);
+  e.ended = true;
 }
 
-void output_walk::stop(const chain_rules& chain, std::uint64_t handle, divert_reason reason,
-                       const std::string& what) {
-  if (stopped()) return;
-  verdict_.reason = reason;
+void output_walk::stop(const chain_rules& chain, std::uint64_t handle, const packet_state& state,
+                       divert_reason reason, const std::string& what) {
+  output_verdict verdict;
+  verdict.reason = reason;
   // Without connection tracking the kernel does not consult chains that translate; a rule that
   // translates is what switches it on.
   const bool consulted = base_->chain.type != "nat" || reason == divert_reason::nat;
-  verdict_.certain = !forked_ && consulted;
-  verdict_.table = std::string(nft::name(chain.chain.family)) + " " + chain.chain.table;
-  verdict_.chain = chain.chain.name;
-  verdict_.rule = handle;
-  verdict_.obstacle = "table " + verdict_.table + ", chain " + verdict_.chain +
-                      (handle != 0 ? ", rule " + std::to_string(handle) : "") + ": " + what;
+  verdict.certain = !state.forked && consulted;
+  verdict.table = std::string(nft::name(chain.chain.family)) + " " + chain.chain.table;
+  verdict.chain = chain.chain.name;
+  verdict.rule = handle;
+  verdict.obstacle = "table " + verdict.table + ", chain " + verdict.chain +
+                     (handle != 0 ? ", rule " + std::to_string(handle) : "") + ": " + what;
+  into_.touch(state.destinations, verdict);
 }
 
 }  // namespace cowire::detail

@@ -1,23 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The three-valued walk of a ruleset: whether a datagram of a region of flows can be touched.
+/// The three-valued walk of a ruleset: which datagrams of a region of flows can be touched.
 ///
 /// As nf_tables evaluates it, but with registers of which some bits are known. Where a match cannot
-/// be decided, the walk goes both ways; it ends at the first obstacle on any way. Obstacles are all
-/// verdicts but accept and all statements but those known to leave the datagram as it is.
+/// be decided, the walk goes both ways. Obstacles are all verdicts but accept and all statements
+/// but those known to leave the datagram as it is.
+///
+/// One walk answers for all destinations: each way carries the set of those that may come along,
+/// and what a destination is compared with (an address, a prefix, a range, elements of a set)
+/// divides the set. An obstacle ends the walk for the destinations that meet it; the others go on.
 ///
 /// The state that rules may change and later rules may see (mark, connection tracking) is carried
-/// along; where ways meet, what differs becomes unknown.
+/// along, too; where ways meet, what differs becomes unknown.
 #pragma once
 
 #include <cowire/netlink/nft_message.hpp>
+#include <cowire/route/detail/address_set.hpp>
+#include <cowire/route/detail/destination_verdicts.hpp>
 #include <cowire/route/detail/output_sets.hpp>
 #include <cowire/route/detail/partial_bytes.hpp>
 #include <cowire/route/output_path.hpp>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
+#include <utility>
 
 namespace cowire::detail {
 
@@ -35,12 +44,13 @@ struct partial_u32 {
 
 class output_walk {
  public:
-  /// Both outlive the walk.
-  output_walk(const netlink::nft::ruleset& rules, const output_flow& region,
-              tracking_state tracked);
+  /// All outlive the walk; `sets` are those of the rules. Of the region's destinations only those
+  /// that `into` has as untouched are asked for; what meets an obstacle is told there.
+  output_walk(const netlink::nft::ruleset& rules, output_sets& sets, const output_flow& region,
+              tracking_state tracked, destination_verdicts& into);
 
   /// All base chains of both hooks.
-  [[nodiscard]] output_verdict run();
+  void run();
 
   /// Expressions and elements looked at in one walk; more is an obstacle: not understood in time.
   static constexpr std::size_t steps_max = 2'000'000;
@@ -51,14 +61,19 @@ class output_walk {
   using chain_rules = netlink::nft::ruleset::chain_rules;
   using expression = netlink::nft::expression;
   using rule = netlink::nft::rule;
+  using expression_lookup = netlink::nft::expressions::lookup;
 
   /// What rules may have changed by now.
   struct packet_state {
     partial_u32 mark;
     bool maybe_untracked = false;  ///< A `notrack` may have been passed.
-    void join(const packet_state& other) noexcept {
+    bool forked = false;           ///< Not every datagram to these destinations has come this way.
+    address_set destinations;
+    void join(const packet_state& other) {
       mark.join(other.mark);
       maybe_untracked |= other.maybe_untracked;
+      forked |= other.forked;
+      destinations.unite(other.destinations);
     }
     friend bool operator==(const packet_state&, const packet_state&) = default;
   };
@@ -69,31 +84,33 @@ class output_walk {
     maybe_state accepted;  ///< The base chain is done.
     maybe_state returned;  ///< Of a rule: the chain ends here.
   };
+  /// A byte of the destination in a register: (byte & mask) ^ flip.
+  struct destination_byte {
+    static constexpr std::uint8_t none = 0xff;
+    std::uint8_t index = none, mask = 0xff, flip = 0;
+    [[nodiscard]] bool is_plain(std::size_t as) const noexcept {
+      return index == as && mask == 0xff && flip == 0;
+    }
+  };
   /// One rule's evaluation.
   struct evaluation {
     const chain_rules* chain = nullptr;
     const rule* current = nullptr;
     unsigned depth = 0, jumps = 0;
     partial_bytes<netlink::nft::register_bytes> registers;
+    std::array<destination_byte, netlink::nft::register_bytes> destination_at;
     packet_state state;
     ways out;
     bool ended = false;  ///< No way goes on within the rule.
-    bool forked = false;
     /// Where the datagram's length lies: in host order, and made big endian.
     std::optional<std::size_t> length_at, ordered_length_at;
     /// The way on to the next expression exists, but so may the one out of the rule.
-    void may_break() {
-      if (out.on)
-        out.on->join(state);
-      else
-        out.on = state;
-    }
     void fork() {
-      may_break();
-      forked = true;
+      state.forked = true;
+      merge(out.on, state);
     }
     void must_break() {
-      may_break();
+      merge(out.on, std::exchange(state, {}));
       ended = true;
     }
     void apply(ternary matched) {
@@ -101,8 +118,14 @@ class output_walk {
       if (matched == ternary::maybe) fork();
     }
   };
+  /// A match that the destination takes part in deciding.
+  struct destination_match {
+    /// Whether the rest of the datagram matches, for destinations in `where`; others do not match.
+    ternary rest = ternary::yes;
+    address_set where;
+  };
 
-  static void merge(maybe_state& to, const maybe_state& from);
+  static void merge(maybe_state& to, maybe_state from);
   void build_headers();
   void build_network_v4();
   void build_network_v6();
@@ -112,9 +135,9 @@ class output_walk {
   [[nodiscard]] packet_state run_base_chain(const chain_rules& one, packet_state state);
   [[nodiscard]] ways run_chain(const chain_rules& one, packet_state state, unsigned depth,
                                unsigned jumps);
-  [[nodiscard]] ways run_rule(const chain_rules& chain, const rule& one, const packet_state& state,
+  [[nodiscard]] ways run_rule(const chain_rules& chain, const rule& one, packet_state state,
                               unsigned depth, unsigned jumps);
-  void run_verdict(evaluation& e, const netlink::nft::verdict& v);
+  void run_verdict(evaluation& e, const netlink::nft::verdict& v, packet_state state);
 
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::other&);
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::immediate& i);
@@ -135,7 +158,27 @@ class output_walk {
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::notrack&);
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::xt_match& m);
 
+  void look_up(evaluation& e, const expression_lookup& l, const set_answer& answer);
+  void look_up_destination(evaluation& e, const expression_lookup& l,
+                           const destination_answer& answer);
   void answer_verdicts(evaluation& e, const set_answer& answer);
+  /// Unset: the destination has no part in this key, or not one that intervals can express.
+  [[nodiscard]] std::optional<destination_match> equal_to(const evaluation& e, std::size_t at,
+                                                          std::span<const std::byte> value) const;
+  [[nodiscard]] std::optional<address_set> between(const evaluation& e, std::size_t at,
+                                                   std::span<const std::byte> low,
+                                                   std::span<const std::byte> high) const;
+  /// Unset: as it is without a destination.
+  [[nodiscard]] std::optional<destination_answer> answer_for(const evaluation& e,
+                                                             const expression_lookup& l,
+                                                             const output_sets::prepared& set);
+  [[nodiscard]] std::optional<destination_match> also_within(
+      const evaluation& e, std::size_t key_at, std::size_t at, std::span<const std::byte> low,
+      std::span<const std::byte> high, const partial_key& key, destination_match match) const;
+  /// Goes on within the rule with those destinations that match, out of it with the others; both
+  /// ways with those that are possible and not sure.
+  void divide(evaluation& e, const address_set& possible, const address_set& sure, bool inverted);
+  void apply(evaluation& e, destination_match match, bool inverted);
   [[nodiscard]] ternary match_xt(const evaluation& e,
                                  const netlink::nft::expressions::xt_match& m) const;
   [[nodiscard]] bool load_meta(evaluation& e, const netlink::nft::expressions::meta_load& m);
@@ -144,25 +187,25 @@ class output_walk {
   void store_u32(evaluation& e, std::size_t at, const partial_u32& number);
   [[nodiscard]] partial_key key_at(const evaluation& e, std::size_t at, std::size_t length) const;
   static void overwrite(evaluation& e, std::size_t at, std::size_t length);
-  void touch(const evaluation& e, divert_reason reason, const std::string& what);
-  void stop(const chain_rules& chain, std::uint64_t handle, divert_reason reason,
-            const std::string& what);
-  [[nodiscard]] bool stopped() const noexcept { return verdict_.reason.has_value(); }
+  /// All destinations of the evaluation's state meet an obstacle; it has ended.
+  void touch(evaluation& e, divert_reason reason, const std::string& what);
+  void stop(const chain_rules& chain, std::uint64_t handle, const packet_state& state,
+            divert_reason reason, const std::string& what);
+  [[nodiscard]] bool stopped() const noexcept { return into_.untouched().empty(); }
   [[nodiscard]] bool spend(const evaluation& e, std::size_t steps = 1);
 
   const netlink::nft::ruleset& rules_;
   const output_flow& region_;
   const tracking_state tracked_;
   const ip_family family_;
-  output_sets sets_;
+  output_sets& sets_;
+  destination_verdicts& into_;
   partial_bytes<64> network_;
   std::size_t network_size_ = 0;
   partial_bytes<8> transport_;
   std::size_t steps_ = 0;
   std::uint32_t hook_ = 0;
   const chain_rules* base_ = nullptr;  ///< The base chain that is being walked.
-  bool forked_ = false;  ///< Not every datagram of the region has come this far the same way.
-  output_verdict verdict_;
 };
 
 }  // namespace cowire::detail

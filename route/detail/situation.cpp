@@ -13,6 +13,8 @@ namespace {
 /// No decision tells longer prefixes apart, unless lengths are compared.
 constexpr unsigned length_that_counts = 4;
 constexpr std::size_t step_words = 3, part_words = 2;
+/// Context and zone come first.
+constexpr std::size_t head_words = 2;
 
 /// All of a route but its prefix and what no decision looks at.
 std::size_t hash_of(const route_entries::list& entries) noexcept {
@@ -119,10 +121,10 @@ std::uint32_t situation_store::number_of_table(std::uint32_t table) {
   return static_cast<std::uint32_t>(table_ids_.size()) - 1;
 }
 
-leaf_id situation_store::leaf_of(const ip_prefix* context, std::vector<part> parts) {
+leaf_id situation_store::leaf_of(const ip_prefix* context, zone_id zone, std::vector<part> parts) {
   for (part& one : parts) one.table = number_of_table(one.table);
   std::ranges::sort(parts, {}, &part::table);
-  std::vector<std::uint32_t> words{0};
+  std::vector<std::uint32_t> words{0, zone};
   if (context != nullptr) {
     const auto [found, fresh] = context_numbers_.try_emplace(*context, 0);
     if (fresh && free_contexts_.empty()) {
@@ -143,19 +145,19 @@ leaf_id situation_store::leaf_of(const ip_prefix* context, std::vector<part> par
 std::uint64_t situation_store::ending_tables(leaf_id leaf) const {
   const auto& words = leaves_.words(leaf);
   std::uint64_t bits = 0;
-  for (std::size_t i = 1; i < words.size(); i += part_words)
+  for (std::size_t i = head_words; i < words.size(); i += part_words)
     if (shapes_[words[i + 1]].effect.ends) bits |= bit_of(words[i]);
   return bits;
 }
 
 std::uint64_t situation_store::differing_tables(leaf_id a, leaf_id b) const {
   const auto &left = leaves_.words(a), &right = leaves_.words(b);
-  if (left[0] != right[0]) return ~std::uint64_t{0};
+  if (left[0] != right[0] || left[1] != right[1]) return ~std::uint64_t{0};
   std::uint64_t bits = 0;
   const auto compare = [&](const auto& from, const auto& with) {
-    for (std::size_t i = 1; i < from.size(); i += part_words) {
+    for (std::size_t i = head_words; i < from.size(); i += part_words) {
       bool same = false;
-      for (std::size_t j = 1; j < with.size(); j += part_words)
+      for (std::size_t j = head_words; j < with.size(); j += part_words)
         same |= from[i] == with[j] && from[i + 1] == with[j + 1];
       if (same) continue;
       // A table without a bit of its own never ends a search as far as summaries say.
@@ -185,7 +187,7 @@ bool situation_store::anything_hides() const {
   for (leaf_id leaf = 0; leaf < leaves_.end(); ++leaf) {
     if (!leaves_.is_referenced(leaf)) continue;
     const auto& words = leaves_.words(leaf);
-    for (std::size_t i = 1; i < words.size(); i += part_words)
+    for (std::size_t i = head_words; i < words.size(); i += part_words)
       if (shapes_[words[i + 1]].effect.hides) return true;
   }
   return false;
@@ -219,7 +221,7 @@ situation_id situation_store::inside(situation_id outer, leaf_id own, unsigned l
 }
 
 situation_id situation_store::derive(situation_id outer, leaf_id own, unsigned length) {
-  static const std::vector<std::uint32_t> nothing{0};
+  static const std::vector<std::uint32_t> nothing{0, 0};
   const std::vector<std::uint32_t>& above =
       outer == no_situation ? nothing : situations_.words(outer);
   const std::vector<std::uint32_t>& here = leaves_.words(own);
@@ -227,18 +229,19 @@ situation_id situation_store::derive(situation_id outer, leaf_id own, unsigned l
   const auto is_local = [&](std::uint32_t table) { return table == local; };
   bool exact = exact_lengths_;
   // Whether another table has a longer match than the local one matters to IPv4.
-  for (std::size_t i = 1; i < above.size(); i += step_words) exact |= is_local(above[i]);
-  for (std::size_t i = 1; i < here.size(); i += part_words) exact |= is_local(here[i]);
+  for (std::size_t i = head_words; i < above.size(); i += step_words) exact |= is_local(above[i]);
+  for (std::size_t i = head_words; i < here.size(); i += part_words) exact |= is_local(here[i]);
   const std::uint32_t shown = exact ? length : std::min(length, length_that_counts);
 
-  std::vector<std::uint32_t> words{here[0] != 0 ? here[0] : above[0]};
-  std::size_t from = 1;
+  std::vector<std::uint32_t> words{here[0] != 0 ? here[0] : above[0],
+                                   here[1] != 0 ? here[1] : above[1]};
+  std::size_t from = head_words;
   const auto inherit = [&](std::uint32_t below_table) {
     for (; from < above.size() && above[from] < below_table; from += step_words)
       words.insert(words.end(), above.begin() + static_cast<std::ptrdiff_t>(from),
                    above.begin() + static_cast<std::ptrdiff_t>(from + step_words));
   };
-  for (std::size_t i = 1; i < here.size(); i += part_words) {
+  for (std::size_t i = head_words; i < here.size(); i += part_words) {
     const std::uint32_t table = here[i], held = here[i + 1];
     inherit(table);
     words.insert(words.end(), {table, held, shown});
@@ -254,6 +257,10 @@ const ip_prefix& situation_store::context_of(situation_id situation) const {
   return contexts_[situations_.words(situation)[0]];
 }
 
+zone_id situation_store::zone_of(situation_id situation) const {
+  return situations_.words(situation)[1];
+}
+
 cover situation_store::cover_of(shape_id id, unsigned length) const {
   shape& of = shapes_[id];
   auto& made = of.covers[length];
@@ -266,7 +273,7 @@ cover situation_store::cover_of(shape_id id, unsigned length) const {
 void situation_store::steps(situation_id situation,
                             const std::function<void(std::uint32_t table, cover)>& f) const {
   const auto& words = situations_.words(situation);
-  for (std::size_t i = 1; i < words.size(); i += step_words)
+  for (std::size_t i = head_words; i < words.size(); i += step_words)
     f(table_ids_[words[i]], cover_of(words[i + 1], words[i + 2]));
 }
 
@@ -280,7 +287,7 @@ void situation_store::purge(const std::function<void(situation_id)>& tell) {
       if (!users.is_referenced(id)) continue;
       const auto& words = users.words(id);
       used_contexts[words[0]] = true;
-      for (std::size_t i = 1; i < words.size(); i += stride) used[words[i + 1]] = true;
+      for (std::size_t i = head_words; i < words.size(); i += stride) used[words[i + 1]] = true;
     }
   };
   mark(leaves_, part_words);
@@ -312,8 +319,8 @@ void situation_store::clear() {
   situations_.clear();
   forget_transitions();
   bool fresh = false;
-  static_cast<void>(leaves_.intern({0}, fresh));      // The empty leaf.
-  static_cast<void>(situations_.intern({0}, fresh));  // Nothing anywhere.
+  static_cast<void>(leaves_.intern({0, 0}, fresh));      // The empty leaf.
+  static_cast<void>(situations_.intern({0, 0}, fresh));  // Nothing anywhere.
 }
 
 }  // namespace cowire::detail

@@ -5,9 +5,10 @@
 /// tables each time, but from its *situation*, which many regions share:
 ///
 /// - a *shape* is what one table holds at one prefix, without the prefix itself;
-/// - a *leaf* is the shapes of all tables at one prefix, and its *context* where it has one: a
-///   prefix that rules, address ranges or quarantines treat differently from what surrounds it;
-/// - a situation is the innermost context and, for each table, the shapes that a search for the
+/// - a *leaf* is the shapes of all tables at one prefix, its *context* where it has one, a prefix
+///   that rules, address ranges or quarantines treat differently from what surrounds it, and its
+///   *zone* where the output path does;
+/// - a situation is the innermost context and zone and, for each table, the shapes that a search for the
 ///   region may meet, longest prefix first, up to the first one where every search ends.
 ///
 /// Equal content has equal ids. Regions count references to leaves and situations; what nothing
@@ -18,6 +19,7 @@
 
 #include <cowire/route/detail/decision.hpp>
 #include <cowire/route/detail/region_map.hpp>
+#include <cowire/route/detail/zone_map.hpp>
 #include <cowire/route/mirror.hpp>
 
 #include <cstdint>
@@ -87,8 +89,8 @@ class situation_store {
     std::uint32_t table = 0;
     shape_id shape = 0;
   };
-  /// `context` null: none of its own. Parts in any order, no table twice. The empty leaf is 0.
-  [[nodiscard]] leaf_id leaf_of(const ip_prefix* context, std::vector<part> parts);
+  /// `context` null: none of its own; `zone` 0: likewise. Parts in any order, no table twice. The empty leaf is 0.
+  [[nodiscard]] leaf_id leaf_of(const ip_prefix* context, zone_id zone, std::vector<part> parts);
   /// The situation of a region with this leaf directly inside a region in situation `outer`
   /// (no_situation: inside none).
   [[nodiscard]] situation_id inside(situation_id outer, leaf_id own, unsigned length);
@@ -110,6 +112,8 @@ class situation_store {
   [[nodiscard]] bool set_exact_lengths(bool exact);
 
   [[nodiscard]] const ip_prefix& context_of(situation_id situation) const;
+  /// 0 = none.
+  [[nodiscard]] zone_id zone_of(situation_id situation) const;
   /// Calls f(table, cover) for each step of the search, longest prefix first in each table. The
   /// prefix of a cover has the right length (above 3 a smaller one, where nothing asks for it) and
   /// not the region's address.
@@ -171,9 +175,9 @@ class situation_store {
   std::vector<ip_prefix> contexts_;       ///< By number; 0 is none.
   std::vector<std::uint32_t> free_contexts_;
   std::unordered_map<ip_prefix, std::uint32_t> context_numbers_;
-  /// context, then table and shape of each part, by table.
+  /// Context and zone, then table and shape of each part, by table.
   word_interner leaves_;
-  /// context, then table, shape and length of each step, by table and falling length.
+  /// Context and zone, then table, shape and length of each step, by table and falling length.
   word_interner situations_;
   std::vector<transition> transitions_;  ///< By hash; a new one takes an old one's place.
 };

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a ruleset says of destinations: comparisons and sets that divide them.
+#include <cowire/route/detail/output_walk.hpp>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+#include <utility>
+#include <variant>
+
+namespace cowire::detail {
+
+namespace nft = netlink::nft;
+namespace ex = netlink::nft::expressions;
+
+namespace {
+
+constexpr std::size_t size_of(ip_family family) noexcept {
+  return family == ip_family::v4 ? 4 : 16;
+}
+
+/// The first bytes of an address, and all others `filler`.
+address_number number_from(ip_family family, std::span<const std::byte> bytes,
+                           std::uint8_t filler) {
+  address_number number = 0;
+  for (std::size_t i = 0; i < size_of(family); ++i)
+    number = number << 8 | (i < bytes.size() ? std::to_integer<std::uint8_t>(bytes[i]) : filler);
+  return number;
+}
+
+/// The number of leading ones, where no other bit is set.
+std::optional<unsigned> prefix_length(std::span<const std::uint8_t> mask) {
+  unsigned length = 0;
+  bool ended = false;
+  for (const std::uint8_t byte : mask)
+    for (int bit = 7; bit >= 0; --bit) {
+      const bool set = (byte >> bit & 1) != 0;
+      if (set && ended) return std::nullopt;
+      ended |= !set;
+      length += set;
+    }
+  return length;
+}
+
+/// Collects what elements say, those together that answer the same.
+class answer_builder {
+ public:
+  void add(const nft::element& one, const address_set::interval& where, bool sure) {
+    group& into = group_of(one);
+    into.possible.push_back(where);
+    if (sure)
+      into.sure.push_back(where);
+    else
+      into.exact = false;
+    if (one.not_understood) side_effects_.push_back(where);
+  }
+
+  [[nodiscard]] destination_answer finish(const output_sets::prepared& set, ip_family family) {
+    destination_answer out;
+    const bool may_lose = output_sets::may_lose(set);
+    out.contents_unknown = output_sets::may_gain(set);
+    const address_set all(ip_prefix::all(family));
+    for (auto& [value, g] : groups_) {
+      destination_answer::group& made = out.groups.emplace_back();
+      made.one = g.one;
+      made.possible = address_set(std::move(g.possible));
+      out.possible.unite(made.possible);
+      if (may_lose || out.contents_unknown) continue;  // Then nothing is sure.
+      made.sure = g.exact ? made.possible : address_set(std::move(g.sure));
+      out.sure.unite(made.sure);
+    }
+    out.has_side_effects = address_set(std::move(side_effects_));
+    if (set.catch_all != nullptr) add_catch_all(out, *set.catch_all, all);
+    if (out.contents_unknown) out.possible = all;
+    if (may_lose || out.contents_unknown) out.sure = {};
+    if (out.sure == out.possible) out.sure = out.possible;  // One list: told apart at a glance.
+    return out;
+  }
+
+ private:
+  struct group {
+    const nft::element* one = nullptr;
+    std::vector<address_set::interval> possible, sure;
+    bool exact = true;
+  };
+  using group_key = std::tuple<std::size_t, std::int32_t, std::string, nft::bytes>;
+
+  group& group_of(const nft::element& one) {
+    if (last_ != nullptr && last_->one->value == one.value) return *last_;
+    group_key key{one.value.index(), 0, {}, {}};
+    if (const auto* verdict = std::get_if<nft::verdict>(&one.value)) {
+      std::get<1>(key) = verdict->code;
+      std::get<2>(key) = verdict->chain;
+    } else if (const auto* bytes = std::get_if<nft::bytes>(&one.value)) {
+      std::get<3>(key) = *bytes;
+    }
+    group& found = groups_[std::move(key)];
+    if (found.one == nullptr) found.one = &one;
+    last_ = &found;
+    return found;
+  }
+
+  static void add_catch_all(destination_answer& out, const nft::element& one,
+                            const address_set& all) {
+    destination_answer::group& made = out.groups.emplace_back();
+    made.one = &one;
+    made.possible = all;
+    made.possible.remove(out.sure);
+    made.sure = all;
+    made.sure.remove(out.possible);
+    if (one.not_understood) out.has_side_effects.unite(made.possible);
+    out.possible = out.sure = all;
+  }
+
+  std::map<group_key, group> groups_;
+  std::vector<address_set::interval> side_effects_;
+  group* last_ = nullptr;
+};
+
+}  // namespace
+
+std::optional<output_walk::destination_match> output_walk::equal_to(
+    const evaluation& e, std::size_t at, std::span<const std::byte> value) const {
+  std::array<std::uint8_t, 16> mask{}, wanted{};
+  destination_match match;
+  bool concerned = false;
+  for (std::size_t i = 0; i < value.size() && at + i < nft::register_bytes; ++i) {
+    const auto byte = std::to_integer<std::uint8_t>(value[i]);
+    const destination_byte& here = e.destination_at[at + i];
+    if (here.index != destination_byte::none) {
+      const auto bits = static_cast<std::uint8_t>(byte ^ here.flip);
+      // Masked away, a bit is 0; and a byte that is there twice is not gone into.
+      if ((bits & ~here.mask) != 0) match.rest = ternary::no;
+      if (mask[here.index] != 0) return std::nullopt;
+      concerned = true;
+      mask[here.index] = here.mask;
+      wanted[here.index] = static_cast<std::uint8_t>(bits & here.mask);
+    } else if (((e.registers.value[at + i] ^ byte) & e.registers.known[at + i]) != 0) {
+      match.rest = ternary::no;
+    } else if (e.registers.known[at + i] != 0xff && match.rest == ternary::yes) {
+      match.rest = ternary::maybe;
+    }
+  }
+  const auto length = prefix_length(std::span(mask).first(size_of(family_)));
+  if (!concerned || !length) return std::nullopt;
+  match.where = address_set(ip_prefix(ip_address::from_bytes(family_, wanted.data()), *length));
+  return match;
+}
+
+std::optional<address_set> output_walk::between(const evaluation& e, std::size_t at,
+                                                std::span<const std::byte> low,
+                                                std::span<const std::byte> high) const {
+  if (low.empty() || low.size() != high.size() || low.size() > size_of(family_) ||
+      at + low.size() > nft::register_bytes)
+    return std::nullopt;
+  for (std::size_t i = 0; i < low.size(); ++i)
+    if (!e.destination_at[at + i].is_plain(i)) return std::nullopt;
+  const address_number first = number_from(family_, low, 0),
+                       last = number_from(family_, high, 0xff);
+  return first <= last ? address_set(address_set::interval{first, last}) : address_set();
+}
+
+/// Fields of a concatenation each for itself; all other keys as a whole.
+std::optional<destination_answer> output_walk::answer_for(const evaluation& e, const ex::lookup& l,
+                                                          const output_sets::prepared& set) {
+  const std::size_t length = set.contents->set.key_length;
+  const auto is_destination = [&](std::size_t at) {
+    return e.destination_at[l.key + at].index != destination_byte::none;
+  };
+  bool concerned = false, plain = length == size_of(family_);
+  for (std::size_t i = 0; i < length; ++i) {
+    concerned |= is_destination(i);
+    plain &= e.destination_at[l.key + i].is_plain(i);
+  }
+  if (!concerned) return std::nullopt;
+  auto& remembered = set.by_destination[static_cast<std::size_t>(family_)];
+  if (plain && remembered) return remembered;
+  answer_builder builder;
+  const auto& fields = set.contents->set.fields;
+  if (!spend(e, set.elements.size() + set.intervals.size())) return destination_answer{};
+  for (const output_sets::interval& one : set.intervals) {
+    if (!plain) return std::nullopt;
+    const address_number first = number_from(family_, one.first->key, 0);
+    const address_number end = one.end == nullptr ? 0 : number_from(family_, *one.end, 0);
+    const address_number last = end == 0 ? highest_number(family_) : end - 1;
+    builder.add(*one.first, {first, last}, true);
+  }
+  const partial_key key = key_at(e, l.key, length);
+  for (const nft::element* one : set.elements) {
+    const nft::bytes& end = one->key_end ? *one->key_end : one->key;
+    std::optional<destination_match> match = destination_match{};
+    if (fields.empty()) {
+      match = equal_to(e, l.key, one->key);
+    } else {
+      match->where = address_set(ip_prefix::all(family_));
+      for (std::size_t i = 0, at = 0; match && i < fields.size();
+           at += (fields[i++] + 3) & ~std::size_t{3})
+        match = also_within(e, l.key, at, std::span(one->key).subspan(at, fields[i]),
+                            std::span(end).subspan(at, fields[i]), key, std::move(*match));
+    }
+    if (!match) return std::nullopt;
+    if (match->rest == ternary::no || match->where.empty()) continue;
+    builder.add(*one, match->where.intervals().front(), match->rest == ternary::yes);
+  }
+  destination_answer made = builder.finish(set, family_);
+  if (plain) remembered = made;
+  return made;
+}
+
+/// A match that holds only if one more field lies between these two. Unset as in equal_to().
+std::optional<output_walk::destination_match> output_walk::also_within(
+    const evaluation& e, std::size_t key_at, std::size_t at, std::span<const std::byte> low,
+    std::span<const std::byte> high, const partial_key& key, destination_match match) const {
+  if (auto where = between(e, key_at + at, low, high)) {
+    match.where = match.where.intersection(*where);
+    return match;
+  }
+  for (std::size_t i = 0; i < low.size(); ++i)
+    if (e.destination_at[key_at + at + i].index != destination_byte::none) return std::nullopt;
+  const ternary part = key.within(low, high, at);
+  if (part == ternary::no || match.rest == ternary::no)
+    match.rest = ternary::no;
+  else if (part == ternary::maybe)
+    match.rest = ternary::maybe;
+  return match;
+}
+
+void output_walk::divide(evaluation& e, const address_set& possible, const address_set& sure,
+                         bool inverted) {
+  address_set all = std::exchange(e.state.destinations, {}), matching, breaking;
+  const bool exact = possible == sure;
+  if (exact) {
+    matching = all.extract(possible);
+    breaking = std::move(all);
+    if (inverted) std::swap(matching, breaking);
+  } else {
+    matching = all.intersection(possible);
+    breaking = std::move(all);
+    breaking.remove(sure);
+    if (inverted) std::swap(matching, breaking);
+    e.state.forked |= !matching.empty() && !breaking.empty();
+  }
+  packet_state broken = e.state;
+  broken.destinations = std::move(breaking);
+  merge(e.out.on, std::move(broken));
+  e.state.destinations = std::move(matching);
+  e.ended = e.state.destinations.empty();
+}
+
+void output_walk::apply(evaluation& e, destination_match match, bool inverted) {
+  if (match.rest == ternary::no) return e.apply(ternary_of(inverted));
+  divide(e, match.where, match.rest == ternary::yes ? match.where : address_set(), inverted);
+}
+
+void output_walk::look_up_destination(evaluation& e, const ex::lookup& l,
+                                      const destination_answer& answer) {
+  if (stopped()) return;
+  const auto cost = (answer.possible.size() + e.state.destinations.size()) / 8;
+  if (!spend(e, cost)) return;
+  if (!answer.has_side_effects.empty()) {
+    packet_state touched = e.state;
+    touched.destinations = e.state.destinations.extract(answer.has_side_effects);
+    stop(*e.chain, e.current->handle, touched, divert_reason::netfilter,
+         "an element of set '" + l.set + "' that does more");
+  }
+  const bool maps_to_verdict = l.to == ex::verdict_register;
+  if (maps_to_verdict && answer.contents_unknown)
+    return touch(e, divert_reason::netfilter, "map '" + l.set + "', which packets change");
+  divide(e, answer.possible, answer.sure, l.inverted);
+  if (e.ended || !l.to) return;
+  if (!maps_to_verdict) {
+    const auto* value = answer.groups.size() == 1 && !answer.contents_unknown
+                            ? std::get_if<nft::bytes>(&answer.groups.front().one->value)
+                            : nullptr;
+    if (value == nullptr || *l.to + value->size() > nft::register_bytes)
+      return store_unknown(e, *l.to, nft::register_bytes);
+    const auto* octets = reinterpret_cast<const std::uint8_t*>(value->data());
+    return store(e, *l.to, {octets, value->size()});
+  }
+  for (const destination_answer::group& one : answer.groups) {
+    packet_state state = e.state;
+    state.destinations = e.state.destinations.intersection(one.possible);
+    state.forked |= !(one.possible == one.sure);
+    if (state.destinations.empty() || stopped()) continue;
+    if (const auto* verdict = std::get_if<nft::verdict>(&one.one->value))
+      run_verdict(e, *verdict, std::move(state));
+    else
+      stop(*e.chain, e.current->handle, state, divert_reason::netfilter,
+           "an element without a verdict");
+  }
+  e.ended = true;
+}
+
+}  // namespace cowire::detail
