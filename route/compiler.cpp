@@ -199,8 +199,7 @@ explanation compiler::implementation::explain(const flow& question) {
           source, to, be16::from_host(question.cls.source_port),
           be16::from_host(question.destination_port));
   detail::decider decides(state_, detail::covers_by_search, planner_.mirrored_tables());
-  const detail::hop_plan plan =
-      planner_.plan(decides, question.cls, detail::host_prefix(to), detail::host_prefix(to));
+  const detail::hop_plan plan = planner_.plan(decides, question.cls, detail::host_prefix(to));
   const detail::planned_share& share = detail::hop_planner::share_for(plan, hash);
   if (share.output_asked)
     told.output = planner_.output().explain(question.cls, share.hop, detail::host_prefix(to));

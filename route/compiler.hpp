@@ -66,7 +66,8 @@ struct explanation {
   resolution decision;
   hop template_hop{};                          ///< A divert hop names its reason.
   std::optional<mac_address> destination_mac;  ///< Where the hop is a real one.
-  /// Of the output path, where the compiler knows it; asked for the whole flow class.
+  /// Of the output path, where the compiler knows it; asked for this destination and the flow
+  /// class, whatever the destination port.
   output_verdict output;
 };
 
@@ -100,8 +101,10 @@ class compiler {
   void quarantine(const ip_prefix& where);
   void lift_quarantine(const ip_prefix& where);
 
-  /// From the next publish() on, flow classes for which anything on the output path is not proven
-  /// to leave them alone are diverted under its reason. Until it is called nothing is asked.
+  /// From the next publish() on, destinations of a flow class for which anything on the output path
+  /// is not proven to leave them alone are diverted under its reason. Until it is called nothing is
+  /// asked. What rules compare destinations with (addresses, prefixes, ranges, elements of sets)
+  /// becomes boundaries of regions; what depends on the destination port touches all ports.
   void set_output(std::shared_ptr<const output_snapshot> state);
 
   /// Notes what apply() changed in the mirror. Cheap; note many, publish once.

@@ -143,7 +143,8 @@ struct output_verdict {
   std::string obstacle;
   std::string table, chain;  ///< Where a ruleset's is: "inet filter", "output".
   std::uint64_t rule = 0;    ///< The rule's handle; 0 = the chain's policy, or not a rule.
-  /// Every datagram of the region meets it: nothing before it was left open.
+  /// Every datagram of the region that is new to connection tracking meets it: nothing before it
+  /// was left open.
   bool certain = false;
   [[nodiscard]] bool untouched() const noexcept { return !reason; }
 };

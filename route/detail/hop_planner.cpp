@@ -40,7 +40,7 @@ bool hop_planner::is_outside(const ip_prefix& region) const {
 }
 
 hop_plan hop_planner::plan(decider& decides, const flow_class& cls, const ip_prefix& region,
-                           const ip_prefix& out) {
+                           const std::optional<ip_prefix>& out) {
   if (const auto reason = reason_before_routing(region)) return diverted(*reason);
   decision_question question;
   question.cls = &cls;
@@ -69,7 +69,7 @@ hop_plan hop_planner::plan(decider& decides, const flow_class& cls, const ip_pre
       return made;
     }
     one.output_asked = true;
-    one.divert = output_.judge(cls, *hop, out);
+    one.divert = out ? output_.judge(cls, *hop, *out) : output_.explain(cls, *hop, region).reason;
     hop->outside_prefixes = is_outside(region);
     one.hop = std::move(*hop);
   }

@@ -47,10 +47,11 @@ class hop_planner {
       : state_(state), restrictions_(restrictions), output_(state) {}
 
   /// Any address of the region stands for all: nothing divides it but, perhaps, the output path,
-  /// which is asked about destinations `out` inside. Known to no port: a class is not, and what
-  /// differs between ports is left to the kernel.
+  /// which is asked about the destinations in `out`; unset = about the region, for an explanation,
+  /// which divides no zones. Known to no port: a class is not, and what differs between ports is
+  /// left to the kernel.
   [[nodiscard]] hop_plan plan(decider& decides, const flow_class& cls, const ip_prefix& region,
-                              const ip_prefix& out);
+                              const std::optional<ip_prefix>& out = std::nullopt);
   /// The share that a flow's hash takes.
   [[nodiscard]] static const planned_share& share_for(const hop_plan& plan, std::uint32_t hash31);
   /// As devices, neighbours and sockets are now.

@@ -617,7 +617,7 @@ void output_walk::stop(const chain_rules& chain, std::uint64_t handle, const pac
   // Without connection tracking the kernel does not consult chains that translate; a rule that
   // translates is what switches it on.
   const bool consulted = base_->chain.type != "nat" || reason == divert_reason::nat;
-  verdict.certain = !state.forked && consulted;
+  verdict.certain = !state.forked && consulted && tracked_ == tracking_state::fresh;
   verdict.table = std::string(nft::name(chain.chain.family)) + " " + chain.chain.table;
   verdict.chain = chain.chain.name;
   verdict.rule = handle;
