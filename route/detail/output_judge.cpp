@@ -29,7 +29,11 @@ void output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
 
 void output_judge::forget() {
   asked_.clear();
-  for (family_zones& zones : zones_) zones.stale = true;
+  for (family_zones& zones : zones_) {
+    zones.stale = true;
+    // The next questions may come in another order: no number may come to mean something else.
+    zones.ids.clear();
+  }
 }
 
 // ---- questions ----------------------------------------------------------------------------------
@@ -178,9 +182,9 @@ std::uint64_t output_judge::zones_version(ip_family family) {
   return zones_of(family).version;
 }
 
-ip_prefix output_judge::example_of(ip_family family, zone_id zone) const {
-  return zone == 0 ? ip_prefix::all(family)
-                   : zones_[static_cast<std::size_t>(family)].examples[zone - 1];
+ip_prefix output_judge::example_of(ip_family family, zone_id zone) {
+  refresh(family);
+  return zone == 0 ? ip_prefix::all(family) : zones_of(family).examples[zone - 1];
 }
 
 }  // namespace cowire::detail

@@ -50,7 +50,7 @@ class output_judge {
   /// Counts changes of zones().
   [[nodiscard]] std::uint64_t zones_version(ip_family family);
   /// One destination of a zone stands for all; of zone 0 the whole address space does.
-  [[nodiscard]] ip_prefix example_of(ip_family family, zone_id zone) const;
+  [[nodiscard]] ip_prefix example_of(ip_family family, zone_id zone);
 
  private:
   struct question {
@@ -72,7 +72,7 @@ class output_judge {
     std::vector<zone_prefix> prefixes;
     /// By what each question's answer is there: 0 = untouched, else 1 + the reason.
     std::map<std::vector<std::uint8_t>, zone_id> ids;
-    std::vector<ip_prefix> examples;  ///< By id, from 1 on.
+    std::vector<ip_prefix> examples;  ///< By id, from 1 on; those of old ids stay.
   };
   [[nodiscard]] asked& ask(const flow_class& cls, const hop_key& hop);
   [[nodiscard]] destination_verdicts answer(const question& about) const;

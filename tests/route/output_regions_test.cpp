@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: Apache-2.0
+// Destinations that rules tell apart, from comparisons and sets to the published table.
+#include "tests/route/world.hpp"
+
+#include <cowire/route/compiler.hpp>
+#include <cowire/route/detail/address_set.hpp>
+#include <cowire/route/detail/zone_map.hpp>
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <iostream>
+#include <map>
+#include <random>
+
+namespace cowire::testing {
+namespace {
+
+namespace nft = netlink::nft;
+namespace ex = netlink::nft::expressions;
+using detail::address_number;
+using detail::address_set;
+
+// ---- sets of addresses --------------------------------------------------------------------------
+
+/// Of a space of 256 addresses, one by one.
+using plain_set = std::array<bool, 256>;
+
+address_set random_set(std::mt19937_64& random, plain_set& same, unsigned intervals) {
+  std::vector<address_set::interval> all;
+  for (unsigned i = 0; i < intervals; ++i) {
+    const auto first = static_cast<unsigned>(random() % 256);
+    const auto last = std::min(255u, first + static_cast<unsigned>(random() % 6));
+    all.push_back({first, last});
+    for (unsigned n = first; n <= last; ++n) same[n] = true;
+  }
+  return address_set(std::move(all));
+}
+
+void expect_same(const address_set& set, const plain_set& plain) {
+  for (unsigned n = 0; n < 256; ++n) ASSERT_EQ(set.contains(n), plain[n]) << n;
+  const auto all = set.intervals();
+  for (std::size_t i = 1; i < all.size(); ++i)
+    ASSERT_GT(all[i].first, all[i - 1].last + 1) << "intervals touch";
+}
+
+TEST(address_set, does_what_sets_do_and_leaves_copies_alone) {
+  std::mt19937_64 random(1);
+  for (int round = 0; round < 2000; ++round) {
+    plain_set a{}, b{}, both{}, left{}, either{};
+    const unsigned many = static_cast<unsigned>(random() % 60), few = static_cast<unsigned>(random() % 3);
+    address_set x = random_set(random, a, round % 2 ? many : few);
+    const address_set y = random_set(random, b, round % 3 ? few : many), before = x;
+    for (unsigned n = 0; n < 256; ++n) {
+      both[n] = a[n] && b[n];
+      left[n] = a[n] && !b[n];
+      either[n] = a[n] || b[n];
+    }
+    expect_same(x.intersection(y), both);
+    address_set united = x;
+    united.unite(y);
+    expect_same(united, either);
+    expect_same(x.extract(y), both);
+    expect_same(x, left);
+    expect_same(before, a);
+    if (HasFatalFailure()) FAIL() << "round " << round;
+  }
+}
+
+TEST(address_set, ends_of_the_address_space_are_addresses_like_others) {
+  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    address_set all(ip_prefix::all(family));
+    const address_number last = detail::highest_number(family);
+    EXPECT_TRUE(all.contains(0) && all.contains(last));
+    all.remove(address_set(address_set::interval{last, last}));
+    all.remove(address_set(address_set::interval{0, 0}));
+    EXPECT_FALSE(all.contains(0) || all.contains(last));
+    all.unite(address_set(address_set::interval{0, 0}));
+    all.unite(address_set(address_set::interval{last, last}));
+    EXPECT_EQ(all, address_set(ip_prefix::all(family)));
+    EXPECT_EQ(detail::number_of(detail::address_of(family, last)), last);
+  }
+}
+
+// ---- zones as prefixes --------------------------------------------------------------------------
+
+detail::zone_id zone_in(const std::vector<detail::zone_prefix>& prefixes, const ip_address& at) {
+  detail::zone_id found = 0;
+  unsigned longest = 0;
+  for (const auto& one : prefixes) {
+    if (!one.prefix.contains(ip_prefix(at, at.bits())) || one.prefix.length() < longest) continue;
+    longest = one.prefix.length();
+    found = one.zone;
+  }
+  return found;
+}
+
+TEST(zone_map, prefixes_say_what_the_pieces_say) {
+  std::mt19937_64 random(2);
+  for (int round = 0; round < 300; ++round) {
+    const ip_family family = round % 2 ? ip_family::v4 : ip_family::v6;
+    std::map<address_number, detail::zone_id> starts{{0, 1}};
+    for (auto n = random() % 12; n > 0; --n) {
+      const address_number at = address_number{random() % 4096} * (round % 3 ? 1 : 1 << 20);
+      starts[at] = 1 + static_cast<detail::zone_id>(random() % 3);
+      starts.try_emplace(at + 1 + random() % 4, 1);
+    }
+    std::vector<detail::zone_piece> pieces;
+    for (const auto& [first, zone] : starts) pieces.push_back({first, zone});
+    const auto prefixes = detail::prefixes_of(family, pieces);
+    EXPECT_TRUE(std::ranges::is_sorted(prefixes));
+    if (prefixes.empty()) continue;
+    EXPECT_EQ(prefixes.front().prefix, ip_prefix::all(family));
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+      const address_number last =
+          i + 1 < pieces.size() ? pieces[i + 1].first - 1 : detail::highest_number(family);
+      for (const address_number at : {pieces[i].first, last})
+        ASSERT_EQ(zone_in(prefixes, detail::address_of(family, at)), pieces[i].zone)
+            << "round " << round << ", piece " << i;
+    }
+  }
+}
+
+TEST(zone_map, holes_in_a_wide_range_cost_one_prefix_each) {
+  std::vector<detail::zone_piece> pieces{{0, 1}, {0x0a000000, 2}};
+  for (address_number hole = 0x0a000100; hole < 0x0a008000; hole += 0x100) {
+    pieces.push_back({hole, 1});
+    pieces.push_back({hole + 1, 2});
+  }
+  pieces.push_back({0x0b000000, 1});
+  EXPECT_EQ(detail::prefixes_of(ip_family::v4, pieces).size(), 2 + 127);
+}
+
+// ---- from rules to the table --------------------------------------------------------------------
+
+nft::bytes bytes_of(const ip_address& address) {
+  nft::bytes out(address.size());
+  std::memcpy(out.data(), address.bytes().data(), out.size());
+  return out;
+}
+
+nft::expression load_destination(ip_family family) {
+  const bool v4 = family == ip_family::v4;
+  return {
+      "payload", ex::payload_load{0, ex::payload_base::network, v4 ? 16u : 24u, v4 ? 4u : 16u}, {}};
+}
+nft::expression say(std::int32_t code) {
+  return {"immediate", ex::immediate{ex::verdict_register, nft::verdict{code, {}}}, {}};
+}
+
+/// A chain of hook output of this family, to which rules about destinations are added.
+class rule_maker {
+ public:
+  explicit rule_maker(ip_family family) : family_(family), in_(nft_family()) {
+    rules_.tables[{in_, "t", {}}] = {in_, "t", 0};
+    auto& made = rules_.chains[{in_, "t", "o"}].chain;
+    made.family = in_;
+    made.table = "t";
+    made.name = "o";
+    made.type = "filter";
+    made.hook = nft::chain_hook{3, 0, {}};
+  }
+  nft::ruleset& rules() { return rules_; }
+  [[nodiscard]] std::shared_ptr<const output_snapshot> snapshot() const {
+    auto made = std::make_shared<output_snapshot>();
+    made->netfilter.rules = rules_;
+    made->netfilter.hooks.emplace();
+    made->netfilter.hooks->push_back({family_, "nft_do_chain_ipv4"});
+    return made;
+  }
+  void add(std::vector<nft::expression> expressions) {
+    auto& chain = rules_.chains[{in_, "t", "o"}];
+    chain.rules.push_back({in_, "t", "o", chain.rules.size() + 1, std::move(expressions), false});
+  }
+  void add_prefix(const ip_prefix& prefix, bool inverted, std::int32_t verdict) {
+    nft::bytes mask(prefix.address().size());
+    for (unsigned bit = 0; bit < prefix.length(); ++bit)
+      mask[bit / 8] |= std::byte(0x80 >> bit % 8);
+    const auto size = static_cast<std::uint32_t>(mask.size());
+    add({load_destination(family_),
+         {"bitwise", ex::bitwise{0, 0, size, mask, nft::bytes(size)}, {}},
+         {"cmp",
+          ex::compare{0, inverted ? ex::compare::not_equal : ex::compare::equal,
+                      bytes_of(prefix.address())},
+          {}},
+         say(verdict)});
+  }
+  void add_range(const ip_address& low, const ip_address& high, std::int32_t verdict) {
+    add({load_destination(family_),
+         {"range", ex::range{0, false, bytes_of(low), bytes_of(high)}, {}},
+         say(verdict)});
+  }
+  nft::ruleset::set_contents& add_set(const std::string& name, std::uint32_t flags = 0) {
+    auto& made = rules_.sets[{in_, "t", name}];
+    made.set = {in_, "t", name, flags, family_ == ip_family::v4 ? 4u : 16u, false, {}, false};
+    return made;
+  }
+  void add_lookup(const std::string& set, bool inverted, std::int32_t verdict) {
+    add({load_destination(family_),
+         {"lookup", ex::lookup{set, 0, {}, inverted}, {}},
+         say(verdict)});
+  }
+  void add_verdict_map(const std::string& set) {
+    add({load_destination(family_),
+         {"lookup", ex::lookup{set, 0, ex::verdict_register, false}, {}}});
+  }
+  static nft::element element(const ip_address& key, decltype(nft::element::value) value = {}) {
+    return {bytes_of(key), {}, std::move(value), false, false, false};
+  }
+
+ private:
+  [[nodiscard]] nft::family nft_family() const {
+    return family_ == ip_family::v4 ? nft::family::ipv4 : nft::family::ipv6;
+  }
+  const ip_family family_;
+  const nft::family in_;
+  nft::ruleset rules_;
+};
+
+struct bench {
+  explicit bench(const mirror& state) : made(state, epoch, published) {
+    for (const auto& [index, slot] : {std::pair{2u, 1}, {3u, 2}, {4u, 3}})
+      made.set_egress(index, static_cast<egress_slot>(slot));
+  }
+  [[nodiscard]] const hop& look_up(flow_class_id id, const ip_address& to) const {
+    const forwarding_table* table = published.current();
+    const auto& tries = table->table_of(id);
+    const path_list& list = table->path_list_of(to.is_v4() ? tries.v4.lookup(to_key4(to))
+                                                           : tries.v6.lookup(to_key6(to)));
+    return table->hops[list.count == 1 ? list.index : table->groups[list.index][0].hop];
+  }
+  epoch_domain epoch;
+  publisher published;
+  compiler made;
+};
+
+/// A default route over u2, resolved, of both families.
+mirror world_with_default_route() {
+  mirror state = small_world();
+  mirror_changes changes;
+  state.apply(route_via(net("0.0.0.0/0"), "10.2.0.2", 2), changes, message_origin::notification);
+  state.apply(neighbour(2, ip("10.2.0.2")), changes, message_origin::notification);
+  state.apply(route_via(net("::/0"), "fd00:2::2", 2), changes, message_origin::notification);
+  state.apply(neighbour(2, ip("fd00:2::2")), changes, message_origin::notification);
+  return state;
+}
+
+TEST(output_regions, a_rule_for_one_destination_diverts_only_that_one) {
+  const mirror state = world_with_default_route();
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  static_cast<void>(b.made.publish());
+  ASSERT_EQ(b.look_up(id, ip("20.1.2.3")).egress, 1);
+  rule_maker rules(ip_family::v4);
+  rules.add_prefix(net("20.1.2.3/32"), false, nft::verdict::drop);
+  b.made.set_output(rules.snapshot());
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(id, ip("20.1.2.3")).reason, divert_reason::netfilter);
+  for (const char* other : {"20.1.2.2", "20.1.2.4", "1.1.1.1", "250.0.0.1", "fd00:9::1"})
+    EXPECT_EQ(b.look_up(id, ip(other)).egress, 1) << other;
+  const auto told = b.made.explain({{}, ip("20.1.2.3"), 9000});
+  EXPECT_EQ(told.output.obstacle, "table ip t, chain o, rule 1: drop");
+  EXPECT_TRUE(b.made.explain({{}, ip("20.1.2.4"), 9000}).output.untouched());
+  b.made.set_output(rule_maker(ip_family::v4).snapshot());
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(id, ip("20.1.2.3")).egress, 1);
+}
+
+TEST(output_regions, accepted_destinations_pass_what_drops_all_others) {
+  const mirror state = world_with_default_route();
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  rule_maker rules(ip_family::v4);
+  rules.add_range(ip("20.0.0.3"), ip("20.0.0.9"), nft::verdict::accept);
+  rules.add_prefix(net("21.0.0.0/8"), true, nft::verdict::drop);
+  b.made.set_output(rules.snapshot());
+  static_cast<void>(b.made.publish());
+  for (const char* fast : {"20.0.0.3", "20.0.0.9", "21.0.0.0", "21.255.255.255"})
+    EXPECT_EQ(b.look_up(id, ip(fast)).egress, 1) << fast;
+  for (const char* dropped : {"20.0.0.2", "20.0.0.10", "20.255.255.255", "22.0.0.0", "1.2.3.4"})
+    EXPECT_EQ(b.look_up(id, ip(dropped)).reason, divert_reason::netfilter) << dropped;
+}
+
+TEST(output_regions, a_verdict_map_divides_by_what_each_element_says) {
+  const mirror state = world_with_default_route();
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  rule_maker rules(ip_family::v6);
+  auto& map = rules.add_set("m", nft::set_map);
+  map.set.maps_to_verdict = true;
+  map.elements = {rule_maker::element(ip("2001:db8::1"), nft::verdict{nft::verdict::drop, {}}),
+                  rule_maker::element(ip("2001:db8::2"), nft::verdict{nft::verdict::accept, {}})};
+  rules.add_verdict_map("m");
+  rules.add_prefix(net("2001:db8::/64"), false, nft::verdict::drop);
+  b.made.set_output(rules.snapshot());
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(id, ip("2001:db8::2")).egress, 1);
+  EXPECT_EQ(b.look_up(id, ip("2001:db8:0:1::")).egress, 1);
+  for (const char* dropped : {"2001:db8::1", "2001:db8::3", "2001:db8::", "2001:db8::ffff:0:0:1"})
+    EXPECT_EQ(b.look_up(id, ip(dropped)).reason, divert_reason::netfilter) << dropped;
+  EXPECT_EQ(b.made.explain({{}, ip("2001:db8::3"), 1}).output.rule, 2u);
+  EXPECT_EQ(b.made.explain({{}, ip("2001:db8::1"), 1}).output.rule, 1u);
+}
+
+TEST(output_regions, a_set_that_loses_or_gains_elements_without_a_word_decides_nothing) {
+  const mirror state = world_with_default_route();
+  for (const bool inverted : {false, true}) {
+    for (const bool filled : {false, true}) {
+      bench b(state);
+      const flow_class_id id = b.made.add_class({});
+      rule_maker rules(ip_family::v4);
+      auto& set = rules.add_set("s", filled ? 0u : std::uint32_t{nft::set_timeout});
+      set.filled_by_packets = filled;
+      set.elements = {rule_maker::element(ip("20.0.0.1"))};
+      rules.add_lookup("s", inverted, nft::verdict::drop);
+      b.made.set_output(rules.snapshot());
+      static_cast<void>(b.made.publish());
+      // What times out may be gone by now; what packets fill may hold anything.
+      EXPECT_EQ(b.look_up(id, ip("20.0.0.1")).egress, divert_slot) << inverted << filled;
+      EXPECT_EQ(b.look_up(id, ip("20.0.0.2")).egress, filled || inverted ? 0 : 1)
+          << inverted << filled;
+    }
+  }
+}
+
+/// Random rules about destinations over random worlds: readers see of each destination what the
+/// plain judgement of that one destination says.
+TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_is_judged) {
+  std::size_t diverted = 0, fast = 0;
+  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+    random_world world(seed);
+    bench b(world.state());
+    std::vector<std::pair<flow_class_id, flow_class>> classes;
+    for (int i = 0; i < 3; ++i) {
+      const flow_class cls = i == 0 ? flow_class{} : world.random_class();
+      classes.emplace_back(b.made.add_class(cls), cls);
+    }
+    auto& random = world.random();
+    for (int step = 0; step < 60; ++step) {
+      b.made.note(world.step());
+      const ip_family family = random() % 2 ? ip_family::v4 : ip_family::v6;
+      const auto destination = [&] {
+        for (;;)
+          if (const ip_address any = world.random_destination(); any.family() == family) return any;
+      };
+      rule_maker rules(family);
+      for (auto n = random() % 6; n > 0; --n) {
+        const ip_address at = destination();
+        const std::int32_t verdict = random() % 3 ? nft::verdict::drop + 0 : nft::verdict::accept + 0;
+        const auto length = static_cast<unsigned>(random() % (at.bits() + 1));
+        if (random() % 3) {
+          rules.add_prefix({at, length}, random() % 4 == 0, verdict);
+          continue;
+        }
+        const std::string name = "s" + std::to_string(n);
+        auto& set = rules.add_set(name);
+        for (auto k = random() % 4; k > 0; --k)
+          set.elements.push_back(rule_maker::element(destination()));
+        rules.add_lookup(name, random() % 2, verdict);
+      }
+      const auto snapshot = rules.snapshot();
+      if (step % 3) b.made.set_output(snapshot);
+      static_cast<void>(b.made.publish());
+      for (int i = 0; i < 20; ++i) {
+        const auto& [id, cls] = classes[random() % classes.size()];
+        const ip_address to = world.random_destination();
+        const explanation told = b.made.explain({cls, to, 0});
+        const hop& seen = b.look_up(id, to);
+        if (told.decision.shares.size() > 1) continue;  // Whose hash this is nobody said.
+        ASSERT_EQ(seen, told.template_hop)
+            << "seed " << seed << " step " << step << " to " << to.to_string() << ": "
+            << name(seen.reason) << " for " << name(told.template_hop.reason) << ", "
+            << told.output.obstacle;
+        diverted += seen.reason == divert_reason::netfilter && seen.egress == divert_slot;
+        fast += seen.egress != divert_slot;
+      }
+    }
+  }
+  EXPECT_GT(diverted, 100u);
+  EXPECT_GT(fast, 100u);
+}
+
+// ---- size ---------------------------------------------------------------------------------------
+
+double publish_ms(compiler& made) {
+  const auto start = std::chrono::steady_clock::now();
+  static_cast<void>(made.publish());
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+TEST(output_regions, a_large_set_is_one_zone_and_one_element_more_one_region_more) {
+  constexpr std::uint32_t count = 100'000;
+  const mirror state = world_with_default_route();
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  static_cast<void>(b.made.publish());
+  const auto plain = b.made.statistics();
+  rule_maker rules(ip_family::v4);
+  auto& set = rules.add_set("s");
+  for (std::uint32_t i = 0; i < count; ++i)
+    set.elements.push_back(rule_maker::element(ip_address::v4(0x14000000 + 2 * i * 3)));
+  rules.add_lookup("s", false, nft::verdict::drop);
+  b.made.set_output(rules.snapshot());
+  const double whole = publish_ms(b.made);
+  const auto divided = b.made.statistics();
+  EXPECT_EQ(divided.prefixes_v4, plain.prefixes_v4 + count);
+  EXPECT_LE(divided.situations, 2 * plain.situations + 2);
+  EXPECT_EQ(b.look_up(id, ip_address::v4(0x14000000 + 600)).reason, divert_reason::netfilter);
+  EXPECT_EQ(b.look_up(id, ip_address::v4(0x14000000 + 601)).egress, 1);
+  rules.rules().sets.begin()->second.elements.push_back(rule_maker::element(ip("9.9.9.9")));
+  b.made.set_output(rules.snapshot());
+  const double one_more = publish_ms(b.made);
+  EXPECT_EQ(b.look_up(id, ip("9.9.9.9")).reason, divert_reason::netfilter);
+  EXPECT_EQ(b.made.statistics().prefixes_v4, divided.prefixes_v4 + 1);
+  std::cout << count << " elements: " << whole << " ms, one more: " << one_more << " ms, "
+            << divided.bytes_live / 1024 << " KiB live, " << divided.bytes_writer / 1024
+            << " KiB of the writer's\n";
+}
+
+TEST(output_regions, ten_thousand_rules_for_one_destination_each_are_two_zones) {
+  constexpr std::uint32_t count = 10'000;
+  const mirror state = world_with_default_route();
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  static_cast<void>(b.made.publish());
+  const auto plain = b.made.statistics();
+  rule_maker rules(ip_family::v4);
+  for (std::uint32_t i = 0; i < count; ++i)
+    rules.add_prefix({ip_address::v4(0x14000000 + 6 * i), 32}, false,
+                     i % 2 ? nft::verdict::drop + 0 : nft::verdict::accept + 0);
+  b.made.set_output(rules.snapshot());
+  const double whole = publish_ms(b.made);
+  EXPECT_EQ(b.made.statistics().prefixes_v4, plain.prefixes_v4 + count / 2);
+  EXPECT_LE(b.made.statistics().situations, 2 * plain.situations + 2);
+  EXPECT_EQ(b.look_up(id, ip_address::v4(0x14000000 + 6)).reason, divert_reason::netfilter);
+  EXPECT_EQ(b.look_up(id, ip_address::v4(0x14000000 + 12)).egress, 1);
+  EXPECT_EQ(b.made.explain({{}, ip_address::v4(0x14000000 + 6 * 4321), 0}).output.rule, 4322u);
+  std::cout << count << " rules: " << whole << " ms\n";
+}
+
+}  // namespace
+}  // namespace cowire::testing
