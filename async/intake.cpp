@@ -5,8 +5,8 @@
 #include <cowire/async/detail/served_path.hpp>
 #include <cowire/async/intake.hpp>
 #include <cowire/base/forked.hpp>
+#include <cowire/base/signals_blocked.hpp>
 #include <cowire/ring/datagram_source.hpp>
-#include <cowire/ring/detail/signals_blocked.hpp>
 #include <cowire/ring/ring_timer.hpp>
 
 #include <sys/socket.h>
@@ -76,14 +76,14 @@ receive_memory frames_of(const frame_memory& memory, const frame_slice& slice,
 auto async_acquire(const std::shared_ptr<detail::producer>& of, const detail::sender_state& by) {
   auto token = as_tuple(use_awaitable);
   return asio::async_initiate<decltype(token), sender::acquire_signature>(
-      [&of, &by](auto handler) { detail::producer::start_acquire(of, by, std::move(handler)); },
+      [&of, &by](auto handler) { of->begin_acquire(by, {std::move(handler), of->fallback()}); },
       token);
 }
 
 auto async_flush(const std::shared_ptr<detail::producer>& of) {
   auto token = as_tuple(use_awaitable);
   return asio::async_initiate<decltype(token), sender::flush_signature>(
-      [&of](auto handler) { detail::producer::start_flush(of, std::move(handler)); }, token);
+      [&of](auto handler) { of->begin_flush({std::move(handler), of->fallback()}); }, token);
 }
 
 /// Throws what the options' sockets are refused with; they are opened when a client needs them.
@@ -161,7 +161,7 @@ intake::impl::impl(transmitter& tx_, std::string path_, intake_options options_)
   co_spawn(ring.get_executor(), upkeep(), detached);
   co_spawn(ring.get_executor(), refill(),
            asio::bind_cancellation_slot(end_refill.slot(), detached));
-  const detail::signals_blocked during_creation;
+  const signals_blocked during_creation;
   thread = std::thread([this] { ring.run(); });
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/engine.hpp>
 #include <cowire/async/sender.hpp>
+#include <cowire/base/assert.hpp>
 
 #include <utility>
 
@@ -51,6 +52,52 @@ void sender::try_send(datagram_bytes bytes, const endpoint& destination,
 
 void sender::send(payload what, const endpoint& destination, std::error_code& ec) noexcept {
   ec = shared_producer()->send(*shared_state(), std::move(what), destination);
+}
+
+void sender::begin_acquire(direct_completion<std::error_code, payload> done) {
+  shared_producer()->begin_acquire(*shared_state(), std::move(done));
+}
+
+void sender::begin_send(payload what, std::span<const endpoint> to,
+                        direct_completion<std::error_code, std::size_t> done) {
+  shared_producer()->begin_send(
+      {.from = shared_state(), .own = std::move(what), .many = to, .done = std::move(done)});
+}
+
+void sender::begin_send(payload what, const endpoint& to,
+                        direct_completion<std::error_code, std::size_t> done) {
+  shared_producer()->begin_send(
+      {.from = shared_state(), .own = std::move(what), .one = to, .done = std::move(done)});
+}
+
+void sender::begin_send(std::span<const std::byte> bytes, std::span<const endpoint> to,
+                        direct_completion<std::error_code, std::size_t> done) {
+  shared_producer()->begin_send(
+      {.from = shared_state(), .bytes = bytes, .many = to, .done = std::move(done)});
+}
+
+void sender::begin_send(std::span<const std::byte> bytes, const endpoint& to,
+                        direct_completion<std::error_code, std::size_t> done) {
+  shared_producer()->begin_send(
+      {.from = shared_state(), .bytes = bytes, .one = to, .done = std::move(done)});
+}
+
+void sender::begin_flush(direct_completion<std::error_code> done) {
+  shared_producer()->begin_flush(std::move(done));
+}
+
+void sender::begin_next_error(direct_completion<std::error_code, send_error> done) {
+  shared_state()->errors->start(std::move(done));
+}
+
+const std::shared_ptr<detail::producer>& sender::shared_producer() const noexcept {
+  COWIRE_ASSERT(state_ != nullptr);
+  return via_;
+}
+
+const std::shared_ptr<detail::sender_state>& sender::shared_state() const noexcept {
+  COWIRE_ASSERT(state_ != nullptr);
+  return state_;
 }
 
 std::uint64_t sender::errors_dropped() const noexcept { return shared_state()->errors->dropped(); }

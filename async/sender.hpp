@@ -48,12 +48,14 @@
 #pragma once
 
 #include <cowire/async/datagram_bytes.hpp>
-#include <cowire/async/detail/producer.hpp>
+#include <cowire/async/full_policy.hpp>
 #include <cowire/async/payload.hpp>
+#include <cowire/async/send_error.hpp>
 #include <cowire/base/address.hpp>
-#include <cowire/base/assert.hpp>
 #include <cowire/base/error.hpp>
 #include <cowire/ring/asio.hpp>
+#include <cowire/ring/direct_completion.hpp>
+#include <cowire/ring/ring_context.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -61,8 +63,14 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <system_error>
+#include <utility>
 
 namespace cowire {
+
+namespace detail {
+struct sender_state;
+}
 
 /// Handle on a producer made by transmitter::make_producer(). Copies share the producer; it goes
 /// back to its transmitter with the last handle, sender and payload.
@@ -149,7 +157,7 @@ class sender {
   auto async_acquire(Token&& token) {
     return asio::async_initiate<Token, acquire_signature>(
         [this](auto handler) {
-          detail::producer::start_acquire(shared_producer(), *shared_state(), std::move(handler));
+          begin_acquire({std::move(handler), get_executor()});
         },
         token);
   }
@@ -172,8 +180,7 @@ class sender {
   auto async_send(payload what, std::span<const endpoint> destinations, Token&& token) {
     return asio::async_initiate<Token, send_signature>(
         [this](auto handler, payload moved, std::span<const endpoint> to) {
-          detail::producer::start_send(shared_producer(), shared_state(), std::move(moved), to,
-                                       std::move(handler));
+          begin_send(std::move(moved), to, {std::move(handler), get_executor()});
         },
         token, std::move(what), destinations);
   }
@@ -182,8 +189,7 @@ class sender {
   auto async_send(payload what, const endpoint& destination, Token&& token) {
     return asio::async_initiate<Token, send_signature>(
         [this](auto handler, payload moved, const endpoint& to) {
-          detail::producer::start_send(shared_producer(), shared_state(), std::move(moved), to,
-                                       std::move(handler));
+          begin_send(std::move(moved), to, {std::move(handler), get_executor()});
         },
         token, std::move(what), destination);
   }
@@ -193,8 +199,7 @@ class sender {
   auto async_send(datagram_bytes bytes, std::span<const endpoint> destinations, Token&& token) {
     return asio::async_initiate<Token, send_signature>(
         [this](auto handler, std::span<const std::byte> from, std::span<const endpoint> to) {
-          detail::producer::start_send(shared_producer(), shared_state(), from, to,
-                                       std::move(handler));
+          begin_send(from, to, {std::move(handler), get_executor()});
         },
         token, bytes.span(), destinations);
   }
@@ -202,8 +207,7 @@ class sender {
   auto async_send(datagram_bytes bytes, const endpoint& destination, Token&& token) {
     return asio::async_initiate<Token, send_signature>(
         [this](auto handler, std::span<const std::byte> from, const endpoint& to) {
-          detail::producer::start_send(shared_producer(), shared_state(), from, to,
-                                       std::move(handler));
+          begin_send(from, to, {std::move(handler), get_executor()});
         },
         token, bytes.span(), destination);
   }
@@ -214,7 +218,7 @@ class sender {
   auto async_flush(Token&& token) {
     return asio::async_initiate<Token, flush_signature>(
         [this](auto handler) {
-          detail::producer::start_flush(shared_producer(), std::move(handler));
+          begin_flush({std::move(handler), get_executor()});
         },
         token);
   }
@@ -226,7 +230,7 @@ class sender {
   auto async_next_error(Token&& token) {
     return asio::async_initiate<Token, error_signature>(
         [this](auto handler) {
-          detail::event_queue<send_error>::start_next(shared_state()->errors, std::move(handler));
+          begin_next_error({std::move(handler), get_executor()});
         },
         token);
   }
@@ -240,14 +244,20 @@ class sender {
          std::shared_ptr<detail::sender_state> state) noexcept
       : via_(std::move(via)), state_(std::move(state)) {}
   void retire() noexcept;
-  [[nodiscard]] const std::shared_ptr<detail::producer>& shared_producer() const noexcept {
-    COWIRE_ASSERT(state_ != nullptr);
-    return via_;
-  }
-  [[nodiscard]] const std::shared_ptr<detail::sender_state>& shared_state() const noexcept {
-    COWIRE_ASSERT(state_ != nullptr);
-    return state_;
-  }
+  void begin_acquire(direct_completion<std::error_code, payload> done);
+  void begin_send(payload what, std::span<const endpoint> to,
+                  direct_completion<std::error_code, std::size_t> done);
+  void begin_send(payload what, const endpoint& to,
+                  direct_completion<std::error_code, std::size_t> done);
+  void begin_send(std::span<const std::byte> bytes, std::span<const endpoint> to,
+                  direct_completion<std::error_code, std::size_t> done);
+  void begin_send(std::span<const std::byte> bytes, const endpoint& to,
+                  direct_completion<std::error_code, std::size_t> done);
+  void begin_flush(direct_completion<std::error_code> done);
+  void begin_next_error(direct_completion<std::error_code, send_error> done);
+  /// These assert that it has a producer.
+  [[nodiscard]] const std::shared_ptr<detail::producer>& shared_producer() const noexcept;
+  [[nodiscard]] const std::shared_ptr<detail::sender_state>& shared_state() const noexcept;
 
   std::shared_ptr<detail::producer> via_;
   std::shared_ptr<detail::sender_state> state_;

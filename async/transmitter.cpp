@@ -2,16 +2,10 @@
 #include <cowire/async/detail/engine.hpp>
 #include <cowire/async/transmitter.hpp>
 
-#include <numeric>
 #include <utility>
 
 namespace cowire {
 namespace {
-
-std::uint64_t sum(const std::map<std::string, std::uint64_t>& parts) noexcept {
-  return std::accumulate(parts.begin(), parts.end(), std::uint64_t{0},
-                         [](std::uint64_t so_far, const auto& p) { return so_far + p.second; });
-}
 
 std::string what_failed(const sender_options& options) {
   if (options.adopt_socket >= 0)
@@ -22,16 +16,6 @@ std::string what_failed(const sender_options& options) {
 }
 
 }  // namespace
-
-std::uint64_t transmitter_stats::transmitted_total() const noexcept { return sum(transmitted); }
-std::uint64_t transmitter_stats::refused_total() const noexcept { return sum(refused); }
-std::uint64_t transmitter_stats::accounted() const noexcept {
-  return transmitted_total() + kernel_path + refused_total() + lost_in_device + shed;
-}
-std::uint64_t transmitter_stats::on_the_way() const noexcept {
-  const auto ended = accounted();
-  return submitted > ended ? submitted - ended : 0;
-}
 
 transmitter::transmitter(transmitter_config config)
     : engine_(std::make_shared<detail::engine>(std::move(config))) {

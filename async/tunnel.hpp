@@ -9,6 +9,7 @@
 /// becomes of tunnels: the route service does that with everything else.
 #pragma once
 
+#include <cowire/async/tunnel_declaration.hpp>
 #include <cowire/netlink/message.hpp>
 #include <cowire/netlink/request_socket.hpp>
 #include <cowire/netlink/tunnel_kind.hpp>
@@ -20,23 +21,6 @@
 #include <vector>
 
 namespace cowire {
-
-/// An address of an interface with the length of its subnet's prefix.
-struct interface_address {
-  ip_address local;
-  unsigned prefix_length = 0;
-  friend bool operator==(const interface_address&, const interface_address&) = default;
-};
-
-struct tunnel_declaration {
-  std::string name;
-  std::string kind;           ///< As the kernel calls it: "gre", "ip6gre", "gretap" ...
-  netlink::tunnel_info info;  ///< All but `link`, which `device` stands for.
-  std::string device;         ///< Name of the interface that the outer route is bound to; "" = any.
-  std::uint32_t mtu = 0;      ///< 0 = as the kernel computes it.
-  std::vector<interface_address> addresses;  ///< On the tunnel itself.
-  bool up = false;
-};
 
 /// A kind of tunnel that can be declared: one that is `whole`. Null for every other kind of device.
 [[nodiscard]] const netlink::tunnel_kind* declarable_kind(std::string_view name) noexcept;

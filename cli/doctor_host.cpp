@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cowire/async/detail/engine.hpp>
+#include <cowire/async/transmitter_config.hpp>
 #include <cowire/base/error.hpp>
 #include <cowire/base/unique_fd.hpp>
 #include <cowire/cli/doctor.hpp>
@@ -85,7 +85,7 @@ void examine_capabilities(std::vector<finding>& out) {
 /// Each socket registers all frames for itself.
 finding memlock(std::size_t sockets) {
   const locked_memory may = read_locked_memory();
-  const std::uint64_t each = detail::umem_bytes({}), all = each * sockets;
+  const std::uint64_t each = umem_bytes({}), all = each * sockets;
   finding f{"memlock", health::ok, may.to_string(),
             "the frames can be locked in memory: " + std::to_string(all >> 10) + " KiB for " +
                 std::to_string(sockets) + " AF_XDP sockets",

@@ -8,7 +8,7 @@
 #include <cowire/cli/route_view.hpp>
 #include <cowire/netlink/request_socket.hpp>
 #include <cowire/route/agreement.hpp>
-#include <cowire/route/detail/resolve_by_search.hpp>
+#include <cowire/route/resolve_by_search.hpp>
 
 #include <linux/rtnetlink.h>
 #include <unistd.h>
@@ -123,7 +123,7 @@ std::optional<std::string> audit_of(const kernel_state& kernel, netlink::request
   if (!prefix.is_host()) bytes[prefix.address().size() - 1] &= 0xfe;
   question.destination = ip_address::from_bytes(prefix.family(), bytes.data());
   question.cls.uid = ::getuid();
-  const auto ours = detail::resolve_by_search(kernel.state(), question, route_question::get_route);
+  const auto ours = resolve_by_search(kernel.state(), question, route_question::get_route);
   if (is_left_to_kernel(ours)) return std::nullopt;
   std::error_code ec;
   const auto theirs = socket.get_route(query_of(question), ec);

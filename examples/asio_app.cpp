@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // An application with its own io_context (Asio's reactor, timers, sockets) that co_awaits cowire:
 // receives on an ordinary UDP socket and sends from the same port: asio_app ADDRESS:PORT [COUNT]
-#include <cowire/async/transmitter.hpp>
+#include <cowire/cowire.hpp>
 
 #include <asio/io_context.hpp>
 #include <asio/ip/udp.hpp>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sends numbered datagrams from a coroutine: async_sender ADDRESS:PORT [COUNT]
-#include <cowire/async/transmitter.hpp>
+#include <cowire/cowire.hpp>
 
 #include <cstdio>
 #include <cstdlib>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sends one payload to many destinations in one call: fan_out ADDRESS:PORT...
-#include <cowire/async/transmitter.hpp>
+#include <cowire/cowire.hpp>
 
 #include <algorithm>
 #include <cstdio>

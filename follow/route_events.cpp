@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/forked.hpp>
-#include <cowire/follow/detail/checked_interval.hpp>
+#include <cowire/base/checked_interval.hpp>
 #include <cowire/follow/detail/route_service.hpp>
 #include <cowire/follow/route_events.hpp>
-#include <cowire/ring/detail/signals_blocked.hpp>
+#include <cowire/base/signals_blocked.hpp>
 
 #include <future>
 #include <thread>
@@ -36,7 +36,7 @@ struct route_watcher::impl : std::enable_shared_from_this<impl> {
     auto outcome = ready->get_future();
     asio::post(ring.get_executor(),
                [this, ready] { routes.start([ready] { ready->set_value(); }); });
-    const detail::signals_blocked during_creation;
+    const signals_blocked during_creation;
     thread = std::thread([this] { ring.run(); });
     if (outcome.wait_for(std::chrono::seconds(30)) != std::future_status::ready)
       throw_error(errno_code(ETIMEDOUT), "reading the kernel's routes");
@@ -49,7 +49,7 @@ struct route_watcher::impl : std::enable_shared_from_this<impl> {
   /// The control thread cannot wait for the end of its own handler: another one does.
   void stop() {
     if (!ring.running_in_this_thread()) return stop_now();
-    const detail::signals_blocked during_creation;
+    const signals_blocked during_creation;
     std::thread([self = shared_from_this()] { self->stop_now(); }).detach();
   }
 
@@ -73,7 +73,7 @@ struct route_watcher::impl : std::enable_shared_from_this<impl> {
 };
 
 route_watcher::route_watcher(route_watcher_config config)
-    : impl_((detail::check_interval("update_interval", config.update_interval),
+    : impl_((check_interval("update_interval", config.update_interval),
              std::make_shared<impl>(std::move(config)))) {
   try {
     impl_->start();

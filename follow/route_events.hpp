@@ -8,8 +8,10 @@
 
 #include <cowire/base/address.hpp>
 #include <cowire/base/error.hpp>
+#include <cowire/base/log.hpp>
+#include <cowire/follow/route_stats.hpp>
 #include <cowire/ring/asio.hpp>
-#include <cowire/ring/detail/event_queue.hpp>
+#include <cowire/ring/event_queue.hpp>
 #include <cowire/ring/ring_context.hpp>
 
 #include <chrono>
@@ -22,12 +24,6 @@
 #include <string_view>
 
 namespace cowire {
-
-/// How much a log line matters.
-enum class log_severity : std::uint8_t { debug, info, warning, error };
-[[nodiscard]] std::string_view name(log_severity severity) noexcept;
-/// Called on the control thread, never on a data path; must not block for long. Empty = no logging.
-using log_callback = std::function<void(log_severity, std::string_view)>;
 
 /// One published change.
 struct route_change {
@@ -61,37 +57,6 @@ struct route_change {
 };
 [[nodiscard]] std::string_view name(route_change::kind kind) noexcept;
 
-/// Of the questions whether the kernel would send flows in use as the forwarding table does.
-struct truth_audit_stats {
-  std::uint64_t audited = 0;     ///< Flows that the kernel was asked about.
-  std::uint64_t mismatched = 0;  ///< Of those, where it lastingly decides otherwise.
-  std::size_t quarantined = 0;   ///< Prefixes left to the kernel for that reason now.
-  std::uint64_t repaired = 0;    ///< Disagreements that are over.
-  std::string last_mismatch;     ///< Both answers, for people; "" = none yet.
-};
-
-/// The follower's counters; all only rise, but `routes`, `hops` and the like, which are sizes.
-struct route_stats {
-  std::uint64_t messages = 0;   ///< Notifications and dump entries read.
-  std::uint64_t malformed = 0;  ///< Messages that broke their format.
-  std::uint64_t overruns = 0;   ///< The kernel dropped notifications.
-  std::uint64_t resyncs = 0;    ///< Whole re-dumps, checks not included.
-  std::uint64_t interrupted_dumps = 0;
-  /// Re-dumps every update interval, and after a truth audit's finding.
-  std::uint64_t redump_checks = 0;
-  std::uint64_t redump_differences = 0;  ///< Objects that no notification had told of.
-  std::uint64_t publications = 0;
-  std::uint64_t version = 0;          ///< Of the published table.
-  std::uint64_t neighbour_pokes = 0;  ///< STALE entries in use that were asked to be refreshed.
-  std::size_t routes = 0, rules = 0, links = 0, neighbours = 0;  ///< Objects known now.
-  std::size_t hops = 0, path_lists = 0, class_tables = 0;        ///< In the published table.
-  std::size_t table_bytes = 0;                                   ///< Of the published table.
-  std::size_t waiting_bytes = 0;   ///< Of older ones, until no reader can see them.
-  std::int64_t last_delay_ns = 0;  ///< From reading the latest notification to its publication.
-  std::int64_t worst_delay_ns = 0;
-  truth_audit_stats truth;
-};
-
 /// One subscriber. Move-only; its queue ends with it. Calls on one object are serialised; a source
 /// that ends completes a waiting call with error::closed.
 class route_events {
@@ -112,22 +77,20 @@ class route_events {
   template <asio::completion_token_for<next_signature> Token>
   auto async_next(Token&& token) {
     return asio::async_initiate<Token, next_signature>(
-        [this](auto handler) {
-          detail::event_queue<route_change>::start_next(queue_, std::move(handler));
-        },
+        [this](auto handler) { event_queue<route_change>::start_next(queue_, std::move(handler)); },
         token);
   }
 
  private:
   friend class route_watcher;
   friend class transmitter;
-  route_events(std::shared_ptr<detail::event_queue<route_change>> queue,
+  route_events(std::shared_ptr<event_queue<route_change>> queue,
                std::shared_ptr<void> source) noexcept
       : source_(std::move(source)), queue_(std::move(queue)) {}
   void close() noexcept;
 
   std::shared_ptr<void> source_;  ///< Keeps the ring of the queue's executor.
-  std::shared_ptr<detail::event_queue<route_change>> queue_;
+  std::shared_ptr<event_queue<route_change>> queue_;
 };
 
 struct route_watcher_config {

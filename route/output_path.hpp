@@ -16,6 +16,7 @@
 #include <cowire/base/address.hpp>
 #include <cowire/base/reason.hpp>
 #include <cowire/netlink/nft_message.hpp>
+#include <cowire/route/output_layers.hpp>
 
 #include <cstdint>
 #include <map>
@@ -26,27 +27,6 @@
 #include <vector>
 
 namespace cowire {
-
-/// Which layers are obeyed; an ignored one is as if it were not there: neither read nor judged.
-struct output_layers {
-  bool netfilter = true;        ///< Rules, NAT, hooks, legacy tables. Without it no conntrack.
-  bool conntrack = true;        ///< That a flow's entry exists and stays alive.
-  bool ipsec = true;            ///< Policies of XFRM.
-  bool traffic_control = true;  ///< Queueing disciplines, filters, tcx and netkit programs.
-  bool control_groups = true;   ///< Egress and sendmsg programs.
-  friend bool operator==(const output_layers&, const output_layers&) = default;
-};
-
-/// One of them as users write it.
-struct output_layer_name {
-  std::string_view name;  ///< "traffic_control"
-  bool output_layers::*member;
-  std::string_view if_ignored;  ///< What it means to datagrams of the fast path.
-};
-[[nodiscard]] std::span<const output_layer_name> output_layer_names() noexcept;
-
-/// The layers that are not obeyed; conntrack is among them where netfilter is.
-[[nodiscard]] std::vector<output_layer_name> ignored_layers(const output_layers& obeyed);
 
 /// A layer that could not be read, and why: then it might hold anything.
 using unreadable = std::optional<std::string>;

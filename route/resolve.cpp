@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/route/detail/decision.hpp>
 #include <cowire/route/detail/path_facts.hpp>
-#include <cowire/route/detail/resolve_by_search.hpp>
 #include <cowire/route/multipath_hash.hpp>
 #include <cowire/route/resolve.hpp>
+#include <cowire/route/resolve_by_search.hpp>
 
 namespace cowire {
 namespace {
@@ -68,7 +68,7 @@ resolution resolve(const mirror& state, const flow& question, route_question as)
   return resolve_with(detail::covers_by_walk, state, question, as);
 }
 
-resolution detail::resolve_by_search(const mirror& state, const flow& question, route_question as) {
+resolution resolve_by_search(const mirror& state, const flow& question, route_question as) {
   return resolve_with(detail::covers_by_search, state, question, as);
 }
 

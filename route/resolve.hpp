@@ -3,7 +3,7 @@
 /// tables and routes.
 ///
 /// It is written to be obviously right, not fast: the compiler is tested against it, `cowire route
-/// get` uses it; the truth audit asks for the same by search (detail/resolve_by_search.hpp). It
+/// get` uses it; the truth audit asks for the same by search (route/resolve_by_search.hpp). It
 /// never guesses: where the kernel's answer depends on something that cannot be known, `divert`
 /// says so and the rest is the best knowledge.
 ///

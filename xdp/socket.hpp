@@ -2,16 +2,7 @@
 /// One AF_XDP socket for sending on one queue of one interface, and the ladder of modes that leads
 /// to it.
 ///
-/// The ladder, best rung first:
-/// | rung      | what happens to a frame                      | needs                            |
-/// |-----------|----------------------------------------------|----------------------------------|
-/// | zero_copy | the NIC reads it from the umem               | driver support, XDP_PASS program |
-/// | copy      | copied into an skb, straight to the driver   | a driver with native XDP         |
-/// | generic   | the same, on a driver without XDP of its own | an Ethernet device               |
-/// | kernel    | no socket: the kernel path sends it          | nothing                          |
-///
-/// On the sending side copy and generic differ in name only: the name tells the operator whether
-/// zero-copy can ever come. Neither attaches a program, for attaching resets some NICs.
+/// The ladder is that of send_mode (xdp/send_mode.hpp), best rung first.
 ///
 /// Every socket registers the umem's memory for itself (XDP_UMEM_REG) instead of sharing the first
 /// socket's registration (XDP_SHARED_UMEM). A shared registration hangs off the first socket: that
@@ -25,6 +16,7 @@
 #pragma once
 
 #include <cowire/xdp/device.hpp>
+#include <cowire/xdp/send_mode.hpp>
 #include <cowire/xdp/tx_queue.hpp>
 #include <cowire/xdp/umem.hpp>
 
@@ -34,16 +26,9 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace cowire {
-
-enum class send_mode : std::uint8_t { zero_copy, copy, generic, kernel };
-/// "zero-copy", "copy", "generic", "kernel".
-[[nodiscard]] std::string_view name(send_mode mode) noexcept;
-/// The inverse of name().
-[[nodiscard]] std::optional<send_mode> parse_send_mode(std::string_view text) noexcept;
 
 class xdp_socket;
 
@@ -62,7 +47,8 @@ struct socket_options {
   /// interrupts, for so long a time at most (SO_PREFER_BUSY_POLL, SO_BUSY_POLL; zero-copy only).
   /// Needs napi_defer_hard_irqs and gro_flush_timeout of the interface to be set.
   std::chrono::microseconds busy_poll{0};
-  std::uint32_t busy_poll_budget = 64;  ///< Frames that one such poll handles at most.
+  std::uint32_t busy_poll_budget =
+      busy_poll_budget_default;  ///< Frames that one such poll handles at most.
   /// How long a queue may stay busy after its last owner closed it (tens of milliseconds are
   /// usual).
   std::chrono::milliseconds busy_deadline{1000};

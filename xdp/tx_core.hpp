@@ -34,6 +34,7 @@
 #include <cowire/base/spsc_ring.hpp>
 #include <cowire/route/epoch.hpp>
 #include <cowire/route/publisher.hpp>
+#include <cowire/xdp/idle_policy.hpp>
 #include <cowire/xdp/producer_channel.hpp>
 #include <cowire/xdp/tx_counters.hpp>
 #include <cowire/xdp/tx_queue.hpp>
@@ -62,15 +63,6 @@ struct flow_sample {
   ip_address destination;
   be16 destination_port;
   flow_class_id flow_class = 0;
-};
-
-/// What the core does when there is nothing to do.
-enum class idle_policy : std::uint8_t {
-  spin,   ///< Polls: for a CPU that belongs to the core alone.
-  yield,  ///< Polls, offering the CPU to others each time.
-  /// Polls for a while, then yields, then sleeps. Producers then send lone datagrams themselves,
-  /// and wake it for more (xdp/work_bell.hpp).
-  adaptive,
 };
 
 struct tx_core_options {

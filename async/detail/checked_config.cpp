@@ -2,8 +2,8 @@
 #include <cowire/async/detail/checked_config.hpp>
 
 #include <cowire/async/detail/core_set.hpp>
+#include <cowire/base/checked_interval.hpp>
 #include <cowire/base/error.hpp>
-#include <cowire/follow/detail/checked_interval.hpp>
 #include <cowire/xdp/umem.hpp>
 
 #include <net/if.h>

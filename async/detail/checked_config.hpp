@@ -2,7 +2,7 @@
 /// Whether a transmitter_config can be carried out, said before anything is opened.
 #pragma once
 
-#include <cowire/async/transmitter.hpp>
+#include <cowire/async/transmitter_config.hpp>
 
 namespace cowire::detail {
 

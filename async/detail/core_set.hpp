@@ -9,7 +9,8 @@
 /// Control thread, but for in_use() and snapshots(): any thread.
 #pragma once
 
-#include <cowire/async/transmitter.hpp>
+#include <cowire/async/transmitter_config.hpp>
+#include <cowire/async/transmitter_stats.hpp>
 #include <cowire/base/address.hpp>
 #include <cowire/base/doorbell.hpp>
 #include <cowire/route/epoch.hpp>

@@ -16,7 +16,8 @@
 #pragma once
 
 #include <cowire/async/detail/core_set.hpp>
-#include <cowire/async/transmitter.hpp>
+#include <cowire/async/transmitter_config.hpp>
+#include <cowire/async/transmitter_stats.hpp>
 #include <cowire/follow/detail/route_service.hpp>
 #include <cowire/xdp/socket.hpp>
 #include <cowire/xdp/tx_core.hpp>

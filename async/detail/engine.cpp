@@ -2,7 +2,7 @@
 #include <cowire/async/detail/checked_config.hpp>
 #include <cowire/async/detail/engine.hpp>
 #include <cowire/base/assert.hpp>
-#include <cowire/ring/detail/signals_blocked.hpp>
+#include <cowire/base/signals_blocked.hpp>
 
 #include <net/if.h>
 #include <pthread.h>
@@ -86,13 +86,6 @@ std::string ignored_output(const output_layers& obeyed) {
 }
 
 }  // namespace
-
-std::uint64_t umem_bytes(const transmitter_config& config) {
-  constexpr std::uint64_t huge_page_bytes = 2u << 20;  // To which umem rounds up.
-  const umem_options options = memory_options(config);
-  const std::uint64_t bytes = std::uint64_t{options.frame_size} * options.frame_count;
-  return (bytes + huge_page_bytes - 1) / huge_page_bytes * huge_page_bytes;
-}
 
 engine::engine(transmitter_config config)
     : config_(checked(std::move(config))),
@@ -357,7 +350,7 @@ std::shared_ptr<producer> engine::new_producer() {
     producers_.push_back(std::make_unique<producer>(static_cast<std::uint32_t>(producers_.size()),
                                                     umem_.memory(), *slice, cores_));
     chosen = producers_.back().get();
-    for (std::size_t i = 0; i < cores_.size(); ++i) cores_[i].attach(chosen->channel(i));
+    for (std::uint32_t i = 0; i < cores_.size(); ++i) cores_[i].attach(chosen->channel(i));
   });
   // Lets go of the engine when it runs: the deleter itself lives as long as any weak_ptr does.
   std::shared_ptr<producer> handle(chosen, [self = shared_from_this()](producer* idle) mutable {
@@ -508,3 +501,14 @@ transmitter_stats engine::stats() const {
 }
 
 }  // namespace cowire::detail
+
+namespace cowire {
+
+std::uint64_t umem_bytes(const transmitter_config& config) {
+  constexpr std::uint64_t huge_page_bytes = 2u << 20;  // To which umem rounds up.
+  const umem_options options = detail::memory_options(config);
+  const std::uint64_t bytes = std::uint64_t{options.frame_size} * options.frame_count;
+  return (bytes + huge_page_bytes - 1) / huge_page_bytes * huge_page_bytes;
+}
+
+}  // namespace cowire

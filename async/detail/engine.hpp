@@ -38,10 +38,6 @@
 
 namespace cowire::detail {
 
-/// Bytes of frames that a transmitter of this config has: what each of its AF_XDP sockets
-/// registers, and locks (xdp/locked_memory.hpp).
-[[nodiscard]] std::uint64_t umem_bytes(const transmitter_config& config);
-
 class engine : public std::enable_shared_from_this<engine> {
  public:
   /// Maps, opens and binds; throws std::system_error. Nothing runs yet.
@@ -69,6 +65,8 @@ class engine : public std::enable_shared_from_this<engine> {
     refuse_if_inherited();
     return routes_.subscribe(limit);
   }
+  /// Whether the caller runs on the control thread, which must not wait for others that need it.
+  [[nodiscard]] bool in_control_thread() const noexcept { return ring_.running_in_this_thread(); }
   [[nodiscard]] bool stopping() const noexcept { return stopping_.load(std::memory_order_acquire); }
   /// Nothing is sent any more: what is on the way now never ends.
   [[nodiscard]] bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }

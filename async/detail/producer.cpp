@@ -49,12 +49,10 @@ struct producer::deliveries {
 producer::producer(std::uint32_t id, const frame_memory& memory, const frame_slice& slice,
                    core_set& cores)
     : cores_(cores),
-      returned_by_kernel_(slice.count),
       pool_(memory, slice),
-      generation_of_(slice.count) {
-  for (const auto& core : cores)
-    links_.push_back(std::make_unique<core_link>(id, slice, core->work_bell()));
-}
+      links_(id, slice, cores),
+      held_back_(links_, slice.count, submitted_),
+      flushes_(slice) {}
 
 producer::~producer() = default;
 
@@ -63,12 +61,8 @@ producer::~producer() = default;
 
 bool producer::take(frame_index& frame) noexcept {
   if (pool_.try_acquire(frame) || (collect() && pool_.try_acquire(frame))) return true;
-  ask_for_completions();
+  links_.ask_for_completions();
   return false;
-}
-
-void producer::ask_for_completions() noexcept {
-  for (const auto& link : links_) link->bell.ring();
 }
 
 payload producer::lease(frame_index frame, std::size_t size) noexcept {
@@ -111,11 +105,6 @@ tx_request producer::request_from(const sender_state& from, frame_index frame, s
   return request;
 }
 
-void producer::note_submitted(frame_index frame) noexcept {
-  generation_of_[frame - pool_.slice().first] = newest_generation_;
-  ++newest_outstanding_;
-}
-
 std::uint32_t producer::core_for(const endpoint& to) const noexcept {
   const std::uint32_t cores = cores_.in_use();
   return cores == 1 ? 0 : core_of(to.canonical(), cores);
@@ -123,42 +112,45 @@ std::uint32_t producer::core_for(const endpoint& to) const noexcept {
 
 void producer::submit_one(const sender_state& from, frame_index frame, std::size_t length,
                           std::uint16_t sum, const endpoint& to) noexcept {
-  note_submitted(frame);
+  flushes_.note_submitted(frame);
   submitted_.add(1);
   const std::uint32_t core = core_for(to);
-  if (sheds_.load(std::memory_order_relaxed)) [[unlikely]]
+  if (held_back_.allowed()) [[unlikely]]
     return submit_guarded(from, core, request_from(from, frame, length, sum, to));
-  core_link& link = *links_[core];
-  const bool pushed =
-      link.channel.requests.try_emplace([&] { return request_from(from, frame, length, sum, to); });
-  COWIRE_ASSERT(pushed);  // The ring holds every frame of the slice.
-  link.bell.ring();
+  links_.emplace(core, [&] { return request_from(from, frame, length, sum, to); });
+  links_.ring(core);
+}
+
+void producer::submit_guarded(const sender_state& from, std::uint32_t core,
+                              const tx_request& request) noexcept {
+  if (from.when_full == full_policy::shed_oldest)
+    held_back_.hold(core, request);
+  else
+    held_back_.pass(core, request);
 }
 
 /// `to` holds the destinations of the requests.
 void producer::submit(const sender_state& from, std::span<const tx_request> requests,
                       const endpoint* to) noexcept {
-  for (const tx_request& request : requests) note_submitted(request.frame);
+  for (const tx_request& request : requests) flushes_.note_submitted(request.frame);
   submitted_.add(requests.size());
-  if (sheds_.load(std::memory_order_relaxed)) [[unlikely]] {
+  if (held_back_.allowed()) [[unlikely]] {
     for (const tx_request& request : requests) submit_guarded(from, core_for(*to++), request);
     return;
   }
   if (cores_.in_use() == 1) {
-    const auto pushed = links_[0]->channel.requests.push_some(requests);
-    COWIRE_ASSERT(pushed == requests.size());  // As above.
-    return links_[0]->bell.ring();
+    links_.push_all(0, requests);
+    return links_.ring(0);
   }
   static_assert(tx_cores_max <= 64);
   std::uint64_t given = 0;  // One bit for each core that got any.
   for (const tx_request& request : requests) {
     const std::uint32_t core = core_for(*to++);
-    const bool pushed = links_[core]->channel.requests.try_push(request);
-    COWIRE_ASSERT(pushed);  // As above.
+    links_.push(core, request);
     given |= std::uint64_t{1} << core;
   }
   for (; given != 0; given &= given - 1)
-    links_[static_cast<std::size_t>(std::countr_zero(given))]->bell.ring();
+    links_.ring(static_cast<std::uint32_t>(std::countr_zero(given)));
 }
 
 std::error_code producer::try_send(const sender_state& from, std::span<const std::byte> bytes,
@@ -230,8 +222,9 @@ bool producer::advance(send_operation& op) noexcept {
 // Waiting
 // -------------------------------------------------------------------------------------------
 
-void producer::acquire(const sender_state& for_whom,
-                       direct_completion<std::error_code, payload> done) {
+void producer::begin_acquire(const sender_state& for_whom,
+                             direct_completion<std::error_code, payload> done) {
+  if (inherited()) return done.refuse_in_child(error::forked, payload{});
   if (stopped()) return done.complete(error::closed, payload{});
   if (payload now = try_acquire(for_whom)) return done.complete({}, std::move(now));
   if (for_whom.when_full == full_policy::fail) return done.complete(error::would_block, payload{});
@@ -240,7 +233,8 @@ void producer::acquire(const sender_state& for_whom,
   ask_for_wake();
 }
 
-void producer::send_all(send_operation op) {
+void producer::begin_send(send_operation op) {
+  if (inherited()) return op.done.refuse_in_child(error::forked, std::size_t{0});
   if (const auto ec = check(op)) return op.done.complete(ec, std::size_t{0});
   if (waiters_.empty() && advance(op)) return op.done.complete({}, std::size_t{op.sent});
   if (op.from->when_full == full_policy::fail)
@@ -250,10 +244,11 @@ void producer::send_all(send_operation op) {
   ask_for_wake();
 }
 
-void producer::flush(direct_completion<std::error_code> done) {
+void producer::begin_flush(direct_completion<std::error_code> done) {
+  if (inherited()) return done.refuse_in_child(error::forked);
   collect();
-  const std::uint64_t generation = close_generation();
-  if (generation < oldest_generation()) return done.complete({});
+  const std::uint64_t generation = flushes_.close();
+  if (flushes_.is_over(generation)) return done.complete({});
   done.begin_wait(self(), ++ticket_);
   drains_.push_back({ticket_, generation, std::move(done), {}, self()});
   ask_for_wake();
@@ -261,9 +256,7 @@ void producer::flush(direct_completion<std::error_code> done) {
 
 void producer::when_drained(std::function<void()> then) {
   collect();
-  const std::uint64_t generation = close_generation();
-  if (generation < oldest_generation()) return then();
-  retirements_.push_back({generation, std::move(then)});
+  flushes_.when_over(std::move(then));
 }
 
 void producer::cancel(std::uint64_t ticket) {
@@ -290,61 +283,23 @@ void producer::context_gone(std::uint64_t ticket) {
   ask_for_wake();
 }
 
-/// The newest generation that holds all that was submitted so far.
-std::uint64_t producer::close_generation() {
-  if (newest_outstanding_ == 0) return newest_generation_ - 1;
-  older_outstanding_.push_back(std::exchange(newest_outstanding_, 0));
-  return newest_generation_++;
-}
-
 void producer::came_back(frame_index frame) noexcept {
-  const auto generation = generation_of_[frame - pool_.slice().first];
-  if (generation == newest_generation_)
-    --newest_outstanding_;
-  else
-    --older_outstanding_[generation - oldest_generation()];
+  flushes_.note_returned(frame);
   pool_.release(frame);
 }
 
-bool producer::anything_returned() const noexcept {
-  return returned_by_kernel_.size_approximate() != 0 ||
-         std::ranges::any_of(links_, [](const auto& link) {
-           return link->channel.returned.size_approximate() != 0;
-         });
-}
-
 bool producer::collect() noexcept {
-  std::array<frame_index, batch> frames;
-  bool any = false;
-  const auto take_home = [&](spsc_ring<frame_index>& ring) {
-    while (const auto count = ring.pop_some(frames)) {
-      any = true;
-      for (std::size_t i = 0; i < count; ++i) came_back(frames[i]);
-    }
-  };
-  for (const auto& link : links_) take_home(link->channel.returned);
-  take_home(returned_by_kernel_);
-  settle_generations();
+  const bool any = links_.take_home([this](frame_index frame) { came_back(frame); });
+  flushes_.settle();
   // Not only serve() collects: those who waited for just these frames would wait for ever.
-  const bool drained = !drains_.empty() && drains_.front().generation < oldest_generation();
-  if (any && (!waiters_.empty() || drained)) wake();
+  if (any && (!waiters_.empty() || drain_is_due())) wake();
   return any;
-}
-
-void producer::settle_generations() noexcept {
-  while (!older_outstanding_.empty() && older_outstanding_.front() == 0)
-    older_outstanding_.pop_front();
-  while (!retirements_.empty() && retirements_.front().generation < oldest_generation()) {
-    retirements_.front().then();
-    retirements_.pop_front();
-  }
 }
 
 void producer::ask_for_wake() {
   if (waiters_.empty() && drains_.empty()) return nobody_waits();
   // Something may be due already: the serve() that was to see to it went with its context.
-  const bool due = waiters_.empty() ? drains_.front().generation < oldest_generation()
-                                    : stopped() || pool_.free_count() != 0;
+  const bool due = waiters_.empty() ? drain_is_due() : stopped() || pool_.free_count() != 0;
   {
     const std::lock_guard lock(wake_mutex_);
     if (waiters_.empty())
@@ -356,20 +311,19 @@ void producer::ask_for_wake() {
   }
   const auto owner = owner_;
   somebody_waits_.store(true, std::memory_order_release);  // Pairs with the exchange in wake().
-  for (const auto& link : links_) link->channel.waiting.store(true, std::memory_order_relaxed);
+  links_.set_waiting(true);
   // From here on serve() may run, on another thread if that is where the first waiter's executor
   // runs: nothing but atomics is looked at. The fence pairs with that of whoever returned frames:
   // either it sees `waiting`, or we see the frames.
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (due || anything_returned()) return wake();
-  ask_for_completions();
+  if (due || links_.anything_returned()) return wake();
+  links_.ask_for_completions();
 }
 
 void producer::nobody_waits() noexcept {
   somebody_waits_.store(false, std::memory_order_relaxed);
   // Where something may be held back the cores go on telling of frames.
-  if (!sheds_.load(std::memory_order_relaxed))
-    for (const auto& link : links_) link->channel.waiting.store(false, std::memory_order_relaxed);
+  if (!held_back_.allowed()) links_.set_waiting(false);
   const std::lock_guard lock(wake_mutex_);
   wake_place_.reset();
 }
@@ -391,8 +345,8 @@ class producer::serve_call final : public deferred_call {
 void producer::wake() {
   // Before the exchange: a producer that stores all of these meanwhile is served below, or finds
   // its frames itself.
-  for (const auto& link : links_) link->channel.waiting.store(false, std::memory_order_relaxed);
-  feed();  // Sets them again where something stays held back.
+  links_.set_waiting(false);
+  held_back_.feed();  // Sets them again where something stays held back.
   if (!somebody_waits_.exchange(false, std::memory_order_acq_rel)) return;
   std::shared_ptr<producer> alive;  // Released after the lock, which its deleter takes.
   // Under the lock, so that the executor may go away once nobody waits.
@@ -405,24 +359,21 @@ void producer::wake() {
 }
 
 bool producer::has_news() noexcept {
-  if (somebody_waits_.load(std::memory_order_relaxed) && anything_returned()) return true;
-  if (!sheds_.load(std::memory_order_acquire)) return false;
-  const std::lock_guard lock(guard_);
-  return held_back_->readable() != 0 && may_hand_over();
+  if (somebody_waits_.load(std::memory_order_relaxed) && links_.anything_returned()) return true;
+  return held_back_.may_feed();
 }
 
 void producer::on_news() {
-  if (anything_returned()) wake();
-  feed();
+  if (links_.anything_returned()) wake();
+  held_back_.feed();
 }
 
 void producer::return_by_kernel(frame_index frame) {
-  const bool pushed = returned_by_kernel_.try_push(frame);
-  COWIRE_ASSERT(pushed);  // The ring holds every frame of the slice.
+  links_.return_by_kernel(frame);
   // Pairs with the fence in ask_for_wake(): it sees the frame, or we see that it waits.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (somebody_waits_.load(std::memory_order_relaxed)) wake();
-  feed();
+  held_back_.feed();
 }
 
 void producer::serve() {
@@ -452,7 +403,7 @@ void producer::serve_frames(deliveries& out) {
 
 void producer::serve_drains(deliveries& out) {
   while (!drains_.empty()) {
-    const bool drained = drains_.front().generation < oldest_generation();
+    const bool drained = drain_is_due();
     if (!drained && !owner_->closed()) return;
     if (!drained) drains_.front().result = error::closed;
     out.drains.splice(out.drains.end(), drains_, drains_.begin());
@@ -466,71 +417,17 @@ void producer::retire(const sender_state& sender) {
 // Shedding
 // ------------------------------------------------------------------------------------------
 
-void producer::allow_shedding() {
-  const std::lock_guard lock(guard_);
-  if (!held_back_) held_back_ = std::make_unique<spsc_ring<held_request>>(pool_.slice().count);
-  sheds_.store(true, std::memory_order_release);  // Pairs with the acquires in feed(), has_news().
-}
-
-void producer::submit_guarded(const sender_state& from, std::uint32_t core,
-                              const tx_request& request) noexcept {
-  const std::lock_guard lock(guard_);
-  if (from.when_full != full_policy::shed_oldest) return push(core, request);
-  const bool held = held_back_->try_push({core, request});
-  COWIRE_ASSERT(held);  // It holds every frame of the slice.
-  hand_over();
-}
+void producer::allow_shedding() { held_back_.allow(); }
 
 bool producer::take_from_oldest(const sender_state& for_whom, frame_index& frame) noexcept {
   if (for_whom.when_full != full_policy::shed_oldest) return false;
-  held_request oldest;
-  {
-    std::unique_lock lock(guard_);
-    if (!held_back_->try_pop(oldest)) {
-      // All were handed over just now, then, because others had come back.
-      lock.unlock();
-      return waiters_.empty() && take(frame);
-    }
-    shed_.add(1);
-  }
-  came_back(oldest.request.frame);
-  settle_generations();
-  if (!drains_.empty() && drains_.front().generation < oldest_generation()) wake();
+  frame_index oldest;
+  // Where there is none all were handed over just now, then, because others had come back.
+  if (!held_back_.shed_oldest(oldest)) return waiters_.empty() && take(frame);
+  came_back(oldest);
+  flushes_.settle();
+  if (drain_is_due()) wake();
   return pool_.try_acquire(frame);
-}
-
-void producer::push(std::uint32_t core, const tx_request& request) noexcept {
-  const bool pushed = links_[core]->channel.requests.try_push(request);
-  COWIRE_ASSERT(pushed);  // The ring holds every frame of the slice.
-  links_[core]->bell.ring();
-}
-
-bool producer::may_hand_over() noexcept {
-  std::uint64_t returned = returned_by_kernel_.pushed();
-  for (const auto& link : links_) returned += link->channel.returned.pushed();
-  // On another thread than the producer's it may be one too many: then the producer is about to
-  // come here itself.
-  const std::uint64_t on_the_way =
-      submitted_.get() - shed_.get() - held_back_->readable() - returned;
-  return on_the_way < pool_.slice().count / 2;
-}
-
-void producer::feed() noexcept {
-  if (!sheds_.load(std::memory_order_acquire)) return;  // Pairs with allow_shedding().
-  const std::lock_guard lock(guard_);
-  hand_over();
-}
-
-void producer::hand_over() noexcept {
-  held_request next;
-  do {
-    while (may_hand_over() && held_back_->try_pop(next)) push(next.core, next.request);
-    if (held_back_->readable() == 0) return;
-    // As in ask_for_wake(): either we see that frames came back, or who returns them sees this.
-    for (const auto& link : links_) link->channel.waiting.store(true, std::memory_order_relaxed);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    ask_for_completions();
-  } while (may_hand_over());
 }
 
 // Lending
@@ -542,11 +439,7 @@ producer::executor_type producer::fallback() const { return owner_->control_exec
 
 void producer::lend(std::shared_ptr<engine> owner, const std::shared_ptr<producer>& handle) {
   owner_ = std::move(owner);
-  {
-    // The last owner's senders may have shed; this one's shall not pay for it.
-    const std::lock_guard lock(guard_);
-    if (held_back_ && held_back_->readable() == 0) sheds_.store(false, std::memory_order_relaxed);
-  }
+  held_back_.forbid_if_empty();  // The last owner's senders may have shed.
   const std::lock_guard lock(wake_mutex_);
   self_ = handle;
 }

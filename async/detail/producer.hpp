@@ -13,20 +13,21 @@
 /// A waiter goes with its executor's context (ring/detail/waiting_place.hpp): then the next in line
 /// is served. Destroying such a context is a use of the producer, as it destroys payloads.
 ///
-/// Shedding. What a ring holds only its core can take out, so a producer with a sender that sheds
-/// keeps half of its frames to itself: datagrams of such senders go to the rings while fewer than
-/// half are on the way, and are held back here otherwise, where the oldest can give way to a new
-/// one. They are handed over by the producer's next call, or by the control thread when frames come
-/// back; both do it under a lock, as all that pushes to the rings of such a producer.
+/// Senders that shed have their datagrams go through held_back.hpp.
 #pragma once
 
 #include <cowire/async/detail/backing_socket.hpp>
+#include <cowire/async/detail/core_links.hpp>
+#include <cowire/async/detail/flush_generations.hpp>
+#include <cowire/async/detail/held_back.hpp>
+#include <cowire/async/full_policy.hpp>
 #include <cowire/async/payload.hpp>
+#include <cowire/async/send_error.hpp>
 #include <cowire/base/error.hpp>
 #include <cowire/base/forked.hpp>
 #include <cowire/ring/asio.hpp>
-#include <cowire/ring/detail/direct_completion.hpp>
-#include <cowire/ring/detail/event_queue.hpp>
+#include <cowire/ring/direct_completion.hpp>
+#include <cowire/ring/event_queue.hpp>
 #include <cowire/ring/ring_context.hpp>
 #include <cowire/xdp/frame_pool.hpp>
 #include <cowire/xdp/producer_channel.hpp>
@@ -49,33 +50,7 @@
 #include <utility>
 #include <vector>
 
-namespace cowire {
-
-/// Something the kernel or the network said about a datagram that was submitted earlier.
-struct send_error {
-  enum class origin : std::uint8_t {
-    local,    ///< This host refused it: no route, not permitted, too big ...
-    network,  ///< An ICMP message came back.
-  };
-  endpoint destination{};
-  std::error_code code{};  ///< In std::system_category(): ENETUNREACH, ECONNREFUSED, EMSGSIZE ...
-  std::uint32_t mtu = 0;   ///< With EMSGSIZE: the path MTU to the destination, where it is known.
-  origin from = origin::local;
-};
-
-/// What becomes of a datagram when its producer has no frame for it.
-enum class full_policy : std::uint8_t {
-  /// async_send() and async_acquire() wait for one; try_send() and try_acquire() fail.
-  wait,
-  /// All of them fail: with would_block.
-  fail,
-  /// The oldest datagram of this producer's senders with this policy that no TX core has got yet
-  /// gives way. Where there is none, as `wait`. Cores get no more than half the producer's frames
-  /// of such senders, so that there nearly always is one, unless frames are leased.
-  shed_oldest,
-};
-
-namespace detail {
+namespace cowire::detail {
 
 class core_set;
 class engine;
@@ -129,46 +104,34 @@ class producer final : public cancellable {
   [[nodiscard]] payload lease(frame_index frame, std::size_t size) noexcept;
   [[nodiscard]] frame_index detach(payload&& what) noexcept;
 
-  template <class Handler>
-  static void start_acquire(const std::shared_ptr<producer>& self, const sender_state& for_whom,
-                            Handler handler) {
-    direct_completion<std::error_code, payload> done(std::move(handler), self->fallback());
-    if (self->inherited()) return done.refuse_in_child(error::forked, payload{});
-    self->acquire(for_whom, std::move(done));
-  }
-  /// Source: payload, or span of bytes. To: span of endpoints, or one endpoint.
-  template <class Source, class To, class Handler>
-  static void start_send(const std::shared_ptr<producer>& self,
-                         const std::shared_ptr<sender_state>& from, Source source, const To& to,
-                         Handler handler) {
-    if (self->inherited())
-      return direct_completion<std::error_code, std::size_t>(std::move(handler), self->fallback())
-          .refuse_in_child(error::forked, std::size_t{0});
-    send_operation op{from, {}, {}, {}, {}, 0, {}};
-    if constexpr (std::is_same_v<Source, payload>)
-      op.own = std::move(source);
-    else
-      op.bytes = source;
-    if constexpr (std::is_same_v<To, endpoint>)
-      op.one = to;
-    else
-      op.many = to;
-    op.done = direct_completion<std::error_code, std::size_t>(std::move(handler), self->fallback());
-    self->send_all(std::move(op));
-  }
-  template <class Handler>
-  static void start_flush(const std::shared_ptr<producer>& self, Handler handler) {
-    direct_completion<std::error_code> done(std::move(handler), self->fallback());
-    if (self->inherited()) return done.refuse_in_child(error::forked);
-    self->flush(std::move(done));
-  }
+  /// One payload or some bytes on their way to one destination or many.
+  struct send_operation {
+    std::shared_ptr<sender_state> from;
+    payload own{};                       ///< What to send ...
+    std::span<const std::byte> bytes{};  ///< ... or what to copy, where `own` is empty.
+    std::span<const endpoint> many{};    ///< To whom ...
+    std::optional<endpoint> one{};       ///< ... or to whom alone.
+    std::size_t sent = 0;
+    direct_completion<std::error_code, std::size_t> done{};
+
+    [[nodiscard]] std::span<const endpoint> destinations() const noexcept {
+      return one ? std::span<const endpoint>(&*one, 1) : many;
+    }
+  };
+  /// sender's asynchronous operations, their handlers made completions with fallback().
+  void begin_acquire(const sender_state& for_whom,
+                     direct_completion<std::error_code, payload> done);
+  void begin_send(send_operation op);
+  void begin_flush(direct_completion<std::error_code> done);
+  /// What handlers without an executor of their own run on.
+  [[nodiscard]] executor_type fallback() const;
 
   /// Calls `then`, now or in a later call of the producer's thread, when everything submitted so
   /// far has come back.
   void when_drained(std::function<void()> then);
 
-  /// Whether this is the copy of a forked child: all calls but start_*(), try_*(), send(),
-  /// release() and retire() are the parent's only.
+  /// Whether this is the copy of a forked child: all calls but begin_acquire() and the like,
+  /// try_send(), send(), release() and retire() are the parent's only.
   [[nodiscard]] bool inherited() const noexcept { return born_.inherited(); }
 
   /// A sender's handle is gone.
@@ -194,27 +157,14 @@ class producer final : public cancellable {
   /// Control thread: the kernel path is done with a frame.
   void return_by_kernel(frame_index frame);
   /// The rings to a TX core.
-  [[nodiscard]] producer_channel& channel(std::size_t core) noexcept {
-    return links_[core]->channel;
+  [[nodiscard]] producer_channel& channel(std::uint32_t core) noexcept {
+    return links_.channel(core);
   }
   /// Datagrams submitted, and those of them that gave way. Any thread.
   [[nodiscard]] std::uint64_t submitted() const noexcept { return submitted_.get(); }
-  [[nodiscard]] std::uint64_t shed() const noexcept { return shed_.get(); }
+  [[nodiscard]] std::uint64_t shed() const noexcept { return held_back_.shed(); }
 
  private:
-  struct send_operation {
-    std::shared_ptr<sender_state> from;
-    payload own;                       ///< What to send ...
-    std::span<const std::byte> bytes;  ///< ... or what to copy, where `own` is empty.
-    std::span<const endpoint> many;    ///< To whom ...
-    std::optional<endpoint> one;       ///< ... or to whom alone.
-    std::size_t sent = 0;
-    direct_completion<std::error_code, std::size_t> done;
-
-    [[nodiscard]] std::span<const endpoint> destinations() const noexcept {
-      return one ? std::span<const endpoint>(&*one, 1) : many;
-    }
-  };
   struct waiter {
     std::uint64_t ticket = 0;
     direct_completion<std::error_code, payload> acquire;  ///< Either this ...
@@ -231,31 +181,12 @@ class producer final : public cancellable {
     std::error_code result;
     std::shared_ptr<producer> keep;
   };
-  struct retirement {
-    std::uint64_t generation = 0;
-    std::function<void()> then;
-  };
-  /// The way to one TX core.
-  struct core_link {
-    core_link(std::uint32_t id, const frame_slice& slice, cowire::work_bell& core_bell)
-        : channel(id, slice.first, slice.count), bell(core_bell) {}
-    producer_channel channel;
-    cowire::work_bell& bell;
-  };
-  struct held_request {
-    std::uint32_t core;
-    tx_request request;
-  };
   /// serve() on its way to a waiter's executor.
   class serve_call;
   /// What is due to complete; delivered after the state is consistent, as the last thing.
   struct deliveries;
 
-  [[nodiscard]] executor_type fallback() const;
   [[nodiscard]] bool stopped() const noexcept;
-  void acquire(const sender_state& for_whom, direct_completion<std::error_code, payload> done);
-  void send_all(send_operation op);
-  void flush(direct_completion<std::error_code> done);
   void cancel(std::uint64_t ticket) override;
   void context_gone(std::uint64_t ticket) override;
 
@@ -268,31 +199,20 @@ class producer final : public cancellable {
               const endpoint* to) noexcept;
   void submit_guarded(const sender_state& from, std::uint32_t core,
                       const tx_request& request) noexcept;
-  /// Hands over what is held back and may go. Any thread.
-  void feed() noexcept;
   /// Takes a frame from a datagram that is held back.
   [[nodiscard]] bool take_from_oldest(const sender_state& for_whom, frame_index& frame) noexcept;
-  // With `guard_` locked.
-  void push(std::uint32_t core, const tx_request& request) noexcept;
-  void hand_over() noexcept;
-  [[nodiscard]] bool may_hand_over() noexcept;
   void submit_one(const sender_state& from, frame_index frame, std::size_t length,
                   std::uint16_t sum, const endpoint& to) noexcept;
-  void note_submitted(frame_index frame) noexcept;
   [[nodiscard]] tx_request request_from(const sender_state& from, frame_index frame,
                                         std::size_t length, std::uint16_t sum,
                                         const endpoint& to) const noexcept;
-  /// Cores that sleep collect completions when somebody needs them.
-  void ask_for_completions() noexcept;
   /// Takes home what came back; true if anything did.
   bool collect() noexcept;
   void came_back(frame_index frame) noexcept;
-  void settle_generations() noexcept;
-  [[nodiscard]] bool anything_returned() const noexcept;
-  [[nodiscard]] std::uint64_t oldest_generation() const noexcept {
-    return newest_generation_ - older_outstanding_.size();
+  /// Whether the first of those who wait for a flush is done.
+  [[nodiscard]] bool drain_is_due() const noexcept {
+    return !drains_.empty() && flushes_.is_over(drains_.front().generation);
   }
-  [[nodiscard]] std::uint64_t close_generation();
   void serve();
   void serve_frames(deliveries& out);
   void serve_drains(deliveries& out);
@@ -304,27 +224,17 @@ class producer final : public cancellable {
 
   const fork_mark born_;
   const core_set& cores_;
-  std::vector<std::unique_ptr<core_link>> links_;  ///< By core.
-  spsc_ring<frame_index> returned_by_kernel_;      ///< By the control thread.
   std::atomic<bool> somebody_waits_{false};
   frame_pool pool_;
-  single_writer_counter submitted_, shed_;
-  std::atomic<bool> sheds_{false};  ///< allow_shedding() was called.
-  std::mutex guard_;                ///< If `sheds_`, of all that pushes requests.
-  /// Oldest first, as many as there are frames; guarded.
-  std::unique_ptr<spsc_ring<held_request>> held_back_;
+  single_writer_counter submitted_;
+  core_links links_;
+  held_back held_back_;
   std::shared_ptr<engine> owner_;
 
   std::list<waiter> waiters_;
   std::list<drain_waiter> drains_;
-  std::deque<retirement> retirements_;
   std::uint64_t ticket_ = 0;
-
-  /// Frames on the way are counted by generation; a flush closes one.
-  std::vector<std::uint64_t> generation_of_;
-  std::uint64_t newest_generation_ = 1;  ///< From 1: "all before it" is then a generation too.
-  std::uint32_t newest_outstanding_ = 0;
-  std::deque<std::uint32_t> older_outstanding_;  ///< Of the closed ones, the oldest first.
+  flush_generations flushes_;
 
   /// Guards the two below against the control thread, which reads them in wake().
   std::mutex wake_mutex_;
@@ -332,5 +242,4 @@ class producer final : public cancellable {
   std::weak_ptr<producer> self_;
 };
 
-}  // namespace detail
-}  // namespace cowire
+}  // namespace cowire::detail

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/unique_fd.hpp>
 #include <cowire/follow/detail/address_labels.hpp>
-#include <cowire/route/detail/source_v6.hpp>
+#include <cowire/route/address_label.hpp>
 
 #include <linux/if_addrlabel.h>
 #include <linux/netlink.h>

@@ -9,20 +9,6 @@
 
 namespace cowire {
 
-std::string_view name(log_severity severity) noexcept {
-  switch (severity) {
-    case log_severity::debug:
-      return "debug";
-    case log_severity::info:
-      return "info";
-    case log_severity::warning:
-      return "warning";
-    case log_severity::error:
-      return "error";
-  }
-  return "";
-}
-
 std::string_view name(route_change::kind kind) noexcept {
   using enum route_change::kind;
   switch (kind) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/assert.hpp>
 #include <cowire/base/error.hpp>
+#include <cowire/base/signals_blocked.hpp>
 #include <cowire/follow/detail/dump_reader.hpp>
-#include <cowire/ring/detail/signals_blocked.hpp>
 
 #include <linux/netlink.h>
 #include <poll.h>

@@ -11,7 +11,7 @@
 #pragma once
 
 #include <cowire/base/unique_fd.hpp>
-#include <cowire/ring/detail/event_queue.hpp>
+#include <cowire/ring/event_queue.hpp>
 
 #include <atomic>
 #include <cstddef>

@@ -2,8 +2,9 @@
 #include <cowire/follow/detail/neighbour_upkeep.hpp>
 #include <cowire/follow/detail/question_socket.hpp>
 #include <cowire/netlink/request.hpp>
-#include <cowire/route/detail/header_template.hpp>
-#include <cowire/route/detail/resolve_by_search.hpp>
+#include <cowire/route/egress_choice.hpp>
+#include <cowire/route/forwarding_table.hpp>
+#include <cowire/route/resolve_by_search.hpp>
 
 #include <linux/neighbour.h>
 #include <sys/socket.h>

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/assert.hpp>
 #include <cowire/base/error.hpp>
+#include <cowire/base/signals_blocked.hpp>
 #include <cowire/follow/detail/output_reader.hpp>
 #include <cowire/follow/detail/output_service.hpp>
 #include <cowire/netlink/nft_codec.hpp>
 #include <cowire/netlink/tc_codec.hpp>
 #include <cowire/netlink/xfrm_codec.hpp>
-#include <cowire/ring/detail/signals_blocked.hpp>
 
 #include <linux/netlink.h>
 #include <poll.h>

@@ -33,7 +33,7 @@
 #include <cowire/follow/route_events.hpp>
 #include <cowire/netlink/monitor.hpp>
 #include <cowire/ring/datagram_source.hpp>
-#include <cowire/ring/detail/event_queue.hpp>
+#include <cowire/ring/event_queue.hpp>
 #include <cowire/ring/ring_context.hpp>
 #include <cowire/ring/ring_timer.hpp>
 #include <cowire/route/compiler.hpp>

@@ -2,6 +2,7 @@
 #include <cowire/route/detail/decision.hpp>
 #include <cowire/route/detail/source_v6.hpp>
 #include <cowire/route/detail/vrf.hpp>
+#include <cowire/route/exception_owner.hpp>
 #include <cowire/route/kernel_quirks.hpp>
 #include <cowire/route/rules.hpp>
 
@@ -737,19 +738,6 @@ void decider::apply_exception() {
     result_.members.front().gateway = answered->gateway;
 }
 
-std::optional<exception_owner> exception_owner_of(const mirror& state, const flow& question) {
-  decider decider(state, covers_by_search);
-  decision_question asked;
-  asked.cls = &question.cls;
-  asked.region = ip_prefix(question.destination, question.destination.bits());
-  asked.destination_port = question.destination_port;
-  asked.as = route_question::get_route;
-  asked.ignore_exceptions = true;
-  const decision& decided = decider.decide(asked);
-  if (decided.error != 0 || decided.divert || decided.type != RTN_UNICAST) return std::nullopt;
-  return owner_of(decided, asked);
-}
-
 // ----------------------------------------------------------------------------------------------
 // IPv6
 
@@ -965,3 +953,20 @@ std::optional<ip_address> decider::selected_source_v6(std::uint32_t index) {
 }
 
 }  // namespace cowire::detail
+
+namespace cowire {
+
+std::optional<exception_owner> exception_owner_of(const mirror& state, const flow& question) {
+  detail::decider decider(state, detail::covers_by_search);
+  detail::decision_question asked;
+  asked.cls = &question.cls;
+  asked.region = ip_prefix(question.destination, question.destination.bits());
+  asked.destination_port = question.destination_port;
+  asked.as = route_question::get_route;
+  asked.ignore_exceptions = true;
+  const detail::decision& decided = decider.decide(asked);
+  if (decided.error != 0 || decided.divert || decided.type != RTN_UNICAST) return std::nullopt;
+  return detail::owner_of(decided, asked);
+}
+
+}  // namespace cowire

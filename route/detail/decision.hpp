@@ -77,11 +77,6 @@ struct search_effect {
   bool hides = false;
 };
 
-/// The next hop that the kernel's answer about a flow is an answer of; unset where that is not
-/// certain: several may be meant, there is no route, or exceptions depend on more than it.
-[[nodiscard]] std::optional<exception_owner> exception_owner_of(const mirror& state,
-                                                                const flow& question);
-
 /// Re-usable working memory of decide().
 class decider {
  public:

@@ -6,6 +6,7 @@
 #include <cowire/route/detail/header_template.hpp>
 #include <cowire/route/detail/tunnel.hpp>
 #include <cowire/route/detail/vrf.hpp>
+#include <cowire/route/egress_choice.hpp>
 
 #include <linux/if.h>
 #include <linux/if_arp.h>
@@ -173,25 +174,6 @@ std::optional<std::uint32_t> lower_of(const netlink::link& link,
 
 }  // namespace
 
-egress_choice egress_of(const mirror& state, std::uint32_t interface_index) {
-  const auto divert = [](divert_reason reason) { return egress_choice{reason, 0, {}}; };
-  egress_choice found{std::nullopt, interface_index, {}};
-  // One device above another at most three deep: a VLAN of a bond of a NIC.
-  for (int depth = 0; depth < 4; ++depth) {
-    const mirror::device* device = state.find_device(found.interface_index);
-    if (device == nullptr) return divert(divert_reason::egress_down);
-    const netlink::link& link = device->link;
-    if (is_tunnel_kind(link.kind)) return divert(divert_reason::tunnel);
-    if ((link.flags & IFF_LOOPBACK) != 0) return divert(divert_reason::unsupported_device);
-    if (const auto reason = obstacle(state, *device)) return divert(*reason);
-    if (one_of(link.kind, direct_kinds)) return found;
-    const auto lower = lower_of(link, found.tag);
-    if (!lower) return divert(divert_reason::unsupported_device);
-    found.interface_index = *lower;
-  }
-  return divert(divert_reason::unsupported_device);
-}
-
 hop divert_hop(divert_reason reason) noexcept {
   hop made{};
   made.egress = divert_slot;
@@ -348,3 +330,26 @@ hop build_hop(const mirror& state, const egress_slots& slots, const hop_key& key
 }
 
 }  // namespace cowire::detail
+
+namespace cowire {
+
+egress_choice egress_of(const mirror& state, std::uint32_t interface_index) {
+  const auto divert = [](divert_reason reason) { return egress_choice{reason, 0, {}}; };
+  egress_choice found{std::nullopt, interface_index, {}};
+  // One device above another at most three deep: a VLAN of a bond of a NIC.
+  for (int depth = 0; depth < 4; ++depth) {
+    const mirror::device* device = state.find_device(found.interface_index);
+    if (device == nullptr) return divert(divert_reason::egress_down);
+    const netlink::link& link = device->link;
+    if (detail::is_tunnel_kind(link.kind)) return divert(divert_reason::tunnel);
+    if ((link.flags & IFF_LOOPBACK) != 0) return divert(divert_reason::unsupported_device);
+    if (const auto reason = detail::obstacle(state, *device)) return divert(*reason);
+    if (detail::one_of(link.kind, detail::direct_kinds)) return found;
+    const auto lower = detail::lower_of(link, found.tag);
+    if (!lower) return divert(divert_reason::unsupported_device);
+    found.interface_index = *lower;
+  }
+  return divert(divert_reason::unsupported_device);
+}
+
+}  // namespace cowire

@@ -34,18 +34,6 @@ struct hop_key {
   friend auto operator<=>(const hop_key&, const hop_key&) = default;
 };
 
-/// Where frames for a device really leave.
-struct egress_choice {
-  std::optional<divert_reason> divert;
-  std::uint32_t interface_index = 0;  ///< The device whose AF_XDP socket sends.
-  std::optional<netlink::vlan_info> tag;
-};
-
-/// Ethernet devices serve themselves, a VLAN device is a tag on the device below, a macvlan that
-/// does not bridge is another address on it, an active-backup bond is its active slave. Everything
-/// else is diverted, tunnels too: their outer datagrams have a route and an egress of their own.
-[[nodiscard]] egress_choice egress_of(const mirror& state, std::uint32_t interface_index);
-
 using egress_slots = std::map<std::uint32_t, egress_slot>;
 
 /// The hop as the mirror and the sockets are now, a divert hop where the fast path cannot serve it.

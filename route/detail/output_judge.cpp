@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/route/detail/judge_destinations.hpp>
 #include <cowire/route/detail/output_judge.hpp>
+#include <cowire/route/egress_choice.hpp>
 #include <cowire/route/rules.hpp>
 
 #include <algorithm>

@@ -68,15 +68,6 @@ bool is_candidate(const netlink::address& own) {
 
 }  // namespace
 
-std::span<const address_label> default_address_labels() {
-  static const std::vector<address_label> table = {
-      {parsed("::1/128"), 0},   {parsed("::/96"), 3},        {parsed("::ffff:0:0/96"), 4},
-      {parsed("2001::/32"), 6}, {parsed("2001:10::/28"), 7}, {parsed("3ffe::/16"), 12},
-      {parsed("2002::/16"), 2}, {parsed("fec0::/10"), 11},   {parsed("fc00::/7"), 5},
-      {parsed("::/0"), 1}};
-  return table;
-}
-
 source_choice select_source_v6(const mirror& state, std::uint32_t index,
                                const ip_prefix& destinations) {
   const ip_address& destination = destinations.address();
@@ -131,3 +122,17 @@ std::span<const ip_prefix> source_policy_prefixes() {
 }
 
 }  // namespace cowire::detail
+
+namespace cowire {
+
+std::span<const address_label> default_address_labels() {
+  static const std::vector<address_label> table = {
+      {detail::parsed("::1/128"), 0},       {detail::parsed("::/96"), 3},
+      {detail::parsed("::ffff:0:0/96"), 4}, {detail::parsed("2001::/32"), 6},
+      {detail::parsed("2001:10::/28"), 7},  {detail::parsed("3ffe::/16"), 12},
+      {detail::parsed("2002::/16"), 2},     {detail::parsed("fec0::/10"), 11},
+      {detail::parsed("fc00::/7"), 5},      {detail::parsed("::/0"), 1}};
+  return table;
+}
+
+}  // namespace cowire

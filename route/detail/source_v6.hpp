@@ -3,6 +3,7 @@
 /// table).
 #pragma once
 
+#include <cowire/route/address_label.hpp>
 #include <cowire/route/mirror.hpp>
 
 #include <cstdint>
@@ -20,16 +21,6 @@ struct source_choice {
 /// make; a host prefix for one. `index` is the output device, or 0 for none.
 [[nodiscard]] source_choice select_source_v6(const mirror& state, std::uint32_t index,
                                              const ip_prefix& destinations);
-
-/// RFC 6724 label of a prefix.
-struct address_label {
-  ip_prefix prefix;
-  std::uint32_t label = 0;
-  friend auto operator<=>(const address_label&, const address_label&) = default;
-};
-
-/// The kernel's default labels; longest prefix first.
-[[nodiscard]] std::span<const address_label> default_address_labels();
 
 /// Prefixes at which labels or scopes of destinations change.
 [[nodiscard]] std::span<const ip_prefix> source_policy_prefixes();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/netlink/tunnel_kind.hpp>
-#include <cowire/route/detail/resolve_by_search.hpp>
+#include <cowire/route/resolve_by_search.hpp>
 #include <cowire/route/detail/tunnel.hpp>
 
 #include <linux/if_tunnel.h>

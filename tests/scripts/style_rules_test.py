@@ -45,6 +45,11 @@ class Includes(unittest.TestCase):
         allowed = [("cli", "route/detail/cover.hpp")]
         self.assertEqual(self.found("cli/route.cpp", "route/detail/cover.hpp", allowed), [])
 
+    def test_tests_and_benchmarks_share_the_testbed_alone(self):
+        text = '#include "tests/support/netns.hpp"\n'
+        for name, count in (("bench/a.cpp", 1), ("testbed/a.hpp", 1), ("tests/route/a.cpp", 0)):
+            self.assertEqual(len(list(rules.includes(tree(**{name: text}), {}))), count, name)
+
     def test_an_exception_that_nobody_needs_is_a_finding(self):
         allowed = [("cli", "route/detail/cover.hpp")]
         self.assertIn("take it off", self.found("cli/route.cpp", "route/lpm.hpp", allowed)[0])
@@ -124,6 +129,16 @@ class Subjects(unittest.TestCase):
 
 
 class Tree(unittest.TestCase):
+    def test_the_umbrella_includes_the_ten_headers_that_the_architecture_lists(self):
+        root = pathlib.Path(__file__).resolve().parents[2]
+        included = rules.re.findall(
+            r"^#include <cowire/(.+)>", (root / "cowire.hpp").read_text(), rules.re.MULTILINE
+        )
+        text = (root / "docs/architecture.md").read_text()
+        listed = rules.re.findall(r"^\| `(\w+/\w+\.hpp)` \|", text, rules.re.MULTILINE)
+        self.assertEqual(sorted(listed), sorted(included))
+        self.assertEqual(len(included), 10)
+
     def test_every_room_has_its_rule(self):
         text = (pathlib.Path(__file__).resolve().parents[2] / "CMakeLists.txt").read_text()
         for room in rules.re.findall(r"^add_subdirectory\((\w+)\)", text, rules.re.MULTILINE):

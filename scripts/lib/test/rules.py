@@ -3,7 +3,7 @@
 import re
 import subprocess
 
-# What each room may include; examples, tests and bench may include all of them.
+# What each room may include; examples, tests, testbed and bench may include all of them.
 NEEDS = {
     "base": "",
     "ring": "base",
@@ -17,23 +17,8 @@ NEEDS = {
 }
 # (who includes, what of another room's detail/): why, until it is mended. An entry that nobody
 # needs is a finding.
-EVENT_QUEUE = "public headers hold an event_queue: it becomes public, or a pimpl hides it"
-SIGNALS = "threads are started in three rooms: starting one without signals moves to base"
-SEARCH = "route/agreement is to be the one home of asking whether the kernel's answer is ours"
 FOREIGN_DETAIL = {
-    ("async", "follow/detail/checked_interval.hpp"): "one check of intervals in two configurations",
     ("async", "follow/detail/route_service.hpp"): "route_service is follow's face towards async",
-    ("async", "ring/detail/direct_completion.hpp"): "completions, until ring offers them",
-    ("async", "ring/detail/event_queue.hpp"): EVENT_QUEUE,
-    ("async", "ring/detail/signals_blocked.hpp"): SIGNALS,
-    ("cli", "async/detail/engine.hpp"): "doctor asks what the engine would: to be a public question",
-    ("cli", "route/detail/resolve_by_search.hpp"): SEARCH,
-    ("follow", "ring/detail/event_queue.hpp"): EVENT_QUEUE,
-    ("follow", "ring/detail/signals_blocked.hpp"): SIGNALS,
-    ("follow", "route/detail/decision.hpp"): "exceptions of paths are to be in route's public face",
-    ("follow", "route/detail/header_template.hpp"): "sizes of headers are to have one public home",
-    ("follow", "route/detail/resolve_by_search.hpp"): SEARCH,
-    ("follow", "route/detail/source_v6.hpp"): "address labels belong to route's public face",
 }
 FUNCTION_LINES = 70
 # Functions that are longer, until they are split; an entry that nobody needs is a finding.
@@ -52,6 +37,8 @@ FOREIGN_WORDS = set(
     " vfork".split()
 )
 
+# What no program is made of (tests) is nothing that others may stand on.
+APART = re.compile(r'^#include ["<](tests|bench)/', re.MULTILINE)
 INCLUDE = re.compile(r"^#include <cowire/(\w+)/(\S+)>", re.MULTILINE)
 # Comments, raw strings, strings, characters (but not the ' in 1'000).
 TOKENS = re.compile(
@@ -77,13 +64,16 @@ def includes(texts, allowed=None):
     used = set()
     for name, text in texts.items():
         room = owner(name)
+        for other in APART.findall(text):
+            if name.parts[0] != other:
+                yield f"{name}: includes {other}/; what both need belongs to testbed/"
         for other, header in INCLUDE.findall(text):
             where = f"{name}: includes {other}/{header}"
             if room == other:
                 continue
             if name.parts[0] in NEEDS and other not in NEEDS[room].split():
                 yield f"{where}; {room} may include: {NEEDS[room] or 'nothing'}"
-            elif name.parts[0] not in ("tests", "bench") and header.startswith("detail/"):
+            elif name.parts[0] not in ("tests", "testbed", "bench") and header.startswith("detail/"):
                 used.add((room, f"{other}/{header}"))
                 if (room, f"{other}/{header}") not in allowed:
                     yield f"{where}, which is for {other} alone"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <asio/io_context.hpp>
-#include <cowire/async/transmitter.hpp>
+#include <cowire/cowire.hpp>
 #include <cstdio>
 #include <cstring>
 #include <exception>

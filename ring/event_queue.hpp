@@ -11,7 +11,7 @@
 #include <cowire/base/error.hpp>
 #include <cowire/base/forked.hpp>
 #include <cowire/ring/asio.hpp>
-#include <cowire/ring/detail/direct_completion.hpp>
+#include <cowire/ring/direct_completion.hpp>
 #include <cowire/ring/ring_context.hpp>
 
 #include <cstddef>
@@ -21,10 +21,11 @@
 #include <mutex>
 #include <utility>
 
-namespace cowire::detail {
+namespace cowire {
 
 template <class T>
-class event_queue final : public cancellable, public std::enable_shared_from_this<event_queue<T>> {
+class event_queue final : public detail::cancellable,
+                          public std::enable_shared_from_this<event_queue<T>> {
  public:
   using signature = void(std::error_code, T);
   using executor_type = ring_context::executor_type;
@@ -88,15 +89,14 @@ class event_queue final : public cancellable, public std::enable_shared_from_thi
     return dropped_;
   }
 
+  using reader = direct_completion<std::error_code, T>;
+
   /// The reader's side of async_next().
   template <class Handler>
   static void start_next(const std::shared_ptr<event_queue>& self, Handler handler) {
     self->start(reader(std::move(handler), self->fallback_));
   }
-
- private:
-  using reader = direct_completion<std::error_code, T>;
-
+  /// The same, for a handler that is held already.
   void start(reader next) {
     if (born_.inherited()) return next.refuse_in_child(error::forked, T{});
     std::error_code ec;
@@ -120,6 +120,7 @@ class event_queue final : public cancellable, public std::enable_shared_from_thi
     next.complete(ec, std::move(value));
   }
 
+ private:
   void context_gone(std::uint64_t ticket) override {
     reader gone;
     const std::lock_guard lock(mutex_);
@@ -136,7 +137,7 @@ class event_queue final : public cancellable, public std::enable_shared_from_thi
     if (waiting.armed()) waiting.complete(operation_aborted(), T{});
   }
 
-  const fork_mark born_;
+  const detail::fork_mark born_;
   const executor_type fallback_;
   const std::size_t limit_;
   mutable std::mutex mutex_;
@@ -147,4 +148,4 @@ class event_queue final : public cancellable, public std::enable_shared_from_thi
   bool closed_ = false;
 };
 
-}  // namespace cowire::detail
+}  // namespace cowire

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cowire/follow/detail/checked_interval.hpp>
+#include <cowire/base/checked_interval.hpp>
 
 #include <cowire/base/error.hpp>
 
 #include <string>
 
-namespace cowire::detail {
+namespace cowire {
 
 void check_interval(const char* option, std::chrono::milliseconds value) {
   if (value.count() >= 0 && value <= interval_max) return;
@@ -15,4 +15,4 @@ void check_interval(const char* option, std::chrono::milliseconds value) {
                   std::to_string(value.count()));
 }
 
-}  // namespace cowire::detail
+}  // namespace cowire

@@ -4,7 +4,7 @@
 
 #include <chrono>
 
-namespace cowire::detail {
+namespace cowire {
 
 /// A month: longer than anybody waits for a check, short enough for every clock.
 inline constexpr std::chrono::seconds interval_max{30L * 24 * 3600};
@@ -13,4 +13,4 @@ inline constexpr std::chrono::seconds interval_max{30L * 24 * 3600};
 /// unless `value` is 0 to interval_max.
 void check_interval(const char* option, std::chrono::milliseconds value);
 
-}  // namespace cowire::detail
+}  // namespace cowire

@@ -5,9 +5,9 @@
 
 #include <cowire/route/resolve.hpp>
 
-namespace cowire::detail {
+namespace cowire {
 
 [[nodiscard]] resolution resolve_by_search(const mirror& state, const flow& question,
                                            route_question as);
 
-}  // namespace cowire::detail
+}  // namespace cowire

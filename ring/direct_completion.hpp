@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /// A handler that waits for its results, type-erased, and goes straight to its own executor.
 ///
-/// The counterpart of completion.hpp for objects that are not driven by the ring thread: a sender
-/// completes on the application's thread, without a detour. Move-only owner; dropped unarmed, or
-/// with the handler uncalled. complete() may be called inside the initiating call: the handler is
-/// always posted. Memory comes from the handler's associated allocator; its executor has
-/// outstanding work until the handler was posted.
+/// The counterpart of ring/detail/completion.hpp for objects that are not driven by the ring
+/// thread: a sender completes on the application's thread, without a detour. Move-only owner;
+/// dropped unarmed, or with the handler uncalled. complete() may be called inside the initiating
+/// call: the handler is always posted. Memory comes from the handler's associated allocator; its
+/// executor has outstanding work until the handler was posted.
 ///
 /// Once it waits (begin_wait) the handler is destroyed with its execution context: the completion
-/// is not armed any more then, and completing it does nothing (waiting_place.hpp).
+/// is not armed any more then, and completing it does nothing (ring/detail/waiting_place.hpp).
 ///
 /// Serialised use, but for the end of the context.
 #pragma once
@@ -25,7 +25,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace cowire::detail {
+namespace cowire {
 
 template <class... Results>
 class direct_completion {
@@ -52,8 +52,9 @@ class direct_completion {
   void complete(Results... results) {
     if (held_) return held_.release()->complete(std::move(results)...);
     if (const auto place = std::exchange(place_, nullptr))
-      place->take(
-          [&](droppable* held) { static_cast<base*>(held)->complete(std::move(results)...); });
+      place->take([&](detail::droppable* held) {
+        static_cast<base*>(held)->complete(std::move(results)...);
+      });
   }
   /// As complete(), in a child of fork() where the fallback runs nothing: throws std::system_error
   /// (error::forked) if that is where the handler would run.
@@ -67,21 +68,23 @@ class direct_completion {
   /// Before it is kept. A cancellation signal, emitted where the handler's slot is used, and the
   /// end of the handler's context are passed on as `ticket`. Every type of cancellation is
   /// honoured: no operation here has a partial effect without saying so.
-  void begin_wait(const std::weak_ptr<cancellable>& target, std::uint64_t ticket) {
+  void begin_wait(const std::weak_ptr<detail::cancellable>& target, std::uint64_t ticket) {
     place_ = held_->begin_wait(target, ticket);
     static_cast<void>(held_.release());  // The place's now.
   }
   /// Where whoever wants to act for the waiting handler posts to: to the handler's executor, or the
   /// fallback.
-  [[nodiscard]] const std::shared_ptr<waiting_place>& place() const noexcept { return place_; }
+  [[nodiscard]] const std::shared_ptr<detail::waiting_place>& place() const noexcept {
+    return place_;
+  }
 
  private:
-  class base : public droppable {
+  class base : public detail::droppable {
    public:
     virtual void complete(Results... results) = 0;  ///< Also frees.
     [[nodiscard]] virtual bool runs_on_fallback() const noexcept = 0;
-    [[nodiscard]] virtual std::shared_ptr<waiting_place> begin_wait(
-        const std::weak_ptr<cancellable>& target, std::uint64_t ticket) = 0;
+    [[nodiscard]] virtual std::shared_ptr<detail::waiting_place> begin_wait(
+        const std::weak_ptr<detail::cancellable>& target, std::uint64_t ticket) = 0;
 
    protected:
     ~base() = default;
@@ -95,7 +98,8 @@ class direct_completion {
     using executor_t = asio::associated_executor_t<Handler, ring_context::executor_type>;
     using work = std::decay_t<decltype(asio::prefer(std::declval<const executor_t&>(),
                                                     asio::execution::outstanding_work.tracked))>;
-    using plain_allocator = asio::associated_allocator_t<Handler, recycling_allocator<void>>;
+    using plain_allocator =
+        asio::associated_allocator_t<Handler, detail::recycling_allocator<void>>;
     using allocator =
         typename std::allocator_traits<plain_allocator>::template rebind_alloc<holder>;
 
@@ -108,7 +112,8 @@ class direct_completion {
 
     [[nodiscard]] static holder* make(Handler&& handler,
                                       const ring_context::executor_type& fallback) {
-      allocator memory(asio::get_associated_allocator(handler, recycling_allocator<void>()));
+      allocator memory(
+          asio::get_associated_allocator(handler, detail::recycling_allocator<void>()));
       auto* block = std::allocator_traits<allocator>::allocate(memory, 1);
       // Asio requires handlers and executors to move without throwing.
       return ::new (static_cast<void*>(block)) holder(std::move(handler), fallback);
@@ -117,10 +122,11 @@ class direct_completion {
     void complete(Results... results) override {
       const auto plain = get_plain_allocator();
       work working(std::move(work_));
-      delivery<Handler, plain_allocator, Results...> out{
+      detail::delivery<Handler, plain_allocator, Results...> out{
           plain, std::move(handler_), {std::move(results)...}};
       free(plain);
-      post_to(asio::prefer(working, asio::execution::outstanding_work.untracked), std::move(out));
+      detail::post_to(asio::prefer(working, asio::execution::outstanding_work.untracked),
+                      std::move(out));
     }
     void destroy() noexcept override {
       const auto plain = get_plain_allocator();
@@ -134,11 +140,11 @@ class direct_completion {
       else
         return false;
     }
-    [[nodiscard]] std::shared_ptr<waiting_place> begin_wait(
-        const std::weak_ptr<cancellable>& target, std::uint64_t ticket) override {
+    [[nodiscard]] std::shared_ptr<detail::waiting_place> begin_wait(
+        const std::weak_ptr<detail::cancellable>& target, std::uint64_t ticket) override {
       // The executor of use_future is none that others could post to.
-      constexpr bool its_own =
-          std::is_convertible_v<executor_t, asio::any_io_executor> || !is_postable<executor_t>;
+      constexpr bool its_own = std::is_convertible_v<executor_t, asio::any_io_executor> ||
+                               !detail::is_postable<executor_t>;
       auto place = [&] {
         if constexpr (its_own)
           return make_place(asio::prefer(work_, asio::execution::outstanding_work.untracked),
@@ -157,12 +163,13 @@ class direct_completion {
 
    private:
     [[nodiscard]] plain_allocator get_plain_allocator() const noexcept {
-      return asio::get_associated_allocator(handler_, recycling_allocator<void>());
+      return asio::get_associated_allocator(handler_, detail::recycling_allocator<void>());
     }
     template <class Executor>
-    [[nodiscard]] std::shared_ptr<waiting_place> make_place(
-        const Executor& executor, const std::weak_ptr<cancellable>& target, std::uint64_t ticket) {
-      return place_of<Executor>::make(executor, *this, target, ticket);
+    [[nodiscard]] std::shared_ptr<detail::waiting_place> make_place(
+        const Executor& executor, const std::weak_ptr<detail::cancellable>& target,
+        std::uint64_t ticket) {
+      return detail::place_of<Executor>::make(executor, *this, target, ticket);
     }
     void free(const plain_allocator& plain) noexcept {
       allocator memory(plain);
@@ -178,11 +185,11 @@ class direct_completion {
   void drop() noexcept {
     held_.reset();
     if (const auto place = std::exchange(place_, nullptr))
-      place->take([](droppable* held) { held->destroy(); });
+      place->take([](detail::droppable* held) { held->destroy(); });
   }
 
-  std::unique_ptr<base, destroy> held_;   ///< Until it waits ...
-  std::shared_ptr<waiting_place> place_;  ///< ... and from then on.
+  std::unique_ptr<base, destroy> held_;           ///< Until it waits ...
+  std::shared_ptr<detail::waiting_place> place_;  ///< ... and from then on.
 };
 
-}  // namespace cowire::detail
+}  // namespace cowire

@@ -5,7 +5,7 @@
 
 #include <signal.h>
 
-namespace cowire::detail {
+namespace cowire {
 
 class signals_blocked {
  public:
@@ -22,4 +22,4 @@ class signals_blocked {
   sigset_t before_;
 };
 
-}  // namespace cowire::detail
+}  // namespace cowire

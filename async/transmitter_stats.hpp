@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What a transmitter has done so far: transmitter::stats(). Plain values.
+#pragma once
+
+#include <cowire/follow/route_stats.hpp>
+#include <cowire/xdp/send_mode.hpp>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace cowire {
+
+struct interface_stats {
+  std::string name;
+  std::uint32_t index = 0;
+  send_mode mode = send_mode::kernel;  ///< The rung in use; kernel = no AF_XDP socket.
+  std::string reason;                  ///< Why not a better rung; "" on the best one.
+  /// Options of its sockets that the kernel refused (xdp_socket::refused_options).
+  std::vector<std::string> refused_options{};
+  std::uint64_t transmitted = 0;
+  std::uint64_t lost_in_device = 0;
+  /// Times its sockets were opened anew because the device completed nothing of what it held.
+  std::uint64_t rebuilt = 0;
+  std::uint32_t sockets = 0;  ///< One for each TX core that can send through it.
+};
+
+/// What one TX core has done.
+struct core_stats {
+  std::uint64_t taken = 0;  ///< From producers.
+  std::uint64_t transmitted = 0;
+  std::uint64_t diverted = 0;
+  std::uint64_t lost_in_device = 0;
+};
+
+/// A snapshot. Once drained: submitted == sum(transmitted) + kernel_path + sum(refused) +
+/// lost_in_device + shed, exactly; meanwhile the difference is on the way.
+struct transmitter_stats {
+  std::uint64_t submitted = 0;
+  std::map<std::string, std::uint64_t> transmitted;  ///< By interface name, past ones included.
+  std::uint64_t kernel_path = 0;                     ///< Diverted, and the kernel took them.
+  std::map<std::string, std::uint64_t> refused;      ///< Diverted, and refused: by errno name.
+  std::map<std::string, std::uint64_t> diverted;     ///< By divert_reason name: the cause of both.
+  /// Dropped by a device without carrier or room, as it said itself (its tx_dropped counts them,
+  /// too), or in the rings of an interface when it went away, so that nobody can tell.
+  std::uint64_t lost_in_device = 0;
+  std::uint64_t shed = 0;                 ///< Gave way to newer ones (full_policy::shed_oldest).
+  std::uint64_t errors_from_network = 0;  ///< ICMP errors that came back.
+  std::vector<interface_stats> interfaces;
+  std::vector<core_stats> cores;
+  std::uint32_t cores_in_use = 0;  ///< The first so many of them take new datagrams.
+  std::string cores_reason;        ///< Why not all, and what to do; "" if they do.
+  route_stats routes;
+  std::vector<std::string> output_ignored;  ///< Layers (transmitter_config::output), by name.
+
+  /// transmitted, summed.
+  [[nodiscard]] std::uint64_t transmitted_total() const noexcept;
+  /// refused, summed.
+  [[nodiscard]] std::uint64_t refused_total() const noexcept;
+  /// Everything that has come to an end: what is `submitted` once drained.
+  [[nodiscard]] std::uint64_t accounted() const noexcept;
+  /// Submitted and not yet accounted for; 0 once drained.
+  [[nodiscard]] std::uint64_t on_the_way() const noexcept;
+};
+
+}  // namespace cowire
