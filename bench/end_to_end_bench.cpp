@@ -33,9 +33,9 @@
 #include <utility>
 #include <vector>
 
-#include "tests/xdp/hand_made_table.hpp"
-#include "tests/xdp/test_producer.hpp"
-#include "tests/xdp/veth_lab.hpp"
+#include "testbed/hand_made_table.hpp"
+#include "testbed/test_producer.hpp"
+#include "testbed/veth_lab.hpp"
 
 namespace cowire {
 namespace {
@@ -121,8 +121,8 @@ struct world {
   [[nodiscard]] dead_end lead_to(std::string group, const char* const (&names)[2],
                                  const mac_address& neighbour, const std::string& net) {
     dead_end end{std::move(group), {lab.device_a(names[0]), lab.device_a(names[1])}, neighbour, {}};
-    lab.run_in_a("ip route add " + net + "/10 via 10.1.0.2 onlink dev " + names[0]);
-    lab.run_in_a("ip neigh replace 10.1.0.2 lladdr " + neighbour.to_string() +
+    lab.run_in_a("ip route add " + net + "/10 via 10.77.1.2 onlink dev " + names[0]);
+    lab.run_in_a("ip neigh replace 10.77.1.2 lladdr " + neighbour.to_string() +
                  " nud permanent dev " + names[0]);
     std::mt19937 random(1);
     const std::uint32_t first = ip_address::parse(net)->v4_host();

@@ -14,8 +14,8 @@
 
 #include "bench/bench_options.hpp"
 #include "bench/route_table.hpp"
-#include "tests/async/route_writer.hpp"
-#include "tests/support/netns.hpp"
+#include "testbed/netns.hpp"
+#include "testbed/route_writer.hpp"
 
 #include <chrono>
 #include <filesystem>

@@ -38,7 +38,7 @@
 
 #include "bench/datagrams.hpp"
 #include "bench/results.hpp"
-#include "tests/support/netns.hpp"
+#include "testbed/netns.hpp"
 
 namespace cowire::bench {
 namespace {

@@ -35,8 +35,8 @@
 #include "bench/datagrams.hpp"
 #include "bench/results.hpp"
 #include "bench/route_table.hpp"
-#include "tests/async/route_writer.hpp"
-#include "tests/support/netns.hpp"
+#include "testbed/netns.hpp"
+#include "testbed/route_writer.hpp"
 
 namespace cowire {
 namespace {

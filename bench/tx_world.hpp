@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "bench/route_table.hpp"
-#include "tests/xdp/hand_made_table.hpp"
-#include "tests/xdp/test_producer.hpp"
+#include "testbed/hand_made_table.hpp"
+#include "testbed/test_producer.hpp"
 
 namespace cowire::bench {
 

@@ -25,7 +25,8 @@ def remove_leftovers(prefix):
     for path in glob.glob(f"/run/netns/{prefix}*"):
         name = os.path.basename(path)
         owner = name.removeprefix(prefix).split("-")[0]
-        if not os.path.exists(f"/proc/{owner}"):
+        # Another prefix may begin with this one: what follows then is no process.
+        if owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 

@@ -7,7 +7,7 @@
 /// COWIRE_BGP_PREFIXES (up to 131 072) and COWIRE_BGP_FLAPS choose the size; 20 000 and 3 by
 /// default, 100 000 and 10 for the whole thing (about two minutes).
 #include <tests/async/numbered_stream.hpp>
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <cowire/netlink/request_socket.hpp>
 
@@ -122,19 +122,17 @@ class bgp_flaps : public two_hosts {
   }
   /// Dumps now and then, so as to leave the CPU to those that are waited for.
   static bool table_grows_or_shrinks_to(std::size_t count) {
-    return eventually(
-        [&] {
-          std::this_thread::sleep_for(100ms);
-          return kernel_routes(100) == count;
-        },
-        60s);
+    return eventually([&] {
+      std::this_thread::sleep_for(100ms);
+      return kernel_routes(100) == count;
+    });
   }
   /// As many routes as the kernel, and a re-dump that finds no difference.
   static bool equals_kernel(const transmitter& tx) {
     const auto checks = tx.stats().routes.redump_checks;
     const auto expected = kernel_routes(0);
-    return eventually([&] { return tx.stats().routes.routes == expected; }, 20s) &&
-           eventually([&] { return tx.stats().routes.redump_checks >= checks + 1; }, 20s) &&
+    return eventually([&] { return tx.stats().routes.routes == expected; }) &&
+           eventually([&] { return tx.stats().routes.redump_checks >= checks + 1; }) &&
            tx.stats().routes.redump_differences == 0;
   }
 

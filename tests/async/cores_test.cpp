@@ -3,7 +3,7 @@
 // happens to an interface the totals add up and no frame leaks.
 #include <cowire/xdp/socket.hpp>
 
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <sched.h>
 
@@ -67,13 +67,12 @@ class cores : public two_hosts {
   static bool both_send(const transmitter& tx) {
     const std::array before{by_core(tx, 0), by_core(tx, 1)};
     return eventually(
-        [&] { return by_core(tx, 0) > before[0] + 5 && by_core(tx, 1) > before[1] + 5; }, 20s);
+        [&] { return by_core(tx, 0) > before[0] + 5 && by_core(tx, 1) > before[1] + 5; });
   }
   /// Everything is accounted for, by core and in all, and every frame of the producer is free.
   static void expect_settled(const transmitter& tx, stream& flow) {
     flow.stop();
-    EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 20s))
-        << summary(tx.stats());
+    EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; })) << summary(tx.stats());
     const auto stats = tx.stats();
     EXPECT_EQ(flow.sent, stats.submitted) << summary(stats);
     std::uint64_t taken = 0;
@@ -145,13 +144,10 @@ TEST_F(cores, what_both_cores_divert_comes_back) {
   config.mode = send_mode::kernel;
   transmitter tx(config);
   stream flow(tx, hosts(200));
-  EXPECT_TRUE(eventually(
-      [&] {
-        const auto stats = tx.stats();
-        return stats.cores[0].diverted > 500 && stats.cores[1].diverted > 500;
-      },
-      20s))
-      << summary(tx.stats());
+  EXPECT_TRUE(eventually([&] {
+    const auto stats = tx.stats();
+    return stats.cores[0].diverted > 500 && stats.cores[1].diverted > 500;
+  })) << summary(tx.stats());
   expect_settled(tx, flow);
   EXPECT_EQ(flow.sent, tx.stats().kernel_path) << summary(tx.stats());
   EXPECT_EQ(flow.sent, sink->drain());
@@ -193,7 +189,7 @@ TEST_F(cores, an_interface_with_one_queue_is_served_by_one_core_as_long_as_it_is
   EXPECT_TRUE(before.cores_reason.starts_with("a0 has transmit queues for 1: "))
       << before.cores_reason;
   stream flow(tx, hosts(200));
-  EXPECT_TRUE(eventually([&] { return by_core(tx, 0) > 500; }, 20s)) << summary(tx.stats());
+  EXPECT_TRUE(eventually([&] { return by_core(tx, 0) > 500; })) << summary(tx.stats());
   EXPECT_EQ(0u, tx.stats().cores[1].taken) << summary(tx.stats());
 
   (*a)("ip link del a0");
@@ -204,7 +200,7 @@ TEST_F(cores, an_interface_with_one_queue_is_served_by_one_core_as_long_as_it_is
 
   (*a)("ip link del a0");
   connect_with(0);
-  EXPECT_TRUE(eventually([&] { return tx.stats().cores_in_use == 1; }, 20s));
+  EXPECT_TRUE(eventually([&] { return tx.stats().cores_in_use == 1; }));
   expect_settled(tx, flow);
 }
 
@@ -219,7 +215,7 @@ TEST_F(cores, a_queue_that_somebody_else_uses_limits_them) {
   EXPECT_NE(std::string::npos, stats.cores_reason.find("another AF_XDP socket"))
       << stats.cores_reason;
   stream flow(tx, hosts(200));
-  EXPECT_TRUE(eventually([&] { return by_core(tx, 0) > 500; }, 20s)) << summary(tx.stats());
+  EXPECT_TRUE(eventually([&] { return by_core(tx, 0) > 500; })) << summary(tx.stats());
   expect_settled(tx, flow);
 }
 
@@ -231,8 +227,7 @@ TEST_F(cores, a_queue_that_becomes_free_is_taken) {
   ASSERT_EQ(1u, tx.stats().cores_in_use);
   stream flow(tx, hosts(200));
   theirs.socket.reset();
-  EXPECT_TRUE(eventually([&] { return tx.stats().cores_in_use == 2; }, 60s))
-      << tx.stats().cores_reason;
+  EXPECT_TRUE(eventually([&] { return tx.stats().cores_in_use == 2; })) << tx.stats().cores_reason;
   EXPECT_TRUE(both_send(tx)) << summary(tx.stats());
   EXPECT_EQ("", tx.stats().cores_reason);
   EXPECT_EQ(2u, tx.stats().interfaces[0].sockets);
@@ -250,8 +245,7 @@ TEST_F(cores, the_remedy_for_too_few_queues_is_one) {
   EXPECT_EQ("a0 has transmit queues for 1: " + remedy, before.cores_reason);
   stream flow(tx, hosts(200));
   (*a)(remedy);
-  EXPECT_TRUE(eventually([&] { return tx.stats().cores_in_use == 2; }, 60s))
-      << tx.stats().cores_reason;
+  EXPECT_TRUE(eventually([&] { return tx.stats().cores_in_use == 2; })) << tx.stats().cores_reason;
   EXPECT_TRUE(both_send(tx)) << summary(tx.stats());
   EXPECT_EQ("", tx.stats().cores_reason);
   expect_settled(tx, flow);

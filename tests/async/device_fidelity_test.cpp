@@ -151,19 +151,17 @@ class device_fidelity : public two_hosts {
       return frame;
     };
     std::string expected, got;
-    const bool agreed = eventually(
-        [&] {
-          while (!wire.next(0ms).empty()) continue;  // Of earlier attempts.
-          kernel.send(there, text);
-          expected = comparable(wire.next(300ms));
-          if (expected.empty()) return false;
-          const auto before = tx.stats().transmitted[device];
-          if (!ours.try_send(bytes_of(text), there)) return false;
-          got = comparable(wire.next(300ms));
-          return got == expected &&
-                 eventually([&] { return tx.stats().transmitted[device] > before; }, 300ms);
-        },
-        20s);
+    const bool agreed = eventually([&] {
+      while (!wire.next(0ms).empty()) continue;  // Of earlier attempts.
+      kernel.send(there, text);
+      expected = comparable(wire.next(300ms));
+      if (expected.empty()) return false;
+      const auto before = tx.stats().transmitted[device];
+      if (!ours.try_send(bytes_of(text), there)) return false;
+      got = comparable(wire.next(300ms));
+      return got == expected &&
+             eventually([&] { return tx.stats().transmitted[device] > before; }, 300ms);
+    });
     EXPECT_TRUE(agreed) << "kernel " << hex(expected) << "\ncowire " << hex(got);
     return agreed;
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Each example does what its first lines say. EXAMPLES_DIR is set by the build.
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 namespace cowire::test {
 namespace {
@@ -49,9 +49,8 @@ TEST_F(examples, asio_app) {
     for (int i = 0; i < 3; ++i) {
       const auto got = echo.next();
       ASSERT_TRUE(got);
-      const auto back = detail::socket_address::from(got->from, 0);
-      ::sendto(echo.fd(), "pong", 4, 0, reinterpret_cast<const sockaddr*>(&back.storage),
-               back.size);
+      const raw_address back(got->from);
+      ::sendto(echo.fd(), "pong", 4, 0, back.name(), back.size);
     }
   });
   const auto out = run(directory + "asio_app 10.77.1.2:9000 3");

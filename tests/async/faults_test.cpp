@@ -3,7 +3,7 @@
 #include <cowire/xdp/device.hpp>
 #include <cowire/xdp/program.hpp>
 
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <linux/if_xdp.h>
 #include <sys/socket.h>
@@ -53,15 +53,14 @@ class faults : public two_hosts {
   /// The fast path serves the destination (again).
   static bool flows(const transmitter& tx) {
     const auto before = by(tx, "a0");
-    return eventually([&] { return by(tx, "a0") > before + 5; }, 20s);
+    return eventually([&] { return by(tx, "a0") > before + 5; });
   }
   static interface_stats first_interface(const transmitter& tx) { return tx.stats().interfaces[0]; }
 
   /// Everything is accounted for, and every frame of the stream's producer is free.
   static void expect_settled(const transmitter& tx, stream& flow) {
     flow.stop();
-    EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 20s))
-        << summary(tx.stats());
+    EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; })) << summary(tx.stats());
     EXPECT_EQ(flow.sent, tx.stats().submitted) << summary(tx.stats());
     EXPECT_EQ(flow.free_frames(), small().frames_per_producer) << summary(tx.stats());
   }
@@ -76,7 +75,7 @@ TEST_F(faults, a_device_that_completes_nothing_gets_a_new_socket) {
   ASSERT_TRUE(flows(tx)) << summary(tx.stats());
   for (std::uint64_t round = 1; round <= 2; ++round) {
     hold_devices_up();
-    EXPECT_TRUE(eventually([&] { return first_interface(tx).rebuilt == round; }, 20s))
+    EXPECT_TRUE(eventually([&] { return first_interface(tx).rebuilt == round; }))
         << summary(tx.stats());
     EXPECT_TRUE(flows(tx)) << round << " " << summary(tx.stats());
   }
@@ -181,7 +180,7 @@ TEST_F(faults, a_queue_that_becomes_free_is_taken_and_each_change_of_rung_is_a_w
   (*a)("ip link set a0 down");
   EXPECT_TRUE(eventually([&] { return said.beginning_with("a0: kernel (it is down") == 1; }, 20s));
   (*a)("ip link set a0 up");
-  EXPECT_TRUE(eventually([&] { return said.beginning_with("a0: copy") == 2; }, 20s));
+  EXPECT_TRUE(eventually([&] { return said.beginning_with("a0: copy") == 2; }));
   EXPECT_TRUE(flows(tx)) << summary(tx.stats());
   expect_settled(tx, flow);
 }
@@ -189,25 +188,23 @@ TEST_F(faults, a_queue_that_becomes_free_is_taken_and_each_change_of_rung_is_a_w
 TEST_F(faults, an_interface_that_is_not_served_any_more_has_the_reason) {
   transmitter tx(small());
   const auto reason_is = [&](const std::string& text) {
-    return eventually(
-        [&] {
-          const auto of = first_interface(tx);
-          return of.name == "a0" && of.mode == send_mode::kernel && of.reason == text;
-        },
-        20s);
+    return eventually([&] {
+      const auto of = first_interface(tx);
+      return of.name == "a0" && of.mode == send_mode::kernel && of.reason == text;
+    });
   };
   (*a)("ip link add br0 type bridge");
   (*a)("ip link set a0 master br0");
   EXPECT_TRUE(reason_is("it is a port of the bridge br0, whose datagrams take the kernel path"))
       << summary(tx.stats());
   (*a)("ip link set a0 nomaster");
-  EXPECT_TRUE(eventually([&] { return first_interface(tx).mode == send_mode::copy; }, 20s));
+  EXPECT_TRUE(eventually([&] { return first_interface(tx).mode == send_mode::copy; }));
   (*a)("ip link set a0 down");
   EXPECT_TRUE(reason_is("it is down: ip link set a0 up")) << summary(tx.stats());
   (*a)("ip link set a0 name x0");
   (*a)("ip link set x0 up");
   EXPECT_TRUE(reason_is("it is called x0 now")) << summary(tx.stats());
-  EXPECT_TRUE(eventually([&] { return tx.stats().interfaces.back().mode == send_mode::copy; }, 20s))
+  EXPECT_TRUE(eventually([&] { return tx.stats().interfaces.back().mode == send_mode::copy; }))
       << summary(tx.stats());
   EXPECT_EQ("x0", tx.stats().interfaces.back().name);
   (*a)("ip link del x0");
@@ -234,9 +231,8 @@ TEST_F(faults, frames_that_the_device_drops_are_counted_as_lost_as_the_device_co
   const auto send_some = [&](std::size_t size) {
     const std::string text(size, 'x');
     for (unsigned i = 0; i < count; ++i)
-      ASSERT_TRUE(eventually([&] { return s.try_send(bytes_of(text), destination); }, 60s));
-    EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 60s))
-        << summary(tx.stats());
+      ASSERT_TRUE(eventually([&] { return s.try_send(bytes_of(text), destination); }));
+    EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; })) << summary(tx.stats());
   };
   const auto before = dropped_by("a0");
   send_some(1200);
@@ -293,7 +289,7 @@ TEST_F(faults, a_flood_without_free_frames_loses_none) {
       const auto end = std::chrono::steady_clock::now() + 1s;
       while (std::chrono::steady_clock::now() < end)
         ++(s.try_send(bytes_of("flood"), destination) ? sent : refused);
-      EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 20s));
+      EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }));
       std::vector<payload> all;
       while (payload one = s.try_acquire()) all.push_back(std::move(one));
       home += all.size();
@@ -312,7 +308,7 @@ TEST_F(faults, an_mtu_that_shrinks_and_grows_under_load_loses_nothing) {
   for (int i = 0; i < 5; ++i) {
     const auto before = too_long();
     (*a)("ip link set a0 mtu 1300");
-    EXPECT_TRUE(eventually([&] { return too_long() > before + 5; }, 20s)) << summary(tx.stats());
+    EXPECT_TRUE(eventually([&] { return too_long() > before + 5; })) << summary(tx.stats());
     (*a)("ip link set a0 mtu 1500");
     EXPECT_TRUE(flows(tx)) << i << " " << summary(tx.stats());
   }

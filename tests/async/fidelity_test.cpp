@@ -4,25 +4,8 @@
 namespace cowire::test {
 namespace {
 
-class fidelity : public two_hosts {
+class fidelity : public comparable<two_hosts> {
  protected:
-  void SetUp() override {
-    two_hosts::SetUp();
-    if (IsSkipped()) return;
-    // Labels are a hash with a secret of the kernel's.
-    (*a)("sysctl -qw net.ipv6.auto_flowlabels=0");
-    (*a)("ip addr add 10.77.1.7/24 dev a0");
-    (*a)("ip addr add fd77:1::7/64 dev a0 nodad");
-    resolve("10.77.1.2");
-    resolve("fd77:1::2");
-    sinks[0] = std::make_unique<udp_sink>(*b, to("0.0.0.0:9000"));
-    sinks[1] = std::make_unique<udp_sink>(*b, to("[::]:9000"));
-  }
-  void TearDown() override {
-    for (auto& sink : sinks) sink.reset();
-    two_hosts::TearDown();
-  }
-
   void compare(const endpoint& destination, const sending_options& o) {
     const std::vector<std::size_t> sizes = {0,  1,  2,   3,   17,   18,   63,
                                             64, 65, 511, 512, 1231, 1232, 1452};
@@ -47,8 +30,6 @@ class fidelity : public two_hosts {
     EXPECT_TRUE(drained(tx));
     EXPECT_EQ(0u, tx.stats().kernel_path) << summary(tx.stats());
   }
-
-  std::unique_ptr<udp_sink> sinks[2];
 };
 
 TEST_F(fidelity, plain_ipv4) { compare(to("10.77.1.2:9000"), {}); }

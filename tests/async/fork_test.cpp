@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A child of fork() has the memory of a transmitter and nothing else of it.
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <asio/io_context.hpp>
 

@@ -6,7 +6,7 @@
 #include <cowire/base/checksum.hpp>
 #include <cowire/gre/header.hpp>
 
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
@@ -99,7 +99,7 @@ class capture {
       throw_error(errno_code(errno), "capture");
   }
   /// The next frame in comparable form; empty when none came.
-  std::string next(std::chrono::milliseconds timeout = 5s) {
+  std::string next(std::chrono::milliseconds timeout = patience) {
     for (;;) {
       pollfd readable{fd_.get(), POLLIN, 0};
       if (::poll(&readable, 1, static_cast<int>(timeout.count())) <= 0) return {};
@@ -169,17 +169,15 @@ class kernel_sender {
     if (o.tos != 0) set(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, o.tos);
     if (o.ttl != 0) set(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_UNICAST_HOPS, o.ttl);
     if (!v4) set(IPPROTO_IPV6, IPV6_V6ONLY, 1);
-    const auto bind_to = detail::socket_address::from({from, o.port}, 0);
-    EXPECT_EQ(0,
-              ::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&bind_to.storage), bind_to.size));
+    const raw_address bind_to({from, o.port});
+    EXPECT_EQ(0, ::bind(fd_.get(), bind_to.name(), bind_to.size));
   }
   /// Errors of earlier datagrams come up here; they are not this one's.
   void send(const endpoint& destination, const std::string& text) const {
-    const auto there = detail::socket_address::from(destination, 0);
+    const raw_address there(destination);
     for (int attempt = 0; attempt < 3; ++attempt)
-      if (::sendto(fd_.get(), text.data(), text.size(), 0,
-                   reinterpret_cast<const sockaddr*>(&there.storage),
-                   there.size) == static_cast<ssize_t>(text.size()))
+      if (::sendto(fd_.get(), text.data(), text.size(), 0, there.name(), there.size) ==
+          static_cast<ssize_t>(text.size()))
         return;
     ADD_FAILURE() << "sendto " << destination.to_string() << ": " << errno_name(errno);
   }

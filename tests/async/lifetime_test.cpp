@@ -3,7 +3,7 @@
 // its own control thread.
 #include <cowire/follow/route_events.hpp>
 
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <asio/io_context.hpp>
 #if ASIO_VERSION >= 103000
@@ -146,7 +146,7 @@ TYPED_TEST(lifetime, the_next_in_line_is_served_whose_context_lives) {
     if (woken) held.pop_back();
     first.reset();
     if (!woken) held.pop_back();
-    second.run_for(5s);
+    second.run_for(patience);
     EXPECT_TRUE(served) << woken;
   }
 }
@@ -166,7 +166,7 @@ TYPED_TEST(lifetime, a_flush_goes_with_its_context) {
   asio::io_context other{1};
   bool flushed = false;
   s.async_flush(asio::bind_executor(other, [&](std::error_code ec) { flushed = !ec; }));
-  other.run_for(10s);
+  other.run_for(patience);
   EXPECT_TRUE(flushed);
 }
 
@@ -216,7 +216,7 @@ TEST_F(control_thread, stop_may_be_called_in_its_handlers) {
   });
   EXPECT_EQ(std::error_code(), std::get<0>(flushed.future.get()));
   tx.stop();  // Waits for all but the end of the thread that did it.
-  EXPECT_TRUE(eventually([] { return own_threads() == 0; }, 30s));
+  EXPECT_TRUE(eventually([] { return own_threads() == 0; }));
   EXPECT_EQ(0u, tx.stats().on_the_way()) << summary(tx.stats());
   std::error_code ec;
   s.try_send(bytes_of("x"), destination, ec);
@@ -233,7 +233,7 @@ TEST_F(control_thread, a_transmitter_may_end_in_its_handlers) {
     done(ec);
   });
   EXPECT_EQ(std::error_code(), std::get<0>(flushed.future.get()));
-  EXPECT_TRUE(eventually([] { return own_threads() == 0; }, 30s));
+  EXPECT_TRUE(eventually([] { return own_threads() == 0; }));
   EXPECT_FALSE(s.try_acquire());
 }
 
@@ -259,7 +259,7 @@ TEST_F(control_thread, a_future_waits_for_a_frame) {
   auto held = all_of(s);
   auto waiting = s.async_acquire(use_future);
   held.pop_back();
-  ASSERT_EQ(std::future_status::ready, waiting.wait_for(10s));
+  ASSERT_EQ(std::future_status::ready, waiting.wait_for(patience));
   EXPECT_TRUE(waiting.get());
 }
 
@@ -321,7 +321,7 @@ TEST_F(control_thread, type_erased_handlers_are_served_on_their_executors) {
       asio::any_completion_handler<sender::acquire_signature>(asio::bind_executor(erased, count)));
   held.clear();
   EXPECT_EQ(0, called);
-  const auto deadline = std::chrono::steady_clock::now() + 10s;
+  const auto deadline = std::chrono::steady_clock::now() + patience;
   while (called < 5 && std::chrono::steady_clock::now() < deadline) {
     application.restart();
     application.run_for(10ms);

@@ -3,7 +3,7 @@
 // with a known seed each leaves over the same member.
 #include <cowire/netlink/request_socket.hpp>
 
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
@@ -116,19 +116,18 @@ class multipath : public two_hosts {
 
   static unique_fd bound_socket(const ip_address& source) {
     unique_fd fd(::socket(source.is_v4() ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    const auto from = detail::socket_address::from({source, source_port}, 0);
-    EXPECT_EQ(0, ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&from.storage), from.size));
+    const raw_address from({source, source_port});
+    EXPECT_EQ(0, ::bind(fd.get(), from.name(), from.size));
     return fd;
   }
 
   static void send_through_kernel(const std::vector<endpoint>& all, const unique_fd& fd) {
     const std::string text(20, 'k');
     for (const endpoint& each : all) {
-      const auto there = detail::socket_address::from(each, 0);
+      const raw_address there(each);
       // An error that the network has told of is reported instead of the next datagram.
       ASSERT_TRUE(eventually([&] {
-        return ::sendto(fd.get(), text.data(), text.size(), 0,
-                        reinterpret_cast<const sockaddr*>(&there.storage), there.size) == 20;
+        return ::sendto(fd.get(), text.data(), text.size(), 0, there.name(), there.size) == 20;
       }));
     }
   }
@@ -197,7 +196,7 @@ class multipath : public two_hosts {
         const auto before = tx_.stats().kernel_path;
         return ours() == kernel && drained(tx_) && tx_.stats().kernel_path == before;
       };
-      EXPECT_TRUE(eventually(same, 60s))
+      EXPECT_TRUE(eventually(same))
           << summary(tx_.stats())
           << (kernels() == kernel ? "" : "; by now the kernel's take other members, too");
     }
@@ -363,9 +362,9 @@ TEST_F(resilient_multipath, a_bucket_in_use_does_not_become_idle) {
   transmitter tx(small());
   stream traffic(tx, to("30.0.0.1:9000"));
   const auto audited = [&] { return tx.stats().routes.truth.audited; };
-  ASSERT_TRUE(eventually([&] { return audited() > 10; }, 20s)) << summary(tx.stats());
+  ASSERT_TRUE(eventually([&] { return audited() > 10; })) << summary(tx.stats());
   (*a)("ip nexthop replace id 20 group 1,1/3,255 type resilient");
-  ASSERT_TRUE(eventually([&] { return buckets_of(3) == 7; }, 20s));
+  ASSERT_TRUE(eventually([&] { return buckets_of(3) == 7; }));
   const auto kernel_path = tx.stats().kernel_path;
   for (int i = 0; i < 90; ++i) {
     std::this_thread::sleep_for(100ms);
@@ -373,7 +372,7 @@ TEST_F(resilient_multipath, a_bucket_in_use_does_not_become_idle) {
   }
   EXPECT_EQ(kernel_path, tx.stats().kernel_path);
   traffic.stop();
-  EXPECT_TRUE(eventually([&] { return buckets_of(3) == 8; }, 60s));
+  EXPECT_TRUE(eventually([&] { return buckets_of(3) == 8; }));
 }
 
 TEST_F(multipath, an_unknown_seed_still_gives_every_flow_one_member) {

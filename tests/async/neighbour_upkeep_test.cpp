@@ -2,7 +2,7 @@
 // The kernel hears nothing of what the fast path sends, and would let the neighbours that it sends
 // to grow stale for ever. A peer whose MAC address changes without a word is found nevertheless, by
 // the kernel's own probes, however slow the stream and whatever the device.
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
@@ -102,16 +102,14 @@ class neighbour_upkeep : public two_hosts, public ::testing::WithParamInterface<
       EXPECT_TRUE(drained(tx));
       return tx.stats().kernel_path == before;
     };
-    ASSERT_TRUE(eventually(sent_fast, 20s)) << summary(tx.stats());
+    ASSERT_TRUE(eventually(sent_fast)) << summary(tx.stats());
 
     const std::array<std::uint8_t, 6> moved{2, 0, 0x5e, 0x77, 0, 1};
     (*b)("ip link set " + peer_ + " address 02:00:5e:77:00:01");
-    const bool found = eventually(
-        [&] {
-          std::this_thread::sleep_for(1s);
-          return sent_fast() && eventually([&] { return seen.shows(moved, text); }, 100ms);
-        },
-        60s);
+    const bool found = eventually([&] {
+      std::this_thread::sleep_for(1s);
+      return sent_fast() && eventually([&] { return seen.shows(moved, text); }, 100ms);
+    });
     EXPECT_TRUE(found) << (*a)("ip neigh show") << summary(tx.stats());
     EXPECT_GT(tx.stats().routes.neighbour_pokes, 0u);
   }

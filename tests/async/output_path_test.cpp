@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the kernel does to datagrams after routing them happens to those of a transmitter as well.
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 namespace cowire::test {
 namespace {
@@ -26,22 +26,18 @@ class output_path_end_to_end : public two_hosts {
   /// Sends until one is diverted for the reason. Whether it arrives is not looked at.
   static bool comes_to_divert(transmitter& tx, sender& s, const std::string& reason,
                               const char* where = place) {
-    return eventually(
-        [&] {
-          const auto before = diverted(tx, reason);
-          return s.try_send(bytes_of("probe"), to(where)) && drained(tx) &&
-                 diverted(tx, reason) > before;
-        },
-        30s);
+    return eventually([&] {
+      const auto before = diverted(tx, reason);
+      return s.try_send(bytes_of("probe"), to(where)) && drained(tx) &&
+             diverted(tx, reason) > before;
+    });
   }
   /// Sends until one leaves by AF_XDP.
   static bool comes_to_transmit(transmitter& tx, sender& s, const char* where = place) {
-    return eventually(
-        [&] {
-          const auto before = by(tx, "a0");
-          return s.try_send(bytes_of("probe"), to(where)) && drained(tx) && by(tx, "a0") > before;
-        },
-        30s);
+    return eventually([&] {
+      const auto before = by(tx, "a0");
+      return s.try_send(bytes_of("probe"), to(where)) && drained(tx) && by(tx, "a0") > before;
+    });
   }
   static void send(transmitter& tx, sender& s, int count, const char* where = place) {
     for (int i = 0; i < count; ++i) ASSERT_TRUE(s.try_send(bytes_of("x"), to(where)));
@@ -141,9 +137,8 @@ TEST_F(output_path_end_to_end, answers_pass_a_stateful_firewall) {
   const auto got = sink.next();
   ASSERT_TRUE(got) << summary(tx.stats());
   EXPECT_EQ(1u, diverted(tx, "conntrack_new"));
-  const auto back = detail::socket_address::from(got->from, 0);
-  ASSERT_EQ(1, ::sendto(sink.fd(), "!", 1, 0, reinterpret_cast<const sockaddr*>(&back.storage),
-                        back.size));
+  const raw_address back(got->from);
+  ASSERT_EQ(1, ::sendto(sink.fd(), "!", 1, 0, back.name(), back.size));
   EXPECT_TRUE(eventually([&] {
     return (*a)("nft list ruleset").find("counter packets 1") != std::string::npos;
   })) << (*a)("nft list ruleset");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The world changes while datagrams flow.
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 namespace cowire::test {
 namespace {
@@ -122,7 +122,7 @@ TEST_F(route_changes, are_told_in_order_with_their_times_and_versions) {
   route_change change;
   do {
     auto next = next_change(routes);
-    ASSERT_EQ(std::future_status::ready, next.wait_for(5s));
+    ASSERT_EQ(std::future_status::ready, next.wait_for(patience));
     std::error_code ec;
     std::tie(ec, change) = next.get();
     ASSERT_FALSE(ec);
@@ -150,7 +150,7 @@ TEST_F(route_changes, can_be_watched_without_a_transmitter) {
   bool resynced = false;
   for (int i = 0; i < 4 && !resynced; ++i) {
     auto next = next_change(routes);
-    if (next.wait_for(1s) != std::future_status::ready) break;
+    if (next.wait_for(patience) != std::future_status::ready) break;
     resynced = std::get<1>(next.get()).resynced();
   }
   EXPECT_TRUE(resynced);

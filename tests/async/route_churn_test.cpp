@@ -4,7 +4,7 @@
 /// arrive, once; only what a downed interface had been handed already may be missing, and the
 /// kernel counts that. A failure prints the changes; COWIRE_SEED=N repeats a run.
 #include <tests/async/numbered_stream.hpp>
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <csignal>
 #include <cstdio>

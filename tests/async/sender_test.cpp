@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/ring/endpoint.hpp>
 
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <asio/buffer.hpp>
 #include <asio/io_context.hpp>
@@ -108,7 +108,7 @@ TEST_F(sender_operations, every_flush_ends_whoever_collects_its_frames) {
       s.async_flush(asio::bind_executor(app, [&](std::error_code) { ++ended; }));
     } while (tx.stats().on_the_way() != 0);
     app.restart();
-    app.run_for(5s);
+    app.run_for(patience);
     ASSERT_EQ(asked, ended) << "round " << round;
   }
 }

@@ -3,7 +3,7 @@
 // is what the kernel says and does.
 #include <cowire/netlink/request_socket.hpp>
 
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <net/if.h>
 #include <netinet/in.h>

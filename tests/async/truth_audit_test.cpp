@@ -2,7 +2,7 @@
 // What happens when the mirror is wrong: notifications are lost without a word, on purpose.
 #include <tests/async/lost_notifications.hpp>
 #include <tests/async/numbered_stream.hpp>
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <linux/rtnetlink.h>
 #include <netinet/in.h>
@@ -88,7 +88,7 @@ void need_fragmentation(const netns& in, const endpoint& source, const endpoint&
                         std::uint16_t mtu) {
   const netns::scope inside(in);
   const unique_fd raw(::socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP));
-  const auto at = detail::socket_address::from({source.address, 0}, 0);
+  const raw_address at({source.address, 0});
   const auto put16 = [](std::byte* to, std::uint16_t value) {
     const be16 wire = be16::from_host(value);
     std::memcpy(to, &wire, sizeof wire);
@@ -109,8 +109,7 @@ void need_fragmentation(const netns& in, const endpoint& source, const endpoint&
   const std::uint16_t sum = static_cast<std::uint16_t>(~fold_sum(sum_bytes(message)));
   std::memcpy(&message[2], &sum, sizeof sum);
   ASSERT_EQ(static_cast<ssize_t>(message.size()),
-            ::sendto(raw.get(), message.data(), message.size(), 0,
-                     reinterpret_cast<const sockaddr*>(&at.storage), at.size));
+            ::sendto(raw.get(), message.data(), message.size(), 0, at.name(), at.size));
 }
 
 TEST_F(wrong_mirror, a_path_mtu_that_only_the_kernel_knows_is_learnt) {
@@ -178,7 +177,7 @@ TEST_F(wrong_mirror, the_periodic_audit_finds_what_no_notification_told_and_coun
   EXPECT_EQ(1u, tx.stats().routes.redump_differences);
   outcome<std::error_code, route_change> next;
   routes.async_next(next.handler());
-  ASSERT_EQ(std::future_status::ready, next.future.wait_for(5s));
+  ASSERT_EQ(std::future_status::ready, next.future.wait_for(patience));
   EXPECT_TRUE(std::get<1>(next.future.get()).resynced());
 
   // From here on it agrees again, and what is published does not change any more.
@@ -196,7 +195,7 @@ class unchanged_kernel : public wrong_mirror {
   /// While datagrams flow to all of them.
   static void expect_no_finding(transmitter& tx, const std::vector<endpoint>& destinations) {
     numbered_stream stream(tx, destinations, 200us);
-    EXPECT_TRUE(eventually([&] { return truth(tx).audited > 300; }, 60s)) << text_of(truth(tx));
+    EXPECT_TRUE(eventually([&] { return truth(tx).audited > 300; })) << text_of(truth(tx));
     EXPECT_EQ(0u, truth(tx).mismatched) << text_of(truth(tx));
     stream.stop();
     EXPECT_TRUE(drained(tx));
@@ -240,7 +239,7 @@ TEST_F(unchanged_kernel, the_periodic_audit_finds_nothing) {
   transmitter tx(config);
   const auto expect_nothing_found = [&](const std::string& after) {
     const auto checks = tx.stats().routes.redump_checks;
-    EXPECT_TRUE(eventually([&] { return tx.stats().routes.redump_checks >= checks + 2; }, 60s));
+    EXPECT_TRUE(eventually([&] { return tx.stats().routes.redump_checks >= checks + 2; }));
     const std::lock_guard lock(mutex);
     EXPECT_EQ(0u, tx.stats().routes.redump_differences) << after << "\n" << told;
   };
@@ -259,7 +258,7 @@ TEST_F(unchanged_kernel, the_periodic_audit_finds_nothing) {
     expect_nothing_found(change);
   }
   const auto tentative = [&] { return (*a)("ip -6 addr show dev a0 tentative").empty(); };
-  EXPECT_TRUE(eventually(tentative, 60s));
+  EXPECT_TRUE(eventually(tentative));
   expect_nothing_found("detection");
 }
 

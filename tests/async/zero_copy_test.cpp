@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Zero-copy, on the two NICs that scripts/lab gives a guest: host A has one, host B the other.
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <cstdlib>
 #include <filesystem>
@@ -38,7 +38,7 @@ class zero_copy : public two_hosts {
     if (driver.empty()) return;
     // A dead namespace gives its NICs back, a moment later.
     EXPECT_TRUE(
-        eventually([] { return !driver_of("eth0").empty() && !driver_of("eth1").empty(); }, 20s));
+        eventually([] { return !driver_of("eth0").empty() && !driver_of("eth1").empty(); }));
   }
 
   static void configure(const netns& in, const std::string& device, const std::string& host) {
@@ -50,8 +50,7 @@ class zero_copy : public two_hosts {
     const auto has_carrier = [](const netns& in, const char* device) {
       return in(std::string("cat /sys/class/net/") + device + "/carrier || true") == "1\n";
     };
-    ASSERT_TRUE(
-        eventually([&] { return has_carrier(*a, "eth0") && has_carrier(*b, "eth1"); }, 30s));
+    ASSERT_TRUE(eventually([&] { return has_carrier(*a, "eth0") && has_carrier(*b, "eth1"); }));
     resolve("10.77.1.2");
   }
 
@@ -60,15 +59,12 @@ class zero_copy : public two_hosts {
     udp_sink sink(*b, {ip_address::any(there.address.family()), there.port});
     auto s = tx.make_sender({.source_port = 8001});
     // The first datagrams go through the kernel until it has resolved the neighbour.
-    ASSERT_TRUE(eventually(
-        [&] {
-          static_cast<void>(s.try_send(bytes_of("????"), there));
-          std::this_thread::sleep_for(20ms);
-          return tx.stats().transmitted["eth0"] > 0;
-        },
-        30s))
-        << summary(tx.stats());
-    ASSERT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 20s));
+    ASSERT_TRUE(eventually([&] {
+      static_cast<void>(s.try_send(bytes_of("????"), there));
+      std::this_thread::sleep_for(20ms);
+      return tx.stats().transmitted["eth0"] > 0;
+    })) << summary(tx.stats());
+    ASSERT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }));
     while (sink.next(500ms)) continue;
 
     const auto before = tx.stats();
@@ -82,7 +78,7 @@ class zero_copy : public two_hosts {
         EXPECT_TRUE(seen.insert(got->bytes).second) << "twice";
     }
     while (const auto got = sink.next(2s)) EXPECT_TRUE(seen.insert(got->bytes).second) << "twice";
-    ASSERT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }, 20s));
+    ASSERT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; }));
     const auto after = tx.stats();
     EXPECT_EQ(count, seen.size()) << summary(after);
     EXPECT_EQ(count, after.transmitted.at("eth0") - before.transmitted.at("eth0"))
@@ -131,8 +127,7 @@ TEST_F(zero_copy, several_cores_send_on_a_queue_each) {
   auto config = small();
   config.tx_cores = 2;
   transmitter tx(config);
-  ASSERT_TRUE(eventually([&] { return tx.stats().cores_in_use == 2; }, 30s))
-      << tx.stats().cores_reason;
+  ASSERT_TRUE(eventually([&] { return tx.stats().cores_in_use == 2; })) << tx.stats().cores_reason;
   for (int i = 0; i < hosts; ++i)
     send_and_count(tx, to(("10.77.1." + std::to_string(16 + i) + ":9000").c_str()), 40);
   expect_zero_copy(tx);
@@ -199,11 +194,10 @@ TEST_F(zero_copy, leaves_the_kernels_own_receiving_alone) {
   udp_sink here(*a, to("0.0.0.0:9100"));
   const netns::scope there(*b);
   const unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const auto target = detail::socket_address::from(to("10.77.1.1:9100"), 0);
+  const raw_address target(to("10.77.1.1:9100"));
   std::size_t received = 0;
   for (int i = 0; i < 50; ++i) {
-    ASSERT_EQ(5, ::sendto(fd.get(), "hello", 5, 0,
-                          reinterpret_cast<const sockaddr*>(&target.storage), target.size));
+    ASSERT_EQ(5, ::sendto(fd.get(), "hello", 5, 0, target.name(), target.size));
     received += here.next(2s).has_value();
   }
   EXPECT_EQ(50u, received);

@@ -4,13 +4,18 @@ import contextlib
 import ctypes
 import json
 import os
+import pathlib
 import signal
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts/lib"))
+from hosts import Hosts
 
 COWIRE = os.environ.get("COWIRE", "cowire")
 DEADLINE_S = 60
@@ -111,21 +116,23 @@ def ended(process):
         process.communicate()
 
 
-class World:
-    """Network namespaces of one test; `ip` runs iproute2 in one of them."""
+class World(Hosts):
+    """Network namespaces of one test; `ip` runs iproute2 in one of them. Made at once, removed by
+    close(). What fails raises hosts.Failure with its text."""
+
+    PREFIX = "cowire-"  # As in testbed/netns.hpp.
 
     def __init__(self, *names):
-        self.names = {name: f"cowire-{os.getpid()}-{name}" for name in names}
-        for namespace in self.names.values():
-            run("ip", "netns", "add", namespace, check=0)
-            run("ip", "-n", namespace, "link", "set", "lo", "up", check=0)
+        super().__init__(keep=False)
+        self.HOSTS = names
+        self.names = {name: self.namespace(name) for name in names}
+        self.__enter__()
+
+    def build(self):
+        """Nothing between them: each test has links of its own."""
 
     def close(self):
-        for namespace in self.names.values():
-            run("ip", "netns", "del", namespace)
-
-    def ip(self, name, command):
-        return run("ip", "-n", self.names[name], *command.split(), check=0)
+        self.__exit__()
 
     def ip_json(self, name, command):
         """None where iproute2 reports an error."""

@@ -2,40 +2,14 @@
 /// What the tests of this folder share: a network namespace of their own, and iproute2 in it.
 #pragma once
 
-#include <cowire/base/unique_fd.hpp>
-
 #include <gtest/gtest.h>
-
-#include <fcntl.h>
-#include <sched.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <string>
 
+#include "testbed/private_namespace.hpp"
+
 namespace cowire::test {
-
-/// Puts the calling thread into a new, empty network namespace, and back when destroyed. The
-/// namespace has no name: it vanishes with its last user.
-class private_namespace {
- public:
-  private_namespace() : home_(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)) {
-    entered_ = home_ && ::unshare(CLONE_NEWNET) == 0;
-  }
-  ~private_namespace() {
-    if (entered_) {
-      EXPECT_EQ(::setns(home_.get(), CLONE_NEWNET), 0);
-    }
-  }
-  private_namespace(const private_namespace&) = delete;
-  private_namespace& operator=(const private_namespace&) = delete;
-
-  [[nodiscard]] bool entered() const noexcept { return entered_; }
-
- private:
-  unique_fd home_;
-  bool entered_ = false;
-};
 
 /// Runs a shell command in the calling thread's namespace; a failure is a test failure.
 inline void run(const std::string& command) {

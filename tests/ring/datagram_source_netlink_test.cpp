@@ -6,6 +6,7 @@
 #include <cowire/ring/ring_timer.hpp>
 
 #include "on_both_backends.hpp"
+#include "testbed/private_namespace.hpp"
 
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -27,8 +28,8 @@ class datagram_source_netlink_test : public on_both_backends {
   void SetUp() override {
     on_both_backends::SetUp();
     if (IsSkipped()) return;
-    // The thread leaves for a namespace of its own, where `lo` is nobody else's.
-    if (::unshare(CLONE_NEWNET) < 0) GTEST_SKIP() << "needs root: unshare(CLONE_NEWNET)";
+    // In a namespace of its own, where `lo` is nobody else's.
+    if (!namespace_.entered()) GTEST_SKIP() << "needs root: unshare(CLONE_NEWNET) was refused";
     control_ = unique_fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   }
   /// A socket that hears of links. `size` as SO_RCVBUF, which the kernel doubles.
@@ -73,6 +74,7 @@ class datagram_source_netlink_test : public on_both_backends {
     return results;
   }
 
+  test::private_namespace namespace_;
   unique_fd control_;
   bool up_ = false;
 };

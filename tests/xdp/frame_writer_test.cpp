@@ -6,7 +6,7 @@
 #include <iostream>
 #include <random>
 
-#include "tests/xdp/hand_made_table.hpp"
+#include "testbed/hand_made_table.hpp"
 
 namespace cowire {
 namespace {

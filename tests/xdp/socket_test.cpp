@@ -12,9 +12,9 @@
 #include <set>
 #include <thread>
 
-#include "tests/xdp/hand_made_table.hpp"
-#include "tests/xdp/test_producer.hpp"
-#include "tests/xdp/veth_lab.hpp"
+#include "testbed/hand_made_table.hpp"
+#include "testbed/test_producer.hpp"
+#include "testbed/veth_lab.hpp"
 
 namespace cowire {
 namespace {
@@ -47,8 +47,8 @@ class socket_on_veth : public ::testing::Test {
 
   /// Routes 10.1/16 over a0 and 10.2/16 over a1.
   void publish_routes() {
-    table_.route("10.1.0.0/16", table_.add_hop(test::make_hop(hop_over(0))));
-    table_.route("10.2.0.0/16", table_.add_hop(test::make_hop(hop_over(1))));
+    table_.route("10.77.1.0/24", table_.add_hop(test::make_hop(hop_over(0))));
+    table_.route("10.77.2.0/24", table_.add_hop(test::make_hop(hop_over(1))));
     publisher_.store(&table_.finish());
   }
 
@@ -120,7 +120,7 @@ TEST_F(socket_on_veth, each_rung_carries_datagrams) {
     core.start();
     std::uint32_t room[8] = {};
     for (std::uint32_t i = 0; i < 5000; ++i)
-      while (!producer.send(numbered(room, i), to("10.1.0.2", 9001))) std::this_thread::yield();
+      while (!producer.send(numbered(room, i), to("10.77.1.2", 9001))) std::this_thread::yield();
     EXPECT_EQ(receive(receiver, 5000).size(), 5000u);
     wait_until_quiet(core, producer.sent);
     const tx_snapshot s = core.snapshot();
@@ -196,7 +196,7 @@ TEST_F(socket_on_veth, rings_of_any_size_carry_datagrams) {
     core.start();
     std::uint32_t room[8] = {};
     for (std::uint32_t i = 0; i < 1000; ++i)
-      while (!producer.send(numbered(room, i), to("10.1.0.2", 9001))) std::this_thread::yield();
+      while (!producer.send(numbered(room, i), to("10.77.1.2", 9001))) std::this_thread::yield();
     EXPECT_EQ(receive(receiver, 1000).size(), 1000u) << asked;
     wait_until_quiet(core, producer.sent);
     core.remove_port(1, 1s);
@@ -220,7 +220,7 @@ TEST_F(socket_on_veth, two_interfaces_send_from_one_umem) {
   core.start();
   std::uint32_t room[8] = {};
   for (std::uint32_t i = 0; i < 4000; ++i) {
-    const auto destination = to(i % 2 == 0 ? "10.1.0.2" : "10.2.0.2", 9001);
+    const auto destination = to(i % 2 == 0 ? "10.77.1.2" : "10.77.2.2", 9001);
     while (!producer.send(numbered(room, i), destination)) std::this_thread::yield();
   }
   EXPECT_EQ(receive(receiver, 4000).size(), 4000u);
@@ -256,7 +256,7 @@ TEST_F(socket_on_veth, an_interface_deleted_under_load_costs_no_frame) {
     // A device that completes nothing any more keeps the frames it has: there may be none left
     // until it is removed.
     for (int tries = 0; tries < 10; ++tries) {
-      if (producer.send(numbered(room, i), to(i % 2 == 0 ? "10.1.0.2" : "10.2.0.2", 9001))) break;
+      if (producer.send(numbered(room, i), to(i % 2 == 0 ? "10.77.1.2" : "10.77.2.2", 9001))) break;
       take_diverted();
       std::this_thread::yield();
     }

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "tests/xdp/fake_device.hpp"
-#include "tests/xdp/hand_made_table.hpp"
-#include "tests/xdp/test_producer.hpp"
+#include "testbed/hand_made_table.hpp"
+#include "testbed/test_producer.hpp"
 
 namespace cowire {
 namespace {

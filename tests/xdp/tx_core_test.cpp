@@ -15,8 +15,8 @@
 #include <thread>
 
 #include "tests/xdp/fake_device.hpp"
-#include "tests/xdp/hand_made_table.hpp"
-#include "tests/xdp/test_producer.hpp"
+#include "testbed/hand_made_table.hpp"
+#include "testbed/test_producer.hpp"
 
 namespace cowire {
 namespace {

@@ -3,7 +3,7 @@
 /// second one, a1 - b1, too.
 #pragma once
 
-#include <cowire/async/transmitter.hpp>
+#include <cowire/cowire.hpp>
 
 #include <tests/support/netns.hpp>
 
@@ -35,16 +35,6 @@ inline endpoint to(const std::string& text) {
 
 inline std::span<const std::byte> bytes_of(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
-}
-
-inline bool eventually(const std::function<bool()>& condition,
-                       std::chrono::milliseconds timeout = 5s) {
-  const auto deadline = std::chrono::steady_clock::now() + timeout;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(2ms);
-  }
-  return true;
 }
 
 inline std::string summary(const transmitter_stats& s) {
@@ -147,6 +137,14 @@ struct outcome {
   std::future<std::tuple<Results...>> future;
 };
 
+/// An endpoint as the system calls take it.
+struct raw_address {
+  raw_address(const endpoint& from) : size(to_sockaddr(from, storage)) {}
+  [[nodiscard]] const sockaddr* name() const { return reinterpret_cast<const sockaddr*>(&storage); }
+  sockaddr_storage storage;
+  socklen_t size;
+};
+
 class two_hosts : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -181,10 +179,9 @@ class two_hosts : public ::testing::Test {
   /// Has the kernel resolve the way to an address, so that the fast path serves it at once: sends
   /// to a closed port and waits for the answer that says so.
   static void resolve(const std::string& address) {
-    const auto there = detail::socket_address::from({*ip_address::parse(address), 7}, 0);
+    const raw_address there({*ip_address::parse(address), 7});
     const unique_fd fd(::socket(there.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    ASSERT_EQ(0,
-              ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&there.storage), there.size));
+    ASSERT_EQ(0, ::connect(fd.get(), there.name(), there.size));
     const bool answered = eventually([&] {
       pollfd refused{fd.get(), POLLIN, 0};
       return ::send(fd.get(), "?", 1, 0) < 0 || ::poll(&refused, 1, 200) > 0;
@@ -193,14 +190,14 @@ class two_hosts : public ::testing::Test {
   }
   /// What the kernel answers a socket of the test's own that hears of errors. 0 or an errno.
   static int plain_send(const endpoint& destination, const std::string& text = "plain") {
-    const auto there = detail::socket_address::from(destination, 0);
+    const raw_address there(destination);
     const bool v4 = destination.address.is_v4();
     const unique_fd fd(::socket(there.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     const int yes = 1;
     EXPECT_EQ(0, v4 ? ::setsockopt(fd.get(), IPPROTO_IP, IP_RECVERR, &yes, sizeof yes)
                     : ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_RECVERR, &yes, sizeof yes));
-    const auto* name = reinterpret_cast<const sockaddr*>(&there.storage);
-    return ::sendto(fd.get(), text.data(), text.size(), 0, name, there.size) >= 0 ? 0 : errno;
+    return ::sendto(fd.get(), text.data(), text.size(), 0, there.name(), there.size) >= 0 ? 0
+                                                                                          : errno;
   }
   /// Deletes A's neighbour entry of B's address on a link ("a0", "10.77.1.2") under traffic. It is
   /// resolved first, and deleted once: with an entry go the datagrams that wait for it, uncounted
@@ -241,6 +238,31 @@ class two_links : public two_hosts {
         "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.b0.rp_filter=0 "
         "net.ipv4.conf.b1.rp_filter=0");
   }
+};
+
+/// For comparing bytes with those of a kernel's socket: nothing that the kernel keeps secret goes
+/// into them, A has second addresses (10.77.1.7, fd77:1::7), B takes what comes to port 9000.
+template <class Hosts>
+class comparable : public Hosts {
+ protected:
+  void SetUp() override {
+    Hosts::SetUp();
+    if (this->IsSkipped()) return;
+    // Labels are a hash with a secret of the kernel's.
+    (*this->a)("sysctl -qw net.ipv6.auto_flowlabels=0");
+    (*this->a)("ip addr add 10.77.1.7/24 dev a0");
+    (*this->a)("ip addr add fd77:1::7/64 dev a0 nodad");
+    this->resolve("10.77.1.2");
+    this->resolve("fd77:1::2");
+    sinks[0] = std::make_unique<udp_sink>(*this->b, to("0.0.0.0:9000"));
+    sinks[1] = std::make_unique<udp_sink>(*this->b, to("[::]:9000"));
+  }
+  void TearDown() override {
+    for (auto& sink : sinks) sink.reset();
+    Hosts::TearDown();
+  }
+
+  std::unique_ptr<udp_sink> sinks[2];  ///< By ip_family.
 };
 
 }  // namespace cowire::test
