@@ -108,7 +108,10 @@ struct sender_options {
   /// A bound UDP socket of the application whose port, source address, owner, mark, TOS, TTL and
   /// device are used instead of the options above; -1 = none. It is duplicated: the application may
   /// close its own descriptor. IP_RECVERR is switched on and its error queue is read by cowire. An
-  /// IPv6 socket without IPV6_V6ONLY serves IPv4 too, as it does for the application.
+  /// IPv6 socket without IPV6_V6ONLY serves IPv4 too, as it does for the application. Its options
+  /// are read now. error::unsupported where one is set that only the kernel can follow:
+  /// SO_DONTROUTE, SO_PRIORITY, IP_UNICAST_IF, IP_OPTIONS, IPv6 extension headers, UDP_SEGMENT and
+  /// the like (docs/limits.md); the exception names it.
   int adopt_socket = -1;
   /// Newer errors than this many unread ones are dropped and counted (errors_dropped()).
   std::size_t error_queue_limit = 64;

@@ -8,9 +8,13 @@ namespace cowire {
 namespace {
 
 std::string what_failed(const sender_options& options) {
-  if (options.adopt_socket >= 0)
-    return "adopting socket " + std::to_string(options.adopt_socket) +
-           " (it must be a bound UDP socket whose IP_MTU_DISCOVER is WANT or DO)";
+  if (options.adopt_socket >= 0) {
+    const std::string refusal = detail::backing_socket::refusal_of(options.adopt_socket);
+    return "adopting socket " + std::to_string(options.adopt_socket) + " (" +
+           (refusal.empty() ? "it must be a bound UDP socket whose IP_MTU_DISCOVER is WANT or DO"
+                            : refusal) +
+           ")";
+  }
   return "UDP port " + std::to_string(options.source_port) +
          (options.bound_device.empty() ? "" : " on " + options.bound_device);
 }

@@ -2,11 +2,14 @@
 #include <cowire/async/detail/backing_socket.hpp>
 #include <cowire/base/assert.hpp>
 #include <cowire/base/error.hpp>
+#include <cowire/base/socket_address.hpp>
 
 #include <fcntl.h>
 #include <linux/errqueue.h>
+#include <linux/in6.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -42,6 +45,56 @@ int get_int(int fd, int level, int name, int fallback) noexcept {
 std::error_code enable_error_queue(int fd, ip_family family) noexcept {
   return family == ip_family::v4 ? set_int(fd, IPPROTO_IP, IP_RECVERR, 1)
                                  : set_int(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
+}
+
+/// An option that leads datagrams elsewhere, or changes their bytes, in ways that the fast path
+/// does not know: udp_sendmsg() in net/ipv4/udp.c, udpv6_sendmsg() in net/ipv6/udp.c and what they
+/// call. What only the kernel path meets (multicast, fragments) is not among them: that is this
+/// very socket. Nor what cannot be read back (docs/limits.md).
+struct kernel_only_option {
+  int level, name;
+  const char* text;
+};
+constexpr kernel_only_option kernel_only_options[] = {
+    {SOL_SOCKET, SO_DONTROUTE, "SO_DONTROUTE"},
+    {SOL_SOCKET, SO_NO_CHECK, "SO_NO_CHECK"},
+    {SOL_SOCKET, SO_PRIORITY, "SO_PRIORITY"},
+    {SOL_SOCKET, SO_TXTIME, "SO_TXTIME"},
+    {IPPROTO_UDP, UDP_CORK, "UDP_CORK"},
+    {IPPROTO_UDP, UDP_SEGMENT, "UDP_SEGMENT"},
+    {IPPROTO_UDP, UDP_NO_CHECK6_TX, "UDP_NO_CHECK6_TX"},
+    {IPPROTO_IP, IP_OPTIONS, "IP_OPTIONS"},
+    {IPPROTO_IP, IP_UNICAST_IF, "IP_UNICAST_IF"},
+    {IPPROTO_IPV6, IPV6_UNICAST_IF, "IPV6_UNICAST_IF"},
+    {IPPROTO_IPV6, IPV6_HOPOPTS, "IPV6_HOPOPTS"},
+    {IPPROTO_IPV6, IPV6_RTHDRDSTOPTS, "IPV6_RTHDRDSTOPTS"},
+    {IPPROTO_IPV6, IPV6_RTHDR, "IPV6_RTHDR"},
+    {IPPROTO_IPV6, IPV6_DSTOPTS, "IPV6_DSTOPTS"},
+    {IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, "IPV6_ADDR_PREFERENCES"},
+    {IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, "IPV6_AUTOFLOWLABEL"},
+    {IPPROTO_IPV6, IPV6_FLOWINFO_SEND, "IPV6_FLOWINFO_SEND"},
+};
+
+/// What getsockopt() tells, its errno where it tells nothing.
+std::string raw_option(int fd, const kernel_only_option& option) {
+  std::array<char, 256> value{};
+  socklen_t size = value.size();
+  if (::getsockopt(fd, option.level, option.name, value.data(), &size) != 0)
+    return errno_name(errno);
+  return {value.data(), size};
+}
+
+/// Those that a new socket, which is what senders are modelled on, does not have. nullptr = none.
+const kernel_only_option* first_kernel_only_option(int fd) {
+  const int domain = get_int(fd, SOL_SOCKET, SO_DOMAIN, -1);
+  const unique_fd plain(::socket(domain, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP));
+  if (!plain) return nullptr;
+  // A TOS has a priority (rt_tos2priority() in net/ipv4/ip_sockglue.c).
+  if (const int tos = get_int(fd, IPPROTO_IP, IP_TOS, 0); tos != 0)
+    static_cast<void>(set_int(plain.get(), IPPROTO_IP, IP_TOS, tos));
+  for (const kernel_only_option& option : kernel_only_options)
+    if (raw_option(fd, option) != raw_option(plain.get(), option)) return &option;
+  return nullptr;
 }
 
 int default_hop_limit(ip_family family) {
@@ -108,39 +161,14 @@ send_control send_control::from(ip_family family, std::uint32_t mark, std::uint8
 }
 
 socket_address socket_address::from(const endpoint& to, std::uint32_t scope) noexcept {
+  endpoint scoped = to;
+  if (!to.address.needs_scope_id())
+    scoped.scope_id = 0;
+  else if (scoped.scope_id == 0)
+    scoped.scope_id = scope;
   socket_address out;
-  if (to.address.is_v4()) {
-    sockaddr_in in{};
-    in.sin_family = AF_INET;
-    in.sin_port = be16::from_host(to.port).raw;
-    std::memcpy(&in.sin_addr, to.address.bytes().data(), 4);
-    std::memcpy(&out.storage, &in, sizeof in);
-    out.size = sizeof in;
-  } else {
-    sockaddr_in6 in{};
-    in.sin6_family = AF_INET6;
-    in.sin6_port = be16::from_host(to.port).raw;
-    std::memcpy(&in.sin6_addr, to.address.bytes().data(), 16);
-    if (to.address.needs_scope_id()) in.sin6_scope_id = to.scope_id != 0 ? to.scope_id : scope;
-    std::memcpy(&out.storage, &in, sizeof in);
-    out.size = sizeof in;
-  }
+  out.size = to_sockaddr(scoped, out.storage);
   return out;
-}
-
-std::optional<endpoint> socket_address::parse(const sockaddr_storage& storage) noexcept {
-  if (storage.ss_family == AF_INET) {
-    sockaddr_in in;
-    std::memcpy(&in, &storage, sizeof in);
-    return endpoint{ip_address::from_bytes(ip_family::v4, &in.sin_addr), be16{in.sin_port}.host()};
-  }
-  if (storage.ss_family == AF_INET6) {
-    sockaddr_in6 in;
-    std::memcpy(&in, &storage, sizeof in);
-    return endpoint{ip_address::from_bytes(ip_family::v6, &in.sin6_addr), be16{in.sin6_port}.host(),
-                    in.sin6_scope_id};
-  }
-  return std::nullopt;
 }
 
 std::error_code backing_socket::bind_family(ip_family family, const source_key& key,
@@ -172,7 +200,7 @@ std::error_code backing_socket::finish() {
   struct stat status {};
   if (::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) return last_error();
   if (::fstat(fd, &status) != 0) return last_error();
-  const auto bound = socket_address::parse(name);
+  const auto bound = to_endpoint(name);
   if (!bound || bound->port == 0) return make_error_code(error::invalid_argument);
   port_ = bound->port;
   uid_ = status.st_uid;
@@ -222,6 +250,14 @@ std::error_code backing_socket::adopt_for(ip_family family, int from) {
   return enable_error_queue(slot.get(), family);
 }
 
+std::string backing_socket::refusal_of(int fd) {
+  if (const auto* option = first_kernel_only_option(fd))
+    return std::string(option->text) +
+           " is set, which only the kernel can follow; clear it, or send such datagrams on the "
+           "socket itself";
+  return {};
+}
+
 std::shared_ptr<backing_socket> backing_socket::adopt(int fd, std::error_code& ec) {
   const int domain = get_int(fd, SOL_SOCKET, SO_DOMAIN, -1);
   sockaddr_storage name{};
@@ -235,8 +271,12 @@ std::shared_ptr<backing_socket> backing_socket::adopt(int fd, std::error_code& e
     ec = last_error();
     return nullptr;
   }
-  const auto bound = socket_address::parse(name);
+  const auto bound = to_endpoint(name);
   COWIRE_ASSERT(bound);  // By the domain.
+  if (first_kernel_only_option(fd) != nullptr) {
+    ec = error::unsupported;
+    return nullptr;
+  }
   // Bound to one IPv6 address it has become IPV6_V6ONLY (__inet6_bind in net/ipv6/af_inet6.c).
   const bool both = domain == AF_INET6 && get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) == 0;
   // Bound to a mapped address it has no source for IPv6: EAFNOSUPPORT (ip6_dst_lookup_tail in
@@ -271,7 +311,7 @@ bool backing_socket::next_error(ip_family family, queued_error& error) noexcept 
   message.msg_controllen = control.size();
   if (::recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) return false;
   error = {};
-  if (const auto to = socket_address::parse(name)) error.destination = to->canonical();
+  if (const auto to = to_endpoint(name)) error.destination = to->canonical();
   for (cmsghdr* c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
     const bool ours = (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR) ||
                       (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR);

@@ -64,9 +64,10 @@ class backing_socket {
                                                             std::error_code& ec);
   /// Duplicates a bound UDP socket and switches its error queue on. An AF_INET6 socket serves IPv4,
   /// too, unless it is IPV6_V6ONLY, and nothing else where it is bound to an IPv4-mapped address.
-  /// Errors: invalid_argument (not UDP, or not bound), unsupported (its datagrams go without DF,
-  /// which only the kernel can do).
+  /// Errors: invalid_argument (not UDP, or not bound), unsupported (refusal_of() tells).
   [[nodiscard]] static std::shared_ptr<backing_socket> adopt(int fd, std::error_code& ec);
+  /// Which of its options only the kernel can do, and what to do about it; "" = none, or no socket.
+  [[nodiscard]] static std::string refusal_of(int fd);
 
   /// -1 where there is none for this family.
   [[nodiscard]] int fd(ip_family family) const noexcept {
@@ -122,8 +123,6 @@ struct socket_address {
   socklen_t size = 0;
   /// `scope` is the interface of an address that needs one where `to` names none; 0 = none.
   [[nodiscard]] static socket_address from(const endpoint& to, std::uint32_t scope) noexcept;
-  /// As it is there: an IPv4-mapped address stays one.
-  [[nodiscard]] static std::optional<endpoint> parse(const sockaddr_storage& storage) noexcept;
 };
 
 }  // namespace cowire::detail

@@ -3,6 +3,9 @@
 /// to cowire what they mean to the socket: each case sends through a plain one first.
 #include <tests/async/frame_capture.hpp>
 
+#include <linux/in6.h>
+#include <netinet/udp.h>
+
 #include <vector>
 
 namespace cowire::test {
@@ -14,8 +17,8 @@ class inet6_socket {
   explicit inet6_socket(const endpoint& bind_to, bool v6_only = false) {
     fd_.reset(::socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     set(IPPROTO_IPV6, IPV6_V6ONLY, v6_only ? 1 : 0);
-    const auto name = raw(bind_to);
-    EXPECT_EQ(0, ::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&name.storage), name.size))
+    const raw_address name(bind_to);
+    EXPECT_EQ(0, ::bind(fd_.get(), name.name(), name.size))
         << bind_to.to_string() << " " << errno_name(errno);
   }
   void set(int level, int name, int value) const {
@@ -27,50 +30,28 @@ class inet6_socket {
   }
   /// 0, or an errno.
   [[nodiscard]] int send(const endpoint& there, const std::string& text) const {
-    const auto name = raw(there);
-    const auto sent = ::sendto(fd_.get(), text.data(), text.size(), 0,
-                               reinterpret_cast<const sockaddr*>(&name.storage), name.size);
+    const raw_address name(there);
+    const auto sent = ::sendto(fd_.get(), text.data(), text.size(), 0, name.name(), name.size);
     return sent == static_cast<ssize_t>(text.size()) ? 0 : errno;
   }
   [[nodiscard]] int fd() const { return fd_.get(); }
 
  private:
-  static detail::socket_address raw(const endpoint& e) {
-    return detail::socket_address::from(e, 0);
-  }
   unique_fd fd_;
 };
 
-class address_forms : public two_links {
+class address_forms : public comparable<two_links> {
  protected:
-  void SetUp() override {
-    two_links::SetUp();
-    if (IsSkipped()) return;
-    (*a)("sysctl -qw net.ipv6.auto_flowlabels=0");
-    (*a)("ip addr add 10.77.1.7/24 dev a0");
-    (*a)("ip addr add fd77:1::7/64 dev a0 nodad");
-    resolve("10.77.1.2");
-    resolve("fd77:1::2");
-    sinks[0] = std::make_unique<udp_sink>(*b, to("0.0.0.0:9000"));
-    sinks[1] = std::make_unique<udp_sink>(*b, to("[::]:9000"));
-  }
-  void TearDown() override {
-    for (auto& sink : sinks) sink.reset();
-    two_links::TearDown();
-  }
-
   /// A link-local address that B has on both links, and A knows the way to.
   void give_link_locals() {
     for (const std::string n : {"0", "1"}) {
       (*b)("ip addr add fe80::77/64 dev b" + n + " nodad");
       (*a)("ip neigh replace fe80::77 dev a" + n + " lladdr " + mac_of("b" + n) + " nud permanent");
     }
-    ASSERT_TRUE(eventually(
-        [&] {
-          return (*a)("ip -6 addr show scope link").find("inet6 fe80") != std::string::npos &&
-                 (*a)("ip -6 addr show tentative").empty();
-        },
-        60s));
+    ASSERT_TRUE(eventually([&] {
+      return (*a)("ip -6 addr show scope link").find("inet6 fe80") != std::string::npos &&
+             (*a)("ip -6 addr show tentative").empty();
+    }));
   }
 
   static std::string next_of(capture& wire, int sent) {
@@ -79,8 +60,6 @@ class address_forms : public two_links {
     EXPECT_FALSE(frame.empty());
     return frame;
   }
-
-  std::unique_ptr<udp_sink> sinks[2];
 };
 
 TEST_F(address_forms, a_mapped_destination_is_the_ipv4_host) {
@@ -272,6 +251,76 @@ TEST_F(address_forms,
     EXPECT_EQ(hex(kernel_other), hex(wires[1].next()));
   else
     EXPECT_EQ(1u, stats.refused[errno_name(answers[1])]) << summary(stats);
+}
+
+struct kernel_only {
+  const char* text;
+  int level, name, value;
+};
+constexpr kernel_only each_kernel_only[] = {
+    {"SO_DONTROUTE", SOL_SOCKET, SO_DONTROUTE, 1},
+    {"SO_NO_CHECK", SOL_SOCKET, SO_NO_CHECK, 1},
+    {"SO_PRIORITY", SOL_SOCKET, SO_PRIORITY, 5},
+    {"UDP_CORK", IPPROTO_UDP, UDP_CORK, 1},
+    {"UDP_SEGMENT", IPPROTO_UDP, UDP_SEGMENT, 2},
+    {"UDP_NO_CHECK6_TX", IPPROTO_UDP, UDP_NO_CHECK6_TX, 1},
+    {"IPV6_ADDR_PREFERENCES", IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, IPV6_PREFER_SRC_TMP},
+    {"IPV6_AUTOFLOWLABEL", IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 1},
+    {"IPV6_FLOWINFO_SEND", IPPROTO_IPV6, IPV6_FLOWINFO_SEND, 1},
+};
+
+/// Why adopting it is refused; "" if it is not.
+std::string refusal_of(transmitter& tx, int fd) {
+  std::error_code ec;
+  const auto made = tx.make_sender({.adopt_socket = fd}, ec);
+  if (!ec) return {};
+  EXPECT_EQ(make_error_code(error::unsupported), ec) << ec.message();
+  try {
+    static_cast<void>(tx.make_sender({.adopt_socket = fd}));
+  } catch (const std::system_error& refused) {
+    return refused.what();
+  }
+  return "not refused twice";
+}
+
+TEST_F(address_forms, an_adopted_socket_with_an_option_that_only_the_kernel_follows_is_refused) {
+  transmitter tx(small());
+  for (const auto& option : each_kernel_only) {
+    const inet6_socket mine(to("[::]:0"));
+    mine.set(option.level, option.name, option.value);
+    EXPECT_NE(std::string::npos, refusal_of(tx, mine.fd()).find(option.text)) << option.text;
+  }
+  const inet6_socket routed(to("[::]:0"));
+  const std::array<std::uint8_t, 8> padding{0, 0, 1, 4};  // A destination options header: PadN.
+  ASSERT_EQ(0,
+            ::setsockopt(routed.fd(), IPPROTO_IPV6, IPV6_DSTOPTS, padding.data(), padding.size()));
+  EXPECT_NE(std::string::npos, refusal_of(tx, routed.fd()).find("IPV6_DSTOPTS"));
+  // A TOS brings a priority along, which is its own.
+  const inet6_socket plain(to("[::]:0"));
+  plain.set(IPPROTO_IP, IP_TOS, 0x10);
+  EXPECT_EQ("", refusal_of(tx, plain.fd()));
+}
+
+/// With such an option the kernel sends elsewhere than the routes say: what the fast path does.
+TEST_F(address_forms, a_socket_whose_unicast_interface_is_not_the_routes_is_refused) {
+  (*a)("ip route add 10.78.0.0/16 via 10.77.1.2");
+  (*a)("ip route add 10.78.0.0/16 via 10.77.2.2 metric 9");
+  (*a)("ip -6 route add fd78::/16 via fd77:1::2");
+  (*a)("ip -6 route add fd78::/16 via fd77:2::2 metric 2000");
+  (*b)("ip -6 route add local fd78::/16 dev lo");
+  capture first(*b, "b0"), second(*b, "b1");
+  transmitter tx(small());
+  for (const bool v4 : {true, false}) {
+    const auto there = to(v4 ? "[::ffff:10.78.0.1]:9000" : "[fd78::1]:9000");
+    const inet6_socket mine(to("[::]:0"));
+    EXPECT_EQ(0, mine.send(there, "by the routes"));
+    EXPECT_FALSE(first.next().empty());
+    mine.set(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_UNICAST_IF : IPV6_UNICAST_IF,
+             static_cast<int>(htonl(::if_nametoindex("a1"))));
+    EXPECT_EQ(0, mine.send(there, "elsewhere"));
+    EXPECT_FALSE(second.next().empty());
+    EXPECT_NE(std::string::npos, refusal_of(tx, mine.fd()).find("_UNICAST_IF"));
+  }
 }
 
 }  // namespace
