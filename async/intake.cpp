@@ -76,14 +76,19 @@ receive_memory frames_of(const frame_memory& memory, const frame_slice& slice,
 auto async_acquire(const std::shared_ptr<detail::producer>& of, const detail::sender_state& by) {
   auto token = as_tuple(use_awaitable);
   return asio::async_initiate<decltype(token), sender::acquire_signature>(
-      [&of, &by](auto handler) { of->begin_acquire(by, {std::move(handler), of->fallback()}); },
+      [&of, &by](auto handler) {
+        of->begin_acquire(by, {std::move(handler), of->fallback()});
+      },
       token);
 }
 
 auto async_flush(const std::shared_ptr<detail::producer>& of) {
   auto token = as_tuple(use_awaitable);
   return asio::async_initiate<decltype(token), sender::flush_signature>(
-      [&of](auto handler) { of->begin_flush({std::move(handler), of->fallback()}); }, token);
+      [&of](auto handler) {
+        of->begin_flush({std::move(handler), of->fallback()});
+      },
+      token);
 }
 
 /// Throws what the options' sockets are refused with; they are opened when a client needs them.
@@ -109,8 +114,9 @@ struct intake::impl {
   /// Clients without an address are told apart by their process.
   using client_key = std::pair<std::int32_t, std::string>;
 
-  impl(transmitter& tx_, std::string path_, intake_options options_);
+  impl(std::shared_ptr<detail::engine> engine_, std::string path_, intake_options options_);
   ~impl();
+  [[nodiscard]] detail::intake_ports::sender_maker sender_maker() const;
 
   awaitable<void> gather();
   void admit(datagram d);
@@ -123,7 +129,8 @@ struct intake::impl {
   [[nodiscard]] intake_totals totals_of(const std::string& name);
 
   const detail::fork_mark born;
-  transmitter& tx;
+  /// Outlives the transmitter where the end takes longer (~intake()).
+  const std::shared_ptr<detail::engine> engine;
   const intake_options options;
   ring_context ring;
   const std::shared_ptr<detail::producer> received, copies;
@@ -143,16 +150,16 @@ struct intake::impl {
   std::list<std::string> ages;  ///< Names, the one heard of longest ago first.
 };
 
-intake::impl::impl(transmitter& tx_, std::string path_, intake_options options_)
-    : tx(tx_),
+intake::impl::impl(std::shared_ptr<detail::engine> engine_, std::string path_,
+                   intake_options options_)
+    : engine(std::move(engine_)),
       options(std::move(options_)),
-      ring(ring_context::options{.backend = tx.engine_->config().backend}),
-      received(tx.engine_->new_producer()),
-      copies(tx.engine_->new_producer()),
-      socket(std::move(path_)),
-      source(ring, socket.fd(), frames_of(tx.engine_->memory(), received->slice(), received),
-             layout()),
-      ports(tx, options, producer(received), producer(copies), tx.engine_->config().log),
+      ring(ring_context::options{.backend = engine->config().backend}),
+      received(engine->new_producer()),
+      copies(engine->new_producer()),
+      socket(std::move(path_), options.group),
+      source(ring, socket.fd(), frames_of(engine->memory(), received->slice(), received), layout()),
+      ports(sender_maker(), options, producer(received), producer(copies), engine->config().log),
       tick(ring) {
   check_sender(options.sender);
   frame_index frame;
@@ -163,6 +170,18 @@ intake::impl::impl(transmitter& tx_, std::string path_, intake_options options_)
            asio::bind_cancellation_slot(end_refill.slot(), detached));
   const signals_blocked during_creation;
   thread = std::thread([this] { ring.run(); });
+}
+
+detail::intake_ports::sender_maker intake::impl::sender_maker() const {
+  return [to = engine](const sender_options& wanted, std::error_code& ec) -> sender {
+    try {
+      auto state = to->make_sender(wanted, *wanted.via.impl_, ec);
+      return ec ? sender() : sender(wanted.via.impl_, std::move(state));
+    } catch (const std::system_error& failed) {
+      ec = failed.code();
+      return {};
+    }
+  };
 }
 
 intake::impl::~impl() {
@@ -314,9 +333,23 @@ intake_totals intake::impl::totals_of(const std::string& name) {
 }
 
 intake::intake(transmitter& tx, std::string path, intake_options options)
-    : impl_(std::make_unique<impl>(tx, std::move(path), std::move(options))) {}
+    : impl_(std::make_unique<impl>(tx.engine_, std::move(path), std::move(options))) {}
+
 intake::~intake() {
-  if (impl_->born.inherited()) detail::leave_behind(std::move(impl_));
+  if (impl_->born.inherited()) {
+    detail::leave_behind(std::move(impl_));
+    return;
+  }
+  if (!impl_->engine->in_control_thread()) return;
+  // Its thread may be waiting for this one, for a sender that a client needs.
+  impl* const last = impl_.release();
+  const signals_blocked during_creation;
+  try {
+    std::thread([last] { delete last; }).detach();
+  } catch (const std::system_error&) {
+    // It goes on serving: better than to wait for ever.
+    detail::leave_behind(std::shared_ptr<impl>(last));
+  }
 }
 
 intake_stats intake::stats() const {

@@ -41,8 +41,8 @@
 /// waits. Nothing is dropped for want of room.
 ///
 /// Trust: whoever may write to the socket's path may send from this host, with the server's
-/// options, from any port that the server may bind. The socket is created with mode 0660; choose
-/// the directory accordingly.
+/// options, from any port that the server may bind. The socket's file has mode 0660 and the group
+/// that intake_options::group names; choose the directory accordingly.
 #pragma once
 
 #include <cowire/async/transmitter.hpp>
@@ -147,6 +147,9 @@ struct intake_options {
   std::size_t ports_per_client = 256;  ///< Source ports that one process may use at once.
   std::size_t port_limit = 1024;       ///< All together; each takes two descriptors.
   std::chrono::milliseconds port_idle{60'000};  ///< A port not used for so long is closed.
+  /// The group (gid) that the socket's file belongs to, whose members may write to it; unset = the
+  /// process's. It takes membership of it, or CAP_CHOWN.
+  std::optional<std::uint32_t> group{};
 };
 
 /// The server side. Runs on a thread of its own with two producers of the transmitter (one for what
@@ -159,8 +162,10 @@ class intake {
   intake(const intake&) = delete;
   intake& operator=(const intake&) = delete;
   /// Removes the path, if it still is this socket's. Messages that were received are sent; those
-  /// still in the socket are lost. In a child of fork() nothing happens: socket and path stay the
-  /// parent's, and the child's stats() throws error::forked.
+  /// still in the socket are lost. In a handler on the transmitter's control thread it returns at
+  /// once, and all of that follows on a thread of its own, as with transmitter::stop(). In a child
+  /// of fork() nothing happens: socket and path stay the parent's, and the child's stats() throws
+  /// error::forked.
   ~intake();
 
   /// Any thread.

@@ -6,6 +6,7 @@
 #include <cowire/cli/log.hpp>
 #include <cowire/cli/pacer.hpp>
 #include <cowire/cli/parse.hpp>
+#include <cowire/xdp/umem.hpp>
 
 #include <unistd.h>
 
@@ -136,7 +137,10 @@ void check_families(const send_plan& plan) {
 
 transmit_plan make_plan(const transmit_arguments& arguments) {
   transmit_plan plan;
-  if (!arguments.config_file.empty()) read_config(arguments.config_file, plan.config);
+  if (file_options more; !arguments.config_file.empty()) {
+    read_config(arguments.config_file, plan.config, more);
+    plan.intake_group = more.intake_group;
+  }
   if (!arguments.interfaces.empty()) plan.config.interfaces.clear();
   if (!arguments.device.empty()) static_cast<void>(parse_interface("--device", arguments.device));
   plan.sender.bound_device = arguments.device;

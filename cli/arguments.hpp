@@ -36,6 +36,7 @@ struct transmit_plan {
   transmitter_config config;
   sender_options sender;
   std::optional<double> duration_s;
+  std::optional<std::uint32_t> intake_group;  ///< As intake_options::group.
 };
 
 /// What to send: generated payloads of `size` bytes when `bytes` is empty and `generated` is set.

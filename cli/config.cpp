@@ -39,7 +39,8 @@ class placed_error : public usage_error {
 
 class config_reader {
  public:
-  config_reader(const std::string& name, transmitter_config& to) : name_(name), to_(to) {}
+  config_reader(const std::string& name, transmitter_config& to, file_options& more)
+      : name_(name), to_(to), more_(more) {}
 
   void read(std::string_view text) {
     refuse_non_ascii(text);
@@ -52,11 +53,14 @@ class config_reader {
         read_table(key, value, doublezero_keys);
       else if (key == "output")
         read_table(key, value, output_keys);
+      else if (key == "intake")
+        read_table(key, value, intake_keys);
       else if (key == "tunnel")
         read_tunnels(value);
       else
-        fail(key.source(), "'" + std::string(key.str()) +
-                               "': no such table; use xdp, doublezero, output or [[tunnel]]");
+        fail(key.source(),
+             "'" + std::string(key.str()) +
+                 "': no such table; use xdp, doublezero, output, intake or [[tunnel]]");
     }
   }
 
@@ -239,6 +243,14 @@ class config_reader {
       if (layer.name == key_) to_.output.*layer.member = told == "obey";
   }
 
+  // ---- [intake] -------------------------------------------------------------------------------
+
+  void set_group(const toml::node& from) {
+    at_place_of(from, [&] {
+      more_.intake_group = parse_group(key_, from.is_integer() ? whole(from) : text(from));
+    });
+  }
+
   // ---- [[tunnel]] -----------------------------------------------------------------------------
 
   void read_tunnels(const toml::node& from) {
@@ -329,20 +341,26 @@ class config_reader {
       {"control_groups", &config_reader::set_output},
   }};
 
+  static constexpr std::array<key_rule, 1> intake_keys = {{
+      {"group", &config_reader::set_group},
+  }};
+
   const std::string& name_;
   transmitter_config& to_;
+  file_options& more_;
   std::string key_;  ///< Whose value is read.
 };
 
 }  // namespace
 
-void read_config(const std::string& path, transmitter_config& to) {
+void read_config(const std::string& path, transmitter_config& to, file_options& more) {
   const auto bytes = read_bytes("--config", path, file_size_max);
-  parse_config({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path, to);
+  parse_config({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path, to, more);
 }
 
-void parse_config(std::string_view text, const std::string& name, transmitter_config& to) {
-  config_reader(name, to).read(text);
+void parse_config(std::string_view text, const std::string& name, transmitter_config& to,
+                  file_options& more) {
+  config_reader(name, to, more).read(text);
 }
 
 }  // namespace cowire::cli

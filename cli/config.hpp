@@ -1,22 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The configuration file of `cowire send` and `cowire run`: TOML with the tables [xdp],
-/// [doublezero], [output] and [[tunnel]], which fill a transmitter_config. examples/doublezero.toml
-/// shows every key.
+/// [doublezero], [output] and [[tunnel]], which fill a transmitter_config, and [intake].
+/// examples/doublezero.toml shows every key.
 ///
 /// Unknown keys and bad values throw a usage_error that begins with FILE:LINE:COLUMN. What the file
 /// does not tell stays as it was. No state; any thread.
 #pragma once
 
-#include <cowire/async/transmitter.hpp>
+#include <cowire/async/transmitter_config.hpp>
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
 namespace cowire::cli {
 
-void read_config(const std::string& path, transmitter_config& to);
+/// What a file may say besides.
+struct file_options {
+  std::optional<std::uint32_t> intake_group;  ///< gid; intake_options::group.
+};
+
+void read_config(const std::string& path, transmitter_config& to, file_options& more);
 
 /// `name` stands for the file in messages.
-void parse_config(std::string_view text, const std::string& name, transmitter_config& to);
+void parse_config(std::string_view text, const std::string& name, transmitter_config& to,
+                  file_options& more);
 
 }  // namespace cowire::cli

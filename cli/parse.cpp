@@ -4,10 +4,12 @@
 #include <cowire/base/unique_fd.hpp>
 #include <cowire/cli/output.hpp>
 
+#include <grp.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
@@ -16,6 +18,7 @@
 #include <fstream>
 #include <iostream>
 #include <sstream>
+#include <vector>
 
 namespace cowire::cli {
 namespace {
@@ -134,6 +137,20 @@ std::uint32_t parse_interface(std::string_view what, const std::string& text) {
   if (index == 0)
     throw usage_error(quote(what, text) + "no such network interface; 'ip link' lists them");
   return index;
+}
+
+std::uint32_t parse_group(std::string_view what, const std::string& text) {
+  constexpr std::uint64_t gid_max = 0xffff'fffe;  // The next one means "as it is" to chown().
+  if (!text.empty() && std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; }))
+    return static_cast<std::uint32_t>(parse_number(what, text, 0, gid_max, 10));
+  std::vector<char> room(1 << 16);
+  ::group entry{};
+  ::group* found = nullptr;
+  ::getgrnam_r(text.c_str(), &entry, room.data(), room.size(), &found);
+  if (found == nullptr)
+    throw usage_error(std::string(what) + " '" + text +
+                      "': no such group; give one of /etc/group, or its number");
+  return found->gr_gid;
 }
 
 bool read_line(std::istream& from, std::string& line) {

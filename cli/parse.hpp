@@ -54,6 +54,9 @@ struct scoped_address {
 /// The index of an existing network interface.
 [[nodiscard]] std::uint32_t parse_interface(std::string_view what, const std::string& text);
 
+/// The gid of a group, by its name or its number.
+[[nodiscard]] std::uint32_t parse_group(std::string_view what, const std::string& text);
+
 /// The longest line that is read from a file: several times what any of them can need.
 inline constexpr std::size_t line_length_max = 4096;
 /// A file of destinations has at most so many lines.

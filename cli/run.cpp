@@ -81,7 +81,7 @@ int run_service(const run_arguments& arguments) {
   if (const auto interfaces = tx.stats().interfaces; !interfaces.empty())
     require_mode(plan, interfaces);
   std::optional<intake> served(std::in_place, tx, arguments.intake,
-                               intake_options{.sender = plan.sender});
+                               intake_options{.sender = plan.sender, .group = plan.intake_group});
   const auto start = clock::now();
   serve(tx, signals, start, plan.duration_s);
   const auto intake_totals = served->stats();

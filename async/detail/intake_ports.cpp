@@ -21,9 +21,9 @@ std::string name_of(const intake_peer& client) {
 
 }  // namespace
 
-intake_ports::intake_ports(transmitter& tx, const intake_options& options,
+intake_ports::intake_ports(sender_maker make, const intake_options& options,
                            cowire::producer received, cowire::producer copies, log_callback log)
-    : tx_(tx),
+    : make_(std::move(make)),
       options_(options),
       received_(std::move(received)),
       copies_(std::move(copies)),
@@ -45,10 +45,10 @@ std::shared_ptr<intake_senders> intake_ports::use(const intake_peer& by, std::ui
   std::error_code ec;
   auto made = std::make_shared<intake_senders>();
   wanted.via = received_;
-  made->received = tx_.make_sender(wanted, ec);
+  made->received = make_(wanted, ec);
   if (!ec) {
     wanted.via = copies_;
-    made->copies = tx_.make_sender(wanted, ec);
+    made->copies = make_(wanted, ec);
   }
   if (ec) {
     complain(by, port, ec);

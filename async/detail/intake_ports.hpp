@@ -17,9 +17,11 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 
 namespace cowire::detail {
@@ -41,8 +43,11 @@ class intake_ports {
  public:
   using clock = std::chrono::steady_clock;
 
+  /// As transmitter::make_sender().
+  using sender_maker = std::function<sender(const sender_options&, std::error_code&)>;
+
   /// `options` is what all senders have in common; their producers are these two.
-  intake_ports(transmitter& tx, const intake_options& options, cowire::producer received,
+  intake_ports(sender_maker make, const intake_options& options, cowire::producer received,
                cowire::producer copies, log_callback log);
 
   /// The senders of a user's port; 0 = one that the kernel picks for that user. They stay usable as
@@ -73,7 +78,7 @@ class intake_ports {
   void complain(const intake_peer& by, std::uint16_t port, std::error_code why);
   void complain(const intake_peer& by, const std::string& text);
 
-  transmitter& tx_;
+  const sender_maker make_;
   const intake_options options_;
   const cowire::producer received_, copies_;
   const log_callback log_;

@@ -78,7 +78,7 @@ const char* kind_of(mode_t type) {
 
 }  // namespace
 
-served_path::served_path(std::string path)
+served_path::served_path(std::string path, std::optional<std::uint32_t> group)
     : path_(std::move(path)),
       fd_(unique_fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0))) {
   static_cast<void>(address_of(path_));
@@ -97,7 +97,7 @@ served_path::served_path(std::string path)
     remove_stale();
     if (!bind()) fail(errno, path_ + ": taken by another process just now");
   }
-  note_own();
+  note_own(group);
 }
 
 served_path::~served_path() {
@@ -134,7 +134,7 @@ void served_path::remove_stale() {
   if (removed != 0 && removed != ENOENT) fail(removed, path_ + ": replacing what nobody serves");
 }
 
-void served_path::note_own() {
+void served_path::note_own(std::optional<std::uint32_t> group) {
   // Nobody may lead the change of mode elsewhere: a descriptor is the same file for both calls.
   const unique_fd file(::openat(directory_.get(), name_.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   struct stat own {};
@@ -142,7 +142,14 @@ void served_path::note_own() {
     fail(EBUSY, path_ + ": taken by another process just now");
   device_ = own.st_dev;
   number_ = own.st_ino;
-  ::chmod(("/proc/self/fd/" + std::to_string(file.get())).c_str(), mode);
+  const std::string same = "/proc/self/fd/" + std::to_string(file.get());
+  if (group && ::chown(same.c_str(), static_cast<uid_t>(-1), *group) != 0) {
+    const int number = errno;
+    ::unlinkat(directory_.get(), name_.c_str(), 0);
+    fail(number, path_ + ": giving it to the group " + std::to_string(*group) +
+                     ", of which the process must be a member, or have CAP_CHOWN");
+  }
+  ::chmod(same.c_str(), mode);
 }
 
 }  // namespace cowire::detail

@@ -11,17 +11,20 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 namespace cowire::detail {
 
 class served_path {
  public:
-  /// Binds; the file has mode 0660 whatever the umask, and each message comes with its sender's
-  /// credentials (SO_PASSCRED, unix(7)). A socket file that nobody serves is replaced. Throws
-  /// std::system_error naming the path: EEXIST (something else has the name), EADDRINUSE (another
-  /// process serves it), error::invalid_argument (its length), other errno.
-  explicit served_path(std::string path);
+  /// Binds; the file has mode 0660 whatever the umask, and the group (gid) given, and each message
+  /// comes with its sender's credentials (SO_PASSCRED, unix(7)). A socket file that nobody serves
+  /// is replaced. Throws std::system_error naming the path: EEXIST (something else has the name),
+  /// EADDRINUSE (another process serves it), EPERM (the group), error::invalid_argument (its
+  /// length), other errno.
+  explicit served_path(std::string path, std::optional<std::uint32_t> group = std::nullopt);
   served_path(const served_path&) = delete;
   served_path& operator=(const served_path&) = delete;
   /// Removes the name if it still is this socket's.
@@ -33,7 +36,7 @@ class served_path {
  private:
   [[nodiscard]] bool bind();
   void remove_stale();
-  void note_own();
+  void note_own(std::optional<std::uint32_t> group);
 
   const std::string path_;
   parents_fd fd_;

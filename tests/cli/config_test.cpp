@@ -14,8 +14,16 @@ using namespace std::chrono_literals;
 
 transmitter_config read(const std::string& text) {
   transmitter_config config;
-  parse_config(text, "f", config);
+  file_options more;
+  parse_config(text, "f", config, more);
   return config;
+}
+
+std::optional<std::uint32_t> intake_group(const std::string& text) {
+  transmitter_config config;
+  file_options more;
+  parse_config(text, "f", config, more);
+  return more.intake_group;
 }
 
 std::string refusal(const std::string& text) {
@@ -62,6 +70,16 @@ TEST(config, the_period_of_redump_checks_is_in_seconds) {
   EXPECT_EQ(config.update_interval, 250ms);
   EXPECT_FALSE(config.performance_mode);
   EXPECT_EQ(read("[doublezero]\nupdate_interval = 0\n").update_interval, 0ms);
+}
+
+TEST(config, the_intakes_group_is_a_name_or_a_number) {
+  EXPECT_EQ(intake_group("[intake]\n"), std::nullopt);
+  EXPECT_EQ(intake_group("[intake]\ngroup = 'root'\n"), 0u);
+  EXPECT_EQ(intake_group("[intake]\ngroup = 4321\n"), 4321u);
+  EXPECT_EQ(intake_group("[intake]\ngroup = '4321'\n"), 4321u);
+  EXPECT_NE(refusal("[intake]\ngroup = 'no-such-group'\n").find("f:2:9: group 'no-such-group'"),
+            std::string::npos);
+  EXPECT_NE(refusal("[intake]\ngroup = 4294967295\n").find("4294967294"), std::string::npos);
 }
 
 TEST(config, restrictions_are_unset_unless_told_and_may_be_empty) {

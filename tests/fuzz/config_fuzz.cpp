@@ -45,7 +45,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using namespace cowire;
   transmitter_config config;
   try {
-    cli::parse_config({reinterpret_cast<const char*>(data), size}, "f", config);
+    cli::file_options more;
+    cli::parse_config({reinterpret_cast<const char*>(data), size}, "f", config, more);
     for (const auto& tunnel : config.tunnels) {
       COWIRE_ASSERT(declarable_kind(tunnel.kind) != nullptr);
       COWIRE_ASSERT(!tunnel.name.empty() && tunnel.name.size() < 16);
