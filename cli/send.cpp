@@ -112,6 +112,7 @@ class send_job {
     reports_.cancel();
     deadline_.cancel();
     tick_.cancel();
+    drain_.cancel();
     sender_ = sender();
   }
 
@@ -138,6 +139,12 @@ class send_job {
       if (pace) pace->sent(sent);
       co_await asio::post(context_, asio::use_awaitable);
     }
+    drain_.expires_after(plan_.transmit.config.drain_timeout);
+    drain_.async_wait([this](std::error_code ec) {
+      if (ec) return;
+      gave_up_draining_ = true;
+      interrupt_.emit(asio::cancellation_type::terminal);
+    });
     co_await sender_.async_flush(asio::use_awaitable);
   }
 
@@ -203,6 +210,12 @@ class send_job {
   }
 
   int summarise(bool as_json) {
+    if (const auto left = transmitter_.stats().on_the_way(); gave_up_draining_ && left != 0)
+      log_(log_severity::warning,
+           std::to_string(left) + " datagrams were still on the way " +
+               std::to_string(plan_.transmit.config.drain_timeout.count()) +
+               " ms after the last one; those that the kernel has not taken when the socket closes "
+               "are refused with ECANCELED");
     const auto stats = stop_and_count(transmitter_);
     if (as_json) {
       json out = summary_json(stats, elapsed_s_);
@@ -223,7 +236,7 @@ class send_job {
   asio::signal_set signals_{context_};
   asio::signal_set reports_{context_, report_signals[0], report_signals[1]};
   asio::cancellation_signal interrupt_;
-  asio::steady_timer pace_{context_}, deadline_{context_}, tick_{context_};
+  asio::steady_timer pace_{context_}, deadline_{context_}, tick_{context_}, drain_{context_};
   progress_line progress_;
   transmitter transmitter_;
   sender sender_;
@@ -231,7 +244,7 @@ class send_job {
   clock::time_point start_;
   double elapsed_s_ = 0;
   std::uint64_t would_block_ = 0;  ///< Datagrams.
-  bool stopping_ = false, finished_ = false;
+  bool stopping_ = false, finished_ = false, gave_up_draining_ = false;
   std::exception_ptr failure_;
 };
 

@@ -227,7 +227,7 @@ class Send(SendTest):
         self.world.ip("b", "addr add fe80::77/64 dev u0 nodad")
         self.world.ip("a", f"neigh add fe80::77 lladdr {PEER_MAC} dev u0 nud permanent")
         support.wait_until(
-            lambda: not self.world.ip("a", "-6 addr show tentative").stdout, "no tentative address"
+            lambda: not self.world.ip("a", "-6 addr show tentative"), "no tentative address"
         )
         receiver = self.receiver("::")
         report = self.send("--to", f"[fe80::77%u0]:{PORT}", "--count", 2)
@@ -331,10 +331,13 @@ class Signals(SendTest):
         report = json.loads(output)
         self.assert_totals(report, report["submitted"])
 
-    def test_an_interrupt_ends_what_waits_for_a_neighbour_that_never_answers(self):
-        """More waits than the largest send buffer of a socket holds."""
+    def let_neighbours_never_fail(self):
         for name, value in (("mcast_solicit", 100000), ("unres_qlen_bytes", 1 << 30)):
             self.world.exec("a", "sysctl", "-qw", f"net.ipv4.neigh.u0.{name}={value}", check=0)
+
+    def test_an_interrupt_ends_what_waits_for_a_neighbour_that_never_answers(self):
+        """More waits than the largest send buffer of a socket holds."""
+        self.let_neighbours_never_fail()
         sending = self.world.start(
             "a", support.COWIRE, "send", "--to", f"10.0.0.99:{PORT}", "--size", 1400, "-j"
         )
@@ -349,6 +352,16 @@ class Signals(SendTest):
             output, errors = support.interrupt(sending)
         self.assertEqual((sending.returncode, errors), (0, ""))
         report = json.loads(output)
+        self.assert_totals(report, report["submitted"])
+        self.assertGreater(report["refused"].get("ECANCELED", 0), 0, report)
+
+    def test_the_end_does_not_wait_for_a_neighbour_that_never_answers(self):
+        """Without a signal: the time is over, and more waits than a send buffer holds."""
+        self.let_neighbours_never_fail()
+        words = ["--to", f"10.0.0.99:{PORT}", "--size", 1400, "--duration", 5]
+        done = self.world.cowire("a", "send", *words, "-j", check=0)
+        self.assertRegex(done.stderr, "[0-9]+ datagrams were still on the way 1000 ms after")
+        report = json.loads(done.stdout)
         self.assert_totals(report, report["submitted"])
         self.assertGreater(report["refused"].get("ECANCELED", 0), 0, report)
 
