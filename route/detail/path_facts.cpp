@@ -22,11 +22,14 @@ path_facts path_facts_of(const mirror& state, const decision& decided,
   const auto own_mtu = settings.device_mtus_v6.find(interface_index);
   if (!v4 && metrics.mtu == 0 && own_mtu != settings.device_mtus_v6.end())
     facts.route_mtu = own_mtu->second;
+  facts.mtu = std::min<std::uint32_t>(facts.route_mtu != 0 ? facts.route_mtu : device_mtu, 0xffff);
   const path_exception* const known =
       region.is_host() ? state.find_path_exception(region.address()) : nullptr;
-  if (known != nullptr && known->mtu != 0)
+  if (known != nullptr && known->mtu != 0) {
     facts.route_mtu = facts.route_mtu != 0 ? std::min(facts.route_mtu, known->mtu) : known->mtu;
-  facts.mtu = std::min<std::uint32_t>(facts.route_mtu != 0 ? facts.route_mtu : device_mtu, 0xffff);
+    // It may have been learned by another next hop, over a device that takes more.
+    facts.mtu = std::min(facts.mtu, known->mtu);
+  }
 
   if (cls.ttl != 0) {
     facts.hop_limit = cls.ttl;

@@ -103,15 +103,6 @@ kernel_answers ask_all(kernel_world& world, const asked_flow& query) {
   return answers;
 }
 
-std::string any_disagreement(const mirror& state, const asked_flow& query, const resolution& ours,
-                             const kernel_answers& kernel) {
-  std::string differs = compare_answers(state, query.question, ours, kernel.plain).text();
-  if (differs.empty()) differs = match_disagreement(state, query.question, ours, kernel.match);
-  if (!differs.empty() || !kernel.socket) return differs;
-  const auto sent = resolve(state, flow_of_socket(query), route_question::send);
-  return is_unknowable(sent) ? std::string() : socket_disagreement(query, sent, *kernel.socket);
-}
-
 /// Exceptions are asked about by class: where only the destination port decides the class has no
 /// answer, and leaves them to the kernel.
 bool port_decides_exception(const kernel_world& world, const mirror& state, flow question) {
@@ -132,52 +123,6 @@ void use_classes_of(kernel_world& world, const std::vector<asked_flow>& question
     }
   world.use_classes(std::move(classes));
 }
-
-/// Whether the world that `lines` make still shows a disagreement for this question.
-bool still_differs(const line_list& lines, const asked_flow& query, view which) {
-  if (!enter_fresh_namespace()) return false;
-  kernel_world world;
-  world.run(lines);
-  use_classes_of(world, {query}, {});
-  mirror settled = world.settled();
-  world.learn_exceptions(settled);
-  const mirror& state = which == view::dumped ? settled : world.follow();
-  const auto kernel = ask_all(world, query);
-  const auto ours = resolve(state, query.question, route_question::get_route);
-  return !is_unknowable(ours) && !any_disagreement(state, query, ours, kernel).empty();
-}
-
-std::string script_of(const line_list& lines) {
-  std::string text = "unshare --net sh -s <<'END'\n";
-  // What the shell cannot do: hearsay.hpp.
-  for (const std::string& line : lines)
-    text += (line.starts_with("icmp") ? "# " : "") + line + "\n";
-  return text + "END\n";
-}
-
-class KernelDifferential : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (::geteuid() != 0 || !enter_fresh_namespace())
-      GTEST_SKIP() << "needs root for network namespaces: " << errno_name(errno);
-    stay_on_one_cpu();
-  }
-  void run_worlds(std::uint64_t first, std::uint64_t count, flavour kind);
-  void run_world(std::uint64_t seed, flavour kind);
-  static void compare_mirrors(kernel_world& world, const mirror& settled, const line_list& history);
-  void compare_with_kernel(kernel_world& world, const std::vector<asked_flow>& asked,
-                           const mirror& settled, const line_list& history);
-  void compare(kernel_world& world, const asked_flow& query, view which, const mirror& state,
-               const resolution& ours, const kernel_answers& kernel, const line_list& history);
-  void note_diverted(const asked_flow& query, view which, const resolution& ours,
-                     const line_list& history);
-  static void compare_published(inventor& from, const compiled& kept, const mirror& state,
-                                const line_list& history);
-
-  static constexpr int changes = 2, questions = 500;
-  static constexpr std::size_t lookups = 2000;
-  tally tally_;
-};
 
 /// What a dump does not show: how old shares are; that a gateway was this host's own; in what IPv6
 /// siblings differ, and a route of their metric that stands between them.
@@ -201,6 +146,93 @@ bool hidden_by_dump(const mirror& dumped, const mirror& followed, const ip_addre
     }
   return by_dump.route && by_dump.route->next_hops.size() > 1 && is_unknowable(by_events);
 }
+
+/// What both mirrors make of one question.
+struct opinions {
+  opinions(const mirror& dumped, const mirror& followed, const asked_flow& query)
+      : states{&dumped, &followed}, to(query.question.destination) {
+    for (const int which : {0, 1}) {
+      asked[which] = resolve(*states[which], query.question, route_question::get_route);
+      sent[which] = resolve(*states[which], flow_of_socket(query), route_question::send);
+    }
+  }
+
+  [[nodiscard]] bool is_hidden(view which, const resolution (&both)[2]) const {
+    return which == view::dumped && hidden_by_dump(*states[0], *states[1], to, both[0], both[1]);
+  }
+  /// Whether nobody could know what the kernel answers to this one.
+  [[nodiscard]] bool is_excused(view which, const resolution (&both)[2]) const {
+    return is_unknowable(both[index(which)]) || is_hidden(which, both);
+  }
+  /// "" = as the kernel.
+  [[nodiscard]] std::string disagreement(view which, const asked_flow& query,
+                                         const kernel_answers& kernel) const {
+    const mirror& state = *states[index(which)];
+    const resolution& ours = asked[index(which)];
+    if (is_excused(which, asked)) return {};
+    std::string differs = compare_answers(state, query.question, ours, kernel.plain).text();
+    if (differs.empty()) differs = match_disagreement(state, query.question, ours, kernel.match);
+    if (differs.empty() && kernel.socket && !is_excused(which, sent))
+      differs = socket_disagreement(query, sent[index(which)], *kernel.socket);
+    return differs;
+  }
+  [[nodiscard]] static std::size_t index(view which) { return which == view::followed; }
+
+  const mirror* states[2];
+  ip_address to;
+  resolution asked[2], sent[2];  ///< By view.
+};
+
+/// In what they differ, without values.
+std::string kind_of(const std::string& disagreement) {
+  return disagreement.substr(0, disagreement.find(' '));
+}
+
+/// Whether the world that `lines` make still shows this kind of disagreement for this question.
+bool still_differs(const line_list& lines, const asked_flow& query, view which,
+                   const std::string& kind) {
+  if (!enter_fresh_namespace()) return false;
+  kernel_world world;
+  world.run(lines);
+  use_classes_of(world, {query}, {});
+  mirror settled = world.settled();
+  world.learn_exceptions(settled);
+  const auto kernel = ask_all(world, query);
+  return kind_of(opinions(settled, world.follow(), query).disagreement(which, query, kernel)) ==
+         kind;
+}
+
+std::string script_of(const line_list& lines) {
+  std::string text = "unshare --net sh -s <<'END'\n";
+  // What the shell cannot do: hearsay.hpp.
+  for (const std::string& line : lines)
+    text += (line.starts_with("icmp") ? "# " : "") + line + "\n";
+  return text + "END\n";
+}
+
+class KernelDifferential : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0 || !enter_fresh_namespace())
+      GTEST_SKIP() << "needs root for network namespaces: " << errno_name(errno);
+    stay_on_one_cpu();
+  }
+  void run_worlds(std::uint64_t first, std::uint64_t count, flavour kind);
+  void run_world(std::uint64_t seed, flavour kind);
+  static void compare_mirrors(kernel_world& world, const mirror& settled, const line_list& history);
+  void compare_with_kernel(kernel_world& world, const std::vector<asked_flow>& asked,
+                           const mirror& settled, const line_list& history);
+  void compare(kernel_world& world, const asked_flow& query, view which, const opinions& ours,
+               const kernel_answers& kernel, const line_list& history);
+  void note_diverted(const asked_flow& query, view which, const resolution& ours,
+                     const line_list& history);
+  static void compare_published(inventor& from, const compiled& kept, const mirror& state,
+                                const line_list& history);
+
+  static constexpr int changes = 2, questions = 500;
+  static constexpr std::size_t lookups = 2000;
+  tally tally_;
+};
 
 /// What a mirror that followed and a dump differ in, and after the re-dumps that it might have been
 /// advised to make. Siblings of which not all is told are diverted until then.
@@ -232,13 +264,15 @@ void KernelDifferential::compare_mirrors(kernel_world& world, const mirror& sett
                                          const line_list& history) {
   const std::vector<std::string> found = audited(world, settled);
   if (found.empty()) return;
-  const auto found_again = [](const line_list& lines) {
+  const auto found_again = [&](const line_list& lines) {
     if (!enter_fresh_namespace()) return false;
     kernel_world again;
     again.run(lines);
     const mirror dumped = again.settled();
     again.follow();
-    return !audited(again, dumped).empty();
+    return std::ranges::any_of(audited(again, dumped), [&](const std::string& line) {
+      return kind_of(line) == kind_of(found.front());
+    });
   };
   const bool again = found_again(history);
   std::string text;
@@ -259,21 +293,23 @@ void KernelDifferential::note_diverted(const asked_flow& query, view which, cons
 }
 
 void KernelDifferential::compare(kernel_world& world, const asked_flow& query, view which,
-                                 const mirror& state, const resolution& ours,
-                                 const kernel_answers& kernel, const line_list& history) {
-  tally_.seen.count(ours, kernel.plain, query.question.destination.is_v4());
-  const std::string differs = any_disagreement(state, query, ours, kernel);
+                                 const opinions& ours, const kernel_answers& kernel,
+                                 const line_list& history) {
+  const resolution& asked = ours.asked[opinions::index(which)];
+  if (!ours.is_excused(which, ours.asked))
+    tally_.seen.count(asked, kernel.plain, query.question.destination.is_v4());
+  const std::string differs = ours.disagreement(which, query, kernel);
   if (differs.empty()) return;
   std::string missed;
-  if (which == view::followed)
-    for (const std::string& line : difference(state, world.settled())) missed += "  " + line + "\n";
+  for (const std::string& line : difference(*ours.states[1], world.settled()))
+    missed += "  " + line + "\n";
   const auto differs_again = [&](const line_list& lines) {
-    return still_differs(lines, query, which);
+    return still_differs(lines, query, which, kind_of(differs));
   };
   const bool again = differs_again(history);
   const line_list shortest = again ? reduced(history, differs_again) : history;
   FAIL() << (which == view::dumped ? "dumped" : "followed") << " mirror: " << describe_query(query)
-         << "\n  " << differs << "\n  resolved members:" << describe_members(ours)
+         << "\n  " << differs << "\n  resolved members:" << describe_members(asked)
          << (missed.empty() ? "" : "\nfollowed and dumped differ:\n") << missed
          << (again ? "\nreproduced by\n" : "\nnot reproduced by doing the same again:\n")
          << script_of(shortest);
@@ -283,21 +319,16 @@ void KernelDifferential::compare(kernel_world& world, const asked_flow& query, v
 void KernelDifferential::compare_with_kernel(kernel_world& world,
                                              const std::vector<asked_flow>& asked,
                                              const mirror& settled, const line_list& history) {
-  const mirror& followed = world.followed();
   for (const asked_flow& query : asked) {
-    const ip_address& to = query.question.destination;
     const auto kernel = ask_all(world, query);
     ++tally_.asked;
     if (kernel.socket) tally_.seen.count_socket(query);
-    const auto by_events = resolve(followed, query.question, route_question::get_route);
-    const auto by_dump = resolve(settled, query.question, route_question::get_route);
+    const opinions ours(settled, world.followed(), query);
     for (const view which : {view::dumped, view::followed}) {
-      const mirror& state = which == view::dumped ? settled : followed;
-      const auto& ours = which == view::dumped ? by_dump : by_events;
-      note_diverted(query, which, ours, history);
-      if (which == view::dumped && hidden_by_dump(settled, followed, to, ours, by_events)) continue;
-      if (is_unknowable(ours) || port_decides_exception(world, state, query.question)) continue;
-      compare(world, query, which, state, ours, kernel, history);
+      note_diverted(query, which, ours.asked[opinions::index(which)], history);
+      if (port_decides_exception(world, *ours.states[opinions::index(which)], query.question))
+        continue;
+      compare(world, query, which, ours, kernel, history);
       if (HasFatalFailure()) return;
     }
   }

@@ -495,6 +495,18 @@ TEST_F(Resolve, PathMtuAndMetricsDecideTheSize) {
   EXPECT_EQ(ask("20.0.0.2").mtu, 1400u);
 }
 
+TEST_F(Resolve, PathMtuOfAnotherNextHopDoesNotEnlargeWhatTheDeviceTakes) {
+  netlink::link small = ethernet(3, "u3");
+  small.mtu = 1290;
+  apply(small);
+  apply(added(route_via(net("20.0.0.0/8"), "10.3.0.2", 3)));
+  apply(added(route_via(net("2001:db8::/32"), "fd00:3::2", 3)));
+  for (const char* to : {"20.0.0.1", "2001:db8::1"}) {
+    state.set_path_mtu(ip(to), 1421, std::chrono::steady_clock::time_point::max(), changes);
+    EXPECT_EQ(ask(to).mtu, 1290u) << to;
+  }
+}
+
 // ------------------------------------------------------------------------------------------------
 // path exceptions
 
