@@ -36,6 +36,11 @@ bool same_route(const netlink::route& a, const netlink::route& b) noexcept {
          (a.nexthop_id != 0 || same_hops(a, b));
 }
 
+/// Routes over a nexthop object are announced, as if they replaced others, when the object or a
+/// member of it changes (nexthop_replace_notify in net/ipv4/nexthop.c). One that is there already
+/// cannot be meant to replace: the kernel refuses that.
+bool is_said_again(const netlink::route& route) noexcept { return route.nexthop_id != 0; }
+
 /// May be a sibling of an IPv6 multipath route (rt6_qualify_for_ecmp).
 bool multipath_capable(const netlink::route& route) noexcept {
   return route.nexthop_id == 0 && route.type == RTN_UNICAST && route.protocol != RTPROT_RA &&
@@ -390,7 +395,7 @@ void route_store::add_route_v4(const netlink::route& route, const taking& how) {
 
   const auto known =
       std::find_if(first, last, [&](const auto& entry) { return same_route(entry.route, route); });
-  if (known != last && (known == first || !route.placement.replace)) {
+  if (known != last && (known == first || !route.placement.replace || is_said_again(route))) {
     refresh_entry(at, static_cast<std::size_t>(known - entries.begin()), route, how);
     return;
   }
@@ -449,7 +454,7 @@ void route_store::add_route_v6(const netlink::route& route, const taking& how) {
     return multipath_capable(entry.route) == capable;
   });
   const auto victim = sibling != last ? sibling : first;
-  if (known != last && (known == victim || !route.placement.replace)) {
+  if (known != last && (known == victim || !route.placement.replace || is_said_again(route))) {
     refresh_entry(at, static_cast<std::size_t>(known - entries.begin()), route, how);
     return;
   }

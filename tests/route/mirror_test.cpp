@@ -283,6 +283,24 @@ TEST_F(Mirror, ReplaceTakesThePlaceOfTheFirstOfItsGroupOnly) {
   EXPECT_EQ(entries("20.0.0.0/8")[1].route.next_hops.front().gateway, ip("10.2.0.3"));
 }
 
+TEST_F(Mirror, RouteSaidAgainForItsNexthopObjectReplacesNothing) {
+  for (const char* prefix : {"20.0.0.0/8", "2001:db8::/32"}) {
+    const bool v4 = net(prefix).family() == ip_family::v4;
+    netlink::route over_object = route_on(net(prefix), 2);
+    over_object.scope = RT_SCOPE_UNIVERSE;
+    over_object.next_hops.clear();
+    over_object.nexthop_id = 7;
+    apply(added(route_via(net(prefix), v4 ? "10.2.0.2" : "fd00:2::2", 2)));
+    apply(appended(over_object));
+    ASSERT_EQ(entries(prefix).size(), 2u);
+    // `ip nexthop replace id 7 ...`
+    apply(replacing(over_object));
+    ASSERT_EQ(entries(prefix).size(), 2u) << prefix;
+    EXPECT_EQ(entries(prefix)[0].route.nexthop_id, 0u) << prefix;
+    EXPECT_EQ(entries(prefix)[1].route.nexthop_id, 7u) << prefix;
+  }
+}
+
 TEST_F(Mirror, Ipv6SiblingAppendedFirstInItsMessageStandsLast) {
   apply(added(route_via(net("2001:db8::/32"), "fd00:2::2", 2)));
   netlink::route grown = route_via(net("2001:db8::/32"), "fd00:3::2", 3);
