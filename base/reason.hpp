@@ -65,6 +65,7 @@
   X(netfilter, "a firewall rule, hook or legacy table may drop, change or count the datagram")     \
   X(nat, "a rule may translate the datagram's addresses or ports")                                 \
   X(conntrack_new, "connection tracking must see the datagram, or answers would be refused")       \
+  X(conntrack_full, "as many flows are tracked as `tracked_flows` allows")                         \
   X(ipsec, "an IPsec policy may encrypt or block the datagram")                                    \
   X(tc_egress, "a filter or program of traffic control on the device")                             \
   X(queueing_discipline, "a queueing discipline on the device that delays, drops or reorders")     \

@@ -41,6 +41,10 @@ inline constexpr std::size_t destination_offset = udp_header_offset - 16;
 /// Index of an AF_XDP socket in a TX core. Slot 0 is the kernel path.
 using egress_slot = std::uint8_t;
 inline constexpr egress_slot divert_slot = 0;
+/// Added to the slot of hops whose datagrams may leave only while the kernel's connection tracking
+/// has an entry for their flow, of which the TX core knows (xdp/tracked_flows.hpp). Above all slots:
+/// where nobody looks for it there is no socket of that number.
+inline constexpr egress_slot tracked_egress = 64;
 
 /// So many tunnels inside each other have a place in a template.
 inline constexpr std::size_t outer_headers_max = 2;
@@ -85,7 +89,7 @@ struct alignas(64) hop {
   std::uint16_t length_base[pair_count];
 
   std::uint16_t max_payload;      ///< Longer payloads are diverted as exceeds_mtu.
-  egress_slot egress;             ///< divert_slot, or the socket that sends it.
+  egress_slot egress;  ///< divert_slot, or the socket that sends it, with tracked_egress or not.
   std::uint8_t second_pass;       ///< What is rare, and written in a second pass: second_passes.
   std::uint8_t header_length;     ///< Bytes in front of the payload; at most header_capacity.
   divert_reason reason;           ///< Why, where egress is divert_slot.
@@ -115,6 +119,8 @@ struct alignas(64) hop {
   void place_checksum(std::size_t pair, std::size_t offset) noexcept {
     place(4 * pair + 2, offset);
   }
+
+  [[nodiscard]] bool is_tracked() const noexcept { return egress >= tracked_egress; }
 
   friend bool operator==(const hop&, const hop&) noexcept = default;
 

@@ -229,8 +229,11 @@ detail::destination_verdicts detail::judge_destinations(const output_snapshot& s
   }
   if (obeyed.traffic_control) found.touch_rest(judge_devices(state, region));
   if (obeyed.netfilter && obeyed.conntrack && tracks_connections(state.netfilter, family))
+    found.track();
+  // Two passes of the hooks, of which connection tracking takes part in one.
+  if (found.tracked() && region.passes_vrf)
     found.touch_rest(obstacle(divert_reason::conntrack_new,
-                              "connections are tracked, and the flow's entry must be kept alive"));
+                              "connections are tracked, and the flow passes a VRF"));
   return found;
 }
 

@@ -126,6 +126,9 @@ struct output_verdict {
   /// Every datagram of the region that is new to connection tracking meets it: nothing before it
   /// was left open.
   bool certain = false;
+  /// Untouched, but that the kernel's connection tracking must have an entry for each flow, and
+  /// keep it: route/forwarding_table.hpp, tracked_egress.
+  bool tracked = false;
   [[nodiscard]] bool untouched() const noexcept { return !reason; }
 };
 

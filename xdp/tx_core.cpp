@@ -31,7 +31,7 @@ class tx_core::control_side {
                doorbell& control, const tx_core_options& options)
       : options_(options),
         engine_(memory, tables, epochs, control, effective_idle_policy(options),
-                options.stall_deadline, options.sample_interval),
+                options.stall_deadline, options.sample_interval, options.tracked),
         current_(std::make_unique<detail::tx_configuration>(memory.frame_count)) {
     engine_.configure(*current_);
     engine_.apply_configuration();

@@ -36,6 +36,7 @@
 #include <cowire/route/publisher.hpp>
 #include <cowire/xdp/idle_policy.hpp>
 #include <cowire/xdp/producer_channel.hpp>
+#include <cowire/xdp/tracked_flows.hpp>
 #include <cowire/xdp/tx_counters.hpp>
 #include <cowire/xdp/tx_queue.hpp>
 #include <cowire/xdp/umem.hpp>
@@ -56,6 +57,9 @@ inline constexpr std::size_t tx_batch = 64;
 struct diverted_request {
   tx_request request;
   divert_reason reason;
+  /// It would have gone out had its flow been known (tracked_flows.hpp), from `source`.
+  bool tracked = false;
+  source_bytes source{};
 };
 
 /// A flow in use, as its datagrams name it.
@@ -75,6 +79,8 @@ struct tx_core_options {
   std::chrono::milliseconds stall_deadline{250};
   /// At most one flow in use is noted in samples() in this time. 0 = none ever.
   std::chrono::nanoseconds sample_interval{0};
+  /// Flows that may leave by tracked hops; outlives the core. Null = none may.
+  const tracked_flows* tracked = nullptr;
 };
 
 class tx_core {

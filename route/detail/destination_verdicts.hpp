@@ -36,6 +36,9 @@ class destination_verdicts {
   [[nodiscard]] std::optional<divert_reason> reason_in(const ip_prefix& part) const {
     return obstacle(first_in(part).obstacle).reason;
   }
+  /// Whatever is untouched is tracked (output_verdict::tracked).
+  void track() noexcept { none_.tracked = true; }
+  [[nodiscard]] bool tracked() const noexcept { return none_.tracked; }
 
   /// From `first` to the next one's; 0 = untouched, else a number of an obstacle.
   struct piece {

@@ -308,7 +308,7 @@ class hop_maker {
     if (room_ < 0) return divert_reason::exceeds_mtu;
     made_.set_header_length(writer_.length());
     made_.max_payload = static_cast<std::uint16_t>(room_);
-    made_.egress = slot->second;
+    made_.egress = static_cast<egress_slot>(slot->second + (key_.tracked ? tracked_egress : 0));
     made_.interface_index = egress.interface_index;
     return std::nullopt;
   }

@@ -31,6 +31,7 @@ struct hop_key {
   std::uint32_t route_mtu = 0;  ///< 0 = the device's.
   bool needs_identification = false;
   bool outside_prefixes = false;  ///< The user keeps tunnels from this destination.
+  bool tracked = false;           ///< Leaves only while connection tracking has an entry.
   friend auto operator<=>(const hop_key&, const hop_key&) = default;
 };
 

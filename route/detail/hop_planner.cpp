@@ -69,7 +69,15 @@ hop_plan hop_planner::plan(decider& decides, const flow_class& cls, const ip_pre
       return made;
     }
     one.output_asked = true;
-    one.divert = out ? output_.judge(cls, *hop, *out) : output_.explain(cls, *hop, region).reason;
+    if (out) {
+      const auto judged = output_.judge(cls, *hop, *out);
+      one.divert = judged.reason;
+      hop->tracked = judged.tracked;
+    } else {
+      const output_verdict told = output_.explain(cls, *hop, region);
+      one.divert = told.reason;
+      hop->tracked = told.tracked;
+    }
     hop->outside_prefixes = is_outside(region);
     one.hop = std::move(*hop);
   }

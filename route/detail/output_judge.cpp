@@ -16,6 +16,10 @@ bool is_vrf(const mirror& state, std::uint32_t index) {
   return device != nullptr && std::holds_alternative<netlink::vrf_info>(device->link.info);
 }
 
+/// What answers are told apart by (family_zones::ids), beside reasons.
+constexpr std::uint8_t untouched_number = 0, tracked_number = 255;
+static_assert(divert_reason_count < tracked_number);
+
 }  // namespace
 
 void output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
@@ -39,12 +43,13 @@ void output_judge::forget() {
 
 // ---- questions ----------------------------------------------------------------------------------
 
-std::optional<divert_reason> output_judge::judge(const flow_class& cls, const hop_key& hop,
-                                                 const ip_prefix& where) {
-  if (!has_something_to_say()) return std::nullopt;
+output_judge::judgement output_judge::judge(const flow_class& cls, const hop_key& hop,
+                                            const ip_prefix& where) {
+  if (!has_something_to_say()) return {};
   asked& known = ask(cls, hop);
   if (!std::exchange(known.divides, true)) zones_of(hop.family).stale = true;
-  return known.answer.reason_in(where);
+  const auto reason = known.answer.reason_in(where);
+  return {reason, !reason && known.answer.tracked()};
 }
 
 output_verdict output_judge::explain(const flow_class& cls, const hop_key& hop,
@@ -111,6 +116,10 @@ output_verdict output_judge::ask_outer(const netlink::tunnel_info& tunnel,
   for (const std::uint8_t protocol : {gre, ipip, ipv6_in}) {
     outer.ip_protocol = protocol;
     auto found = judge_output(*snapshot_, outer);
+    if (found.tracked) {
+      found.reason = divert_reason::conntrack_new;
+      found.obstacle = "connections are tracked, and their entry must be kept alive";
+    }
     if (!found.reason) continue;
     found.obstacle = "of the tunnel's outer datagrams: " + found.obstacle;
     return found;
@@ -150,7 +159,8 @@ std::vector<zone_piece> output_judge::overlay(ip_family family) {
       const auto pieces = answers[i]->pieces();
       while (at[i] + 1 < pieces.size() && pieces[at[i] + 1].first <= start) ++at[i];
       const auto& reason = answers[i]->obstacle(pieces[at[i]].obstacle).reason;
-      told[i] = reason ? static_cast<std::uint8_t>(1 + static_cast<unsigned>(*reason)) : 0;
+      told[i] = reason ? static_cast<std::uint8_t>(1 + static_cast<unsigned>(*reason))
+                       : std::uint8_t{answers[i]->tracked() ? tracked_number : untouched_number};
     }
     if (!all.empty() && told == last) continue;
     last = told;

@@ -37,10 +37,14 @@ class output_judge {
   /// Whether answers may differ between flows at all.
   [[nodiscard]] bool has_something_to_say() const noexcept { return snapshot_ && !empty_; }
 
-  /// Why the fast path may not send what this hop of the class's sends to destinations in `where`,
-  /// the outer datagrams of a tunnel included. A question that is new may divide zones.
-  [[nodiscard]] std::optional<divert_reason> judge(const flow_class& cls, const hop_key& hop,
-                                                   const ip_prefix& where);
+  /// Why the fast path may not send something, or whether it must be tracked to be sent.
+  struct judgement {
+    std::optional<divert_reason> reason;
+    bool tracked = false;  ///< As output_verdict::tracked.
+  };
+  /// Of what this hop of the class's sends to destinations in `where`, the outer datagrams of a
+  /// tunnel included. A question that is new may divide zones.
+  [[nodiscard]] judgement judge(const flow_class& cls, const hop_key& hop, const ip_prefix& where);
   /// In words. Divides nothing.
   [[nodiscard]] output_verdict explain(const flow_class& cls, const hop_key& hop,
                                        const ip_prefix& where);
@@ -70,7 +74,8 @@ class output_judge {
     bool stale = false;
     std::uint64_t version = 0;
     std::vector<zone_prefix> prefixes;
-    /// By what each question's answer is there: 0 = untouched, else 1 + the reason.
+    /// By what each question's answer is there: 0 = untouched, 255 = but tracked, else 1 + the
+    /// reason.
     std::map<std::vector<std::uint8_t>, zone_id> ids;
     std::vector<ip_prefix> examples;  ///< By id, from 1 on; those of old ids stay.
   };

@@ -54,6 +54,11 @@ class output_path : public ::testing::Test {
     const auto found = judge(read(), family);
     EXPECT_EQ(found.reason, wanted) << (found.reason ? found.obstacle : "untouched");
   }
+  /// Untouched, but that the kernel tracks the flow.
+  void expect_tracked(ip_family family) const {
+    const auto found = judge(read(), family);
+    EXPECT_TRUE(found.untouched() && found.tracked) << found.obstacle;
+  }
   void expect_both(std::optional<divert_reason> wanted) const {
     expect(ip_family::v4, wanted);
     expect(ip_family::v6, wanted);
@@ -113,11 +118,12 @@ TEST_F(output_path, translation_and_tracking_are_told_apart) {
   (*host_)("nft add table ip n");
   (*host_)("nft 'add chain ip n in { type filter hook input priority 0; }'");
   (*host_)("nft add rule ip n in ct state established accept");
-  expect(ip_family::v4, divert_reason::conntrack_new);
+  expect_tracked(ip_family::v4);
   expect(ip_family::v6, std::nullopt);
+  EXPECT_FALSE(judge(read(), ip_family::v6).tracked);
   (*host_)("nft 'add chain ip n post { type nat hook postrouting priority 100; }'");
   (*host_)("nft add rule ip n post oifname other masquerade");
-  expect(ip_family::v4, divert_reason::conntrack_new);
+  expect_tracked(ip_family::v4);
   (*host_)("nft add rule ip n post oifname eth0 masquerade");
   expect(ip_family::v4, divert_reason::nat);
 }

@@ -218,8 +218,17 @@ TEST(output_path_layers, each_has_its_reason_and_what_cannot_be_read_is_an_obsta
   };
   EXPECT_EQ(netfilter, reason(hook("ip_vs_out_hook")));
   EXPECT_EQ(netfilter, reason(hook("")));
-  EXPECT_EQ(conntrack_new, reason(hook("ipv6_conntrack_local")));
   EXPECT_EQ(std::nullopt, reason(hook("apparmor_ip_postroute")));
+  EXPECT_EQ(std::nullopt, reason(hook("ipv6_conntrack_local")));
+  output_snapshot tracking;
+  EXPECT_FALSE(judge_output(tracking, region).tracked);
+  hook("ipv6_conntrack_local")(tracking);
+  EXPECT_TRUE(judge_output(tracking, region).tracked);
+  region.passes_vrf = true;
+  EXPECT_EQ(conntrack_new, judge_output(tracking, region).reason);
+  region.passes_vrf = false;
+  tracking.obeyed.conntrack = false;
+  EXPECT_FALSE(judge_output(tracking, region).tracked);
   EXPECT_EQ(queueing_discipline, reason([](auto& s) { s.devices_unreadable = "EPERM"; }));
   const auto discipline = [](const char* kind, bool shapes) {
     return [=](output_snapshot& s) { s.devices[7].disciplines = {{kind, 1, 0, shapes}}; };

@@ -139,13 +139,14 @@ void tx_configuration::index() {
 
 tx_engine::tx_engine(const frame_memory& memory, const publisher& tables, epoch_domain& epochs,
                      doorbell& control, idle_policy idle, std::chrono::milliseconds stall_deadline,
-                     std::chrono::nanoseconds sample_interval)
+                     std::chrono::nanoseconds sample_interval, const tracked_flows* tracked)
     : memory_(memory),
       tables_(tables),
       control_bell_(control),
       idle_policy_(idle),
       stall_deadline_(stall_deadline),
       sample_interval_(sample_interval),
+      tracked_(tracked),
       slot_of_frame_(memory.frame_count, 0),
       diverted_(memory.frame_count),
       samples_(samples_kept),
@@ -360,23 +361,71 @@ void tx_engine::write_and_submit() noexcept {
   tx_descriptor* const descriptors = batch_.descriptors.data();
   const bool alike = write(memory_, requests, batch_.hops.data(), size, descriptors);
   tx_port* const first = active_->port_of_slot[batch_.hops[0]->egress];
-  if (alike && first != nullptr && first->submit_all({requests, size}, descriptors)) return;
+  if (first != nullptr) [[likely]] {
+    if (alike && first->submit_all({requests, size}, descriptors)) return;
+  } else if (batch_.hops[0]->is_tracked()) {
+    return submit_tracked();
+  }
   for (std::uint32_t i = 0; i < size; ++i)
     submit_or_divert(requests[i], *batch_.hops[i], descriptors[i]);
 }
 
 void tx_engine::submit_or_divert(const tx_request& request, const hop& via,
                                  const tx_descriptor& descriptor) noexcept {
-  COWIRE_DEBUG_ASSERT(via.egress < max_egress_slots);
+  COWIRE_DEBUG_ASSERT(via.egress < tracked_egress + max_egress_slots);
   tx_port* const port = active_->port_of_slot[via.egress];
   const bool too_long = request.length > via.max_payload;
   if (port != nullptr && !too_long) [[likely]] {
     if (via.second_pass != 0) write_second_pass(memory_.payload(request.frame), via, request);
     return port->submit(request, descriptor);
   }
+  if (via.is_tracked() && !too_long) {
+    const tracked_key key = tracked_key::of(request, source_of(via, request.family));
+    tracked_flows::line* const flow =
+        tracked_ == nullptr ? nullptr : tracked_->find_line(key, tracked_->hash_of(key));
+    return submit_if_known(request, via, descriptor, flow);
+  }
   divert(request, via.egress == divert_slot ? via.reason
                   : too_long                ? divert_reason::exceeds_mtu
                                             : divert_reason::no_egress_socket);
+}
+
+/// A batch that begins with a tracked hop. Looks ahead, so that the memory of one flow is fetched
+/// while another is looked at.
+void tx_engine::submit_tracked() noexcept {
+  std::array<tracked_key, tx_batch> keys;
+  std::array<std::uint32_t, tx_batch> hashes;
+  std::array<tracked_flows::line*, tx_batch> flows{};
+  const std::uint32_t looked_up = tracked_ == nullptr ? 0 : batch_.size;
+  for (std::uint32_t i = 0; i < looked_up; ++i) {
+    const tx_request& request = batch_.requests[i];
+    keys[i] = tracked_key::of(request, source_of(*batch_.hops[i], request.family));
+    hashes[i] = tracked_->hash_of(keys[i]);
+    tracked_->prefetch(hashes[i]);
+  }
+  for (std::uint32_t i = 0; i < looked_up; ++i)
+    if (batch_.hops[i]->is_tracked()) flows[i] = tracked_->find_line(keys[i], hashes[i]);
+  for (std::uint32_t i = 0; i < batch_.size; ++i) {
+    const hop& via = *batch_.hops[i];
+    const tx_request& request = batch_.requests[i];
+    if (via.is_tracked() && request.length <= via.max_payload)
+      submit_if_known(request, via, batch_.descriptors[i], flows[i]);
+    else
+      submit_or_divert(request, via, batch_.descriptors[i]);
+  }
+}
+
+void tx_engine::submit_if_known(const tx_request& request, const hop& via,
+                                const tx_descriptor& descriptor,
+                                tracked_flows::line* flow) noexcept {
+  tx_port* const port = active_->port_of_slot[via.egress - tracked_egress];
+  if (port == nullptr) return divert(request, divert_reason::no_egress_socket);
+  const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(now_.time_since_epoch());
+  const std::optional<divert_reason> obstacle =
+      tracked_ == nullptr ? divert_reason::conntrack_new : tracked_->use(flow, now.count());
+  if (obstacle) return divert({request, *obstacle, true, source_of(via, request.family)});
+  if (via.second_pass != 0) write_second_pass(memory_.payload(request.frame), via, request);
+  port->submit(request, descriptor);
 }
 
 std::uint32_t tx_engine::serve_ports() noexcept {
@@ -433,13 +482,13 @@ void tx_engine::divert_waiting(tx_port& port, divert_reason reason) noexcept {
   while (port.waiting() != 0) divert(port.take_waiting(), reason);
 }
 
-void tx_engine::divert(const tx_request& request, divert_reason reason) noexcept {
-  const bool pushed = diverted_.try_push({request, reason});
+void tx_engine::divert(const diverted_request& what) noexcept {
+  const bool pushed = diverted_.try_push(what);
   COWIRE_DEBUG_ASSERT(pushed);
   static_cast<void>(pushed);
-  --active_->channel_of_block[request.frame / slice_granularity]->held;
+  --active_->channel_of_block[what.request.frame / slice_granularity]->held;
   --held_;
-  counters_.diverted[id_of(reason)].add(1);
+  counters_.diverted[id_of(what.reason)].add(1);
   ring_control_ = true;
 }
 

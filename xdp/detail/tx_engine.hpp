@@ -58,15 +58,17 @@ struct tx_configuration {
   std::vector<channel_entry> channels;
   std::vector<port_entry> ports;
   std::vector<tx_channel*> channel_of_block;  ///< By frame / slice_granularity.
-  /// By slot; null: nothing is to be sent there (unknown, being removed, or the kernel path).
-  std::array<tx_port*, max_egress_slots> port_of_slot{};
+  /// By hop::egress; null: nothing is to be sent there (unknown, being removed, or the kernel path),
+  /// or not at once (tracked_egress).
+  std::array<tx_port*, tracked_egress + max_egress_slots> port_of_slot{};
+  static_assert(tracked_egress >= max_egress_slots);
 };
 
 class tx_engine {
  public:
   tx_engine(const frame_memory& memory, const publisher& tables, epoch_domain& epochs,
             doorbell& control, idle_policy idle, std::chrono::milliseconds stall_deadline,
-            std::chrono::nanoseconds sample_interval);
+            std::chrono::nanoseconds sample_interval, const tracked_flows* tracked);
 
   // Control thread.
   void configure(const tx_configuration& next) noexcept;
@@ -118,13 +120,19 @@ class tx_engine {
   void write_and_submit() noexcept;
   void submit_or_divert(const tx_request& request, const hop& via,
                         const tx_descriptor& descriptor) noexcept;
+  void submit_tracked() noexcept;
+  void submit_if_known(const tx_request& request, const hop& via, const tx_descriptor& descriptor,
+                       tracked_flows::line* flow) noexcept;
 
   [[nodiscard]] std::uint32_t serve_ports() noexcept;
   void serve_closing_port(tx_port& port, std::chrono::milliseconds grace) noexcept;
   void kick(tx_port& port) noexcept;
   void collect(tx_port& port) noexcept;
   void divert_waiting(tx_port& port, divert_reason reason) noexcept;
-  void divert(const tx_request& request, divert_reason reason) noexcept;
+  void divert(const tx_request& request, divert_reason reason) noexcept {
+    divert(diverted_request{request, reason});
+  }
+  void divert(const diverted_request& what) noexcept;
   void give_back(std::span<const frame_index> frames) noexcept;
   void give_back_one(frame_index frame) noexcept;
   void return_to(tx_channel& channel, std::span<const frame_index> frames) noexcept;
@@ -149,6 +157,7 @@ class tx_engine {
   const idle_policy idle_policy_;
   const clock::duration stall_deadline_;
   const clock::duration sample_interval_;
+  const tracked_flows* const tracked_;
 
   std::vector<std::uint8_t> slot_of_frame_;  ///< Of frame_places.
   spsc_ring<diverted_request> diverted_;
