@@ -30,6 +30,7 @@ struct transmitter_limits {
   static constexpr std::uint32_t ring_capacity_min = 64, ring_capacity_max = 1u << 16;
   static constexpr std::chrono::microseconds busy_poll_max{10'000};
   static constexpr std::uint32_t busy_poll_budget_max = 1024;
+  static constexpr std::uint32_t tracked_flows_max = 1u << 20;
   static constexpr std::uint32_t audit_rate_max = 1'000'000;
   /// Of update_interval and drain_timeout; none is negative.
   static constexpr std::chrono::seconds interval_max = cowire::interval_max;
@@ -72,6 +73,9 @@ struct transmitter_config {
   /// layer matters to nobody: what is ignored is logged as a warning and told by stats(). What the
   /// kernel sends for another reason meets all layers as ever.
   output_layers output{};
+  /// Flows (addresses and ports) at a time that may be on the fast path where the kernel tracks
+  /// connections; others take the kernel path. Memory is used as they come, some 200 bytes each.
+  std::uint32_t tracked_flows = 131'072;
   /// False: destinations are looked up by the plain reference resolver instead of the compiled
   /// table. For comparison only; slow.
   bool performance_mode = true;

@@ -2,6 +2,7 @@
 /// What a transmitter has done so far: transmitter::stats(). Plain values.
 #pragma once
 
+#include <cowire/async/tracking_stats.hpp>
 #include <cowire/follow/route_stats.hpp>
 #include <cowire/xdp/send_mode.hpp>
 
@@ -52,6 +53,7 @@ struct transmitter_stats {
   std::uint32_t cores_in_use = 0;  ///< The first so many of them take new datagrams.
   std::string cores_reason;        ///< Why not all, and what to do; "" if they do.
   route_stats routes;
+  tracking_stats tracking;                  ///< Of flows that the kernel tracks.
   std::vector<std::string> output_ignored;  ///< Layers (transmitter_config::output), by name.
 
   /// transmitted, summed.

@@ -243,6 +243,13 @@ class config_reader {
       if (layer.name == key_) to_.output.*layer.member = told == "obey";
   }
 
+  void set_tracked_flows(const toml::node& from) {
+    at_place_of(from, [&] {
+      to_.tracked_flows =
+          static_cast<std::uint32_t>(parse_number(key_, whole(from), 1, limits::tracked_flows_max));
+    });
+  }
+
   // ---- [intake] -------------------------------------------------------------------------------
 
   void set_group(const toml::node& from) {
@@ -333,12 +340,13 @@ class config_reader {
       {"prefixes", &config_reader::set_prefixes},
   }};
 
-  static constexpr std::array<key_rule, 5> output_keys = {{
+  static constexpr std::array<key_rule, 6> output_keys = {{
       {"netfilter", &config_reader::set_output},
       {"conntrack", &config_reader::set_output},
       {"ipsec", &config_reader::set_output},
       {"traffic_control", &config_reader::set_output},
       {"control_groups", &config_reader::set_output},
+      {"tracked_flows", &config_reader::set_tracked_flows},
   }};
 
   static constexpr std::array<key_rule, 1> intake_keys = {{

@@ -83,6 +83,9 @@ output_flow region_of(const mirror& state, const output_snapshot& output, ip_fam
   return region;
 }
 
+/// What the doctor says of connection tracking where it is on; no obstacle to flows that it knows.
+constexpr std::string_view tracked = "tracked";
+
 /// An obstacle and whom it concerns.
 struct obstacle_met {
   std::set<std::string> reasons, families, interfaces;
@@ -110,7 +113,7 @@ obstacles look_for_obstacles(const mirror& state, const output_snapshot& output,
             "whether connections are tracked cannot be seen: " + *output.netfilter.rules_unreadable;
       } else if (tracks_connections(output.netfilter, family)) {
         verdict.reason = divert_reason::conntrack_new;
-        verdict.obstacle = "connections are tracked, and each datagram counts for an entry";
+        verdict.obstacle = std::string(tracked);
       }
       if (!verdict.reason) continue;
       obstacle_met& met = found[verdict.obstacle];

@@ -34,6 +34,18 @@ json audit_json(const route_stats& routes) {
           {"dump_differences", routes.redump_differences}};
 }
 
+json tracking_json(const tracking_stats& tracking) {
+  return {{"flows", tracking.flows},
+          {"fast", tracking.fast},
+          {"capacity", tracking.capacity},
+          {"asked", tracking.asked},
+          {"checked", tracking.checked},
+          {"refreshed", tracking.refreshed},
+          {"begun_anew", tracking.begun_anew},
+          {"refused", tracking.refused},
+          {"without_room", tracking.without_room}};
+}
+
 }  // namespace
 
 transmitter_stats stop_and_count(transmitter& tx) {
@@ -70,6 +82,7 @@ json summary_json(const transmitter_stats& stats, double elapsed_s) {
   out["cores_reason"] = stats.cores_reason;
   out["errors_from_network"] = stats.errors_from_network;
   out["audit"] = audit_json(stats.routes);
+  out["tracking"] = tracking_json(stats.tracking);
   out["output_ignored"] = stats.output_ignored;
   out["table"] = {{"routes", stats.routes.routes},
                   {"path_lists", stats.routes.path_lists},
@@ -103,6 +116,9 @@ std::string summary_text(const transmitter_stats& stats, double elapsed_s) {
   if (truth.mismatched != 0)
     out << "audit          " << truth.mismatched << " of " << truth.audited
         << " flows not as the kernel sends them, the last: " << truth.last_mismatch << '\n';
+  if (const tracking_stats& tracking = stats.tracking; tracking.asked != 0)
+    out << "tracked        " << tracking.fast << " of " << tracking.flows << " flows fast, "
+        << tracking.refreshed << " timers set, " << tracking.begun_anew << " begun anew\n";
   for (const auto& layer : stats.output_ignored)
     out << "ignored        " << layer << " of the kernel's output path\n";
   for (const auto& interface : stats.interfaces) {

@@ -90,7 +90,7 @@ json cowire_json(const explanation& answer) {
     header += hexadecimal_byte(std::to_integer<std::uint8_t>(h.header[i]));
   json out;
   out["egress"] = interface_name(h.interface_index);
-  out["output"] = "untouched";
+  out["output"] = h.is_tracked() ? "tracked" : "untouched";
   if (answer.destination_mac) out["destination_mac"] = answer.destination_mac->to_string();
   out["header_template"] = header;
   out["payload_offset"] = h.header_length;

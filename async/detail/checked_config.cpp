@@ -78,6 +78,7 @@ transmitter_config checked(transmitter_config config) {
               limits::ring_capacity_max);
   check_range("busy_poll", config.busy_poll.count(), 0, limits::busy_poll_max.count(), " us");
   check_range("busy_poll_budget", config.busy_poll_budget, 1, limits::busy_poll_budget_max);
+  check_range("tracked_flows", config.tracked_flows, 1, limits::tracked_flows_max);
   check_range("audit_rate", config.audit_rate, 0, limits::audit_rate_max);
   check_interval("update_interval", config.update_interval);
   check_interval("drain_timeout", config.drain_timeout);

@@ -8,9 +8,11 @@
 namespace cowire::detail {
 namespace {
 
-tx_core_options core_options(const transmitter_config& config, std::uint32_t number) {
+tx_core_options core_options(const transmitter_config& config, const tracked_flows& tracked,
+                             std::uint32_t number) {
   tx_core_options out;
   out.number = number;
+  out.tracked = &tracked;
   if (!config.cpus.empty()) out.cpu = config.cpus[number];
   out.idle = config.idle;
   // Cores that never sleep must leave a CPU to everything else.
@@ -25,11 +27,12 @@ tx_core_options core_options(const transmitter_config& config, std::uint32_t num
 }  // namespace
 
 core_set::core_set(const transmitter_config& config, const frame_memory& memory,
-                   const publisher& tables, epoch_domain& epochs, doorbell& control)
+                   const publisher& tables, epoch_domain& epochs, doorbell& control,
+                   const tracked_flows& tracked)
     : in_use_(core_count(config)) {
   for (std::uint32_t number = 0; number < core_count(config); ++number)
-    cores_.push_back(
-        std::make_unique<tx_core>(memory, tables, epochs, control, core_options(config, number)));
+    cores_.push_back(std::make_unique<tx_core>(memory, tables, epochs, control,
+                                               core_options(config, tracked, number)));
 }
 
 void core_set::start() {

@@ -54,7 +54,7 @@ class core_set {
  public:
   /// `control` as tx_core has it. All of them outlive the set.
   core_set(const transmitter_config& config, const frame_memory& memory, const publisher& tables,
-           epoch_domain& epochs, doorbell& control);
+           epoch_domain& epochs, doorbell& control, const tracked_flows& tracked);
 
   [[nodiscard]] std::uint32_t size() const noexcept {
     return static_cast<std::uint32_t>(cores_.size());

@@ -98,7 +98,8 @@ engine::engine(transmitter_config config)
                .restrictions = config_.restrictions,
                .output = config_.output,
                .log = config_.log}),
-      cores_(config_, umem_.memory(), tables_, epochs_, control_bell_),
+      tracker_(ring_, epochs_, config_.tracked_flows, config_.log),
+      cores_(config_, umem_.memory(), tables_, epochs_, control_bell_, tracker_.flows()),
       egress_(config_, umem_, cores_, routes_, epochs_),
       kernel_(ring_, umem_.memory(), config_.frames_per_producer,
               [this](const ip_address& to, std::uint32_t mtu) { routes_.learn_path_mtu(to, mtu); }),
@@ -148,6 +149,10 @@ void engine::start() {
       egress_.poll();
       egress_.note_activity();
       settle_idle_producers();
+    };
+    routes_.on_other_rules = [this] { tracker_.begin_anew(); };
+    kernel_.on_tracked = [this](const tx_request& request, const source_bytes& source, int number) {
+      tracker_.on_kernel_datagram(request, source, number);
     };
     routes_.flow_in_use = [this](flow& in_use) { return next_sample(in_use); };
     routes_.interface_in_use = [this](std::uint32_t index) { return egress_.active(index); };
@@ -218,6 +223,7 @@ bool engine::cores_have_news() noexcept {
 
 void engine::take_diverted() {
   for (const auto& core : cores_) take_diverted_of(*core);
+  tracker_.settle();
 }
 
 void engine::take_diverted_of(tx_core& core) {
@@ -256,6 +262,7 @@ void engine::wait_until_drained() noexcept {
 void engine::close_everything() {
   egress_.close_all();
   cores_.stop();
+  tracker_.stop();
   take_diverted();
   kernel_.stop();
   for (const auto& core : cores_)
@@ -490,6 +497,7 @@ transmitter_stats engine::stats() const {
       out.refused[errno_name(number)] += count;
   out.errors_from_network = kernel_.errors_from_network();
   out.routes = routes_.stats();
+  out.tracking = tracker_.stats();
   for (const auto& layer : ignored_layers(config_.output))
     out.output_ignored.emplace_back(layer.name);
   const std::lock_guard lock(producers_mutex_);

@@ -14,6 +14,7 @@
 #include <cowire/async/detail/core_set.hpp>
 #include <cowire/async/detail/declared_tunnels.hpp>
 #include <cowire/async/detail/egress_set.hpp>
+#include <cowire/async/detail/flow_tracker.hpp>
 #include <cowire/async/detail/kernel_path.hpp>
 #include <cowire/async/detail/producer.hpp>
 #include <cowire/async/transmitter.hpp>
@@ -110,6 +111,7 @@ class engine : public std::enable_shared_from_this<engine> {
   publisher tables_;
   doorbell control_bell_;
   route_service routes_;
+  flow_tracker tracker_;
   core_set cores_;
   egress_set egress_;
   kernel_path kernel_;

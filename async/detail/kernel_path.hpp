@@ -79,6 +79,9 @@ class kernel_path {
   /// Takes a diverted datagram over, frame included.
   void send(const diverted_request& diverted);
 
+  /// Called for each datagram of a tracked hop that the kernel has taken (0) or refused (errno).
+  std::function<void(const tx_request& request, const source_bytes& source, int number)> on_tracked;
+
   [[nodiscard]] std::uint64_t sent() const noexcept { return sent_.get(); }
   [[nodiscard]] std::uint64_t refused(int number) const noexcept {
     return refused_[static_cast<std::size_t>(number)].get();
@@ -90,6 +93,8 @@ class kernel_path {
   struct job {
     std::shared_ptr<sender_state> sender;
     tx_request request;
+    bool tracked = false;  ///< As in diverted_request.
+    source_bytes source{};
   };
   struct flow_key {
     endpoint destination;

@@ -73,7 +73,8 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       exception_questions_(ring),
       exceptions_(mirror_, [this] { return compiler_.distinct_classes(); }) {
   listen_to_redirects();
-  compiler_.set_output(output_.first());
+  obeyed_output_ = output_.first();
+  compiler_.set_output(obeyed_output_);
   if (options_.audit_rate != 0) {
     follower& self = *this;
     auditor_.emplace(ring, mirror_, self, options_.audit_rate);
@@ -151,6 +152,8 @@ awaitable<void> route_service::follow_output() {
   while (!stopped_) {
     const auto [ec, snapshot] = co_await output_.async_next(as_tuple(use_awaitable));
     if (stopped_ || ec) co_return;
+    if (on_other_rules && obeyed_output_->netfilter != snapshot->netfilter) on_other_rules();
+    obeyed_output_ = snapshot;
     compiler_.set_output(snapshot);
     publish();
   }

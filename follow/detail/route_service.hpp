@@ -88,6 +88,8 @@ class route_service final : private truth_auditor::follower {
 
   /// Called after a publication that links had a part in.
   std::function<void()> on_links;
+  /// Called before tables are published by which another firewall is obeyed than before.
+  std::function<void()> on_other_rules;
   /// Called every upkeep period.
   std::function<void()> on_tick;
   /// Whether datagrams leave through an AF_XDP socket of an interface these days: only then the
@@ -155,6 +157,7 @@ class route_service final : private truth_auditor::follower {
   datagram_source events_;
   dump_reader replies_;
   output_service output_;
+  output_service::snapshot obeyed_output_;  ///< What the compiler was given last.
   ring_timer timer_;
   netlink::monitor monitor_;
   mirror mirror_;

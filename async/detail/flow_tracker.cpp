@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/flow_tracker.hpp>
+#include <cowire/base/assert.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <utility>
+
+namespace cowire::detail {
+namespace {
+
+using time_ms = flow_tracker::time_ms;
+using netlink::conntrack_socket;
+
+/// Entries looked at a second when there are many: each costs some 3 us. With few of them each is
+/// looked at every tick.
+constexpr time_ms checks_per_ms = 4;
+/// Entries looked at before everything else on the ring has its turn.
+constexpr std::size_t checks_per_turn = 256;
+constexpr time_ms between_turns = 2;
+/// Of what takes the kernel path and is not to be asked for, or has not come again.
+constexpr time_ms forget_after = 10'000;
+constexpr std::uint32_t pause_first_ms = 250, pause_max_ms = 30'000;
+/// Of a flow that the kernel refuses: by a rule, as like as not.
+constexpr std::uint32_t quarantine_first_ms = 1000;
+
+time_ms now_ms() noexcept {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+/// A flow is not good any more when its entry has so much left: time for what left last to be
+/// noticed, and for this thread to be late.
+time_ms margin_of(time_ms life) noexcept { return std::clamp<time_ms>(life / 4, 250, 5000); }
+
+time_ms tick_of(const udp_timeouts& timeouts) noexcept {
+  const time_ms life = time_ms{std::min(timeouts.unreplied_s, timeouts.replied_s)} * 1000;
+  return std::clamp<time_ms>(life / 16, 50, 1000);
+}
+
+constexpr int unanswered = -1;
+
+}  // namespace
+
+flow_tracker::flow_tracker(ring_context& ring, epoch_domain& epochs, std::uint32_t capacity,
+                           log_callback log)
+    : epochs_(epochs),
+      log_(std::move(log)),
+      kernel_(unavailable_),
+      flows_(capacity),
+      answers_(conntrack_socket::batch_max),
+      timer_(ring) {}
+
+tracking_stats flow_tracker::stats() const noexcept {
+  tracking_stats out;
+  out.flows = flows_.size();
+  out.fast = static_cast<std::uint32_t>(fast_.get());
+  out.capacity = flows_.capacity();
+  out.asked = asked_.get();
+  out.checked = checked_.get();
+  out.refreshed = refreshed_.get();
+  out.begun_anew = begun_anew_.get();
+  out.refused = refused_.get();
+  out.without_room = without_room_.get();
+  return out;
+}
+
+void flow_tracker::stop() {
+  stopped_ = true;
+  timer_.cancel();
+}
+
+// What the kernel path tells
+// ------------------------------------------------------------------------------
+
+void flow_tracker::on_kernel_datagram(const tx_request& request, const source_bytes& source,
+                                      int number) {
+  if (stopped_ || unavailable_) return;
+  const time_ms now = now_ms();
+  const tracked_key key = tracked_key::of(request, source);
+  index at = flows_.find(key);
+  if (at == tracked_flows::none) {
+    at = flows_.insert(key);
+    if (at == tracked_flows::none) return without_room_.add(1);
+    if (at >= states_.size()) states_.resize(at + 1);
+    states_[at] = {};
+    states_[at].live = true;
+    states_[at].look_at = now + forget_after;
+    if (wakes_at_ == 0) arm(now + tick_of(timeouts_));
+  }
+  state& flow = states_[at];
+  flow.datagram = now;
+  if (number != 0)
+    return refuse(at, number == EPERM ? divert_reason::netfilter : divert_reason::conntrack_new,
+                  quarantine_first_ms, now);
+  // A core had not heard of it yet, or looked while others made room.
+  if (flow.at == phase::tracked && now < flows_[at].good_until.load(std::memory_order_relaxed))
+    return;
+  if (flow.queued || (flow.at == phase::refused && now < flow.retry_at)) return;
+  flow.queued = true;
+  queue_.push_back(at);
+}
+
+void flow_tracker::settle() {
+  if (queue_.empty() || stopped_) return;
+  const time_ms now = now_ms();
+  read_timeouts(now);
+  std::span<const index> rest = queue_;
+  while (!rest.empty()) {
+    const auto some = rest.first(std::min(rest.size(), conntrack_socket::batch_max));
+    rest = rest.subspan(some.size());
+    ask(some);
+    asked_.add(some.size());
+    for (std::size_t i = 0; i < some.size(); ++i) judge(some[i], answers_[i], now);
+  }
+  queue_.clear();
+}
+
+void flow_tracker::judge(index at, const netlink::conntrack_answer& answer, time_ms now) {
+  state& flow = states_[at];
+  flow.queued = false;
+  if (!answer.entry) {
+    if (answer.error_number > 0 && answer.error_number != ENOENT) tell(answer.error_number);
+    return refuse(at, divert_reason::conntrack_new, pause_first_ms, now);
+  }
+  if (const auto reason = obstacle_in(*answer.entry, tuple_of(at)))
+    return refuse(at, *reason, pause_first_ms, now);
+  if (!flow.clock.learn(*answer.entry->timeout_s, timeouts_))
+    return refuse(at, divert_reason::conntrack_new, pause_first_ms, now);
+  if (flow.seen_since == 0) flow.seen_since = now;
+  flow.pause_ms = 0;
+  become(at, phase::tracked);
+  flow.life_s = flow.clock.life_s(answer.entry->status, now - flow.seen_since, timeouts_);
+  keep(at, *answer.entry->timeout_s, now);
+}
+
+/// It stays on the kernel path for this reason, and is asked for again after a while, which is
+/// longer each time.
+void flow_tracker::refuse(index at, divert_reason reason, std::uint32_t first_pause_ms,
+                          time_ms now) {
+  state& flow = states_[at];
+  flow.pause_ms = std::clamp(2 * flow.pause_ms, first_pause_ms, pause_max_ms);
+  flow.retry_at = now + flow.pause_ms;
+  flow.seen_since = 0;
+  flow.look_at = flow.retry_at + forget_after;
+  become(at, phase::refused);
+  flows_[at].reason.store(reason, std::memory_order_relaxed);
+  flows_[at].good_until.store(0, std::memory_order_relaxed);
+  refused_.add(1);
+}
+
+/// Its next datagram takes the kernel path.
+void flow_tracker::lose(index at, time_ms now) {
+  state& flow = states_[at];
+  if (flow.at == phase::tracked) begun_anew_.add(1);
+  flow.seen_since = 0;
+  flow.pause_ms = 0;
+  flow.datagram = now;
+  flow.look_at = now + forget_after;
+  become(at, phase::asking);
+  flows_[at].reason.store(divert_reason::conntrack_new, std::memory_order_relaxed);
+  flows_[at].good_until.store(0, std::memory_order_relaxed);
+}
+
+void flow_tracker::begin_anew() {
+  const time_ms now = now_ms();
+  for (index at = 0; at < states_.size(); ++at)
+    if (states_[at].live) lose(at, now);
+}
+
+void flow_tracker::become(index at, phase next) {
+  state& flow = states_[at];
+  if (flow.at == phase::tracked) fast_.set(fast_.get() - 1);
+  if (next == phase::tracked) fast_.add(1);
+  flow.at = next;
+}
+
+// What time tells
+// -----------------------------------------------------------------------------------------
+
+flow_tracker::time_ms flow_tracker::serve(time_ms now) {
+  read_timeouts(now);
+  std::array<index, conntrack_socket::batch_max> due;
+  std::size_t count = 0, left = checks_per_turn;
+  for (; cursor_ < states_.size() && left != 0; ++cursor_) {
+    if (!states_[cursor_].live || now < states_[cursor_].look_at) continue;
+    if (!is_due(cursor_, now)) continue;
+    due[count++] = cursor_;
+    --left;
+    if (count < due.size()) continue;
+    check(due, now);
+    count = 0;
+  }
+  check(std::span(due).first(count), now);
+  flows_.retire_removed(epochs_);
+  if (cursor_ < states_.size()) return now + between_turns;
+  cursor_ = 0;
+  return now + tick_of(timeouts_);
+}
+
+bool flow_tracker::is_due(index at, time_ms now) {
+  state& flow = states_[at];
+  if (flow.queued) return false;
+  if (flow.at != phase::tracked) {
+    if (now >= std::max(flow.datagram, flow.retry_at) + forget_after) drop(at);
+    flow.look_at = now + forget_after;
+    return false;
+  }
+  const time_ms tick = tick_of(timeouts_);
+  const time_ms last_call = flows_[at].good_until.load(std::memory_order_relaxed) - 2 * tick;
+  // What left in the very millisecond of the last look may have left after it.
+  if (flows_[at].last_sent.load(std::memory_order_relaxed) >= flow.checked) {
+    const time_ms next = std::min(flow.checked + check_interval(), last_call);
+    flow.look_at = std::max(next, now + 1);
+    return now >= next;
+  }
+  if (now >= flow.expires) drop(at);
+  flow.look_at = std::max(now + tick, std::min(now + check_interval(), last_call));
+  return false;
+}
+
+flow_tracker::time_ms flow_tracker::check_interval() const noexcept {
+  return std::max(tick_of(timeouts_), static_cast<time_ms>(fast_.get()) / checks_per_ms);
+}
+
+void flow_tracker::check(std::span<const index> some, time_ms now) {
+  if (some.empty()) return;
+  ask(some);
+  checked_.add(some.size());
+  std::array<index, conntrack_socket::batch_max> refreshed;
+  std::array<std::uint32_t, conntrack_socket::batch_max> left_s;
+  std::size_t count = 0;
+  batch_.clear();
+  first_sequence_ += conntrack_socket::batch_max;
+  for (std::size_t i = 0; i < some.size(); ++i) {
+    const auto& entry = answers_[i].entry;
+    if (!entry) {
+      lose(some[i], now);
+      continue;
+    }
+    if (const auto reason = obstacle_in(*entry, tuple_of(some[i]))) {
+      begun_anew_.add(1);
+      refuse(some[i], *reason, pause_first_ms, now);
+      continue;
+    }
+    const std::uint32_t wanted_s = wanted_left(some[i], *entry, now);
+    if (wanted_s <= *entry->timeout_s) {
+      keep(some[i], *entry->timeout_s, now);
+      continue;
+    }
+    batch_.refresh(tuple_of(some[i]), wanted_s,
+                   first_sequence_ + static_cast<std::uint32_t>(count));
+    left_s[count] = wanted_s;
+    refreshed[count++] = some[i];
+  }
+  std::array<bool, conntrack_socket::batch_max> failed{};
+  std::error_code ec;
+  kernel_.exchange(
+      batch_,
+      [&](const netlink::conntrack_answer& answer) {
+        const std::uint32_t place = answer.sequence - first_sequence_;
+        if (place < count && answer.error_number != 0) failed[place] = true;
+      },
+      ec);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (ec || failed[i]) {
+      lose(refreshed[i], now);
+    } else {
+      refreshed_.add(1);
+      keep(refreshed[i], left_s[i], now);
+    }
+  }
+}
+
+/// Seconds that the entry would have left had the kernel seen the flow's last datagram.
+std::uint32_t flow_tracker::wanted_left(index at, const netlink::conntrack_entry& entry,
+                                        time_ms now) {
+  state& flow = states_[at];
+  flow.life_s = flow.clock.life_s(entry.status, now - flow.seen_since, timeouts_);
+  const time_ms gone = now - flows_[at].last_sent.load(std::memory_order_relaxed);
+  return static_cast<std::uint32_t>(
+      std::max<time_ms>((time_ms{flow.life_s} * 1000 - gone + 999) / 1000, 1));
+}
+
+/// The entry lives for so long from now on.
+void flow_tracker::keep(index at, std::uint32_t left_s, time_ms now) {
+  state& flow = states_[at];
+  flow.checked = now;
+  flow.expires = now + time_ms{left_s} * 1000;
+  const time_ms good_until = flow.expires - margin_of(time_ms{flow.life_s} * 1000);
+  flow.look_at = std::min(now + check_interval(), good_until - 2 * tick_of(timeouts_));
+  flows_[at].good_until.store(good_until, std::memory_order_relaxed);
+}
+
+void flow_tracker::drop(index at) {
+  become(at, phase::asking);
+  states_[at].live = false;
+  flows_.remove(at);
+}
+
+// The kernel
+// ----------------------------------------------------------------------------------------------
+
+/// Fills answers_, by place.
+void flow_tracker::ask(std::span<const index> some) {
+  COWIRE_ASSERT(some.size() <= answers_.size());
+  batch_.clear();
+  first_sequence_ += conntrack_socket::batch_max;
+  for (std::size_t i = 0; i < some.size(); ++i) {
+    answers_[i] = {0, unanswered, std::nullopt};
+    batch_.get(tuple_of(some[i]), first_sequence_ + static_cast<std::uint32_t>(i));
+  }
+  std::error_code ec;  // Whose answer is lost has none.
+  kernel_.exchange(
+      batch_,
+      [&](const netlink::conntrack_answer& answer) {
+        const std::uint32_t place = answer.sequence - first_sequence_;
+        if (place < some.size()) answers_[place] = answer;
+      },
+      ec);
+}
+
+netlink::conntrack_tuple flow_tracker::tuple_of(index at) {
+  const tracked_key& key = flows_[at].key;
+  return {key.source(), key.destination(), key.source_port().host(), key.destination_port().host(),
+          17};
+}
+
+void flow_tracker::tell(int number) {
+  if (std::exchange(told_, true) || !log_) return;
+  log_(log_severity::warning,
+       "connection tracking does not answer (" + errno_code(number).message() +
+           "): the flows that it tracks take the kernel path; load nf_conntrack_netlink, and see "
+           "`cowire doctor` about privileges");
+}
+
+void flow_tracker::read_timeouts(time_ms now) {
+  constexpr time_ms period = 1000;
+  if (timeouts_read_ != 0 && now < timeouts_read_ + period) return;
+  timeouts_read_ = now;
+  timeouts_ = udp_timeouts::read();
+}
+
+void flow_tracker::arm(time_ms due) {
+  wakes_at_ = due;
+  timer_.expires_at(std::chrono::steady_clock::time_point(std::chrono::milliseconds(due)));
+  timer_.async_wait([this](std::error_code ec) {
+    if (ec || stopped_) return;
+    const time_ms next = serve(now_ms());
+    if (flows_.size() == 0)
+      wakes_at_ = 0;
+    else
+      arm(next);
+  });
+}
+
+}  // namespace cowire::detail

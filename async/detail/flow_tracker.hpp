@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Lets flows pass connection tracking by, and does for their entries what their datagrams would.
+///
+/// The first datagram of a flow takes the kernel path, and makes the entry. Then the kernel is asked
+/// for it. Where it is an ordinary one (confirmed, not translated, without helper and zone), the TX
+/// cores are told (xdp/tracked_flows.hpp), and the flow is fast:
+///
+///          kernel datagram            asked: ordinary              checked in time
+///     unknown ---------> asking --------------------> tracked <--------------------+
+///                          ^  |                         |  |                       |
+///            next datagram |  | none, translated,       |  +-----------------------+
+///                          |  v refused by sendmsg()    | entry gone, changed; ruleset changed
+///                        refused (for a while) <--------+-----> asking
+///
+/// While a flow sends fast, its entry's timer is set as the kernel would have set it: to the policy's
+/// time after the last datagram. That is done before the entry could expire, and before the flow
+/// stops being good, for which there is a margin: so the entry of every datagram that left is there
+/// when its answer comes, as late as the kernel would have let it in. Each time the entry is looked
+/// at first: it may be gone (`conntrack -F`), or another, of a peer that spoke meanwhile.
+///
+/// A flow that was idle is not good any more before its entry goes, so that the kernel has its next
+/// datagram. Nothing is good for longer than this thread is there to see to it.
+///
+/// Control thread, but stats().
+/// Source: net/netfilter/nf_conntrack_proto_udp.c (nf_conntrack_udp_packet: which timeout when),
+/// nf_conntrack_netlink.c.
+#pragma once
+
+#include <cowire/async/detail/tracked_entry.hpp>
+#include <cowire/async/tracking_stats.hpp>
+#include <cowire/base/error.hpp>
+#include <cowire/follow/route_events.hpp>
+#include <cowire/netlink/conntrack_socket.hpp>
+#include <cowire/ring/ring_context.hpp>
+#include <cowire/ring/ring_timer.hpp>
+#include <cowire/route/epoch.hpp>
+#include <cowire/xdp/tracked_flows.hpp>
+#include <cowire/xdp/tx_counters.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace cowire::detail {
+
+class flow_tracker {
+ public:
+  using time_ms = tracked_flows::time_ms;
+
+  /// Makes the table. Without ctnetlink no flow ever becomes good, which is logged once.
+  flow_tracker(ring_context& ring, epoch_domain& epochs, std::uint32_t capacity, log_callback log);
+  flow_tracker(const flow_tracker&) = delete;
+  flow_tracker& operator=(const flow_tracker&) = delete;
+
+  /// What the cores read.
+  [[nodiscard]] const tracked_flows& flows() const noexcept { return flows_; }
+
+  /// The kernel path is done with a datagram of a tracked hop: 0, or the errno that it got.
+  void on_kernel_datagram(const tx_request& request, const source_bytes& source, int number);
+  /// Asks for the flows of which the kernel has seen datagrams since. Once for many of them.
+  void settle();
+  /// Rules or hooks are others: every flow is to show itself to the kernel again.
+  void begin_anew();
+  /// What is due at this time; the timer does it otherwise. Returns when there is more to do.
+  time_ms serve(time_ms now);
+  void stop();
+
+  /// Any thread.
+  [[nodiscard]] tracking_stats stats() const noexcept;
+
+ private:
+  using index = tracked_flows::index;
+  enum class phase : std::uint8_t { asking, tracked, refused };
+  /// Of the flow of this number.
+  struct state {
+    time_ms look_at = 0;     ///< When there may be something to do.
+    time_ms checked = 0;     ///< When the entry was looked at last.
+    time_ms expires = 0;     ///< When it goes if nothing happens.
+    time_ms seen_since = 0;  ///< Its first look; 0 = none yet.
+    time_ms datagram = 0;    ///< The kernel's last one.
+    time_ms retry_at = 0;    ///< A refused one is not asked for before.
+    std::uint32_t pause_ms = 0;
+    std::uint32_t life_s = 0;  ///< After a datagram.
+    entry_clock clock;
+    phase at = phase::asking;
+    bool live = false, queued = false;
+  };
+
+  void judge(index at, const netlink::conntrack_answer& answer, time_ms now);
+  void refuse(index at, divert_reason reason, std::uint32_t first_pause_ms, time_ms now);
+  void lose(index at, time_ms now);
+  void become(index at, phase next);
+  /// Looks at one flow; whether its entry is to be checked now.
+  [[nodiscard]] bool is_due(index at, time_ms now);
+  void check(std::span<const index> some, time_ms now);
+  [[nodiscard]] std::uint32_t wanted_left(index at, const netlink::conntrack_entry& entry,
+                                          time_ms now);
+  void keep(index at, std::uint32_t left_s, time_ms now);
+  void drop(index at);
+  void ask(std::span<const index> some);
+  [[nodiscard]] time_ms check_interval() const noexcept;
+  [[nodiscard]] netlink::conntrack_tuple tuple_of(index at);
+  void tell(int number);
+  void read_timeouts(time_ms now);
+  void arm(time_ms due);
+
+  epoch_domain& epochs_;
+  const log_callback log_;
+  std::error_code unavailable_;  ///< Of `kernel_`, which is not used then.
+  netlink::conntrack_socket kernel_;
+  tracked_flows flows_;
+  std::vector<state> states_;
+  std::vector<index> queue_;  ///< To be asked for.
+  netlink::conntrack_batch batch_;
+  std::vector<netlink::conntrack_answer> answers_;  ///< By place in the batch.
+  std::uint32_t first_sequence_ = 0;                ///< Of the batch.
+  udp_timeouts timeouts_;
+  time_ms timeouts_read_ = 0;
+  index cursor_ = 0;  ///< Where serve() goes on.
+  ring_timer timer_;
+  time_ms wakes_at_ = 0;  ///< 0 = it does not.
+  bool told_ = false, stopped_ = false;
+  single_writer_counter fast_, asked_, checked_, refreshed_, begun_anew_, refused_, without_room_;
+};
+
+}  // namespace cowire::detail

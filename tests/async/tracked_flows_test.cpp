@@ -1,0 +1,492 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where the kernel tracks connections: the first datagram of a flow makes the entry, the rest is
+// fast, and the entry lives as if the kernel had sent them all.
+#include <cowire/netlink/conntrack_socket.hpp>
+
+#include <tests/async/two_hosts.hpp>
+
+#include <algorithm>
+#include <random>
+#include <set>
+
+namespace cowire::test {
+namespace {
+
+#define NFT_OR_SKIP() \
+  if (std::system("nft --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "needs nft"
+
+/// A socket as any application has it.
+class kernel_like {
+ public:
+  explicit kernel_like(std::uint16_t port) : fd_(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+    const auto name = detail::socket_address::from({ip_address::any(ip_family::v4), port}, 0);
+    EXPECT_EQ(0, ::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&name.storage), name.size));
+  }
+  void send(const endpoint& where) const {
+    const auto there = detail::socket_address::from(where, 0);
+    EXPECT_EQ(1, ::sendto(fd_.get(), "x", 1, 0, reinterpret_cast<const sockaddr*>(&there.storage),
+                          there.size));
+  }
+  [[nodiscard]] const unique_fd& fd() const { return fd_; }
+
+ private:
+  unique_fd fd_;
+};
+
+class tracked_flows_end_to_end : public two_hosts {
+ protected:
+  static constexpr const char* place = "10.77.1.2:9000";
+  static constexpr const char* place_v6 = "[fd77:1::2]:9000";
+  static constexpr const char* stateful = R"(table inet t {
+  chain in {
+    type filter hook input priority 0; policy drop;
+    iif lo accept
+    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    ct state established,related accept
+  }
+}
+)";
+
+  void SetUp() override {
+    two_hosts::SetUp();
+    if (IsSkipped()) return;
+    NFT_OR_SKIP();
+    resolve("10.77.1.2");
+    resolve("fd77:1::2");
+  }
+  static void load(const netns& in, const std::string& text) {
+    const std::string file = "/tmp/" + in.name() + ".nft";
+    FILE* to = std::fopen(file.c_str(), "w");
+    ASSERT_NE(to, nullptr);
+    std::fputs(text.c_str(), to);
+    std::fclose(to);
+    in("nft -f " + file);
+    ::unlink(file.c_str());
+  }
+  void set_timeouts(int unreplied_s, int replied_s) {
+    (*a)("sysctl -qw net.netfilter.nf_conntrack_udp_timeout=" + std::to_string(unreplied_s) +
+         " net.netfilter.nf_conntrack_udp_timeout_stream=" + std::to_string(replied_s));
+  }
+  static std::uint64_t diverted(const transmitter& tx, const std::string& reason) {
+    const auto stats = tx.stats();
+    const auto found = stats.diverted.find(reason);
+    return found == stats.diverted.end() ? 0 : found->second;
+  }
+  static void send(transmitter& tx, sender& s, int count, const std::string& where = place) {
+    for (int i = 0; i < count; ++i) ASSERT_TRUE(s.try_send(bytes_of("x"), to(where)));
+    ASSERT_TRUE(drained(tx));
+  }
+  /// Sends until one leaves by AF_XDP; how many were sent.
+  static int comes_to_transmit(transmitter& tx, sender& s, const std::string& where = place) {
+    int sent = 0;
+    const bool did = eventually(
+        [&] {
+          const auto before = by(tx, "a0");
+          send(tx, s, 1, where);
+          ++sent;
+          return by(tx, "a0") > before;
+        },
+        30s);
+    EXPECT_TRUE(did) << describe(tx);
+    return sent;
+  }
+  static std::string describe(const transmitter& tx) {
+    const auto& t = tx.stats().tracking;
+    return summary(tx.stats()) + " flows=" + std::to_string(t.flows) +
+           " fast=" + std::to_string(t.fast) + " asked=" + std::to_string(t.asked) +
+           " checked=" + std::to_string(t.checked) + " refreshed=" + std::to_string(t.refreshed) +
+           " anew=" + std::to_string(t.begun_anew) + " refused=" + std::to_string(t.refused);
+  }
+  /// What the kernel has for the flow of A's port to B's, in A.
+  static std::optional<netlink::conntrack_entry> entry_of(std::uint16_t port,
+                                                          const std::string& where = place) {
+    std::error_code ec;
+    netlink::conntrack_socket kernel(ec);
+    EXPECT_FALSE(ec) << ec.message();
+    netlink::conntrack_batch batch;
+    const endpoint there = to(where);
+    const auto own = *ip_address::parse(there.address.is_v4() ? "10.77.1.1" : "fd77:1::1");
+    batch.get({own, there.address, port, there.port}, 7);
+    std::optional<netlink::conntrack_entry> found;
+    kernel.exchange(
+        batch, [&](const auto& answer) { found = answer.entry; }, ec);
+    EXPECT_FALSE(ec) << ec.message();
+    return found;
+  }
+  static void flush_entries() {
+    std::error_code ec;
+    netlink::conntrack_socket kernel(ec);
+    netlink::conntrack_batch batch;
+    batch.flush(1);
+    kernel.exchange(
+        batch, [&](const auto& answer) { EXPECT_EQ(answer.error_number, 0); }, ec);
+    ASSERT_FALSE(ec) << ec.message();
+  }
+  static void answer(const udp_sink& from, const endpoint& whom, std::string_view text = "!") {
+    const auto back = detail::socket_address::from(whom, 0);
+    ASSERT_EQ(static_cast<ssize_t>(text.size()),
+              ::sendto(from.fd(), text.data(), text.size(), 0,
+                       reinterpret_cast<const sockaddr*>(&back.storage), back.size));
+  }
+  /// A socket of the test's own that senders adopt, so that it hears the answers.
+  static unique_fd own_socket(std::uint16_t port, ip_family family = ip_family::v4) {
+    const auto name = detail::socket_address::from({ip_address::any(family), port}, 0);
+    unique_fd fd(::socket(name.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(0, ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&name.storage), name.size));
+    return fd;
+  }
+  static bool hears(const unique_fd& fd, std::chrono::milliseconds patience = 5s) {
+    pollfd readable{fd.get(), POLLIN, 0};
+    char bytes[16];
+    return ::poll(&readable, 1, static_cast<int>(patience.count())) > 0 &&
+           ::recv(fd.get(), bytes, sizeof bytes, MSG_DONTWAIT) > 0;
+  }
+};
+
+TEST_F(tracked_flows_end_to_end, the_first_datagram_makes_the_entry_and_the_rest_is_fast) {
+  load(*a, stateful);
+  udp_sink v4(*b, to(place)), v6(*b, to(place_v6));
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  std::uint64_t slow = 0;
+  for (const char* where : {place, place_v6}) {
+    send(tx, s, 1, where);
+    EXPECT_TRUE(entry_of(8001, where)) << describe(tx);
+    EXPECT_EQ(++slow, diverted(tx, "conntrack_new")) << describe(tx);
+    const auto before = by(tx, "a0");
+    send(tx, s, 500, where);
+    EXPECT_EQ(before + 500, by(tx, "a0")) << describe(tx);
+    EXPECT_EQ(slow, diverted(tx, "conntrack_new"));
+    EXPECT_EQ(501u, (where == place ? v4 : v6).drain());
+  }
+  // Another port is another flow, of the peer's as well as of ours.
+  auto other = tx.make_sender({.source_port = 8002});
+  send(tx, other, 1);
+  EXPECT_EQ(slow + 1, diverted(tx, "conntrack_new"));
+  send(tx, s, 1, "10.77.1.2:9001");
+  EXPECT_EQ(slow + 2, diverted(tx, "conntrack_new"));
+  EXPECT_EQ(4u, tx.stats().tracking.fast) << describe(tx);
+}
+
+/// A plain socket beside: what is left of its entry's time is what must be left of ours.
+TEST_F(tracked_flows_end_to_end, entries_live_as_long_as_a_plain_sockets) {
+  set_timeouts(12, 24);
+  load(*a, stateful);
+  udp_sink sink(*b, to(place));
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  const kernel_like plain(8002);
+  const auto both = [&] {
+    send(tx, s, 1);
+    plain.send(to(place));
+  };
+  const auto alike = [&](const char* when) {
+    // Ours is brought up to date once a tick.
+    EXPECT_TRUE(eventually([&] {
+      const auto ours = entry_of(8001), theirs = entry_of(8002);
+      return ours && theirs && ours->timeout_s && theirs->timeout_s &&
+             *ours->timeout_s + 1 >= *theirs->timeout_s &&
+             *theirs->timeout_s + 1 >= *ours->timeout_s;
+    })) << when
+        << ": " << describe(tx);
+  };
+  both();
+  alike("after the first");
+  for (int i = 0; i < 40; ++i) {
+    both();
+    std::this_thread::sleep_for(100ms);
+  }
+  alike("after four seconds without an answer");
+  EXPECT_EQ(1u, diverted(tx, "conntrack_new")) << describe(tx);
+  EXPECT_EQ(40u, by(tx, "a0")) << describe(tx);
+  // An answer, and two seconds: a stream.
+  answer(sink, to("10.77.1.1:8001"));
+  answer(sink, to("10.77.1.1:8002"));
+  std::this_thread::sleep_for(2500ms);
+  both();
+  alike("once it is a stream");
+  ASSERT_TRUE(entry_of(8001));
+  EXPECT_GT(entry_of(8001)->timeout_s.value_or(0), 12u);
+  EXPECT_EQ(1u, diverted(tx, "conntrack_new")) << describe(tx);
+  EXPECT_GT(tx.stats().tracking.refreshed, 0u);
+}
+
+/// Longer on the fast path than an entry lives by itself; then the answer, as late as it may be.
+TEST_F(tracked_flows_end_to_end, a_late_answer_to_a_fast_datagram_is_let_in) {
+  set_timeouts(8, 16);
+  load(*a, stateful);
+  udp_sink sink(*b, to(place));
+  const unique_fd own = own_socket(8001);
+  transmitter tx(small());
+  auto s = tx.make_sender({.adopt_socket = own.get()});
+  for (int attempt = 0;; ++attempt) {
+    std::chrono::steady_clock::time_point last;
+    for (const auto begin = std::chrono::steady_clock::now(); last < begin + 10s;) {
+      send(tx, s, 1);
+      last = std::chrono::steady_clock::now();
+      std::this_thread::sleep_for(500ms);
+    }
+    std::this_thread::sleep_until(last + 5s);
+    answer(sink, to("10.77.1.1:8001"));
+    const bool heard = hears(own, 1s);
+    // A machine that slept for three seconds says nothing.
+    if (std::chrono::steady_clock::now() > last + 7500ms && !heard && attempt < 5) continue;
+    EXPECT_TRUE(heard) << describe(tx);
+    break;
+  }
+  EXPECT_GT(tx.stats().tracking.refreshed, 0u) << describe(tx);
+}
+
+/// Bursts with pauses around the timeout: each datagram that is answered at once has its answer.
+TEST_F(tracked_flows_end_to_end, every_answer_is_heard_whatever_the_pauses) {
+  set_timeouts(2, 3);
+  load(*a, stateful);
+  udp_sink sink(*b, to(place));
+  const unique_fd own = own_socket(8001);
+  transmitter tx(small());
+  auto s = tx.make_sender({.adopt_socket = own.get()});
+  int sent = 0;
+  for (const auto pause : {0ms, 500ms, 1000ms, 1400ms, 1700ms, 1900ms, 2000ms, 2100ms, 2600ms,
+                           2900ms, 3000ms, 3100ms, 1000ms, 1000ms}) {
+    std::this_thread::sleep_for(pause);
+    for (int i = 0; i < 5; ++i, ++sent) {
+      send(tx, s, 1);
+      ASSERT_TRUE(sink.next()) << describe(tx);
+      answer(sink, to("10.77.1.1:8001"));
+      EXPECT_TRUE(hears(own)) << "datagram " << sent << " after a pause of " << pause.count()
+                              << " ms: " << describe(tx);
+    }
+  }
+  EXPECT_GT(by(tx, "a0"), 0u) << describe(tx);
+}
+
+TEST_F(tracked_flows_end_to_end, entries_that_are_flushed_under_traffic_are_made_again) {
+  load(*a, stateful);
+  udp_sink sink(*b, to(place));
+  const unique_fd own = own_socket(8001);
+  transmitter tx(small());
+  auto s = tx.make_sender({.adopt_socket = own.get()});
+  std::uint64_t sent = 0;
+  for (int round = 0; round < 3; ++round) {
+    sent += static_cast<std::uint64_t>(comes_to_transmit(tx, s));
+    flush_entries();
+    EXPECT_TRUE(eventually(
+        [&] {
+          send(tx, s, 1);
+          ++sent;
+          return entry_of(8001).has_value();
+        },
+        30s))
+        << describe(tx);
+    answer(sink, to("10.77.1.1:8001"));
+    EXPECT_TRUE(hears(own)) << describe(tx);
+  }
+  EXPECT_GE(tx.stats().tracking.begun_anew, 3u) << describe(tx);
+  EXPECT_EQ(sent, sink.drain());
+}
+
+TEST_F(tracked_flows_end_to_end, other_rules_begin_every_flow_anew) {
+  load(*a, stateful);
+  udp_sink sink(*b, to(place));
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  comes_to_transmit(tx, s);
+  const auto before = diverted(tx, "conntrack_new");
+  (*a)("nft add rule inet t in udp dport 53 accept");
+  EXPECT_TRUE(eventually(
+      [&] {
+        send(tx, s, 1);
+        return diverted(tx, "conntrack_new") > before;
+      },
+      30s))
+      << describe(tx);
+  comes_to_transmit(tx, s);
+  // Off: nothing to look up. On again: the flow shows itself first.
+  (*a)("nft flush ruleset");
+  const auto asked = [&] { return tx.stats().tracking.asked; };
+  ASSERT_TRUE(eventually([&] { return tx.stats().tracking.fast == 0; }, 30s)) << describe(tx);
+  const auto then = asked();
+  send(tx, s, 50);
+  EXPECT_EQ(then, asked()) << describe(tx);
+  load(*a, stateful);
+  EXPECT_TRUE(eventually(
+      [&] {
+        send(tx, s, 1);
+        return asked() > then;
+      },
+      30s))
+      << describe(tx);
+  comes_to_transmit(tx, s);
+}
+
+/// A container's masqueraded flow has the port that is ours, too: the kernel gives ours another
+/// one, and nobody may pass that by.
+TEST_F(tracked_flows_end_to_end, a_flow_whose_own_port_the_kernel_rewrites_is_never_fast) {
+  netns c;
+  (*a)("ip link add c0 type veth peer name eth0 netns " + c.name());
+  (*a)("ip addr add 172.17.0.1/16 dev c0");
+  (*a)("ip link set c0 up");
+  c("ip addr add 172.17.0.2/16 dev eth0");
+  c("ip link set eth0 up");
+  c("ip route add default via 172.17.0.1");
+  (*a)("sysctl -qw net.ipv4.ip_forward=1");
+  load(*a, R"(table ip nat {
+  chain post {
+    type nat hook postrouting priority srcnat;
+    ip saddr 172.17.0.0/16 oifname != "c0" masquerade
+  }
+}
+)");
+  udp_sink sink(*b, to(place));
+  {
+    const netns::scope there(c);
+    const kernel_like contained(5062);
+    contained.send(to(place));
+    const auto got = sink.next();
+    ASSERT_TRUE(got);
+    ASSERT_EQ("10.77.1.1:5062", got->from.to_string());
+  }
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 5062});
+  std::set<std::string> seen;
+  for (int i = 0; i < 50; ++i) {
+    send(tx, s, 1);
+    const auto got = sink.next();
+    ASSERT_TRUE(got) << describe(tx);
+    seen.insert(got->from.to_string());
+  }
+  EXPECT_EQ(1u, seen.size());
+  EXPECT_FALSE(seen.contains("10.77.1.1:5062"));
+  EXPECT_EQ(0u, by(tx, "a0")) << describe(tx);
+  EXPECT_GT(diverted(tx, "nat"), 0u) << describe(tx);
+  // One with a port to itself is fast beside it.
+  auto free = tx.make_sender({.source_port = 5063});
+  comes_to_transmit(tx, free);
+}
+
+/// The peer spoke first, to a port that leads to ours: our answers leave as from that port.
+TEST_F(tracked_flows_end_to_end, a_flow_in_the_entry_of_a_translated_peer_is_never_fast) {
+  load(*a, R"(table ip nat {
+  chain pre {
+    type nat hook prerouting priority dstnat;
+    iifname "a0" udp dport 80 redirect to :8001
+  }
+}
+)");
+  udp_sink sink(*b, to(place));
+  const unique_fd own = own_socket(8001);
+  answer(sink, to("10.77.1.1:80"), "?");
+  ASSERT_TRUE(hears(own));
+  transmitter tx(small());
+  auto s = tx.make_sender({.adopt_socket = own.get()});
+  for (int i = 0; i < 20; ++i) {
+    send(tx, s, 1);
+    const auto got = sink.next();
+    ASSERT_TRUE(got) << describe(tx);
+    EXPECT_EQ("10.77.1.1:80", got->from.to_string());
+  }
+  EXPECT_EQ(0u, by(tx, "a0")) << describe(tx);
+}
+
+/// One that spoke first without translation has made an entry that is as good as ours.
+TEST_F(tracked_flows_end_to_end, a_flow_in_a_peers_entry_is_fast) {
+  load(*a,
+       "table ip t {\n chain in {\n type filter hook input priority 0\n ct state new accept\n"
+       "}\n}\n");
+  udp_sink sink(*b, to(place));
+  const unique_fd own = own_socket(8001);
+  answer(sink, to("10.77.1.1:8001"), "?");
+  ASSERT_TRUE(hears(own));
+  transmitter tx(small());
+  auto s = tx.make_sender({.adopt_socket = own.get()});
+  send(tx, s, 1);
+  send(tx, s, 20);
+  EXPECT_EQ(20u, by(tx, "a0")) << describe(tx);
+  ASSERT_TRUE(entry_of(8001));
+  EXPECT_EQ(entry_of(8001)->original.source_port, 9000);
+}
+
+/// Behind a router the path is narrower. Its errors are `related` where there is an entry.
+TEST_F(tracked_flows_end_to_end, errors_about_the_path_mtu_come_through_a_stateful_firewall) {
+  netns c;
+  connect(*b, "b1", c, "c0", 2);
+  (*b)("sysctl -qw net.ipv4.ip_forward=1");
+  (*b)("ip link set b1 mtu 1000");
+  c("ip route add 10.77.1.0/24 via 10.77.2.1");
+  (*a)("ip route add 10.77.2.0/24 via 10.77.1.2");
+  load(*a, stateful);
+  const std::string far = "10.77.2.2:9000";
+  udp_sink sink(c, to(far));
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 1, far);
+  ASSERT_TRUE(sink.next()) << describe(tx);
+  comes_to_transmit(tx, s, far);
+  const std::string longer(1400, 'x');
+  const auto before = by(tx, "a0");
+  ASSERT_TRUE(s.try_send(bytes_of(longer), to(far)));
+  ASSERT_TRUE(drained(tx));
+  EXPECT_EQ(before + 1, by(tx, "a0")) << describe(tx);
+  EXPECT_TRUE(eventually([&] { return tx.stats().errors_from_network > 0; })) << describe(tx);
+  // From now on the kernel makes fragments of what is too long.
+  sink.drain();
+  EXPECT_TRUE(eventually([&] {
+    static_cast<void>(s.try_send(bytes_of(longer), to(far)));
+    return drained(tx) && sink.next(200ms).has_value();
+  })) << describe(tx);
+  EXPECT_GT(diverted(tx, "exceeds_mtu"), 0u) << describe(tx);
+}
+
+TEST_F(tracked_flows_end_to_end, a_full_table_diverts_under_its_own_reason_and_loses_nothing) {
+  load(*a, stateful);
+  udp_sink sink(*b, to(place));
+  auto config = small();
+  config.tracked_flows = 4;
+  transmitter tx(config);
+  std::vector<sender> all;
+  for (std::uint16_t port = 8001; port <= 8010; ++port)
+    all.push_back(tx.make_sender({.source_port = port}));
+  for (int round = 0; round < 3; ++round)
+    for (sender& s : all) send(tx, s, 1);
+  EXPECT_EQ(4u, tx.stats().tracking.fast) << describe(tx);
+  EXPECT_EQ(8u, by(tx, "a0")) << describe(tx);
+  EXPECT_GE(diverted(tx, "conntrack_full"), 12u) << describe(tx);
+  EXPECT_GT(tx.stats().tracking.without_room, 0u);
+  EXPECT_EQ(30u, sink.drain());
+}
+
+/// What a tunnel wraps around is tracked apart, and nobody looks after that entry yet.
+TEST_F(tracked_flows_end_to_end, tunnels_whose_outer_datagrams_are_tracked_take_the_kernel_path) {
+  const auto tunnel = [](const netns& in, const char* local, const char* remote, const char* own) {
+    in(std::string("ip link add g1 type gre local ") + local + " remote " + remote);
+    in(std::string("ip addr add ") + own + "/24 dev g1");
+    in("ip link set g1 up");
+  };
+  if (std::system(
+          ("ip -n " + a->name() + " link add g0 type gre local 10.77.1.1 2>/dev/null").c_str()) !=
+      0)
+    GTEST_SKIP() << "the kernel has no GRE devices";
+  tunnel(*a, "10.77.1.1", "10.77.1.2", "10.90.0.1");
+  tunnel(*b, "10.77.1.2", "10.77.1.1", "10.90.0.2");
+  load(*a,
+       "table ip t {\n chain in {\n type filter hook input priority 0\n ct state new accept\n"
+       "}\n}\n");
+  udp_sink sink(*b, to("10.90.0.2:9000"));
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 20, "10.90.0.2:9000");
+  EXPECT_EQ(20u, sink.drain());
+  EXPECT_EQ(20u, diverted(tx, "conntrack_new")) << describe(tx);
+  (*a)("nft flush ruleset");
+  EXPECT_TRUE(eventually(
+      [&] {
+        const auto before = by(tx, "a0");
+        send(tx, s, 1, "10.90.0.2:9000");
+        return by(tx, "a0") > before;
+      },
+      30s))
+      << describe(tx);
+}
+
+}  // namespace
+}  // namespace cowire::test
