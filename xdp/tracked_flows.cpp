@@ -102,8 +102,7 @@ void tracked_flows::remove(index at) {
 void tracked_flows::retire_removed(epoch_domain& epochs) {
   if (removed_.empty()) return;
   const std::size_t bytes = removed_.size() * sizeof(line);
-  epochs.retire(std::make_unique<removed_lines>(removed_lines{free_, std::exchange(removed_, {})}),
-                bytes);
+  epochs.retire(std::make_unique<removed_lines>(free_, std::exchange(removed_, {})), bytes);
 }
 
 }  // namespace cowire

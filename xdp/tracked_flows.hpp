@@ -160,6 +160,10 @@ class tracked_flows {
   /// Numbers of lines that may be used again. Outlives the table where readers were slow.
   using free_list = std::vector<index>;
   struct removed_lines {
+    removed_lines(std::shared_ptr<free_list> home_, free_list lines_) noexcept
+        : home(std::move(home_)), lines(std::move(lines_)) {}
+    removed_lines(const removed_lines&) = delete;
+    removed_lines& operator=(const removed_lines&) = delete;
     std::shared_ptr<free_list> home;
     free_list lines;
     ~removed_lines() { home->insert(home->end(), lines.begin(), lines.end()); }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/flow_tracker.hpp>
+#include <cowire/async/transmitter_config.hpp>
 #include <cowire/base/assert.hpp>
 
 #include <algorithm>
@@ -9,6 +10,9 @@
 
 namespace cowire::detail {
 namespace {
+
+static_assert(transmitter_limits::tracked_flows_max == tracked_flows::capacity_max);
+
 
 using time_ms = flow_tracker::time_ms;
 using netlink::conntrack_socket;

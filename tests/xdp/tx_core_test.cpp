@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <iostream>
+#include <limits>
 #include <map>
 #include <memory>
 #include <random>
@@ -26,7 +27,7 @@ using test::fake_device;
 using test::test_producer;
 
 /// Routes: 10.1/16 by slot 1, 10.2/16 by slot 2, 10.3/16 by both, 10.4/16 by slot 9 (no socket),
-/// fd00:1::/32 by slot 1, 10.9/16 unresolved; flow class 1 sends all of 10/8 by slot 2.
+/// fd00:1::/32 by slot 1, 10.5/16, 10.6/16 and fd00:5::/32 by tracked hops of slots 1, 9 and 1, 10.9/16 unresolved; flow class 1 sends all of 10/8 by slot 2.
 class tx_core_on_memory : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -38,11 +39,20 @@ class tx_core_on_memory : public ::testing::Test {
     const std::uint32_t by_2 = table_.add_hop(test::make_hop(spec));
     spec.egress = 9;
     const std::uint32_t by_9 = table_.add_hop(test::make_hop(spec));
+    spec.egress = 1 + tracked_egress;
+    const std::uint32_t by_1_tracked = table_.add_hop(test::make_hop(spec));
+    spec.egress = 9 + tracked_egress;
+    const std::uint32_t by_9_tracked = table_.add_hop(test::make_hop(spec));
     spec.egress = 1;
     spec.family = ip_family::v6;
     spec.source = ip_address::parse("fd00::1").value();
     const std::uint32_t by_1_v6 = table_.add_hop(test::make_hop(spec));
+    spec.egress = 1 + tracked_egress;
+    const std::uint32_t by_1_tracked_v6 = table_.add_hop(test::make_hop(spec));
     const flow_class_id other = table_.add_class();
+    table_.route("10.5.0.0/16", by_1_tracked);
+    table_.route("10.6.0.0/16", by_9_tracked);
+    table_.route("fd00:5::/32", by_1_tracked_v6);
     table_.route("10.1.0.0/16", by_1);
     table_.route("10.2.0.0/16", by_2);
     table_.route("10.3.0.0/16", table_.add_group({by_1, by_2}));
@@ -88,8 +98,81 @@ class tx_core_on_memory : public ::testing::Test {
   doorbell control_;
   test::hand_made_table table_;
   fake_device one_{64}, two_{64};
-  tx_core core_{memory_.memory(), publisher_, epochs_, control_, {.stall_deadline = 20ms}};
+  tracked_flows flows_{16};
+  tx_core core_{memory_.memory(),
+                publisher_,
+                epochs_,
+                control_,
+                {.stall_deadline = 20ms, .tracked = &flows_}};
 };
+
+TEST_F(tx_core_on_memory, sends_by_a_tracked_hop_what_is_known_and_diverts_the_rest_with_source) {
+  test_producer producer(memory_, 0, 256);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  core_.add_port(2, 12, two_.queue());
+  for (const char* address : {"10.5.0.7", "fd00:5::7"}) {
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(send(producer, address));
+    run();
+    EXPECT_EQ(one_.transmit(), 0u);
+    diverted_request told;
+    ASSERT_TRUE(core_.diverted().try_pop(told));
+    EXPECT_EQ(told.reason, divert_reason::conntrack_new);
+    ASSERT_TRUE(told.tracked);
+    EXPECT_TRUE(producer.returned_by_kernel.try_push(told.request.frame));
+    EXPECT_EQ(take_diverted(producer),
+              (std::map<divert_reason, int>{{divert_reason::conntrack_new, 2}}));
+    const tracked_key key = tracked_key::of(told.request, told.source);
+    EXPECT_EQ(key.source(), told.request.family == ip_family::v4
+                                ? ip_address::v4(0x0a000001)
+                                : ip_address::parse("fd00::1").value());
+    EXPECT_EQ(key.source_port().host(), 8001);
+    EXPECT_EQ(key.destination_port().host(), 9000);
+    const auto at = flows_.insert(key);
+    flows_[at].good_until = std::numeric_limits<std::int64_t>::max();
+    // In one batch with plain ones, behind and in front of them, and with unknown ones.
+    for (int i = 0; i < 4; ++i) {
+      ASSERT_TRUE(send(producer, address));
+      ASSERT_TRUE(send(producer, "10.1.0.7"));
+      ASSERT_TRUE(send(producer, "10.2.0.7"));
+      ASSERT_TRUE(send(producer, "10.5.0.8"));
+      ASSERT_TRUE(send(producer, address));
+    }
+    run();
+    EXPECT_EQ(one_.transmit(), 12u);
+    EXPECT_EQ(two_.transmit(), 4u);
+    EXPECT_NE(flows_[at].last_sent.load(), 0);
+    EXPECT_EQ(take_diverted(producer),
+              (std::map<divert_reason, int>{{divert_reason::conntrack_new, 4}}));
+    one_.complete();
+    two_.complete();
+    run();
+    // Only tracked ones, as one batch.
+    for (int i = 0; i < 64; ++i) ASSERT_TRUE(send(producer, address));
+    run();
+    EXPECT_EQ(one_.transmit(), 64u);
+    one_.complete();
+    run();
+    flows_[at].reason = divert_reason::nat;
+    flows_[at].good_until = 0;
+    ASSERT_TRUE(send(producer, address));
+    run();
+    EXPECT_EQ(take_diverted(producer), (std::map<divert_reason, int>{{divert_reason::nat, 1}}));
+  }
+  // Without a socket, and too long: as plain ones, and the flow is not asked for.
+  ASSERT_TRUE(send(producer, "10.6.0.7"));
+  ASSERT_TRUE(send(producer, "10.5.0.7", 0, 1700));
+  run();
+  std::map<divert_reason, int> others;
+  for (diverted_request d; core_.diverted().try_pop(d);) {
+    ++others[d.reason];
+    EXPECT_FALSE(d.tracked);
+    EXPECT_TRUE(producer.returned_by_kernel.try_push(d.request.frame));
+  }
+  EXPECT_EQ(others, (std::map<divert_reason, int>{{divert_reason::no_egress_socket, 1},
+                                                  {divert_reason::exceeds_mtu, 1}}));
+  expect_all_home(producer);
+}
 
 TEST_F(tx_core_on_memory, sends_each_request_by_the_slot_of_its_route) {
   test_producer producer(memory_, 0, 256);
