@@ -205,6 +205,11 @@ decider::outcome decider::apply_rule(const netlink::rule& rule) {
 }
 
 bool decider::suppressed(const netlink::rule& rule) {
+  // IPv6 measures the route that the next hop has cached (fib6_rule_suppress() in
+  // net/ipv6/fib6_rules.c), and that of an object may be another one over it.
+  if (rule.suppress_prefix_length && question_.family() == ip_family::v6 &&
+      result_.entry != nullptr && result_.entry->route.nexthop_id != 0)
+    static_cast<void>(divert(divert_reason::shared_nexthop));
   if (rule.suppress_prefix_length && result_.matched.length() <= *rule.suppress_prefix_length)
     return true;
   if (!rule.suppress_group) return false;

@@ -259,7 +259,9 @@ std::string inventor::random_rule(bool v4) {
   if (what == 1) return line + " goto " + std::to_string(105 + below(8)) + "\n";
   if (what == 2) return line + " nop\n";
   line += " lookup " + pick({"main", "100", "101", "102", "103"});
-  if (below(6) == 0) line += " suppress_prefixlength " + pick({"0", "8", "16"});
+  // IPv6 measures what a nexthop object has cached.
+  const bool measured = below(6) == 0 && (v4 || !plain_);
+  if (measured) line += " suppress_prefixlength " + pick({"0", "8", "16"});
   if (!plain_ && below(8) == 0) line += " suppress_ifgroup 7";
   return line + "\n";
 }

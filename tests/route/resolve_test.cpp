@@ -483,6 +483,22 @@ TEST_F(Resolve, NoSourceAddressIsNamed) {
   EXPECT_EQ(ask("2001:db8::1").divert, divert_reason::no_source_address);
 }
 
+TEST_F(Resolve, Ipv6MeasuresACachedRouteWhereARuleSuppressesShortOnes) {
+  add_nexthop(1, 2, "fd00:2::9");
+  add_nexthop(2, 2, "10.2.0.9");
+  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    netlink::rule rule = rule_to_table(family, 5, RT_TABLE_MAIN);
+    rule.suppress_prefix_length = 16;
+    apply(rule);
+  }
+  add_object_route("2001:db8:1::/48", 1);
+  add_object_route("32.0.0.0/24", 2);
+  apply(added(route_via(net("2001:db8:2::/48"), "fd00:2::9", 2)));
+  EXPECT_EQ(ask("2001:db8:1::1").divert, divert_reason::shared_nexthop);
+  EXPECT_FALSE(ask("2001:db8:2::1").divert);
+  EXPECT_FALSE(ask("32.0.0.1").divert);
+}
+
 TEST_F(Resolve, PathMtuAndMetricsDecideTheSize) {
   netlink::route made = route_via(net("20.0.0.0/8"), "10.2.0.2", 2);
   made.metrics.mtu = 1400;
