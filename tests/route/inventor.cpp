@@ -266,15 +266,15 @@ std::string inventor::random_rule(bool v4) {
   return line + "\n";
 }
 
-std::string inventor::known_neighbour(const ip_address& of, std::uint32_t device) {
-  return "ip neigh replace " + of.to_string() + " dev u" + std::to_string(device) +
-         " lladdr 02:00:00:00:00:0" + pick({"7", "8"}) + " nud permanent\n";
+std::string inventor::known_neighbour(const ip_address& of, const std::string& device) {
+  return "ip neigh replace " + of.to_string() + " dev " + device + " lladdr 02:00:00:00:00:0" +
+         pick({"7", "8"}) + " nud permanent\n";
 }
 
 std::string inventor::random_neighbour() {
   const std::uint32_t device = below(4);
   const ip_address of = *ip_address::parse(gateway(below(2) == 0, device));
-  const std::string known = known_neighbour(of, device);
+  const std::string known = known_neighbour(of, "u" + std::to_string(device));
   // The kernel tells of FAILED only where the entry was valid before.
   return below(3) == 0 ? known + "ip neigh replace " + of.to_string() + " dev u" +
                              std::to_string(device) + " nud failed\n"
@@ -428,11 +428,13 @@ std::string inventor::rumour(const mirror& state) {
   made.gateway = *ip_address::parse(v4 ? "10." + n + ".0." + last : "fe80::" + n + ":" + last);
   if (!v4 && below(4) == 0) made.gateway = made.about;
   // The kernel takes a gateway only once it knows the way to it.
-  return known_neighbour(*made.gateway, made.device) + made.to_string() + "\n";
+  return known_neighbour(*made.gateway, device->link.name) + made.to_string() + "\n";
 }
 
 std::vector<std::string> inventor::disturb(const mirror& state) {
   std::string out = "sleep 0.2\n";
+  // As long as devices have the names that the mirror knows.
+  for (std::uint32_t i = below(6); !plain_ && i > 0; --i) out += rumour(state);
   for (std::uint32_t i = below(4); !plain_ && i > 0; --i) out += quiet_change();
   for (std::uint32_t i = 2 + below(6); i > 0; --i) {
     const std::uint32_t what = below(18);
@@ -450,8 +452,6 @@ std::vector<std::string> inventor::disturb(const mirror& state) {
       out += changed_setting("u" + std::to_string(below(4)));
     else
       out += random_route(below(2) == 0);
-    // From here on, or before all that.
-    for (std::uint32_t more = below(3); !plain_ && more > 0; --more) out += rumour(state);
   }
   return lines_of(out);
 }

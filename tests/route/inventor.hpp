@@ -70,7 +70,7 @@ class inventor {
   [[nodiscard]] std::string random_route(bool v4);
   [[nodiscard]] std::string random_rule(bool v4);
   [[nodiscard]] std::string random_neighbour();
-  [[nodiscard]] std::string known_neighbour(const ip_address& of, std::uint32_t device);
+  [[nodiscard]] std::string known_neighbour(const ip_address& of, const std::string& device);
   [[nodiscard]] std::string changed_link();
   [[nodiscard]] std::string changed_addresses();
   [[nodiscard]] std::string changed_rules();

@@ -532,6 +532,19 @@ TEST_F(Mirror, NexthopObjectSharedByRoutesThatDifferIsAmbiguous) {
   EXPECT_FALSE(state.nexthop_is_ambiguous(ip_family::v4, 1));
 }
 
+TEST_F(Mirror, NeighbourThatARedirectHasMadeIsNoDifference) {
+  mirror dumped = small_world();
+  netlink::neighbour made = neighbour(3, ip("fe80::3:9"));
+  made.state = NUD_NONE;
+  made.link_address.clear();
+  mirror_changes ignored;
+  dumped.apply(made, ignored, message_origin::dump);
+  EXPECT_TRUE(difference(small_world(), dumped).empty());
+  made.state = NUD_REACHABLE;
+  dumped.apply(made, ignored, message_origin::dump);
+  EXPECT_FALSE(difference(small_world(), dumped).empty());
+}
+
 TEST_F(Mirror, PathMtuExpires) {
   const auto now = std::chrono::steady_clock::now();
   state.set_path_mtu(ip("20.0.0.1"), 1400, now + std::chrono::seconds(600), changes);
