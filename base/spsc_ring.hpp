@@ -5,7 +5,7 @@
 /// | call                                        | producer | consumer | anyone |
 /// |---------------------------------------------|----------|----------|--------|
 /// | try_push, try_emplace, push_some, writable  | yes      |          |        |
-/// | try_pop, pop_some, readable                 |          | yes      |        |
+/// | try_pop, pop_some, peek, drop, readable     |          | yes      |        |
 /// | size_approximate, pushed, capacity          |          |          | yes    |
 ///
 /// "Thread" means serialised use: a strand may be the producer. Elements are trivially copyable. No
@@ -101,6 +101,20 @@ class spsc_ring {
     std::copy_n(&slots_[0], count - before_wrap, out.data() + before_wrap);
     consumer_.head.store(head + count, std::memory_order_release);  // Pairs with room()'s acquire.
     return count;
+  }
+
+  /// Consumer: up to `limit` elements where they lie, behind the first `skip`; in one piece, so
+  /// fewer where the memory ends. They stay, and are the consumer's to read, until drop().
+  [[nodiscard]] std::span<const T> peek(std::size_t skip, std::size_t limit) noexcept {
+    const std::size_t head = consumer_.head.load(std::memory_order_relaxed);
+    const std::size_t first = (head + skip) & mask_;
+    const std::size_t behind = ready(head, skip + limit) - skip;
+    return {&slots_[first], std::min({behind, limit, capacity() - first})};
+  }
+  /// Consumer: takes the first `count` elements, which peek() has shown.
+  void drop(std::size_t count) noexcept {
+    const std::size_t head = consumer_.head.load(std::memory_order_relaxed);
+    consumer_.head.store(head + count, std::memory_order_release);  // Pairs with room()'s acquire.
   }
 
   /// Consumer: how many elements are ready now at least.

@@ -77,7 +77,10 @@ json summary_json(const transmitter_stats& stats, double elapsed_s) {
     out["cores"].push_back({{"taken", core.taken},
                             {"transmitted", core.transmitted},
                             {"diverted", core.diverted},
-                            {"lost_in_device", core.lost_in_device}});
+                            {"lost_in_device", core.lost_in_device},
+                            {"flow_hits", core.flow_hits},
+                            {"flow_misses", core.flow_misses},
+                            {"flow_pauses", core.flow_pauses}});
   out["cores_in_use"] = stats.cores_in_use;
   out["cores_reason"] = stats.cores_reason;
   out["errors_from_network"] = stats.errors_from_network;

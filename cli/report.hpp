@@ -20,9 +20,10 @@ using json = nlohmann::ordered_json;
 
 /// submitted, transmitted {interface: n}, kernel_path, refused {reason: n}, diverted {reason: n},
 /// lost_in_device, shed, mode {interface: {mode, reason}}, cores [{taken, transmitted, diverted,
-/// lost_in_device}], cores_in_use, cores_reason, errors_from_network, audit {audited, mismatched,
-/// quarantined, repaired, last_mismatch, resyncs, dumps, dump_differences}, output_ignored [layer],
-/// table {routes, path_lists, hops, bytes_live, bytes_waiting}, elapsed_s.
+/// lost_in_device, flow_hits, flow_misses, flow_pauses}], cores_in_use, cores_reason,
+/// errors_from_network, audit {audited, mismatched, quarantined, repaired, last_mismatch, resyncs,
+/// dumps, dump_differences}, output_ignored [layer], table {routes, path_lists, hops, bytes_live,
+/// bytes_waiting}, elapsed_s.
 [[nodiscard]] json summary_json(const transmitter_stats& stats, double elapsed_s);
 
 /// The same for people, several lines.

@@ -2,21 +2,13 @@
 #include <cowire/route/epoch.hpp>
 
 #include <cowire/base/assert.hpp>
+#include <cowire/base/relax_cpu.hpp>
 
 #include <algorithm>
 #include <limits>
 #include <thread>
 
 namespace cowire {
-namespace {
-
-void relax() noexcept {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
-
-}  // namespace
 
 epoch_domain::reader& epoch_domain::reader::operator=(reader&& other) noexcept {
   if (this != &other) {
@@ -107,7 +99,7 @@ bool epoch_domain::synchronize(std::chrono::steady_clock::time_point deadline) n
     reclaim();
     if (freed_ >= until) return true;
     if (spins < spins_before_yield) {
-      if (spins >= spins_before_pause) relax();
+      if (spins >= spins_before_pause) relax_cpu();
       continue;
     }
     if (std::chrono::steady_clock::now() >= deadline) return false;

@@ -167,6 +167,9 @@ struct forwarding_table {
   };
 
   std::uint64_t version = 0;
+  /// Tells it from all other tables of its publisher, past ones whose memory it may have included:
+  /// what readers remember of a table is right as long as this is the same. From 1.
+  std::uint64_t publication = 0;
   const class_table* class_tables = nullptr;  ///< Indexed by class_index[flow_class_id].
   const std::uint16_t* class_index =
       nullptr;                    ///< Classes that no rule tells apart share a class_table.

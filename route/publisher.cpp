@@ -3,7 +3,8 @@
 
 namespace cowire {
 
-const forwarding_table* publisher::store(const forwarding_table* table) noexcept {
+const forwarding_table* publisher::store(forwarding_table* table) noexcept {
+  if (table != nullptr) table->publication = ++published_;
   const forwarding_table* before =
       current_.load(std::memory_order_relaxed);      // Written by this thread only.
   current_.store(table, std::memory_order_release);  // Pairs with the acquire in current().

@@ -23,11 +23,14 @@ class publisher {
     return current_.load(std::memory_order_acquire);  // Pairs with the release in store().
   }
 
-  /// The writer: makes `table` current and returns the one before. Everything reachable from
-  /// `table` was written before this call; the old one may be freed only after a grace period.
-  const forwarding_table* store(const forwarding_table* table) noexcept;
+  /// The writer: makes `table` current, numbers it (forwarding_table::publication) and returns the
+  /// one before. Everything reachable from `table` was written before this call, and no reader may
+  /// see it yet; the old one may be freed only after a grace period. Null: there is no table any
+  /// more.
+  const forwarding_table* store(forwarding_table* table) noexcept;
 
  private:
+  std::uint64_t published_ = 0;  ///< By the writer.
   alignas(64) std::atomic<const forwarding_table*> current_{nullptr};
 };
 

@@ -247,7 +247,7 @@ class hand_made_table {
     }
   }
 
-  [[nodiscard]] const forwarding_table& finish() {
+  [[nodiscard]] forwarding_table& finish() {
     for (std::size_t i = 0; i < tries_.size(); ++i) {
       classes_.push_back({tries_[i].v4.commit(), tries_[i].v6.commit()});
       class_index_.push_back(static_cast<std::uint16_t>(i));

@@ -30,8 +30,7 @@ class tx_core::control_side {
   control_side(const frame_memory& memory, const publisher& tables, epoch_domain& epochs,
                doorbell& control, const tx_core_options& options)
       : options_(options),
-        engine_(memory, tables, epochs, control, effective_idle_policy(options),
-                options.stall_deadline, options.sample_interval, options.tracked),
+        engine_(memory, tables, epochs, control, effective_idle_policy(options), options),
         current_(std::make_unique<detail::tx_configuration>(memory.frame_count)) {
     engine_.configure(*current_);
     engine_.apply_configuration();

@@ -2,11 +2,12 @@
 /// The thread that turns requests into frames on the wire.
 ///
 /// Once per batch of up to 64 requests, from all channels in turn: enter the epoch, take the
-/// forwarding table, look the destinations up (grouped by flow class), write the headers in front
-/// of the payloads, put descriptors in the rings of the egress sockets with one commit each, kick
-/// the devices that ask for it, and collect what they have completed. Completed frames go back to
-/// the producer that owns them; requests that the table does not send go to diverted(), for the
-/// kernel path.
+/// forwarding table, find the hop of each flow where it is remembered of this very table and look
+/// it up otherwise (grouped by flow class), write the headers in front of the payloads and
+/// descriptors in the rings of the egress sockets with one commit each, kick the devices that ask
+/// for it, and collect what they have completed. Completed frames go back to the producer that owns
+/// them; requests that the table does not send go to diverted(), for the kernel path. Requests are
+/// read where the producers put them.
 ///
 /// Nothing is lost: a request is held by the core (`held` in the counters) until its frame is
 /// returned or diverted. A full device ring makes requests wait in the core, in order; one that
@@ -77,6 +78,9 @@ struct tx_core_options {
   /// A device that completes nothing for this long while it holds frames is stalled: what waits for
   /// it is diverted.
   std::chrono::milliseconds stall_deadline{250};
+  /// For what the core remembers of flows, 32 bytes each. 0 = nothing; unset = half of the
+  /// processor's second-level cache.
+  std::optional<std::size_t> flow_cache_bytes = std::nullopt;
   /// At most one flow in use is noted in samples() in this time. 0 = none ever.
   std::chrono::nanoseconds sample_interval{0};
   /// Flows that may leave by tracked hops; outlives the core. Null = none may.

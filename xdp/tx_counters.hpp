@@ -37,11 +37,14 @@ class single_writer_counter {
 };
 
 // X(identifier, text): one list for counters, snapshot, metrics and documents.
-#define COWIRE_TX_CORE_COUNTERS(X)                                                 \
-  X(taken, "requests taken from producers")                                        \
-  X(held, "requests in the core now: in a device or waiting for room in its ring") \
-  X(batches, "batches with at least one request")                                  \
-  X(idle_sleeps, "times the core slept for want of work")
+#define COWIRE_TX_CORE_COUNTERS(X)                                                   \
+  X(taken, "requests taken from producers")                                          \
+  X(held, "requests in the core now: in a device or waiting for room in its ring")   \
+  X(batches, "batches with at least one request")                                    \
+  X(idle_sleeps, "times the core slept for want of work")                            \
+  X(flow_hits, "requests of flows whose hop the core remembered")                    \
+  X(flow_misses, "requests of flows that it looked for in vain, and then looked up") \
+  X(flow_pauses, "times it looked up without remembering, as nearly all was new")
 
 #define COWIRE_TX_SLOT_COUNTERS(X)                                                     \
   X(submitted, "descriptors put in the device's ring")                                 \

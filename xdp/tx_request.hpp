@@ -42,9 +42,9 @@ struct tx_request {
   /// What the UDP checksum covers and no hop knows: payload, destination, ports, and the length
   /// in the pseudo header.
   std::uint32_t udp_sum = 0;
-  /// Of class, destination and ports: where the core keeps what it knows of the flow. Any function
-  /// of these is right, and one that spreads them well is fast.
-  std::uint32_t flow_hash = 0;
+  /// Two hashes of class, destination and ports: where the core keeps what it knows of the flow, and
+  /// by which it finds it there. Any functions of these are right, and such that spread well fast.
+  std::uint32_t flow_hash = 0, flow_tag = 0;
 };
 static_assert(sizeof(tx_request) == 64);
 
@@ -55,7 +55,7 @@ struct request_destination {
   std::uint16_t sum = 0;
   be16 port;
   ip_family family = ip_family::v4;
-  std::uint32_t hash = 0;
+  std::uint64_t hash = 0;
 
   [[nodiscard]] static request_destination from(const endpoint& to) noexcept {
     const ip_address address = to.address.unmapped();
@@ -69,14 +69,13 @@ struct request_destination {
   }
 
  private:
-  /// Two multiplications by odd numbers without a pattern, the upper half each time.
-  [[nodiscard]] static std::uint32_t hash_of(const std::array<std::uint8_t, 16>& address,
+  /// Two multiplications by odd numbers without a pattern; the upper half is the better one.
+  [[nodiscard]] static std::uint64_t hash_of(const std::array<std::uint8_t, 16>& address,
                                              be16 port) noexcept {
     std::uint64_t words[2];
     std::memcpy(words, address.data(), sizeof words);
     const std::uint64_t mixed = (words[0] ^ words[0] >> 32) * 0x9e3779b97f4a7c15u + words[1];
-    return static_cast<std::uint32_t>(
-        ((mixed ^ mixed >> 32 ^ std::uint64_t{port.raw} << 16) * 0xd6e8feb86659fd93u) >> 32);
+    return (mixed ^ mixed >> 32 ^ std::uint64_t{port.raw} << 16) * 0xd6e8feb86659fd93u;
   }
 };
 
@@ -104,7 +103,9 @@ struct payload_place {
   request.destination_sum = to.sum;
   request.udp_sum =
       std::uint32_t{payload_sum} + to.sum + source_port.raw + to.port.raw + udp_length.raw;
-  request.flow_hash = to.hash ^ (source_port.raw | std::uint32_t{flow_class} << 16) * 0x9e3779b1u;
+  const std::uint32_t of_sender = (source_port.raw | std::uint32_t{flow_class} << 16) * 0x9e3779b1u;
+  request.flow_hash = static_cast<std::uint32_t>(to.hash >> 32) ^ of_sender;
+  request.flow_tag = static_cast<std::uint32_t>(to.hash) ^ of_sender;
   return request;
 }
 

@@ -483,7 +483,10 @@ transmitter_stats engine::stats() const {
     out.cores.push_back({.taken = core.taken,
                          .transmitted = core.completed_total(),
                          .diverted = core.diverted_total(),
-                         .lost_in_device = core.lost_total()});
+                         .lost_in_device = core.lost_total(),
+                         .flow_hits = core.flow_hits,
+                         .flow_misses = core.flow_misses,
+                         .flow_pauses = core.flow_pauses});
     for (std::size_t i = 0; i < divert_reason_count; ++i) {
       auto reason = static_cast<divert_reason>(i);
       if (reason == divert_reason::no_egress_socket && config_.mode == send_mode::kernel)

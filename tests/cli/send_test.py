@@ -95,6 +95,8 @@ class SendTest(unittest.TestCase):
         )
         self.assertEqual(accounted, submitted, report)
         self.assertEqual(sum(core["taken"] for core in report["cores"]), submitted - report["shed"])
+        for core in report["cores"]:
+            self.assertLessEqual(core["flow_hits"] + core["flow_misses"], core["taken"])
         self.assertEqual(report["cores_in_use"], len(report["cores"]), report["cores_reason"])
 
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/xdp/detail/tx_engine.hpp>
 
+#include <cowire/base/relax_cpu.hpp>
 #include <cowire/xdp/frame_writer.hpp>
-
-#include <immintrin.h>
 
 #include <algorithm>
 #include <bit>
@@ -41,6 +40,12 @@ constexpr int kicks_per_batch = 4;
   return static_cast<std::uint32_t>(reason);
 }
 
+/// The path list of requests of a class that no table serves.
+[[nodiscard]] std::uint32_t unknown_class(flow_class_id id) noexcept {
+  return id_of(id == kernel_scope_class ? divert_reason::scoped_destination
+                                        : divert_reason::no_table);
+}
+
 /// Requests with equal keys share a trie.
 [[nodiscard]] std::uint32_t trie_key(const tx_request& request) noexcept {
   static_assert(offsetof(tx_request, family) == offsetof(tx_request, flow_class) + 2 &&
@@ -74,51 +79,27 @@ constexpr int kicks_per_batch = 4;
   return table.hash_v4(cls.source_v4, destination, request.source_port, request.destination_port);
 }
 
-/// Of a hop, from the top: what its second pass is for, its egress, how long a payload may be.
-[[nodiscard, gnu::always_inline]] inline std::uint32_t terms_of(const hop& via) noexcept {
-  static_assert(offsetof(hop, egress) == offsetof(hop, max_payload) + 2 &&
-                offsetof(hop, second_pass) == offsetof(hop, max_payload) + 3 &&
-                std::endian::native == std::endian::little);
-  return load<std::uint32_t>(&via.max_payload);
+/// What a path list gives to a request.
+[[nodiscard]] const hop* hop_of(const forwarding_table& table, std::uint32_t path_list_id,
+                                const tx_request& request) noexcept {
+  const path_list paths = table.path_list_of(path_list_id);
+  if (paths.count <= 1) return table.hops + paths.index;
+  return table.hops + select_member(table.groups[paths.index], paths, flow_hash(table, request));
 }
 
-/// Writes the headers of a batch and says where each frame begins and ends. Returns whether that is
-/// all: they go to the egress of the first, none is too long, none needs a second pass.
-[[nodiscard]] bool prepare(const frame_memory& memory, const tx_request* requests,
-                           const hop* const* hops, std::uint32_t size,
-                           tx_descriptor* descriptors) noexcept {
-  const std::uint32_t first_egress = std::uint32_t{hops[0]->egress} << 16;
-  std::uint32_t differences = 0;
-  for (std::uint32_t i = 0; i < size; ++i) {
-    const hop& via = *hops[i];
-    write_headers(memory.payload(requests[i].frame), via, requests[i]);
-    descriptors[i] = descriptor_of(via, requests[i]);
-    differences |= (terms_of(via) - requests[i].length) ^ first_egress;
+/// The hop of a request, by itself: for check_remembered().
+[[nodiscard, maybe_unused]] const hop* decide(const forwarding_table& table,
+                                              const tx_request& request) noexcept {
+  std::uint32_t id;
+  if (request.flow_class >= table.class_count) {
+    id = unknown_class(request.flow_class);
+  } else if (request.family == ip_family::v4) {
+    id = table.table_of(request.flow_class).v4.lookup(key4_of(request));
+  } else {
+    id = table.table_of(request.flow_class).v6.lookup(key6_of(request));
   }
-  return differences >> 16 == 0;
+  return hop_of(table, id, request);
 }
-
-// As in the look-up (route/lpm.cpp): compiled once more for newer processors than the build is for.
-#if defined(__x86_64__)
-const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
-
-[[nodiscard]] __attribute__((target("avx2,bmi,bmi2"))) bool prepare_avx2(
-    const frame_memory& memory, const tx_request* requests, const hop* const* hops,
-    std::uint32_t size, tx_descriptor* descriptors) noexcept {
-  // Copies, which stores into frames cannot change.
-  std::byte* const base = memory.base;
-  const std::uint32_t first_egress = std::uint32_t{hops[0]->egress} << 16;
-  std::uint32_t differences = 0;
-  for (std::uint32_t i = 0; i < size; ++i) {
-    const tx_request& request = requests[i];
-    const hop& via = *hops[i];
-    write_headers_avx2(base + request.address, via, request);
-    describe_avx2(descriptors + i, via, request);
-    differences |= (terms_of(via) - request.length) ^ first_egress;
-  }
-  return differences >> 16 == 0;
-}
-#endif
 
 }  // namespace
 
@@ -138,23 +119,23 @@ void tx_configuration::index() {
 }
 
 tx_engine::tx_engine(const frame_memory& memory, const publisher& tables, epoch_domain& epochs,
-                     doorbell& control, idle_policy idle, std::chrono::milliseconds stall_deadline,
-                     std::chrono::nanoseconds sample_interval, const tracked_flows* tracked)
+                     doorbell& control, idle_policy idle, const tx_core_options& options)
     : memory_(memory),
       tables_(tables),
       control_bell_(control),
       idle_policy_(idle),
-      stall_deadline_(stall_deadline),
-      sample_interval_(sample_interval),
-      tracked_(tracked),
+      stall_deadline_(options.stall_deadline),
+      sample_interval_(options.sample_interval),
+      tracked_(options.tracked),
       slot_of_frame_(memory.frame_count, 0),
       diverted_(memory.frame_count),
       samples_(samples_kept),
       work_bell_([](void* self) noexcept { return static_cast<tx_engine*>(self)->stand_in(); },
                  this),
       reader_(epochs.register_reader()),
-      next_sample_(sample_interval.count() != 0 ? clock::time_point::min()
-                                                : clock::time_point::max()) {}
+      next_sample_(sample_interval_.count() != 0 ? clock::time_point::min()
+                                                 : clock::time_point::max()),
+      flows_(options.flow_cache_bytes.value_or(flow_cache::default_bytes())) {}
 
 void tx_engine::configure(const tx_configuration& next) noexcept {
   wanted_.store(&next, std::memory_order_release);  // Pairs with apply_configuration().
@@ -201,15 +182,21 @@ bool tx_engine::run_once() noexcept {
     if (now_ >= next_sample_) take_sample();
     reader_.enter();
     online_ = true;
-    if (const forwarding_table* const table = tables_.current()) {
-      forward(*table);
-    } else {
-      for (std::uint32_t i = 0; i < taken; ++i) divert(batch_.requests[i], divert_reason::no_table);
+    const forwarding_table* const table = tables_.current();
+    for (std::uint32_t i = 0; i < batch_.run_count; ++i) {
+      if (table != nullptr) [[likely]] {
+        forward(*table, batch_.runs[i].requests);
+      } else {
+        for (const tx_request& request : batch_.runs[i].requests)
+          divert(request, divert_reason::no_table);
+      }
     }
+    drop_batch();
   } else {
     go_offline();
   }
   const std::uint32_t completed = serve_ports();
+  publish_diverted();
   const bool busy = taken != 0 || completed != 0;
   finish_channels(busy);
   if (ring_control_) {
@@ -223,7 +210,7 @@ bool tx_engine::run_once() noexcept {
 
 /// Each channel gets its share of the batch first; what is left over goes to whoever has more.
 void tx_engine::gather() noexcept {
-  batch_.size = 0;
+  batch_.size = batch_.run_count = 0;
   const auto& channels = active_->channels;
   if (channels.empty()) return;
   const std::size_t count = channels.size();
@@ -248,126 +235,212 @@ void tx_engine::gather() noexcept {
 
 void tx_engine::take_from(tx_channel& channel, std::size_t limit) noexcept {
   const std::size_t room = std::min(limit, tx_batch - batch_.size);
-  const std::size_t count =
-      channel.channel.requests.pop_some({batch_.requests.data() + batch_.size, room});
-  batch_.size += static_cast<std::uint32_t>(count);
-  channel.held += static_cast<std::uint32_t>(count);
+  const auto requests = channel.channel.requests.peek(channel.in_batch, room);
+  if (requests.empty()) return;
+  const auto count = static_cast<std::uint32_t>(requests.size());
+  batch_.runs[batch_.run_count++] = {requests, &channel};
+  batch_.size += count;
+  channel.in_batch += count;
+  channel.held += count;
+}
+
+/// Before frames of this batch can be back at their producers, be it from a device or from the
+/// kernel path: the rings of requests have room for each frame once.
+void tx_engine::drop_batch() noexcept {
+  for (std::uint32_t i = 0; i < batch_.run_count; ++i) {
+    tx_channel& channel = *batch_.runs[i].from;
+    if (channel.in_batch == 0) continue;  // It had an earlier run, too.
+    channel.channel.requests.drop(channel.in_batch);
+    channel.in_batch = 0;
+  }
+  publish_diverted();
 }
 
 void tx_engine::take_sample() noexcept {
   next_sample_ = now_ + sample_interval_;
   // Spread over the batch, so that destinations in lockstep with the batches all have their turn.
   const std::uint64_t spread = counters_.batches.get() * 0x9e3779b97f4a7c15u;
-  const tx_request& request = batch_.requests[(spread >> 32) % batch_.size];
+  std::size_t at = (spread >> 32) % batch_.size;
+  const request_span* run = batch_.runs.data();
+  while (at >= run->requests.size()) at -= (run++)->requests.size();
+  const tx_request& request = run->requests[at];
   if (request.flow_class == kernel_scope_class) return;  // Nothing was decided.
   static_cast<void>(
       samples_.try_push({destination_of(request), request.destination_port, request.flow_class}));
 }
 
-void tx_engine::forward(const forwarding_table& table) noexcept {
-  look_up(table);
-  select_hops(table);
-  write_and_submit();
+void tx_engine::forward(const forwarding_table& table,
+                        std::span<const tx_request> requests) noexcept {
+  const auto size = static_cast<std::uint32_t>(requests.size());
+  tx_port* const likely = active_->port_of_slot[likely_egress_];
+  // Straight into the ring of the device where they probably all go. If not, each is taken from
+  // there before its place is written again.
+  tx_descriptor* const placed = likely != nullptr ? likely->place_for(size) : nullptr;
+  const request_run run{memory_.base,
+                        requests.data(),
+                        size,
+                        decided_.hops.data(),
+                        placed != nullptr ? placed : decided_.descriptors.data(),
+                        likely_egress_};
+  const run_terms terms =
+      flows_.asks(table) ? write_remembered(table, run) : write_looked_up(table, run);
+  likely_egress_ = run.hops[size - 1]->egress;
+  if (terms.second_pass()) [[unlikely]] {
+    for (std::uint32_t i = 0; i < size; ++i)
+      if (run.hops[i]->second_pass != 0)
+        write_second_pass(memory_.base + requests[i].address, *run.hops[i], requests[i]);
+  }
+  if (terms.alike() && placed != nullptr) [[likely]]
+    return likely->submit_placed(requests);
+  if (run.hops[0]->is_tracked()) return submit_tracked(run);
+  for (std::uint32_t i = 0; i < size; ++i)
+    submit_or_divert(requests[i], *run.hops[i], run.descriptors[i]);
 }
 
-/// Nearly always the whole batch shares a trie. Otherwise it is sorted into groups that do.
-void tx_engine::look_up(const forwarding_table& table) noexcept {
-  const tx_request& first = batch_.requests[0];
+run_terms tx_engine::write_looked_up(const forwarding_table& table,
+                                     const request_run& run) noexcept {
+  look_up(table, run);
+  select_hops(table, run);
+  return write_run(run);
+}
+
+run_terms tx_engine::write_remembered(const forwarding_table& table,
+                                      const request_run& run) noexcept {
+  run_terms terms = write_known(run, flows_.entries(), table.hops, decided_.unknown);
+  check_remembered(table, run);
+  const std::uint32_t unknown = decided_.unknown.count;
+  counters_.flow_hits.add(run.size - unknown);
+  if (unknown != 0) [[unlikely]] {
+    counters_.flow_misses.add(unknown);
+    terms |= write_unknown(table, run);
+  }
+  if (flows_.settle(run.size - unknown, unknown)) counters_.flow_pauses.add(1);
+  return terms;
+}
+
+run_terms tx_engine::write_unknown(const forwarding_table& table, const request_run& run) noexcept {
+  const unknown_requests& unknown = decided_.unknown;
+  run_terms terms;
+  if (unknown.count == run.size) {
+    terms = write_looked_up(table, run);
+  } else {
+    look_up_some(table, run, unknown);
+    for (std::uint32_t j = 0; j < unknown.count; ++j)
+      choose(unknown.at[j],
+             hop_of(table, decided_.path_lists[unknown.at[j]], run.requests[unknown.at[j]]));
+    terms = write_some(run, unknown);
+  }
+  for (std::uint32_t j = 0; j < unknown.count; ++j) {
+    const std::uint8_t i = unknown.at[j];
+    flows_.remember(run.requests[i], run.hops[i], table.hops);
+  }
+  return terms;
+}
+
+/// A hit is what trie, path list and group would give, now.
+void tx_engine::check_remembered([[maybe_unused]] const forwarding_table& table,
+                                 [[maybe_unused]] const request_run& run) const noexcept {
+#if defined(COWIRE_DEBUG_CHECKS)
+  std::uint32_t passed = 0;
+  for (std::uint32_t i = 0; i < run.size; ++i) {
+    if (passed < decided_.unknown.count && decided_.unknown.at[passed] == i) {
+      ++passed;
+    } else {
+      COWIRE_ASSERT(run.hops[i] == decide(table, run.requests[i]));
+    }
+  }
+#endif
+}
+
+/// Nearly always the whole run shares a trie. Otherwise it is sorted into groups that do.
+void tx_engine::look_up(const forwarding_table& table, const request_run& run) noexcept {
+  const tx_request& first = run.requests[0];
   std::uint32_t different = 0;
   std::array<lpm_key4, tx_batch> keys;
-  for (std::uint32_t i = 0; i < batch_.size; ++i) {
-    different |= trie_key(batch_.requests[i]) ^ trie_key(first);
-    keys[i] = key4_of(batch_.requests[i]);
+  for (std::uint32_t i = 0; i < run.size; ++i) {
+    different |= trie_key(run.requests[i]) ^ trie_key(first);
+    keys[i] = key4_of(run.requests[i]);
   }
   if (different == 0 && first.family == ip_family::v4 && first.flow_class < table.class_count) {
     const auto& v4 = table.table_of(first.flow_class).v4;
-    return v4.lookup_batch(keys.data(), batch_.path_lists.data(), batch_.size);
+    return v4.lookup_batch(keys.data(), decided_.path_lists.data(), run.size);
   }
-  if (different == 0) return look_up_group(table, batch_.size, [](std::uint32_t j) { return j; });
+  if (different == 0) return look_up_group(table, run, run.size, [](std::uint32_t j) { return j; });
 
-  std::array<std::uint8_t, tx_batch> members, rest;
-  std::uint32_t left = batch_.size;
-  for (std::uint32_t i = 0; i < left; ++i) rest[i] = static_cast<std::uint8_t>(i);
-  while (left != 0) {
-    const std::uint32_t key = trie_key(batch_.requests[rest[0]]);
+  unknown_requests all{run.size, {}};
+  for (std::uint32_t i = 0; i < run.size; ++i) all.at[i] = static_cast<std::uint8_t>(i);
+  look_up_some(table, run, all);
+}
+
+void tx_engine::look_up_some(const forwarding_table& table, const request_run& run,
+                             const unknown_requests& some) noexcept {
+  const std::uint32_t first = trie_key(run.requests[some.at[0]]);
+  std::uint32_t different = 0;
+  for (std::uint32_t j = 0; j < some.count; ++j)
+    different |= trie_key(run.requests[some.at[j]]) ^ first;
+  if (different == 0)
+    return look_up_group(table, run, some.count, [&some](std::uint32_t j) { return some.at[j]; });
+
+  unknown_requests rest = some;
+  std::array<std::uint8_t, tx_batch> members;
+  while (rest.count != 0) {
+    const std::uint32_t key = trie_key(run.requests[rest.at[0]]);
     std::uint32_t matching = 0, other = 0;
-    for (std::uint32_t j = 0; j < left; ++j) {
-      const std::uint8_t i = rest[j];
-      const bool match = trie_key(batch_.requests[i]) == key;
+    for (std::uint32_t j = 0; j < rest.count; ++j) {
+      const std::uint8_t i = rest.at[j];
+      const bool match = trie_key(run.requests[i]) == key;
       members[matching] = i;
-      rest[other] = i;
+      rest.at[other] = i;
       matching += match;
       other += !match;
     }
-    look_up_group(table, matching, [&members](std::uint32_t j) { return members[j]; });
-    left = other;
+    look_up_group(table, run, matching, [&members](std::uint32_t j) { return members[j]; });
+    rest.count = other;
   }
 }
 
 template <class At>
-void tx_engine::look_up_group(const forwarding_table& table, std::uint32_t count, At at) noexcept {
-  const tx_request& first = batch_.requests[at(0)];
+void tx_engine::look_up_group(const forwarding_table& table, const request_run& run,
+                              std::uint32_t count, At at) noexcept {
+  const tx_request& first = run.requests[at(0)];
   std::array<std::uint32_t, tx_batch> values;
   if (first.flow_class >= table.class_count) {
-    values.fill(id_of(first.flow_class == kernel_scope_class ? divert_reason::scoped_destination
-                                                             : divert_reason::no_table));
+    values.fill(unknown_class(first.flow_class));
   } else if (first.family == ip_family::v4) {
     std::array<lpm_key4, tx_batch> keys;
-    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key4_of(batch_.requests[at(j)]);
+    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key4_of(run.requests[at(j)]);
     table.table_of(first.flow_class).v4.lookup_batch(keys.data(), values.data(), count);
   } else {
     std::array<lpm_key6, tx_batch> keys;
-    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key6_of(batch_.requests[at(j)]);
+    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key6_of(run.requests[at(j)]);
     table.table_of(first.flow_class).v6.lookup_batch(keys.data(), values.data(), count);
   }
-  for (std::uint32_t j = 0; j < count; ++j) batch_.path_lists[at(j)] = values[j];
+  for (std::uint32_t j = 0; j < count; ++j) decided_.path_lists[at(j)] = values[j];
 }
 
-void tx_engine::select_hops(const forwarding_table& table) noexcept {
+void tx_engine::select_hops(const forwarding_table& table, const request_run& run) noexcept {
   const hop* const hops = table.hops;
   std::uint32_t counts = 0;
-  for (std::uint32_t i = 0; i < batch_.size; ++i) {
-    const path_list paths = table.path_list_of(batch_.path_lists[i]);
+  for (std::uint32_t i = 0; i < run.size; ++i) {
+    const path_list paths = table.path_list_of(decided_.path_lists[i]);
     counts |= paths.count;
     choose(i, hops + paths.index);
   }
-  if (counts > 1) select_members(table);
+  if (counts > 1) select_members(table, run);
 }
 
-/// Those of the batch that have several next hops are hashed.
-void tx_engine::select_members(const forwarding_table& table) noexcept {
+/// Those of the run that have several next hops are hashed.
+void tx_engine::select_members(const forwarding_table& table, const request_run& run) noexcept {
   std::array<std::uint8_t, tx_batch> several;
   std::uint32_t several_count = 0;
-  for (std::uint32_t i = 0; i < batch_.size; ++i) {
+  for (std::uint32_t i = 0; i < run.size; ++i) {
     several[several_count] = static_cast<std::uint8_t>(i);
-    several_count += table.path_list_of(batch_.path_lists[i]).count > 1;
+    several_count += table.path_list_of(decided_.path_lists[i]).count > 1;
   }
   for (std::uint32_t j = 0; j < several_count; ++j) {
     const std::uint8_t i = several[j];
-    const path_list paths = table.path_list_of(batch_.path_lists[i]);
-    batch_.hops[i] = table.hops + select_member(table.groups[paths.index], paths,
-                                                flow_hash(table, batch_.requests[i]));
+    decided_.hops[i] = hop_of(table, decided_.path_lists[i], run.requests[i]);
   }
-}
-
-void tx_engine::write_and_submit() noexcept {
-  const std::uint32_t size = batch_.size;
-#if defined(__x86_64__)
-  const auto write = has_avx2 ? prepare_avx2 : prepare;
-#else
-  const auto write = prepare;
-#endif
-  const tx_request* const requests = batch_.requests.data();
-  tx_descriptor* const descriptors = batch_.descriptors.data();
-  const bool alike = write(memory_, requests, batch_.hops.data(), size, descriptors);
-  tx_port* const first = active_->port_of_slot[batch_.hops[0]->egress];
-  if (first != nullptr) [[likely]] {
-    if (alike && first->submit_all({requests, size}, descriptors)) return;
-  } else if (batch_.hops[0]->is_tracked()) {
-    return submit_tracked();
-  }
-  for (std::uint32_t i = 0; i < size; ++i)
-    submit_or_divert(requests[i], *batch_.hops[i], descriptors[i]);
 }
 
 void tx_engine::submit_or_divert(const tx_request& request, const hop& via,
@@ -376,7 +449,6 @@ void tx_engine::submit_or_divert(const tx_request& request, const hop& via,
   tx_port* const port = active_->port_of_slot[via.egress];
   const bool too_long = request.length > via.max_payload;
   if (port != nullptr && !too_long) [[likely]] {
-    if (via.second_pass != 0) write_second_pass(memory_.payload(request.frame), via, request);
     return port->submit(request, descriptor);
   }
   if (via.is_tracked() && !too_long) {
@@ -390,28 +462,28 @@ void tx_engine::submit_or_divert(const tx_request& request, const hop& via,
                                             : divert_reason::no_egress_socket);
 }
 
-/// A batch that begins with a tracked hop. Looks ahead, so that the memory of one flow is fetched
+/// A run that begins with a tracked hop. Looks ahead, so that the memory of one flow is fetched
 /// while another is looked at.
-void tx_engine::submit_tracked() noexcept {
+void tx_engine::submit_tracked(const request_run& run) noexcept {
   std::array<tracked_key, tx_batch> keys;
   std::array<std::uint32_t, tx_batch> hashes;
   std::array<tracked_flows::line*, tx_batch> flows{};
-  const std::uint32_t looked_up = tracked_ == nullptr ? 0 : batch_.size;
+  const std::uint32_t looked_up = tracked_ == nullptr ? 0 : run.size;
   for (std::uint32_t i = 0; i < looked_up; ++i) {
-    const tx_request& request = batch_.requests[i];
-    keys[i] = tracked_key::of(request, source_of(*batch_.hops[i], request.family));
+    const tx_request& request = run.requests[i];
+    keys[i] = tracked_key::of(request, source_of(*run.hops[i], request.family));
     hashes[i] = tracked_->hash_of(keys[i]);
     tracked_->prefetch(hashes[i]);
   }
   for (std::uint32_t i = 0; i < looked_up; ++i)
-    if (batch_.hops[i]->is_tracked()) flows[i] = tracked_->find_line(keys[i], hashes[i]);
-  for (std::uint32_t i = 0; i < batch_.size; ++i) {
-    const hop& via = *batch_.hops[i];
-    const tx_request& request = batch_.requests[i];
+    if (run.hops[i]->is_tracked()) flows[i] = tracked_->find_line(keys[i], hashes[i]);
+  for (std::uint32_t i = 0; i < run.size; ++i) {
+    const hop& via = *run.hops[i];
+    const tx_request& request = run.requests[i];
     if (via.is_tracked() && request.length <= via.max_payload)
-      submit_if_known(request, via, batch_.descriptors[i], flows[i]);
+      submit_if_known(request, via, run.descriptors[i], flows[i]);
     else
-      submit_or_divert(request, via, batch_.descriptors[i]);
+      submit_or_divert(request, via, run.descriptors[i]);
   }
 }
 
@@ -424,7 +496,6 @@ void tx_engine::submit_if_known(const tx_request& request, const hop& via,
   const std::optional<divert_reason> obstacle =
       tracked_ == nullptr ? divert_reason::conntrack_new : tracked_->use(flow, now.count());
   if (obstacle) return divert({request, *obstacle, true, source_of(via, request.family)});
-  if (via.second_pass != 0) write_second_pass(memory_.payload(request.frame), via, request);
   port->submit(request, descriptor);
 }
 
@@ -482,13 +553,21 @@ void tx_engine::divert_waiting(tx_port& port, divert_reason reason) noexcept {
   while (port.waiting() != 0) divert(port.take_waiting(), reason);
 }
 
+/// The kernel path sees it at publish_diverted().
 void tx_engine::divert(const diverted_request& what) noexcept {
-  const bool pushed = diverted_.try_push(what);
-  COWIRE_DEBUG_ASSERT(pushed);
-  static_cast<void>(pushed);
+  if (batch_.diverted_count == batch_.diverted.size()) publish_diverted();
+  batch_.diverted[batch_.diverted_count++] = what;
   --active_->channel_of_block[what.request.frame / slice_granularity]->held;
   --held_;
   counters_.diverted[id_of(what.reason)].add(1);
+}
+
+void tx_engine::publish_diverted() noexcept {
+  if (batch_.diverted_count == 0) return;
+  const std::size_t pushed = diverted_.push_some({batch_.diverted.data(), batch_.diverted_count});
+  COWIRE_DEBUG_ASSERT(pushed == batch_.diverted_count);
+  static_cast<void>(pushed);
+  batch_.diverted_count = 0;
   ring_control_ = true;
 }
 
@@ -565,7 +644,7 @@ void tx_engine::check_conservation() const noexcept {
 unsigned tx_engine::idle(unsigned round) noexcept {
   if (idle_policy_ == idle_policy::spin ||
       (idle_policy_ == idle_policy::adaptive && round < spin_rounds)) {
-    _mm_pause();
+    relax_cpu();
   } else if (idle_policy_ == idle_policy::yield || round < yield_rounds) {
     work_bell_.yield();
   } else {

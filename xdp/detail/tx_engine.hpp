@@ -6,6 +6,8 @@
 #include <cowire/base/spsc_ring.hpp>
 #include <cowire/route/epoch.hpp>
 #include <cowire/route/publisher.hpp>
+#include <cowire/xdp/detail/flow_cache.hpp>
+#include <cowire/xdp/detail/run_writer.hpp>
 #include <cowire/xdp/detail/tx_port.hpp>
 #include <cowire/xdp/producer_channel.hpp>
 #include <cowire/xdp/tx_core.hpp>
@@ -17,6 +19,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <vector>
@@ -29,6 +32,7 @@ struct tx_channel {
 
   producer_channel& channel;
   std::uint32_t held = 0;          ///< Requests taken and neither returned nor diverted.
+  std::uint32_t in_batch = 0;      ///< Of those, at the head of `channel.requests` still.
   std::uint32_t staged_count = 0;  ///< Frames on their way to `channel.returned`.
   std::uint32_t unannounced =
       0;  ///< Frames returned since its waiting producer was last made known.
@@ -58,17 +62,16 @@ struct tx_configuration {
   std::vector<channel_entry> channels;
   std::vector<port_entry> ports;
   std::vector<tx_channel*> channel_of_block;  ///< By frame / slice_granularity.
-  /// By hop::egress; null: nothing is to be sent there (unknown, being removed, or the kernel path),
-  /// or not at once (tracked_egress).
-  std::array<tx_port*, tracked_egress + max_egress_slots> port_of_slot{};
+  /// By hop::egress, whatever that says; null: nothing is to be sent there (unknown, being removed,
+  /// or the kernel path), or not at once (tracked_egress).
+  std::array<tx_port*, std::size_t{std::numeric_limits<egress_slot>::max()} + 1> port_of_slot{};
   static_assert(tracked_egress >= max_egress_slots);
 };
 
 class tx_engine {
  public:
   tx_engine(const frame_memory& memory, const publisher& tables, epoch_domain& epochs,
-            doorbell& control, idle_policy idle, std::chrono::milliseconds stall_deadline,
-            std::chrono::nanoseconds sample_interval, const tracked_flows* tracked);
+            doorbell& control, idle_policy idle, const tx_core_options& options);
 
   // Control thread.
   void configure(const tx_configuration& next) noexcept;
@@ -93,34 +96,56 @@ class tx_engine {
  private:
   using clock = tx_port::clock;
 
-  /// Where each request of the batch goes; filled stage by stage.
+  /// Requests of one channel, in one piece, where the producer put them.
+  struct request_span {
+    std::span<const tx_request> requests;
+    tx_channel* from;
+  };
+  /// What is taken at once.
   struct batch {
     std::uint32_t size = 0;
-    std::array<tx_request, tx_batch> requests;
+    std::uint32_t run_count = 0;
+    std::array<request_span, tx_batch> runs;
+    std::uint32_t diverted_count = 0;
+    std::array<diverted_request, tx_batch> diverted;
+  };
+  /// Where each request of a run goes; filled stage by stage.
+  struct decisions {
     std::array<std::uint32_t, tx_batch> path_lists;
     std::array<const hop*, tx_batch> hops;
     std::array<tx_descriptor, tx_batch> descriptors;
+    unknown_requests unknown;
   };
 
   void gather() noexcept;
   void take_from(tx_channel& channel, std::size_t limit) noexcept;
+  void drop_batch() noexcept;
   void take_sample() noexcept;
-  void forward(const forwarding_table& table) noexcept;
-  void look_up(const forwarding_table& table) noexcept;
-  /// `at(j)` is the place in the batch of the group's request number j.
+  void forward(const forwarding_table& table, std::span<const tx_request> requests) noexcept;
+  [[nodiscard]] run_terms write_looked_up(const forwarding_table& table,
+                                          const request_run& run) noexcept;
+  [[nodiscard]] run_terms write_remembered(const forwarding_table& table,
+                                           const request_run& run) noexcept;
+  [[nodiscard]] run_terms write_unknown(const forwarding_table& table,
+                                        const request_run& run) noexcept;
+  void look_up(const forwarding_table& table, const request_run& run) noexcept;
+  void look_up_some(const forwarding_table& table, const request_run& run,
+                    const unknown_requests& some) noexcept;
+  /// `at(j)` is the place in the run of the group's request number j.
   template <class At>
-  void look_up_group(const forwarding_table& table, std::uint32_t count, At at) noexcept;
+  void look_up_group(const forwarding_table& table, const request_run& run, std::uint32_t count,
+                     At at) noexcept;
   void choose(std::uint32_t i, const hop* via) noexcept {
-    batch_.hops[i] = via;
+    decided_.hops[i] = via;
     for (std::size_t line = 0; line < sizeof *via; line += 64)
       __builtin_prefetch(reinterpret_cast<const std::byte*>(via) + line);
   }
-  void select_hops(const forwarding_table& table) noexcept;
-  void select_members(const forwarding_table& table) noexcept;
-  void write_and_submit() noexcept;
+  void select_hops(const forwarding_table& table, const request_run& run) noexcept;
+  void select_members(const forwarding_table& table, const request_run& run) noexcept;
+  void check_remembered(const forwarding_table& table, const request_run& run) const noexcept;
   void submit_or_divert(const tx_request& request, const hop& via,
                         const tx_descriptor& descriptor) noexcept;
-  void submit_tracked() noexcept;
+  void submit_tracked(const request_run& run) noexcept;
   void submit_if_known(const tx_request& request, const hop& via, const tx_descriptor& descriptor,
                        tracked_flows::line* flow) noexcept;
 
@@ -133,6 +158,7 @@ class tx_engine {
     divert(diverted_request{request, reason});
   }
   void divert(const diverted_request& what) noexcept;
+  void publish_diverted() noexcept;
   void give_back(std::span<const frame_index> frames) noexcept;
   void give_back_one(frame_index frame) noexcept;
   void return_to(tx_channel& channel, std::span<const frame_index> frames) noexcept;
@@ -176,6 +202,9 @@ class tx_engine {
   bool ring_control_ = false;
   bool online_ = false;
   batch batch_;
+  decisions decided_;
+  flow_cache flows_;
+  egress_slot likely_egress_ = divert_slot;  ///< Where the last one went.
 
   // Between the control thread and the core.
   alignas(128) std::atomic<const tx_configuration*> wanted_{nullptr};

@@ -42,25 +42,23 @@ bool tx_port::find_room() noexcept {
   return producer_ != room_end_;
 }
 
-bool tx_port::submit_all(std::span<const tx_request> requests,
-                         const tx_descriptor* descriptors) noexcept {
-  const auto count = static_cast<std::uint32_t>(requests.size());
+tx_descriptor* tx_port::place_for(std::uint32_t count) noexcept {
   if (room_end_ - producer_ < count &&
       (waiting() != 0 || !find_room() || room_end_ - producer_ < count))
-    return false;
+    return nullptr;
   const std::uint32_t at = producer_ & descriptor_mask_;
-  const std::uint32_t until_end = std::min(count, queue_.size - at);
-  std::copy_n(descriptors, until_end, queue_.descriptors + at);
-  std::copy_n(descriptors + until_end, count - until_end, queue_.descriptors);
+  return at + count <= queue_.size ? queue_.descriptors + at : nullptr;
+}
+
+void tx_port::submit_placed(std::span<const tx_request> requests) noexcept {
+  const auto count = static_cast<std::uint32_t>(requests.size());
+  const tx_descriptor* const placed = queue_.descriptors + (producer_ & descriptor_mask_);
   producer_ += count;
-  if (in_order_) {
-    order_.append(descriptors, count);
-    return true;
-  }
+  if (in_order_) [[likely]]
+    return order_.append(placed, count);
   const frame_places places = places_;  // A copy, which stores into it cannot change.
   const std::uint8_t slot = slot_;
   for (const tx_request& request : requests) places.enter(request.frame, slot);
-  return true;
 }
 
 bool tx_port::handed_over() const noexcept {

@@ -81,9 +81,12 @@ class tx_port {
       submit_or_wait(request, descriptor);
     }
   }
-  /// The same for a whole batch, or nothing of it (false) where there is no room for all.
-  [[nodiscard]] bool submit_all(std::span<const tx_request> requests,
-                                const tx_descriptor* descriptors) noexcept;
+  /// Where the next `count` descriptors may be written, in one piece; null where there is no such
+  /// room. What is written there is for submit_placed(); submit() may be used instead for each of
+  /// them in turn, as it writes no place before that was read.
+  [[nodiscard]] tx_descriptor* place_for(std::uint32_t count) noexcept;
+  /// Submits the descriptors written there, one for each request.
+  void submit_placed(std::span<const tx_request> requests) noexcept;
 
   /// Moves what waits into the ring, as far as there is room.
   void advance_waiting() noexcept;
