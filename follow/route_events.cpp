@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cowire/base/forked.hpp>
 #include <cowire/base/checked_interval.hpp>
+#include <cowire/base/forked.hpp>
+#include <cowire/base/signals_blocked.hpp>
 #include <cowire/follow/detail/route_service.hpp>
 #include <cowire/follow/route_events.hpp>
-#include <cowire/base/signals_blocked.hpp>
 
 #include <future>
 #include <thread>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/netlink/tunnel_kind.hpp>
-#include <cowire/route/resolve_by_search.hpp>
 #include <cowire/route/detail/tunnel.hpp>
+#include <cowire/route/resolve_by_search.hpp>
 
 #include <linux/if_tunnel.h>
 #include <linux/ip6_tunnel.h>

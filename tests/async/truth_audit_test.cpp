@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What happens when the mirror is wrong: notifications are lost without a word, on purpose.
+#include <cowire/base/checksum.hpp>
+
 #include <tests/async/lost_notifications.hpp>
 #include <tests/async/numbered_stream.hpp>
 #include <tests/support/two_hosts.hpp>

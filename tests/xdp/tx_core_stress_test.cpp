@@ -9,9 +9,9 @@
 #include <thread>
 #include <vector>
 
-#include "tests/xdp/fake_device.hpp"
 #include "testbed/hand_made_table.hpp"
 #include "testbed/test_producer.hpp"
+#include "tests/xdp/fake_device.hpp"
 
 namespace cowire {
 namespace {

@@ -15,9 +15,9 @@
 #include <string>
 #include <thread>
 
-#include "tests/xdp/fake_device.hpp"
 #include "testbed/hand_made_table.hpp"
 #include "testbed/test_producer.hpp"
+#include "tests/xdp/fake_device.hpp"
 
 namespace cowire {
 namespace {
