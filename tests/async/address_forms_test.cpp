@@ -286,17 +286,17 @@ std::string refusal_of(transmitter& tx, int fd) {
 TEST_F(address_forms, an_adopted_socket_with_an_option_that_only_the_kernel_follows_is_refused) {
   transmitter tx(small());
   for (const auto& option : each_kernel_only) {
-    const inet6_socket mine(to("[::]:0"));
+    const inet6_socket mine(to("[::]:8001"));
     mine.set(option.level, option.name, option.value);
     EXPECT_NE(std::string::npos, refusal_of(tx, mine.fd()).find(option.text)) << option.text;
   }
-  const inet6_socket routed(to("[::]:0"));
+  const inet6_socket routed(to("[::]:8001"));
   const std::array<std::uint8_t, 8> padding{0, 0, 1, 4};  // A destination options header: PadN.
   ASSERT_EQ(0,
             ::setsockopt(routed.fd(), IPPROTO_IPV6, IPV6_DSTOPTS, padding.data(), padding.size()));
   EXPECT_NE(std::string::npos, refusal_of(tx, routed.fd()).find("IPV6_DSTOPTS"));
   // A TOS brings a priority along, which is its own.
-  const inet6_socket plain(to("[::]:0"));
+  const inet6_socket plain(to("[::]:8002"));
   plain.set(IPPROTO_IP, IP_TOS, 0x10);
   EXPECT_EQ("", refusal_of(tx, plain.fd()));
 }
@@ -312,7 +312,7 @@ TEST_F(address_forms, a_socket_whose_unicast_interface_is_not_the_routes_is_refu
   transmitter tx(small());
   for (const bool v4 : {true, false}) {
     const auto there = to(v4 ? "[::ffff:10.78.0.1]:9000" : "[fd78::1]:9000");
-    const inet6_socket mine(to("[::]:0"));
+    const inet6_socket mine(to("[::]:8001"));
     EXPECT_EQ(0, mine.send(there, "by the routes"));
     EXPECT_FALSE(first.next().empty());
     mine.set(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_UNICAST_IF : IPV6_UNICAST_IF,

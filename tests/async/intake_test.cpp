@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/backing_socket.hpp>
 #include <cowire/async/intake.hpp>
 
 #include <tests/support/two_hosts.hpp>

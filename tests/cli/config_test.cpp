@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/tunnel.hpp>
 #include <cowire/cli/config.hpp>
 #include <cowire/cli/parse.hpp>
 
@@ -228,7 +229,8 @@ TEST(config, every_message_is_one_line) {
 
 TEST(config, the_shipped_example_is_accepted) {
   transmitter_config config;
-  read_config(COWIRE_SOURCE "/examples/doublezero.toml", config);
+  file_options more;
+  read_config(COWIRE_SOURCE "/examples/doublezero.toml", config, more);
   EXPECT_TRUE(config.interfaces.empty());
   EXPECT_FALSE(config.mode);
   EXPECT_EQ(config.update_interval, 30s);
@@ -265,7 +267,8 @@ TEST(config, the_shipped_example_shows_the_other_keys_too) {
 TEST(config, a_file_that_cannot_be_read_is_named) {
   transmitter_config config;
   try {
-    read_config("/nonexistent/c.toml", config);
+    file_options more;
+    read_config("/nonexistent/c.toml", config, more);
     FAIL();
   } catch (const usage_error& error) {
     EXPECT_NE(std::string(error.what()).find("/nonexistent/c.toml"), std::string::npos);
