@@ -20,10 +20,9 @@ constexpr ip_family families[] = {ip_family::v4, ip_family::v6};
 
 }  // namespace
 
-class compiler::implementation {
+class compiler::impl {
  public:
-  implementation(const mirror& state, epoch_domain& epoch, publisher& publish_to,
-                 compiler_options options);
+  impl(const mirror& state, epoch_domain& epoch, publisher& publish_to, compiler_options options);
 
   flow_class_id add_class(const flow_class& cls);
   void set_egress(std::uint32_t interface_index, egress_slot slot);
@@ -65,8 +64,8 @@ class compiler::implementation {
   std::map<std::uint32_t, ip_address> tunnels_;  ///< Remote address by ifindex.
 };
 
-compiler::implementation::implementation(const mirror& state, epoch_domain& epoch,
-                                         publisher& publish_to, compiler_options options)
+compiler::impl::impl(const mirror& state, epoch_domain& epoch, publisher& publish_to,
+                     compiler_options options)
     : state_(state),
       epoch_(epoch),
       options_(std::move(options)),
@@ -79,7 +78,7 @@ compiler::implementation::implementation(const mirror& state, epoch_domain& epoc
   hops_->set_builder([this](const detail::hop_key& key) { return planner_.build(key); });
 }
 
-flow_class_id compiler::implementation::add_class(const flow_class& cls) {
+flow_class_id compiler::impl::add_class(const flow_class& cls) {
   using outcome = detail::class_set::added::outcome;
   const auto added = classes_.add(cls, !rebuild_);
   rebuild_ |= added.how == outcome::apart;
@@ -90,13 +89,13 @@ flow_class_id compiler::implementation::add_class(const flow_class& cls) {
 // ------------------------------------------------------------------------------------------------
 // changes
 
-void compiler::implementation::rebuild_everything() {
+void compiler::impl::rebuild_everything() {
   for (const ip_family family : families) of(family).clear();
   classes_.assign();
   for (const ip_family family : families) of(family).build();
 }
 
-void compiler::implementation::incorporate() {
+void compiler::impl::incorporate() {
   mirror_changes changes = std::exchange(noted_, {});
   if (!changes.links.empty() && planner_.output().has_something_to_say()) {
     planner_.output().forget();  // Rules name devices.
@@ -127,7 +126,7 @@ void compiler::implementation::incorporate() {
   for (const ip_family family : families) of(family).purge_if_due();
 }
 
-void compiler::implementation::list_tunnels() {
+void compiler::impl::list_tunnels() {
   tunnels_.clear();
   for (const auto& [index, device] : state_.devices())
     if (const auto* info = std::get_if<netlink::tunnel_info>(&device.link.info))
@@ -135,7 +134,7 @@ void compiler::implementation::list_tunnels() {
 }
 
 /// Whether the outer route of some tunnel, or its next hop's MAC address, may be another one now.
-bool compiler::implementation::tunnels_may_move(const mirror_changes& changes) const {
+bool compiler::impl::tunnels_may_move(const mirror_changes& changes) const {
   if (tunnels_.empty()) return false;
   if (changes.decisions_v4 || changes.decisions_v6 || !changes.nexthops.empty() ||
       !changes.neighbours.empty())
@@ -150,18 +149,18 @@ bool compiler::implementation::tunnels_may_move(const mirror_changes& changes) c
   });
 }
 
-void compiler::implementation::set_egress(std::uint32_t interface_index, egress_slot slot) {
+void compiler::impl::set_egress(std::uint32_t interface_index, egress_slot slot) {
   COWIRE_ASSERT(slot != divert_slot);
   planner_.egress()[interface_index] = slot;
   egress_changed_ = true;
 }
 
-void compiler::implementation::clear_egress(std::uint32_t interface_index) {
+void compiler::impl::clear_egress(std::uint32_t interface_index) {
   planner_.egress().erase(interface_index);
   egress_changed_ = true;
 }
 
-void compiler::implementation::set_output(std::shared_ptr<const output_snapshot> state) {
+void compiler::impl::set_output(std::shared_ptr<const output_snapshot> state) {
   const bool said_something = planner_.output().has_something_to_say();
   planner_.output().set(std::move(state));
   if (said_something || planner_.output().has_something_to_say())
@@ -171,7 +170,7 @@ void compiler::implementation::set_output(std::shared_ptr<const output_snapshot>
 // ------------------------------------------------------------------------------------------------
 // publication
 
-publication compiler::implementation::publish() {
+publication compiler::impl::publish() {
   const auto start = std::chrono::steady_clock::now();
   publication done;
   done.changes = noted_.count();
@@ -189,7 +188,7 @@ publication compiler::implementation::publish() {
 // ------------------------------------------------------------------------------------------------
 // questions
 
-explanation compiler::implementation::explain(const flow& question) {
+explanation compiler::impl::explain(const flow& question) {
   explanation told;
   told.decision = resolve(state_, question);
   const ip_address& to = question.destination;
@@ -213,13 +212,13 @@ explanation compiler::implementation::explain(const flow& question) {
   return told;
 }
 
-std::vector<flow_class> compiler::implementation::distinct_classes() const {
+std::vector<flow_class> compiler::impl::distinct_classes() const {
   std::vector<flow_class> all;
   for (const detail::class_set::table& one : classes_.tables()) all.push_back(one.cls);
   return all;
 }
 
-compiler_statistics compiler::implementation::statistics() const noexcept {
+compiler_statistics compiler::impl::statistics() const noexcept {
   compiler_statistics now;
   now.prefixes_v4 = v4_.region_count();
   now.prefixes_v6 = v6_.region_count();
@@ -242,7 +241,7 @@ compiler_statistics compiler::implementation::statistics() const noexcept {
 
 compiler::compiler(const mirror& state, epoch_domain& epoch, publisher& publish_to,
                    compiler_options options)
-    : impl_(std::make_unique<implementation>(state, epoch, publish_to, std::move(options))) {}
+    : impl_(std::make_unique<impl>(state, epoch, publish_to, std::move(options))) {}
 compiler::~compiler() = default;
 
 flow_class_id compiler::add_class(const flow_class& cls) { return impl_->add_class(cls); }

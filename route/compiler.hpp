@@ -125,8 +125,8 @@ class compiler {
   [[nodiscard]] compiler_statistics statistics() const noexcept;
 
  private:
-  class implementation;
-  std::unique_ptr<implementation> impl_;
+  class impl;
+  std::unique_ptr<impl> impl_;
 };
 
 }  // namespace cowire

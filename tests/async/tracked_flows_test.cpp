@@ -3,7 +3,7 @@
 // fast, and the entry lives as if the kernel had sent them all.
 #include <cowire/netlink/conntrack_socket.hpp>
 
-#include <tests/async/two_hosts.hpp>
+#include <tests/support/two_hosts.hpp>
 
 #include <algorithm>
 #include <random>
@@ -19,13 +19,12 @@ namespace {
 class kernel_like {
  public:
   explicit kernel_like(std::uint16_t port) : fd_(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
-    const auto name = detail::socket_address::from({ip_address::any(ip_family::v4), port}, 0);
-    EXPECT_EQ(0, ::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&name.storage), name.size));
+    const raw_address name({ip_address::any(ip_family::v4), port});
+    EXPECT_EQ(0, ::bind(fd_.get(), name.name(), name.size));
   }
   void send(const endpoint& where) const {
-    const auto there = detail::socket_address::from(where, 0);
-    EXPECT_EQ(1, ::sendto(fd_.get(), "x", 1, 0, reinterpret_cast<const sockaddr*>(&there.storage),
-                          there.size));
+    const raw_address there(where);
+    EXPECT_EQ(1, ::sendto(fd_.get(), "x", 1, 0, there.name(), there.size));
   }
   [[nodiscard]] const unique_fd& fd() const { return fd_; }
 
@@ -123,16 +122,15 @@ class tracked_flows_end_to_end : public two_hosts {
     ASSERT_FALSE(ec) << ec.message();
   }
   static void answer(const udp_sink& from, const endpoint& whom, std::string_view text = "!") {
-    const auto back = detail::socket_address::from(whom, 0);
+    const raw_address back(whom);
     ASSERT_EQ(static_cast<ssize_t>(text.size()),
-              ::sendto(from.fd(), text.data(), text.size(), 0,
-                       reinterpret_cast<const sockaddr*>(&back.storage), back.size));
+              ::sendto(from.fd(), text.data(), text.size(), 0, back.name(), back.size));
   }
   /// A socket of the test's own that senders adopt, so that it hears the answers.
   static unique_fd own_socket(std::uint16_t port, ip_family family = ip_family::v4) {
-    const auto name = detail::socket_address::from({ip_address::any(family), port}, 0);
+    const raw_address name({ip_address::any(family), port});
     unique_fd fd(::socket(name.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    EXPECT_EQ(0, ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&name.storage), name.size));
+    EXPECT_EQ(0, ::bind(fd.get(), name.name(), name.size));
     return fd;
   }
   static bool hears(const unique_fd& fd, std::chrono::milliseconds patience = 5s) {
