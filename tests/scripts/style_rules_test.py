@@ -139,6 +139,21 @@ class Tree(unittest.TestCase):
         self.assertEqual(sorted(listed), sorted(included))
         self.assertEqual(len(included), 10)
 
+    def test_the_umbrella_drags_in_neither_engine_nor_netlink(self):
+        root = pathlib.Path(__file__).resolve().parents[2]
+        reached, left = set(), ["cowire.hpp"]
+        while left:
+            name = left.pop()
+            if name not in reached:
+                reached.add(name)
+                text = (root / name).read_text()
+                left += rules.re.findall(r"^#include <cowire/(.+)>", text, rules.re.MULTILINE)
+        self.assertGreater(len(reached), 20)
+        for unwanted in ("async/detail/", "follow/detail/", "route/epoch", "route/mirror.hpp"):
+            self.assertEqual([name for name in reached if name.startswith(unwanted)], [])
+        for unwanted in ("netlink/message.hpp", "netlink/nft_message.hpp", "xdp/tx_core.hpp"):
+            self.assertNotIn(unwanted, reached)
+
     def test_every_room_has_its_rule(self):
         text = (pathlib.Path(__file__).resolve().parents[2] / "CMakeLists.txt").read_text()
         for room in rules.re.findall(r"^add_subdirectory\((\w+)\)", text, rules.re.MULTILINE):
