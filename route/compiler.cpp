@@ -201,8 +201,11 @@ explanation compiler::impl::explain(const flow& question) {
   const detail::hop_plan plan = planner_.plan(decides, question.cls, detail::host_prefix(to));
   const detail::planned_share& share = detail::hop_planner::share_for(plan, hash);
   if (share.output_asked)
-    told.output = planner_.output().explain(question.cls, share.hop, detail::host_prefix(to));
+    told.output = planner_.output().explain(question.cls, share.hop, detail::host_prefix(to),
+                                            question.destination_port);
   told.template_hop = share.divert ? detail::divert_hop(*share.divert) : planner_.build(share.hop);
+  if (question.destination_port != 0 && told.template_hop.egress_of_ports != divert_slot)
+    told.template_hop = told.template_hop.for_port(question.destination_port);
   const hop& shown = told.template_hop;
   if (shown.egress != divert_slot) {
     told.destination_mac.emplace();

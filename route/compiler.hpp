@@ -66,8 +66,8 @@ struct explanation {
   resolution decision;
   hop template_hop{};                          ///< A divert hop names its reason.
   std::optional<mac_address> destination_mac;  ///< Where the hop is a real one.
-  /// Of the output path, where the compiler knows it; asked for this destination and the flow
-  /// class, whatever the destination port.
+  /// Of the output path, where the compiler knows it; asked for this destination and port, and the
+  /// flow class. The port counts only where hops tell it.
   output_verdict output;
 };
 
@@ -104,7 +104,8 @@ class compiler {
   /// From the next publish() on, destinations of a flow class for which anything on the output path
   /// is not proven to leave them alone are diverted under its reason. Until it is called nothing is
   /// asked. What rules compare destinations with (addresses, prefixes, ranges, elements of sets)
-  /// becomes boundaries of regions; what depends on the destination port touches all ports.
+  /// becomes boundaries of regions; destination ports become a few ranges of a hop, and where there
+  /// would be more than port_ranges_max, all ports are diverted.
   void set_output(std::shared_ptr<const output_snapshot> state);
 
   /// Notes what apply() changed in the mirror. Cheap; note many, publish once.
@@ -118,8 +119,9 @@ class compiler {
   publication publish();
 
   /// Resolves `question` on the mirror as it is now and shows the hop that the next publish() would
-  /// have for it: what a rule decides by the destination port, which a class does not know, is left
-  /// to the kernel. The class need not be registered.
+  /// have for it: what a rule of policy routing decides by the destination port, which a class does
+  /// not know, is left to the kernel. Without a port, a hop that diverts some ports is shown as it
+  /// is, as one that diverts. The class need not be registered.
   [[nodiscard]] explanation explain(const flow& question) const;
 
   [[nodiscard]] compiler_statistics statistics() const noexcept;

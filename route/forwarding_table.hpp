@@ -21,6 +21,7 @@
 #include <cowire/route/flow.hpp>
 #include <cowire/route/lpm.hpp>
 #include <cowire/route/multipath_hash.hpp>
+#include <cowire/route/port_ranges.hpp>
 
 #include <array>
 #include <cstddef>
@@ -88,16 +89,25 @@ struct alignas(64) hop {
   /// By pair, host order: what the length is where the payload has none.
   std::uint16_t length_base[pair_count];
 
-  std::uint16_t max_payload;      ///< Longer payloads are diverted as exceeds_mtu.
-  egress_slot egress;  ///< divert_slot, or the socket that sends it, with tracked_egress or not.
-  std::uint8_t second_pass;       ///< What is rare, and written in a second pass: second_passes.
-  std::uint8_t header_length;     ///< Bytes in front of the payload; at most header_capacity.
-  divert_reason reason;           ///< Why, where egress is divert_slot.
+  std::uint16_t max_payload;   ///< Longer payloads are diverted as exceeds_mtu.
+  egress_slot egress;          ///< divert_slot, or the socket that sends it, maybe tracked_egress.
+  std::uint8_t second_pass;    ///< What is rare, and written in a second pass: second_passes.
+  std::uint8_t header_length;  ///< Bytes in front of the payload; at most header_capacity.
+  divert_reason reason;        ///< Why, where egress is divert_slot.
+  /// Of a hop that diverts some destination ports only: as `egress`, for those that `ports` passes,
+  /// whose frames are written like any other's. divert_slot: it diverts all, or none. So nobody
+  /// looks at a port but on the way to the kernel path.
+  egress_slot egress_of_ports;
+  bool ports_inside;              ///< port_filter::inside of `ports`.
   std::uint32_t interface_index;  ///< Egress ifindex, for accounting; 0 for diverts.
-  gre_checksum gre_checksums[outer_headers_max];
   /// What the headers add to the address, and to the length, of a descriptor of the payload alone.
   std::int32_t descriptor_shift[2];
+  union {  // Both are rare, and there is room for one.
+    gre_checksum gre_checksums[outer_headers_max];
+    port_ranges ports;  ///< Where egress_of_ports is not divert_slot.
+  };
   std::uint8_t gre_checksum_count;  ///< Of `gre_checksums`.
+
 
   /// Flags of `second_pass`.
   enum second_passes : std::uint8_t { long_headers = 1, with_gre_checksums = 2 };
@@ -122,7 +132,30 @@ struct alignas(64) hop {
 
   [[nodiscard]] bool is_tracked() const noexcept { return egress >= tracked_egress; }
 
-  friend bool operator==(const hop&, const hop&) noexcept = default;
+  [[nodiscard]] bool diverts_all_ports() const noexcept {
+    return egress == divert_slot && egress_of_ports == divert_slot;
+  }
+  /// Where datagrams to this port (host order) go; divert_slot = to the kernel path.
+  [[nodiscard]] egress_slot egress_for(std::uint16_t port) const noexcept {
+    const bool passes = egress == divert_slot && egress_of_ports != divert_slot &&
+                        port_filter{ports, ports_inside}.passes(port);
+    return passes ? egress_of_ports : egress;
+  }
+
+  /// The same, for datagrams to this port alone: no ports are told apart any more.
+  [[nodiscard]] hop for_port(std::uint16_t port) const noexcept {
+    if (egress_of_ports == divert_slot) return *this;
+    hop one = *this;
+    one.egress = egress_for(port);
+    one.egress_of_ports = divert_slot;
+    for (gre_checksum& unused : one.gre_checksums) unused = {};
+    one.ports_inside = false;
+    return one;
+  }
+
+  friend bool operator==(const hop& a, const hop& b) noexcept {
+    return std::memcmp(&a, &b, sizeof(hop)) == 0;
+  }
 
  private:
   void place(std::size_t field, std::size_t offset) noexcept {

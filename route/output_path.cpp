@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 #include <variant>
+#include <vector>
 
 namespace cowire {
 namespace {
@@ -213,7 +214,8 @@ output_verdict judge_ruleset(const nft::ruleset& rules, const output_flow& regio
 
 detail::destination_verdicts detail::judge_destinations(const output_snapshot& state,
                                                         output_sets& sets,
-                                                        const output_flow& region) {
+                                                        const output_flow& region,
+                                                        asked_ports* ports) {
   const ip_family family = region.destination.family();
   const output_layers& obeyed = state.obeyed;
   destination_verdicts found(region.destination);
@@ -224,7 +226,7 @@ detail::destination_verdicts detail::judge_destinations(const output_snapshot& s
     found.touch_rest(judge_beside_rules(netfilter, family));
     for (const auto tracked : {tracking_state::fresh, tracking_state::established})
       if (!found.untouched().empty())
-        output_walk(netfilter.rules, sets, region, tracked, found).run();
+        output_walk(netfilter.rules, sets, region, tracked, found, ports).run();
     found.touch_rest(judge_device_chains(netfilter.rules, region));
   }
   if (obeyed.traffic_control) found.touch_rest(judge_devices(state, region));
@@ -235,6 +237,40 @@ detail::destination_verdicts detail::judge_destinations(const output_snapshot& s
     found.touch_rest(obstacle(divert_reason::conntrack_new,
                               "connections are tracked, and the flow passes a VRF"));
   return found;
+}
+
+std::vector<detail::port_verdicts> detail::judge_all_ports(const output_snapshot& state,
+                                                           output_sets& sets,
+                                                           const output_flow& region) {
+  constexpr std::size_t ranges_max = 64, steps_max = 400'000, pieces_max = 500'000;
+  std::vector<port_verdicts> done;
+  std::vector<port_range> open{{0, 0xffff}};
+  std::size_t steps = 0, pieces = 0;
+  while (!open.empty()) {
+    asked_ports asked;
+    asked.range = open.back();
+    open.pop_back();
+    auto answer = judge_destinations(state, sets, region, &asked);
+    steps += asked.steps;
+    pieces += answer.pieces().size();
+    auto& at = asked.divided_at;
+    std::ranges::sort(at);
+    at.erase(std::ranges::unique(at).begin(), at.end());
+    const bool pays = !at.empty() && answer.touches_something();
+    if (!pays || done.size() + open.size() + at.size() >= ranges_max || steps > steps_max ||
+        pieces > pieces_max) {
+      done.push_back({asked.range, std::move(answer)});
+      continue;
+    }
+    std::uint16_t first = asked.range.first;
+    for (const std::uint16_t next : at) {
+      open.push_back({first, static_cast<std::uint16_t>(next - 1)});
+      first = next;
+    }
+    open.push_back({first, asked.range.last});
+  }
+  std::ranges::sort(done, {}, &port_verdicts::ports);
+  return done;
 }
 
 output_verdict judge_output(const output_snapshot& state, const output_flow& region) {

@@ -23,6 +23,7 @@ class destination_verdicts {
 
   /// Destinations of which nothing was said so far.
   [[nodiscard]] const address_set& untouched() const noexcept { return untouched_; }
+  [[nodiscard]] bool touches_something() const noexcept { return !told_.empty(); }
   /// The destinations among these of which nothing was said yet meet an obstacle.
   void touch(const address_set& where, const output_verdict& obstacle);
   void touch_rest(const output_verdict& obstacle) {

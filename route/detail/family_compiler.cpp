@@ -392,7 +392,7 @@ void family_compiler::settle(region& one, situation_id next) {
   }
   situations_.situations().add_reference(next);
   if (alone) {
-    path_ids own = intern(judge_alone(one.prefix));
+    path_ids own = intern(judge_alone(one.prefix, next));
     assign_paths(one.prefix, before, own);
     individual_paths_[one.prefix] = std::move(own);
   } else {
@@ -446,11 +446,16 @@ path_key family_compiler::key_of(decider& decides, const flow_class& cls, const 
   return key;
 }
 
-std::vector<path_key> family_compiler::judge_alone(const ip_prefix& region) {
+std::vector<path_key> family_compiler::judge_alone(const ip_prefix& region,
+                                                   situation_id situation) {
+  // Longer prefixes inside a region may be of other zones.
+  const ip_prefix out = region.is_host()
+                            ? region
+                            : planner_.output().example_of(family_, situations_.zone_of(situation));
   std::vector<path_key> keys;
   bool ignored = false;
   for (const class_set::table& table : classes_.tables())
-    keys.push_back(key_of(individual_decider_, table.cls, region, region, ignored));
+    keys.push_back(key_of(individual_decider_, table.cls, region, out, ignored));
   return keys;
 }
 
@@ -532,7 +537,7 @@ bool family_compiler::reconsider_all() {
   for (auto& [prefix, paths] : individual_paths_) {
     path_change base;
     base.individual = &prefix;
-    const auto keys = judge_alone(prefix);
+    const auto keys = judge_alone(prefix, regions_.find(prefix)->situation);
     add(keys, paths, base);
   }
   carry_out(changes);

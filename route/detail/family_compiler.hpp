@@ -117,7 +117,7 @@ class family_compiler {
 
   [[nodiscard]] const situation_paths& paths_in(situation_id situation);
   [[nodiscard]] std::vector<path_key> judge(situation_id situation, bool& on_link);
-  [[nodiscard]] std::vector<path_key> judge_alone(const ip_prefix& region);
+  [[nodiscard]] std::vector<path_key> judge_alone(const ip_prefix& region, situation_id situation);
   [[nodiscard]] path_ids intern(const std::vector<path_key>& keys);
   [[nodiscard]] path_key key_of(decider& decides, const flow_class& cls, const ip_prefix& region,
                                 const ip_prefix& out, bool& on_link);

@@ -11,6 +11,7 @@
 #include <cowire/base/reason.hpp>
 #include <cowire/route/forwarding_table.hpp>
 #include <cowire/route/mirror.hpp>
+#include <cowire/route/port_ranges.hpp>
 
 #include <compare>
 #include <cstdint>
@@ -32,6 +33,9 @@ struct hop_key {
   bool needs_identification = false;
   bool outside_prefixes = false;  ///< The user keeps tunnels from this destination.
   bool tracked = false;           ///< Leaves only while connection tracking has an entry.
+  /// Why ports that `ports` does not pass are diverted; unset: none is for that.
+  std::optional<divert_reason> closed_because{};
+  port_filter ports{};
   friend auto operator<=>(const hop_key&, const hop_key&) = default;
 };
 

@@ -69,14 +69,13 @@ hop_plan hop_planner::plan(decider& decides, const flow_class& cls, const ip_pre
       return made;
     }
     one.output_asked = true;
-    if (out) {
-      const auto judged = output_.judge(cls, *hop, *out);
-      one.divert = judged.reason;
-      hop->tracked = judged.tracked;
+    const auto told = output_.judge(cls, *hop, out.value_or(region), !out);
+    hop->tracked = told.tracked;
+    if (told.ports) {
+      hop->closed_because = told.reason;
+      hop->ports = *told.ports;
     } else {
-      const output_verdict told = output_.explain(cls, *hop, region);
       one.divert = told.reason;
-      hop->tracked = told.tracked;
     }
     hop->outside_prefixes = is_outside(region);
     one.hop = std::move(*hop);
@@ -97,7 +96,14 @@ hop hop_planner::build(const hop_key& key) const {
       return divert_hop(divert_reason::tunnel_not_listed);
     if (key.outside_prefixes) return divert_hop(divert_reason::outside_prefixes);
   }
-  return build_hop(state_, egress_, key);
+  hop made = build_hop(state_, egress_, key);
+  if (!key.closed_because || made.egress == divert_slot) return made;
+  if (made.gre_checksum_count != 0) return divert_hop(*key.closed_because);  // There is no room.
+  made.egress_of_ports = std::exchange(made.egress, divert_slot);
+  made.reason = *key.closed_because;
+  made.ports = key.ports.ranges;
+  made.ports_inside = key.ports.inside;
+  return made;
 }
 
 }  // namespace cowire::detail

@@ -58,7 +58,7 @@ hop_store::~hop_store() { ::munmap(hops_, sizeof(hop) * hop_capacity_); }
 // hops
 
 std::uint32_t hop_store::place(const hop& made) {
-  if (made.egress == divert_slot) return static_cast<std::uint32_t>(made.reason);
+  if (made.diverts_all_ports()) return static_cast<std::uint32_t>(made.reason);
   std::uint32_t id;
   if (!free_hops_.empty()) {
     id = free_hops_.back();
@@ -79,7 +79,7 @@ void hop_store::release_hop(std::uint32_t id) {
 void hop_store::rebuild(adjacency_id id) {
   adjacency& at = adjacencies_[id];
   const hop made = builder_(at.key);
-  if (made.egress == divert_slot ? at.hop == static_cast<std::uint32_t>(made.reason)
+  if (made.diverts_all_ports() ? at.hop == static_cast<std::uint32_t>(made.reason)
                                  : same_bytes(made, hops_[at.hop]))
     return;
   release_hop(at.hop);

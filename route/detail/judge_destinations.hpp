@@ -4,13 +4,29 @@
 
 #include <cowire/route/detail/destination_verdicts.hpp>
 #include <cowire/route/detail/output_sets.hpp>
+#include <cowire/route/detail/output_walk.hpp>
 #include <cowire/route/output_path.hpp>
+
+#include <vector>
 
 namespace cowire::detail {
 
 /// The first obstacle for each destination, in the order of the kernel's own path. `sets` are those
-/// of the snapshot's rules.
+/// of the snapshot's rules, `ports` as in output_walk.
 [[nodiscard]] destination_verdicts judge_destinations(const output_snapshot& state,
-                                                      output_sets& sets, const output_flow& region);
+                                                      output_sets& sets, const output_flow& region,
+                                                      asked_ports* ports = nullptr);
+
+/// The answers for a range of destination ports.
+struct port_verdicts {
+  port_range ports;
+  destination_verdicts answer;
+};
+/// For all destinations and all ports: ranges within which no rule tells ports apart. Where there
+/// would be many, or a large ruleset would have to be walked often, ranges stay together, and what
+/// touches some of their ports counts for all. In order; together they are all ports.
+[[nodiscard]] std::vector<port_verdicts> judge_all_ports(const output_snapshot& state,
+                                                         output_sets& sets,
+                                                         const output_flow& region);
 
 }  // namespace cowire::detail

@@ -42,6 +42,16 @@ std::optional<unsigned> prefix_length(std::span<const std::uint8_t> mask) {
   return length;
 }
 
+/// The port before this one, or the last one there is.
+std::array<std::byte, 2> number_before(std::span<const std::byte> port) {
+  unsigned number = 0x10000;
+  if (!port.empty())
+    number = std::to_integer<unsigned>(port[0]) << 8 | std::to_integer<unsigned>(port[1]);
+  if (number == 0) number = 0x10000;
+  --number;
+  return {std::byte(number >> 8), std::byte(number & 0xff)};
+}
+
 /// Collects what elements say, those together that answer the same.
 class answer_builder {
  public:
@@ -120,7 +130,7 @@ class answer_builder {
 }  // namespace
 
 std::optional<output_walk::destination_match> output_walk::equal_to(
-    const evaluation& e, std::size_t at, std::span<const std::byte> value) const {
+    const evaluation& e, std::size_t at, std::span<const std::byte> value) {
   std::array<std::uint8_t, 16> mask{}, wanted{};
   destination_match match;
   bool concerned = false;
@@ -135,6 +145,12 @@ std::optional<output_walk::destination_match> output_walk::equal_to(
       concerned = true;
       mask[here.index] = here.mask;
       wanted[here.index] = static_cast<std::uint8_t>(bits & here.mask);
+    } else if (has_port_at(e, at + i) && i + 1 < value.size()) {
+      concerned = true;
+      const std::span port = value.subspan(i++, 2);
+      if (match.rest == ternary::no) continue;
+      const ternary same = ports_between(port, port);
+      if (same != ternary::yes) match.rest = same;
     } else if (((e.registers.value[at + i] ^ byte) & e.registers.known[at + i]) != 0) {
       match.rest = ternary::no;
     } else if (e.registers.known[at + i] != 0xff && match.rest == ternary::yes) {
@@ -160,6 +176,31 @@ std::optional<address_set> output_walk::between(const evaluation& e, std::size_t
   return first <= last ? address_set(address_set::interval{first, last}) : address_set();
 }
 
+ternary output_walk::ports_between(std::uint16_t low, std::uint16_t high) {
+  const port_range& asked = ports_->range;
+  if (low > high || asked.last < low || asked.first > high) return ternary::no;
+  if (low <= asked.first && asked.last <= high) return ternary::yes;
+  if (low > asked.first) ports_->divided_at.push_back(low);
+  if (high < asked.last) ports_->divided_at.push_back(static_cast<std::uint16_t>(high + 1));
+  return ternary::maybe;
+}
+
+ternary output_walk::ports_between(std::span<const std::byte> low,
+                                   std::span<const std::byte> high) {
+  const auto number = [](std::span<const std::byte> from) {
+    return static_cast<std::uint16_t>(std::to_integer<unsigned>(from[0]) << 8 |
+                                      std::to_integer<unsigned>(from[1]));
+  };
+  return ports_between(number(low), number(high));
+}
+
+std::optional<ternary> output_walk::port_match(const evaluation& e, std::size_t at,
+                                               std::span<const std::byte> low,
+                                               std::span<const std::byte> high) {
+  if (low.size() != 2 || high.size() != 2 || !has_port_at(e, at)) return std::nullopt;
+  return ports_between(low, high);
+}
+
 /// Fields of a concatenation each for itself; all other keys as a whole.
 std::optional<destination_answer> output_walk::answer_for(const evaluation& e, const ex::lookup& l,
                                                           const output_sets::prepared& set) {
@@ -168,8 +209,9 @@ std::optional<destination_answer> output_walk::answer_for(const evaluation& e, c
     return e.destination_at[l.key + at].index != destination_byte::none;
   };
   bool concerned = false, plain = length == size_of(family_);
+  const bool is_port = length == 2 && has_port_at(e, l.key);
   for (std::size_t i = 0; i < length; ++i) {
-    concerned |= is_destination(i);
+    concerned |= is_destination(i) || has_port_at(e, l.key + i);
     plain &= e.destination_at[l.key + i].is_plain(i);
   }
   if (!concerned) return std::nullopt;
@@ -178,7 +220,15 @@ std::optional<destination_answer> output_walk::answer_for(const evaluation& e, c
   answer_builder builder;
   const auto& fields = set.contents->set.fields;
   if (!spend(e, set.elements.size() + set.intervals.size())) return destination_answer{};
+  const address_set::interval all{0, highest_number(family_)};
   for (const output_sets::interval& one : set.intervals) {
+    if (is_port) {
+      const std::span<const std::byte> first(one.first->key);
+      const auto last = one.end == nullptr ? number_before({}) : number_before(*one.end);
+      const ternary inside = ports_between(first, last);
+      if (inside != ternary::no) builder.add(*one.first, all, inside == ternary::yes);
+      continue;
+    }
     if (!plain) return std::nullopt;
     const address_number first = number_from(family_, one.first->key, 0);
     const address_number end = one.end == nullptr ? 0 : number_from(family_, *one.end, 0);
@@ -210,14 +260,16 @@ std::optional<destination_answer> output_walk::answer_for(const evaluation& e, c
 /// A match that holds only if one more field lies between these two. Unset as in equal_to().
 std::optional<output_walk::destination_match> output_walk::also_within(
     const evaluation& e, std::size_t key_at, std::size_t at, std::span<const std::byte> low,
-    std::span<const std::byte> high, const partial_key& key, destination_match match) const {
+    std::span<const std::byte> high, const partial_key& key, destination_match match) {
+  if (match.rest == ternary::no) return match;
   if (auto where = between(e, key_at + at, low, high)) {
     match.where = match.where.intersection(*where);
     return match;
   }
   for (std::size_t i = 0; i < low.size(); ++i)
     if (e.destination_at[key_at + at + i].index != destination_byte::none) return std::nullopt;
-  const ternary part = key.within(low, high, at);
+  const auto ports = port_match(e, key_at + at, low, high);
+  const ternary part = ports ? *ports : key.within(low, high, at);
   if (part == ternary::no || match.rest == ternary::no)
     match.rest = ternary::no;
   else if (part == ternary::maybe)

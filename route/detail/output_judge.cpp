@@ -28,7 +28,7 @@ void output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
   sets_ = empty_ ? nullptr : std::make_unique<output_sets>(snapshot_->netfilter.rules);
   if (empty_) return forget();
   std::erase_if(asked_, [](const asked& one) { return !one.divides; });
-  for (asked& one : asked_) one.answer = answer(one.about);
+  for (asked& one : asked_) one.answers = answers_to(one.about);
   for (family_zones& zones : zones_) zones.stale = true;
 }
 
@@ -43,25 +43,48 @@ void output_judge::forget() {
 
 // ---- questions ----------------------------------------------------------------------------------
 
-output_judge::judgement output_judge::judge(const flow_class& cls, const hop_key& hop,
-                                            const ip_prefix& where) {
-  if (!has_something_to_say()) return {};
+output_judge::answer output_judge::judge(const flow_class& cls, const hop_key& hop,
+                                         const ip_prefix& where, bool only_to_explain) {
+  answer told;
+  if (!has_something_to_say()) return told;
   asked& known = ask(cls, hop);
-  if (!std::exchange(known.divides, true)) zones_of(hop.family).stale = true;
-  const auto reason = known.answer.reason_in(where);
-  return {reason, !reason && known.answer.tracked()};
+  if (!only_to_explain && !std::exchange(known.divides, true)) zones_of(hop.family).stale = true;
+  std::vector<port_range> passing, stopped;
+  for (const port_verdicts& one : known.answers) {
+    const auto reason = one.answer.reason_in(where);
+    if (reason && !told.reason) told.reason = reason;
+    told.tracked |= !reason && one.answer.tracked();
+    auto& to = reason ? stopped : passing;
+    if (!to.empty() && to.back().last + 1 == one.ports.first)
+      to.back().last = one.ports.last;
+    else
+      to.push_back(one.ports);
+  }
+  if (passing.empty() || stopped.empty()) return told;
+  const auto& fewer = passing.size() <= stopped.size() ? passing : stopped;
+  if (fewer.size() > port_ranges_max) return told;
+  told.ports.emplace();
+  told.ports->inside = &fewer == &passing;
+  std::ranges::copy(fewer, told.ports->ranges.begin());
+  return told;
 }
 
 output_verdict output_judge::explain(const flow_class& cls, const hop_key& hop,
-                                     const ip_prefix& where) {
-  return has_something_to_say() ? ask(cls, hop).answer.of(where) : output_verdict{};
+                                     const ip_prefix& where, std::uint16_t port) {
+  if (!has_something_to_say()) return {};
+  const bool ports_count = judge(cls, hop, where, true).ports.has_value();
+  for (const port_verdicts& one : ask(cls, hop).answers) {
+    const bool concerned = port == 0 || !ports_count || one.ports.contains(port);
+    if (auto found = one.answer.of(where); concerned && found.reason) return found;
+  }
+  return {};
 }
 
 output_judge::asked& output_judge::ask(const flow_class& cls, const hop_key& hop) {
   const question about{cls, hop.interface_index, hop.source, hop.tos, hop.hop_limit};
   const auto known = std::ranges::find(asked_, about, &asked::about);
   if (known != asked_.end()) return *known;
-  return asked_.emplace_back(asked{about, answer(about)});
+  return asked_.emplace_back(asked{about, answers_to(about)});
 }
 
 /// Whether a decision that is no local one means that the local table has no match: then the type of
@@ -127,13 +150,15 @@ output_verdict output_judge::ask_outer(const netlink::tunnel_info& tunnel,
   return {};
 }
 
-destination_verdicts output_judge::answer(const question& about) const {
+std::vector<port_verdicts> output_judge::answers_to(const question& about) const {
   const output_flow region = region_of(about);
-  destination_verdicts found = judge_destinations(*snapshot_, *sets_, region);
+  auto found = judge_all_ports(*snapshot_, *sets_, region);
   const mirror::device* device = state_.find_device(about.interface_index);
   const auto* tunnel =
       device != nullptr ? std::get_if<netlink::tunnel_info>(&device->link.info) : nullptr;
-  if (tunnel != nullptr && !found.untouched().empty()) found.touch_rest(ask_outer(*tunnel, region));
+  if (tunnel == nullptr) return found;
+  const output_verdict outer = ask_outer(*tunnel, region);
+  for (port_verdicts& one : found) one.answer.touch_rest(outer);
   return found;
 }
 
@@ -143,17 +168,23 @@ destination_verdicts output_judge::answer(const question& about) const {
 std::vector<zone_piece> output_judge::overlay(ip_family family) {
   std::vector<const destination_verdicts*> answers;
   std::vector<address_number> starts;
+  std::size_t questions = 0;
   for (const asked& one : asked_) {
     if (!one.divides || one.about.family() != family) continue;
-    answers.push_back(&one.answer);
-    for (const auto& piece : one.answer.pieces()) starts.push_back(piece.first);
+    ++questions;
+    for (const port_verdicts& part : one.answers) {
+      answers.push_back(&part.answer);
+      for (const auto& piece : part.answer.pieces()) starts.push_back(piece.first);
+    }
   }
   std::ranges::sort(starts);
   starts.erase(std::ranges::unique(starts).begin(), starts.end());
   family_zones& zones = zones_of(family);
   std::vector<zone_piece> all;
   std::vector<std::size_t> at(answers.size());
+  // One question more, and no number means what it meant: regions are decided while they are asked.
   std::vector<std::uint8_t> told(answers.size()), last;
+  for (; questions != 0; questions >>= 8) told.push_back(static_cast<std::uint8_t>(questions));
   for (const address_number start : starts) {
     for (std::size_t i = 0; i < answers.size(); ++i) {
       const auto pieces = answers[i]->pieces();

@@ -11,6 +11,7 @@
 
 #include <cowire/route/detail/destination_verdicts.hpp>
 #include <cowire/route/detail/header_template.hpp>
+#include <cowire/route/detail/judge_destinations.hpp>
 #include <cowire/route/detail/output_sets.hpp>
 #include <cowire/route/detail/zone_map.hpp>
 #include <cowire/route/flow.hpp>
@@ -37,17 +38,20 @@ class output_judge {
   /// Whether answers may differ between flows at all.
   [[nodiscard]] bool has_something_to_say() const noexcept { return snapshot_ && !empty_; }
 
-  /// Why the fast path may not send something, or whether it must be tracked to be sent.
-  struct judgement {
-    std::optional<divert_reason> reason;
-    bool tracked = false;  ///< As output_verdict::tracked.
+  /// What may not take the fast path of all that this hop of a class's sends to some destinations.
+  struct answer {
+    std::optional<divert_reason> reason;  ///< Unset: everything may.
+    /// The destination ports that may; unset: none, or too many to tell.
+    std::optional<port_filter> ports;
+    bool tracked = false;  ///< What may, must be tracked (output_verdict::tracked).
   };
-  /// Of what this hop of the class's sends to destinations in `where`, the outer datagrams of a
-  /// tunnel included. A question that is new may divide zones.
-  [[nodiscard]] judgement judge(const flow_class& cls, const hop_key& hop, const ip_prefix& where);
-  /// In words. Divides nothing.
+  /// Of destinations in `where`, the outer datagrams of a tunnel included. A question that is new
+  /// may divide zones, unless it is `only_to_explain`.
+  [[nodiscard]] answer judge(const flow_class& cls, const hop_key& hop, const ip_prefix& where,
+                             bool only_to_explain = false);
+  /// In words, for datagrams to this port; 0: to any. Divides nothing.
   [[nodiscard]] output_verdict explain(const flow_class& cls, const hop_key& hop,
-                                       const ip_prefix& where);
+                                       const ip_prefix& where, std::uint16_t port);
 
   /// As prefixes_of(). Until the next call of anything else.
   [[nodiscard]] const std::vector<zone_prefix>& zones(ip_family family);
@@ -67,20 +71,20 @@ class output_judge {
   };
   struct asked {
     question about;
-    destination_verdicts answer;
+    std::vector<port_verdicts> answers;
     bool divides = false;  ///< The compiler asked.
   };
   struct family_zones {
     bool stale = false;
     std::uint64_t version = 0;
     std::vector<zone_prefix> prefixes;
-    /// By what each question's answer is there: 0 = untouched, 255 = but tracked, else 1 + the
-    /// reason.
+    /// By what each question's answer is there for each range of ports (0 = untouched, 255 = but
+    /// tracked, else 1 + the reason), and the number of questions.
     std::map<std::vector<std::uint8_t>, zone_id> ids;
     std::vector<ip_prefix> examples;  ///< By id, from 1 on; those of old ids stay.
   };
   [[nodiscard]] asked& ask(const flow_class& cls, const hop_key& hop);
-  [[nodiscard]] destination_verdicts answer(const question& about) const;
+  [[nodiscard]] std::vector<port_verdicts> answers_to(const question& about) const;
   [[nodiscard]] output_flow region_of(const question& about) const;
   [[nodiscard]] output_verdict ask_outer(const netlink::tunnel_info& tunnel,
                                          const output_flow& inner) const;

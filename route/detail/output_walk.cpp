@@ -48,13 +48,14 @@ bool is_one_of_ours(nft::family which, ip_family ours) {
 }  // namespace
 
 output_walk::output_walk(const nft::ruleset& rules, output_sets& sets, const output_flow& region,
-                         tracking_state tracked, destination_verdicts& into)
+                         tracking_state tracked, destination_verdicts& into, asked_ports* ports)
     : rules_(rules),
       region_(region),
       tracked_(tracked),
       family_(region.destination.family()),
       sets_(sets),
-      into_(into) {
+      into_(into),
+      ports_(region.destination_port ? nullptr : ports) {
   build_headers();
 }
 
@@ -104,7 +105,9 @@ void output_walk::build_headers() {
     transport_.put(at + 1, static_cast<std::uint8_t>(*port), 0xff);
   };
   put_port(0, region_.source_port);
-  put_port(2, region_.destination_port);
+  put_port(2, ports_ != nullptr && ports_->range.first == ports_->range.last
+                  ? ports_->range.first
+                  : region_.destination_port);
 }
 
 // ---- hooks and chains ---------------------------------------------------------------------------
@@ -278,11 +281,12 @@ void output_walk::on(evaluation& e, const expression&, const ex::compare& c) {
       c.operation == ex::compare::at_most || c.operation == ex::compare::at_least;
   const nft::bytes least(c.value.size()), most(c.value.size(), std::byte{0xff});
   const bool upper_part = below != with_bound;  // What is outside begins, or ends, at the bound.
-  if (auto outside =
-          upper_part ? between(e, c.from, c.value, most) : between(e, c.from, least, c.value)) {
-    const bool inverted = c.operation == ex::compare::less || c.operation == ex::compare::greater;
+  const nft::bytes &first = upper_part ? c.value : least, &last = upper_part ? most : c.value;
+  const bool inverted = c.operation == ex::compare::less || c.operation == ex::compare::greater;
+  if (auto outside = between(e, c.from, first, last))
     return apply(e, {ternary::yes, std::move(*outside)}, inverted);
-  }
+  if (const auto outside = port_match(e, c.from, first, last))
+    return e.apply(inverted ? negated(*outside) : *outside);
   const partial_key key = key_at(e, c.from, c.value.size());
   const auto holds = [&](const std::array<std::uint8_t, 64>& value) {
     const int difference = partial_key::compare(value, c.value);
@@ -331,6 +335,8 @@ void output_walk::on(evaluation& e, const expression&, const ex::byteorder& b) {
 void output_walk::on(evaluation& e, const expression&, const ex::range& r) {
   if (auto where = between(e, r.from, r.low, r.high))
     return apply(e, {ternary::yes, std::move(*where)}, r.outside);
+  if (const auto ports = port_match(e, r.from, r.low, r.high))
+    return e.apply(r.outside ? negated(*ports) : *ports);
   const ternary inside = key_at(e, r.from, r.low.size()).within(r.low, r.high);
   e.apply(r.outside ? negated(inside) : inside);
 }
@@ -396,8 +402,12 @@ void output_walk::on(evaluation& e, const expression&, const ex::payload_load& p
     return copy(network_);
   }
   const bool udp = region_.ip_protocol == 17;
-  if (p.base == ex::payload_base::transport && udp && end <= udp_header_size)
+  if (p.base == ex::payload_base::transport && udp && end <= udp_header_size) {
+    for (std::size_t i = 0; ports_ != nullptr && i < p.length; ++i)
+      if (p.to + i < nft::register_bytes && (p.offset + i) / 2 == 1)
+        e.port_at[p.to + i] = static_cast<std::uint8_t>(p.offset + i - 1);
     return copy(transport_);
+  }
   e.fork();  // There may be no such byte, and no link header yet.
 }
 
@@ -527,10 +537,30 @@ void output_walk::on(evaluation& e, const expression&, const ex::notrack&) {
 
 void output_walk::on(evaluation& e, const expression&, const ex::xt_match& m) {
   if (changes_state(m)) return touch(e, divert_reason::netfilter, "match " + m.name);
-  e.apply(match_xt(e, m));
+  const bool any_port = region_.ip_protocol == 17 && ports_ != nullptr;
+  e.apply(any_port ? match_xt_ports(e, m) : match_xt(e, m, region_.destination_port));
 }
 
-ternary output_walk::match_xt(const evaluation& e, const ex::xt_match& m) const {
+/// What such a match looks at is not spelt out here, so it is asked about port after port.
+ternary output_walk::match_xt_ports(const evaluation& e, const ex::xt_match& m) {
+  constexpr unsigned scans_max = 32;
+  const ternary whole = match_xt(e, m, std::nullopt);
+  if (whole != ternary::maybe || ++port_scans_ > scans_max) return whole;
+  const ternary first = match_xt(e, m, ports_->range.first);
+  ternary last = first;
+  bool divided = false;
+  for (std::uint32_t port = ports_->range.first + 1u; port <= ports_->range.last; ++port) {
+    const ternary here = match_xt(e, m, static_cast<std::uint16_t>(port));
+    if (here == last) continue;
+    ports_->divided_at.push_back(static_cast<std::uint16_t>(port));
+    last = here;
+    divided = true;
+  }
+  return divided ? ternary::maybe : first;
+}
+
+ternary output_walk::match_xt(const evaluation& e, const ex::xt_match& m,
+                              std::optional<std::uint16_t> destination_port) const {
   xt_subject subject;
   subject.mark = {e.state.mark.value, e.state.mark.known};
   const partial_u32 tracking = tracking_in(e.state);
@@ -539,7 +569,7 @@ ternary output_walk::match_xt(const evaluation& e, const ex::xt_match& m) const 
   subject.gid = region_.gid;
   if (region_.ip_protocol == 17) {
     subject.source_port = region_.source_port;
-    subject.destination_port = region_.destination_port;
+    subject.destination_port = destination_port;
   }
   subject.destination_type = region_.destination_type;
   return matches(m, subject);
@@ -567,7 +597,7 @@ void output_walk::overwrite(evaluation& e, std::size_t at, std::size_t length) {
   if (hit(e.length_at)) e.length_at.reset();
   if (hit(e.ordered_length_at)) e.ordered_length_at.reset();
   for (std::size_t i = at; i < std::min(nft::register_bytes, at + length); ++i)
-    e.destination_at[i] = {};
+    e.destination_at[i] = {}, e.port_at[i] = 0;
 }
 
 /// The rest of the last 32 bits is zeroed, as the kernel does.

@@ -19,6 +19,7 @@
 #include <cowire/route/detail/output_sets.hpp>
 #include <cowire/route/detail/partial_bytes.hpp>
 #include <cowire/route/output_path.hpp>
+#include <cowire/route/port_ranges.hpp>
 
 #include <array>
 #include <cstddef>
@@ -27,6 +28,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace cowire::detail {
 
@@ -42,12 +44,27 @@ struct partial_u32 {
   friend bool operator==(const partial_u32&, const partial_u32&) = default;
 };
 
+/// Destination ports that are asked about together, and what was learnt on the way.
+struct asked_ports {
+  port_range range{0, 0xffff};
+  /// Within the range: the first port of a part that a comparison told from the one before, which
+  /// is why it could not be decided. In any order, several times.
+  std::vector<std::uint16_t> divided_at{};
+  std::size_t steps = 0;  ///< What the walks cost.
+};
+
 class output_walk {
  public:
   /// All outlive the walk; `sets` are those of the rules. Of the region's destinations only those
-  /// that `into` has as untouched are asked for; what meets an obstacle is told there.
+  /// that `into` has as untouched are asked for; what meets an obstacle is told there. `ports`:
+  /// where the region has no destination port; null = any, and nobody wants to know.
   output_walk(const netlink::nft::ruleset& rules, output_sets& sets, const output_flow& region,
-              tracking_state tracked, destination_verdicts& into);
+              tracking_state tracked, destination_verdicts& into, asked_ports* ports = nullptr);
+  ~output_walk() {
+    if (ports_ != nullptr) ports_->steps += steps_;
+  }
+  output_walk(const output_walk&) = delete;
+  output_walk& operator=(const output_walk&) = delete;
 
   /// All base chains of both hooks.
   void run();
@@ -99,6 +116,8 @@ class output_walk {
     unsigned depth = 0, jumps = 0;
     partial_bytes<netlink::nft::register_bytes> registers;
     std::array<destination_byte, netlink::nft::register_bytes> destination_at;
+    /// 1 = the high byte of the destination port, 2 = the low one; where it is asked for.
+    std::array<std::uint8_t, netlink::nft::register_bytes> port_at{};
     packet_state state;
     ways out;
     bool ended = false;  ///< No way goes on within the rule.
@@ -164,7 +183,7 @@ class output_walk {
   void answer_verdicts(evaluation& e, const set_answer& answer);
   /// Unset: the destination has no part in this key, or not one that intervals can express.
   [[nodiscard]] std::optional<destination_match> equal_to(const evaluation& e, std::size_t at,
-                                                          std::span<const std::byte> value) const;
+                                                          std::span<const std::byte> value);
   [[nodiscard]] std::optional<address_set> between(const evaluation& e, std::size_t at,
                                                    std::span<const std::byte> low,
                                                    std::span<const std::byte> high) const;
@@ -174,13 +193,26 @@ class output_walk {
                                                              const output_sets::prepared& set);
   [[nodiscard]] std::optional<destination_match> also_within(
       const evaluation& e, std::size_t key_at, std::size_t at, std::span<const std::byte> low,
-      std::span<const std::byte> high, const partial_key& key, destination_match match) const;
+      std::span<const std::byte> high, const partial_key& key, destination_match match);
+  [[nodiscard]] bool has_port_at(const evaluation& e, std::size_t at) const noexcept {
+    return at + 1 < netlink::nft::register_bytes && e.port_at[at] == 1 && e.port_at[at + 1] == 2;
+  }
+  /// Whether the asked ports lie between these; where not all do the same, notes the bounds.
+  [[nodiscard]] ternary ports_between(std::uint16_t low, std::uint16_t high);
+  [[nodiscard]] ternary ports_between(std::span<const std::byte> low,
+                                      std::span<const std::byte> high);
+  /// Unset: the key is not the asked ports.
+  [[nodiscard]] std::optional<ternary> port_match(const evaluation& e, std::size_t at,
+                                                  std::span<const std::byte> low,
+                                                  std::span<const std::byte> high);
+  [[nodiscard]] ternary match_xt_ports(const evaluation& e,
+                                       const netlink::nft::expressions::xt_match& m);
   /// Goes on within the rule with those destinations that match, out of it with the others; both
   /// ways with those that are possible and not sure.
   void divide(evaluation& e, const address_set& possible, const address_set& sure, bool inverted);
   void apply(evaluation& e, destination_match match, bool inverted);
-  [[nodiscard]] ternary match_xt(const evaluation& e,
-                                 const netlink::nft::expressions::xt_match& m) const;
+  [[nodiscard]] ternary match_xt(const evaluation& e, const netlink::nft::expressions::xt_match& m,
+                                 std::optional<std::uint16_t> destination_port) const;
   [[nodiscard]] bool load_meta(evaluation& e, const netlink::nft::expressions::meta_load& m);
   void store(evaluation& e, std::size_t at, std::span<const std::uint8_t> bytes);
   void store_unknown(evaluation& e, std::size_t at, std::size_t length);
@@ -200,6 +232,8 @@ class output_walk {
   const ip_family family_;
   output_sets& sets_;
   destination_verdicts& into_;
+  asked_ports* const ports_;  ///< Null where the port is known, or nobody wants to know.
+  unsigned port_scans_ = 0;
   partial_bytes<64> network_;
   std::size_t network_size_ = 0;
   partial_bytes<8> transport_;

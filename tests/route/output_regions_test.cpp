@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <iostream>
 #include <map>
@@ -50,7 +51,8 @@ TEST(address_set, does_what_sets_do_and_leaves_copies_alone) {
   std::mt19937_64 random(1);
   for (int round = 0; round < 2000; ++round) {
     plain_set a{}, b{}, both{}, left{}, either{};
-    const unsigned many = static_cast<unsigned>(random() % 60), few = static_cast<unsigned>(random() % 3);
+    const unsigned many = static_cast<unsigned>(random() % 60),
+                   few = static_cast<unsigned>(random() % 3);
     address_set x = random_set(random, a, round % 2 ? many : few);
     const address_set y = random_set(random, b, round % 3 ? few : many), before = x;
     for (unsigned n = 0; n < 256; ++n) {
@@ -206,6 +208,22 @@ class rule_maker {
     add({load_destination(family_),
          {"lookup", ex::lookup{set, 0, ex::verdict_register, false}, {}}});
   }
+  static nft::bytes bytes_of_port(std::uint16_t port) {
+    return {std::byte(port >> 8), std::byte(port & 0xff)};
+  }
+  /// Of one destination, or of any.
+  void add_ports(std::uint16_t low, std::uint16_t high, std::int32_t verdict,
+                 const ip_address* to = nullptr) {
+    std::vector<nft::expression> all;
+    if (to != nullptr) {
+      all.push_back(load_destination(family_));
+      all.push_back({"cmp", ex::compare{0, ex::compare::equal, bytes_of(*to)}, {}});
+    }
+    all.push_back({"payload", ex::payload_load{0, ex::payload_base::transport, 2, 2}, {}});
+    all.push_back({"range", ex::range{0, false, bytes_of_port(low), bytes_of_port(high)}, {}});
+    all.push_back(say(verdict));
+    add(std::move(all));
+  }
   static nft::element element(const ip_address& key, decltype(nft::element::value) value = {}) {
     return {bytes_of(key), {}, std::move(value), false, false, false};
   }
@@ -325,11 +343,70 @@ TEST(output_regions, a_set_that_loses_or_gains_elements_without_a_word_decides_n
   }
 }
 
-/// Random rules about destinations over random worlds: readers see of each destination what the
+TEST(output_regions, ports_are_ranges_of_a_hop_that_diverts_the_others) {
+  const mirror state = world_with_default_route();
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  rule_maker rules(ip_family::v4);
+  const ip_address one = ip("20.0.0.1");
+  rules.add_ports(53, 53, nft::verdict::drop);
+  rules.add_ports(9000, 9100, nft::verdict::drop, &one);
+  rules.add_ports(9000, 9050, nft::verdict::accept);
+  b.made.set_output(rules.snapshot());
+  static_cast<void>(b.made.publish());
+  const auto egress = [&](const char* to, std::uint16_t port) {
+    const hop& seen = b.look_up(id, ip(to));
+    EXPECT_EQ(seen.egress, divert_slot) << "not without a look at the port";
+    EXPECT_EQ(seen.reason, divert_reason::netfilter);
+    if (port != 0) {
+      EXPECT_EQ(seen.for_port(port), b.made.explain({{}, ip(to), port}).template_hop);
+    }
+    return seen.egress_for(port);
+  };
+  for (const std::uint16_t port :
+       std::initializer_list<std::uint16_t>{0, 52, 54, 8999, 9101, 65535}) {
+    EXPECT_EQ(egress("20.0.0.1", port), 1) << port;
+    EXPECT_EQ(egress("20.0.0.2", port), 1) << port;
+  }
+  for (const std::uint16_t port : std::initializer_list<std::uint16_t>{9000, 9050, 9100}) {
+    EXPECT_EQ(egress("20.0.0.1", port), divert_slot) << port;
+    EXPECT_EQ(egress("20.0.0.2", port), 1) << port;
+  }
+  EXPECT_EQ(egress("20.0.0.2", 53), divert_slot);
+  EXPECT_EQ(b.made.explain({{}, one, 9001}).output.rule, 2u);
+  EXPECT_EQ(b.made.explain({{}, one, 53}).output.rule, 1u);
+  EXPECT_TRUE(b.made.explain({{}, one, 54}).output.untouched());
+}
+
+TEST(output_regions, more_ranges_than_a_hop_has_room_for_are_diverted_whole) {
+  const mirror state = world_with_default_route();
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  rule_maker rules(ip_family::v4);
+  for (std::uint16_t i = 1; i <= port_ranges_max; ++i)
+    rules.add_ports(static_cast<std::uint16_t>(100 * i), static_cast<std::uint16_t>(100 * i + 9),
+                    nft::verdict::drop);
+  b.made.set_output(rules.snapshot());
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(id, ip("20.0.0.1")).egress_for(1), 1);
+  rules.add_ports(9000, 9009, nft::verdict::drop);
+  b.made.set_output(rules.snapshot());
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(id, ip("20.0.0.1")).egress_for(1), divert_slot);
+  EXPECT_EQ(b.made.explain({{}, ip("20.0.0.1"), 1}).output.rule, 1u);
+}
+
+/// COWIRE_SEEDS: more worlds.
+std::uint64_t test_seeds() {
+  const char* text = std::getenv("COWIRE_SEEDS");
+  return text != nullptr ? std::strtoull(text, nullptr, 10) : 12;
+}
+
+/// Random rules about destinations and ports over random worlds: readers see of each destination what the
 /// plain judgement of that one destination says.
 TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_is_judged) {
-  std::size_t diverted = 0, fast = 0;
-  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+  std::size_t diverted = 0, fast = 0, coarse = 0;
+  for (std::uint64_t seed = 1; seed <= test_seeds(); ++seed) {
     random_world world(seed);
     bench b(world.state());
     std::vector<std::pair<flow_class_id, flow_class>> classes;
@@ -338,6 +415,7 @@ TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_
       classes.emplace_back(b.made.add_class(cls), cls);
     }
     auto& random = world.random();
+    std::shared_ptr<const output_snapshot> in_force = std::make_shared<output_snapshot>();
     for (int step = 0; step < 60; ++step) {
       b.made.note(world.step());
       const ip_family family = random() % 2 ? ip_family::v4 : ip_family::v6;
@@ -348,10 +426,18 @@ TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_
       rule_maker rules(family);
       for (auto n = random() % 6; n > 0; --n) {
         const ip_address at = destination();
-        const std::int32_t verdict = random() % 3 ? nft::verdict::drop + 0 : nft::verdict::accept + 0;
+        const std::int32_t verdict =
+            random() % 3 ? nft::verdict::drop + 0 : nft::verdict::accept + 0;
         const auto length = static_cast<unsigned>(random() % (at.bits() + 1));
-        if (random() % 3) {
+        const auto kind = random() % 4;
+        if (kind < 2) {
           rules.add_prefix({at, length}, random() % 4 == 0, verdict);
+          continue;
+        }
+        if (kind == 2) {
+          const auto low = static_cast<std::uint16_t>(random() % 9);
+          const auto high = static_cast<std::uint16_t>(low + random() % 4);
+          rules.add_ports(low, high, verdict, random() % 2 ? &at : nullptr);
           continue;
         }
         const std::string name = "s" + std::to_string(n);
@@ -360,26 +446,42 @@ TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_
           set.elements.push_back(rule_maker::element(destination()));
         rules.add_lookup(name, random() % 2, verdict);
       }
-      const auto snapshot = rules.snapshot();
-      if (step % 3) b.made.set_output(snapshot);
+      if (step % 3) {
+        in_force = rules.snapshot();
+        b.made.set_output(in_force);
+      }
       static_cast<void>(b.made.publish());
       for (int i = 0; i < 20; ++i) {
         const auto& [id, cls] = classes[random() % classes.size()];
         const ip_address to = world.random_destination();
-        const explanation told = b.made.explain({cls, to, 0});
-        const hop& seen = b.look_up(id, to);
+        const auto port = static_cast<std::uint16_t>(1 + random() % 12);
+        const explanation told = b.made.explain({cls, to, port});
+        const hop& all_ports = b.look_up(id, to);
         if (told.decision.shares.size() > 1) continue;  // Whose hash this is nobody said.
+        const hop seen =
+            all_ports.egress_of_ports == divert_slot ? all_ports : all_ports.for_port(port);
         ASSERT_EQ(seen, told.template_hop)
             << "seed " << seed << " step " << step << " to " << to.to_string() << ": "
             << name(seen.reason) << " for " << name(told.template_hop.reason) << ", "
             << told.output.obstacle;
-        diverted += seen.reason == divert_reason::netfilter && seen.egress == divert_slot;
-        fast += seen.egress != divert_slot;
+        const bool by_rules = seen.egress == divert_slot && seen.reason == divert_reason::netfilter;
+        if (seen.egress == divert_slot && !by_rules) continue;
+        // What nobody compiled: this flow alone.
+        output_flow alone;
+        alone.destination = {to, to.bits()};
+        alone.destination_port = port;
+        const bool untouched = judge_output(*in_force, alone).untouched();
+        ASSERT_TRUE(by_rules || untouched)
+            << "seed " << seed << " step " << step << " to " << to.to_string() << " port " << port;
+        coarse += by_rules && untouched;
+        diverted += by_rules;
+        fast += !by_rules;
       }
     }
   }
   EXPECT_GT(diverted, 100u);
   EXPECT_GT(fast, 100u);
+  EXPECT_LT(coarse, diverted / 10) << "of " << diverted;  // More ranges of ports than have room.
 }
 
 // ---- size ---------------------------------------------------------------------------------------

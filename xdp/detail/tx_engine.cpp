@@ -451,15 +451,20 @@ void tx_engine::submit_or_divert(const tx_request& request, const hop& via,
   if (port != nullptr && !too_long) [[likely]] {
     return port->submit(request, descriptor);
   }
-  if (via.is_tracked() && !too_long) {
+  // Only what is tracked, or on its way to the kernel, pays for rules that look at ports.
+  const egress_slot to = via.egress_for(request.destination_port.host());
+  if (to >= tracked_egress && !too_long) {
     const tracked_key key = tracked_key::of(request, source_of(via, request.family));
     tracked_flows::line* const flow =
         tracked_ == nullptr ? nullptr : tracked_->find_line(key, tracked_->hash_of(key));
     return submit_if_known(request, via, descriptor, flow);
   }
-  divert(request, via.egress == divert_slot ? via.reason
-                  : too_long                ? divert_reason::exceeds_mtu
-                                            : divert_reason::no_egress_socket);
+  if (tx_port* const of_ports = active_->port_of_slot[to]; of_ports != nullptr && !too_long) {
+    return of_ports->submit(request, descriptor);
+  }
+  divert(request, to == divert_slot ? via.reason
+                  : too_long        ? divert_reason::exceeds_mtu
+                                    : divert_reason::no_egress_socket);
 }
 
 /// A run that begins with a tracked hop. Looks ahead, so that the memory of one flow is fetched
@@ -490,7 +495,8 @@ void tx_engine::submit_tracked(const request_run& run) noexcept {
 void tx_engine::submit_if_known(const tx_request& request, const hop& via,
                                 const tx_descriptor& descriptor,
                                 tracked_flows::line* flow) noexcept {
-  tx_port* const port = active_->port_of_slot[via.egress - tracked_egress];
+  const egress_slot to = via.egress_for(request.destination_port.host());
+  tx_port* const port = active_->port_of_slot[to - tracked_egress];
   if (port == nullptr) return divert(request, divert_reason::no_egress_socket);
   const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(now_.time_since_epoch());
   const std::optional<divert_reason> obstacle =
