@@ -147,6 +147,12 @@ finding tell(const layer_advice& advice, const obstacles& found, bool unreadable
     value += ")";
     reasons.insert(met.reasons.begin(), met.reasons.end());
   }
+  if (found.size() == 1 && found.begin()->first == tracked)
+    return {check, health::ok, value,
+            "the kernel path takes the first datagram of each flow, of plain ones the rest is fast "
+            "while their entry lives; tunnels whose outer datagrams are tracked stay there "
+            "(conntrack_new)",
+            ""};
   return {check, health::warn, value,
           "the kernel path, slower, takes all flows that it may concern (" + joined(reasons) + ")",
           (unreadable ? "run as root, or: " + std::string(setcap_remedy) : advice.remedy) +

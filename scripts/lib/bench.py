@@ -27,8 +27,9 @@ NAMES = (
     "follow",
     "path-change",
     "latency",
+    "tracked-flows",
 )
-NEEDS_ROOT = {"end-to-end", "follow", "path-change", "latency"}
+NEEDS_ROOT = {"end-to-end", "follow", "path-change", "latency", "tracked-flows"}
 REPETITIONS = 7
 OURS = "cowire"
 NS_PER = {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}

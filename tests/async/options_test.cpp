@@ -47,6 +47,8 @@ TEST(transmitter_options, out_of_their_ranges_are_refused_by_name) {
   expect_named("drain_timeout", refusal([](auto& c) { c.drain_timeout = -1ms; }));
   expect_named("drain_timeout",
                refusal([](auto& c) { c.drain_timeout = std::chrono::milliseconds::max(); }));
+  expect_named("tracked_flows", refusal([](auto& c) { c.tracked_flows = 0; }));
+  expect_named("tracked_flows", refusal([](auto& c) { c.tracked_flows = (1u << 20) + 1; }));
   expect_named("audit_rate", refusal([](auto& c) { c.audit_rate = 1'000'001; }));
   expect_named("tx_cores", refusal([](auto& c) { c.tx_cores = 0; }));
   expect_named("tx_cores", refusal([](auto& c) { c.tx_cores = tx_cores_max + 1; }));

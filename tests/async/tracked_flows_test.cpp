@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the kernel tracks connections: the first datagram of a flow makes the entry, the rest is
 // fast, and the entry lives as if the kernel had sent them all.
+#include <cowire/async/detail/flow_tracker.hpp>
 #include <cowire/netlink/conntrack_socket.hpp>
 
 #include <tests/support/two_hosts.hpp>
@@ -235,6 +236,37 @@ TEST_F(tracked_flows_end_to_end, a_late_answer_to_a_fast_datagram_is_let_in) {
   EXPECT_GT(tx.stats().tracking.refreshed, 0u) << describe(tx);
 }
 
+/// A flow is good on its own word for no longer than its entry is there: nobody looks after it here.
+TEST_F(tracked_flows_end_to_end, no_flow_is_good_for_longer_than_its_entry_lives) {
+  set_timeouts(4, 8);
+  load(*a, stateful);
+  const kernel_like plain(8001);
+  plain.send(to(place));
+  ring_context ring;
+  epoch_domain epochs;
+  detail::flow_tracker tracker(ring, epochs, 16, {});
+  const tx_request request =
+      make_request(0, 0, 0, be16::from_host(8001), request_destination::from(to(place)));
+  const source_bytes source{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 77, 1, 1};
+  tracker.on_kernel_datagram(request, source, 0);
+  tracker.settle();
+  const auto good = [&] {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    const tracked_flows& flows = tracker.flows();
+    const auto key = tracked_key::of(request, source);
+    return !flows.use(flows.find_line(key, flows.hash_of(key)),
+                      std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+  };
+  ASSERT_TRUE(good());
+  for (int i = 0; i < 300; ++i) {
+    const bool was_good = good();
+    EXPECT_TRUE(entry_of(8001) || !was_good) << i;
+    std::this_thread::sleep_for(20ms);
+  }
+  EXPECT_FALSE(good());
+  tracker.stop();
+}
+
 /// Bursts with pauses around the timeout: each datagram that is answered at once has its answer.
 TEST_F(tracked_flows_end_to_end, every_answer_is_heard_whatever_the_pauses) {
   set_timeouts(2, 3);
@@ -451,6 +483,127 @@ TEST_F(tracked_flows_end_to_end, a_full_table_diverts_under_its_own_reason_and_l
   EXPECT_GE(diverted(tx, "conntrack_full"), 12u) << describe(tx);
   EXPECT_GT(tx.stats().tracking.without_room, 0u);
   EXPECT_EQ(30u, sink.drain());
+}
+
+/// As Docker and ufw leave it (the parts that a datagram of this host's own meets).
+TEST_F(tracked_flows_end_to_end, nearly_all_is_fast_beside_docker_and_ufw) {
+  load(*a, R"(table ip docker {
+  chain published {
+  }
+  chain nat-output {
+    type nat hook output priority -100;
+    ip daddr != 127.0.0.0/8 fib daddr type local counter jump published
+  }
+  chain nat-postrouting {
+    type nat hook postrouting priority srcnat;
+    ip saddr 172.17.0.0/16 oifname != "docker0" counter masquerade
+  }
+}
+table inet ufw {
+  chain before-output {
+    oifname lo counter accept
+    ct state related,established counter accept
+  }
+  chain track-output {
+    meta l4proto tcp ct state new counter accept
+    meta l4proto udp ct state new counter accept
+  }
+  chain output {
+    type filter hook output priority 0; policy accept;
+    counter jump before-output
+    counter jump track-output
+  }
+  chain input {
+    type filter hook input priority 0; policy drop;
+    iifname lo counter accept
+    ct state related,established counter accept
+    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } counter accept
+  }
+}
+)");
+  udp_sink sink(*b, to(place));
+  transmitter tx(small());
+  std::vector<sender> all;
+  for (std::uint16_t port = 8001; port <= 8004; ++port)
+    all.push_back(tx.make_sender({.source_port = port}));
+  constexpr int peers = 10, each = 100;
+  const auto everyone = [&] {
+    for (sender& s : all)
+      for (int peer = 0; peer < peers; ++peer)
+        ASSERT_TRUE(s.try_send(bytes_of("x"), to("10.77.1.2:" + std::to_string(9000 + peer))));
+    ASSERT_TRUE(drained(tx));
+  };
+  everyone();
+  const auto before = by(tx, "a0");
+  for (int i = 0; i < each; ++i) everyone();
+  const auto fast = by(tx, "a0") - before;
+  EXPECT_GE(fast, std::uint64_t{99} * 4 * peers * each / 100) << describe(tx);
+  EXPECT_EQ(4u * (each + 1), sink.drain()) << describe(tx);
+}
+
+/// Sockets of the kernel's own beside, with the same datagrams, pauses and answers: whatever they
+/// hear, ours hear, and nothing much later than they would.
+TEST_F(tracked_flows_end_to_end, hears_what_plain_sockets_hear_whatever_happens) {
+  constexpr int life_s = 4, stream_s = 6, flows = 5;
+  set_timeouts(life_s, stream_s);
+  load(*a, stateful);
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  udp_sink sink(*b, to(place));
+  struct pair {
+    unique_fd own;
+    sender ours;
+    std::unique_ptr<kernel_like> plain;
+    std::chrono::steady_clock::time_point active{};
+    bool certain = false;  ///< Ours has an entry, as far as anybody may rely on it.
+  };
+  transmitter tx(small());
+  std::vector<pair> all;
+  for (std::uint16_t i = 0; i < flows; ++i) {
+    unique_fd own = own_socket(static_cast<std::uint16_t>(8001 + i));
+    sender ours = tx.make_sender({.adopt_socket = own.get()});
+    all.push_back({std::move(own), std::move(ours),
+                   std::make_unique<kernel_like>(static_cast<std::uint16_t>(8101 + i))});
+  }
+  const auto answer_to = [&](std::size_t number, int base) {
+    answer(sink, to("10.77.1.1:" + std::to_string(base + static_cast<int>(number))));
+  };
+  int heard = 0, unheard = 0;
+  for (int step = 0; step < 70; ++step) {
+    const std::size_t number = random() % flows;
+    pair& one = all[number];
+    const auto what = random() % 20;
+    if (what < 9) {
+      for (auto left = 1 + random() % 4; left > 0; --left) {
+        one.plain->send(to(place));
+        send(tx, one.ours, 1);
+      }
+      one.active = std::chrono::steady_clock::now();
+      one.certain |= entry_of(static_cast<std::uint16_t>(8001 + number)).has_value();
+    } else if (what < 14) {
+      answer_to(number, 8001);
+      answer_to(number, 8101);
+      const bool theirs = hears(one.plain->fd(), 300ms), ours = hears(one.own, 300ms);
+      const auto since = std::chrono::steady_clock::now() - one.active;
+      ++(theirs ? heard : unheard);
+      if (theirs && one.certain) {
+        EXPECT_TRUE(ours) << "step " << step << ": " << describe(tx);
+      } else if (since > std::chrono::seconds(stream_s) + 2500ms) {
+        EXPECT_FALSE(ours && !theirs) << "step " << step << ": " << describe(tx);
+      }
+      if (theirs) one.active = std::chrono::steady_clock::now();
+    } else if (what < 18) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(random() % 2000));
+    } else if (what == 18) {
+      (*a)("nft add rule inet t in udp dport " + std::to_string(20'000 + step) + " accept");
+    } else {
+      flush_entries();
+      for (pair& each : all) each.certain = false;
+    }
+  }
+  EXPECT_GT(heard, 0);
+  EXPECT_GT(by(tx, "a0"), 0u) << describe(tx);
 }
 
 /// What a tunnel wraps around is tracked apart, and nobody looks after that entry yet.

@@ -183,7 +183,10 @@ TEST(config, what_is_wrong_is_told_with_file_line_and_column) {
       {"[output]\nipsec = false\n", "f:2:9: ipsec: not a string"},
       {"[output]\nfirewall = 'ignore'\n",
        "f:2:1: 'firewall': no such key in [output]; use one of netfilter, conntrack, ipsec, "
-       "traffic_control, control_groups"},
+       "traffic_control, control_groups, tracked_flows"},
+      {"[output]\ntracked_flows = 0\n",
+       "f:2:17: tracked_flows '0': out of range; use 1 to 1048576"},
+      {"[output]\ntracked_flows = '9'\n", "f:2:17: tracked_flows: not a whole number"},
       {"[tunnel]\nname = 'x'\n", "f:1:1: tunnel: not an array of tables"},
       {"[[tunnel]]\nmode = 'gre'\n", "f:1:1: [[tunnel]]: no name"},
       {"[[tunnel]]\nname = 'x'\n", "f:1:1: [[tunnel]]: no mode"},

@@ -115,7 +115,6 @@ class Doctor(unittest.TestCase):
         checks = self.output_checks(world)
         for name, what, reason in (
             ("netfilter", "table ip t, chain out, rule ", "(netfilter)"),
-            ("conntrack", "tracked", "(conntrack_new)"),
             ("ipsec", "1 IPsec policies", "(ipsec)"),
         ):
             self.assertEqual(checks[name]["status"], "warn", checks[name])
@@ -123,7 +122,10 @@ class Doctor(unittest.TestCase):
             self.assertIn(reason, checks[name]["meaning"])
             self.assertIn(f'[output] {name} = "ignore"', checks[name]["fix"])
         self.assertIn("drop (IPv4 on u0)", checks["netfilter"]["value"])
-        self.assertIn("(IPv4)", checks["conntrack"]["value"])
+        self.assertEqual(checks["conntrack"]["status"], "ok", checks["conntrack"])
+        self.assertEqual(checks["conntrack"]["value"], "tracked (IPv4)")
+        self.assertIn("first datagram of each flow", checks["conntrack"]["meaning"])
+        self.assertEqual(checks["conntrack"]["fix"], "")
         self.assertIn("(IPv4, IPv6)", checks["ipsec"]["value"])
         self.assertEqual(checks["traffic_control"]["status"], "ok")
         self.assertEqual(self.output_checks(world, "p0")["netfilter"]["status"], "ok")

@@ -237,6 +237,15 @@ class OutputPath(RouteTest):
         text = self.cowire("route", "get", "8.8.8.8", "sport", "9000", check=0).stdout
         self.assertIn(answer["obstacle"], text)
 
+    def test_tells_that_a_flow_needs_an_entry_of_connection_tracking(self):
+        self.nft("add table ip guard")
+        self.addCleanup(self.nft, "flush ruleset")
+        self.nft("add chain ip guard in { type filter hook input priority 0; }")
+        self.nft("add rule ip guard in ct state invalid drop")
+        answer = self.get("8.8.8.8")["cowire"]
+        self.assertEqual(answer["output"], "tracked")
+        self.assertEqual(answer["egress"], "u1")
+
 
 class Batch(RouteTest):
     def test_gives_one_array_a_query_in_order(self):

@@ -101,6 +101,21 @@ class SendTest(unittest.TestCase):
 
 
 class Send(SendTest):
+    def test_flows_that_are_tracked_are_counted_and_fast_after_their_first_datagram(self):
+        support.need_nft()
+        self.world.ip("a", f"neigh add 10.0.0.2 lladdr {PEER_MAC} dev u0 nud permanent")
+        rules = "table ip t {\nchain i { type filter hook input priority 0; ct state new drop; }\n}\n"
+        self.world.exec("a", "nft", "-f", "-", stdin=rules, check=0)
+        words = ("--to", f"10.0.0.2:{PORT}", "--count", 50, "--rate", 50)
+        report = json.loads(self.world.cowire("a", "send", *words, "-j", check=0).stdout)
+        self.assertEqual(report["refused"], {})
+        self.assertGreaterEqual(report["tracking"]["asked"], 1)
+        self.assertEqual(report["tracking"]["fast"], 1)
+        self.assertEqual(list(report["diverted"]), ["conntrack_new"])
+        self.assertGreater(report["transmitted"]["u0"], report["kernel_path"])
+        text = self.world.cowire("a", "send", *words, check=0).stdout
+        self.assertIn("tracked        1 of 1 flows fast", text)
+
     def test_a_layer_that_the_file_ignores_is_passed_by_warned_of_and_reported(self):
         support.need_nft()
         self.world.ip("a", f"neigh add 10.0.0.2 lladdr {PEER_MAC} dev u0 nud permanent")
