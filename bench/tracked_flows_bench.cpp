@@ -142,9 +142,8 @@ int run(std::uint32_t count, std::chrono::seconds duration, bool json, const cha
   const test::netns a, b;
   test::connect(a, "a0", b, "b0", 1);
   // Nobody answers, not even that nobody is there.
-  b("nft add table ip t && nft 'add chain ip t in { type filter hook input priority 0; policy "
-    "drop; "
-    "}'");
+  b("nft add table ip t");
+  b("nft 'add chain ip t in { type filter hook input priority 0; policy drop; }'");
   a("nft add table ip t");
   a("nft 'add chain ip t in { type filter hook input priority 0; }'");
   a("nft add rule ip t in ct state invalid drop");

@@ -244,7 +244,7 @@ class OutputPath(RouteTest):
         self.nft("add rule ip guard in ct state invalid drop")
         answer = self.get("8.8.8.8")["cowire"]
         self.assertEqual(answer["output"], "tracked")
-        self.assertEqual(answer["egress"], "u1")
+        self.assertEqual(answer["egress"], "u0")
 
 
 class Batch(RouteTest):
