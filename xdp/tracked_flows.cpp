@@ -79,6 +79,7 @@ tracked_flows::index tracked_flows::insert(const tracked_key& key) {
   while (places_[place] != 0) place = (place + 1) & mask_;
   put(place, std::uint64_t{hash} << 32 | (std::uint64_t{at} + 1));
   size_.store(used + 1, std::memory_order_relaxed);
+  full_.store(false, std::memory_order_relaxed);  // Lines have come back from readers.
   return at;
 }
 

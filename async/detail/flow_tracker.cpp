@@ -81,6 +81,7 @@ void flow_tracker::stop() {
 
 void flow_tracker::on_kernel_datagram(const tx_request& request, const source_bytes& source,
                                       int number) {
+  if (unavailable_) tell(unavailable_.value());
   if (stopped_ || unavailable_) return;
   const time_ms now = now_ms();
   const tracked_key key = tracked_key::of(request, source);

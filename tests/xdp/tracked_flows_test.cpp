@@ -70,6 +70,7 @@ TEST_F(tracked_flows_table, is_full_until_one_goes_and_its_line_has_rested) {
   settle();
   EXPECT_NE(flows_.insert(key(1000)), tracked_flows::none);
   EXPECT_EQ(flows_.size(), flows_.capacity());
+  EXPECT_EQ(use(2000, 1), divert_reason::conntrack_new);
 }
 
 TEST_F(tracked_flows_table, holds_what_a_map_holds) {
