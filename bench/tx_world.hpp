@@ -71,22 +71,24 @@ inline constexpr std::array<std::pair<const char*, hop_kind>, 5> hop_kinds = {
 
 /// Always the same table and destinations for the same arguments.
 struct tx_world {
-  explicit tx_world(std::size_t routes, hop_kind kind = hop_kind::plain)
+  /// As many hops: 16 routers, or each destination a neighbour of its own.
+  explicit tx_world(std::size_t routes, hop_kind kind = hop_kind::plain, unsigned hops = next_hops)
       : family(kind == hop_kind::ipv6 ? ip_family::v6 : ip_family::v4) {
     std::mt19937 random(1);
     std::vector<std::uint32_t> paths;
-    for (std::uint8_t i = 0; i < next_hops; ++i) {
+    for (unsigned i = 0; i < hops; ++i) {
       test::hop_spec spec;
       spec.family = family;
       spec.source = address(0x0a000001);
-      spec.destination_mac.bytes[5] = i;
+      spec.destination_mac.bytes[4] = static_cast<std::uint8_t>(i >> 8);
+      spec.destination_mac.bytes[5] = static_cast<std::uint8_t>(i);
       if (kind == hop_kind::vlan) spec.vlan = 5;
       const auto tunnel = std::pair(ip_address::v4(0x0a000001), ip_address::v4(0x0a000100u + i));
       if (kind == hop_kind::gre) spec.outer = {tunnel};
       if (kind == hop_kind::gre_in_gre) spec.outer = {tunnel, tunnel};
       paths.push_back(table.add_hop(test::make_hop(spec)));
     }
-    const auto prefixes = synthetic_table(routes, next_hops);
+    const auto prefixes = synthetic_table(routes, hops);
     for (const table_route& r : prefixes)
       table.route(ip_prefix(address(r.prefix), r.length + (family == ip_family::v6 ? 16 : 0)),
                   paths[r.value - 1]);

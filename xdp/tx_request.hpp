@@ -42,7 +42,7 @@ struct tx_request {
   /// What the UDP checksum covers and no hop knows: payload, destination, ports, and the length
   /// in the pseudo header.
   std::uint32_t udp_sum = 0;
-  /// Two hashes of class, destination and ports: where the core keeps what it knows of the flow, and
+  /// Two hashes of class, destination and ports: where the core keeps what it knows of a flow, and
   /// by which it finds it there. Any functions of these are right, and such that spread well fast.
   std::uint32_t flow_hash = 0, flow_tag = 0;
 };

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/xdp/detail/flow_cache.hpp>
-#include <cowire/xdp/detail/run_writer.hpp>
 
 #include <gtest/gtest.h>
 
@@ -21,6 +20,12 @@ tx_request request_to(std::uint32_t address, std::uint16_t port = 9, flow_class_
                       request_destination::from({ip_address::v4(address), port}), cls);
 }
 
+std::uint32_t key4(const tx_request& request) {
+  std::uint32_t raw;
+  std::memcpy(&raw, request.destination.data() + 12, sizeof raw);
+  return __builtin_bswap32(raw);
+}
+
 forwarding_table publication(std::uint64_t number) {
   forwarding_table table;
   table.publication = number;
@@ -29,23 +34,18 @@ forwarding_table publication(std::uint64_t number) {
 
 class flows : public ::testing::Test {
  protected:
-  /// Where write_known() finds a request's hop; null: nowhere.
+  /// Null: nowhere.
   const hop* find(const flow_cache& cache, const tx_request& request) {
     const hop* found = nullptr;
-    tx_descriptor descriptor;
     unknown_requests unknown;
-    const request_run run{
-        frame_.data() - request.address + 2048, &request, 1, &found, &descriptor, 1};
-    static_cast<void>(write_known(run, cache.entries(), hops_.data(), unknown));
+    cache.find({&request, 1}, hops_.data(), &found, unknown);
     EXPECT_EQ(unknown.count, found == nullptr ? 1u : 0u);
-    EXPECT_EQ(cache.entries().find(request) != nullptr, found != nullptr);
     return found;
   }
   void remember(flow_cache& cache, const tx_request& request, std::size_t i) {
     cache.remember(request, &hops_[i], hops_.data());
   }
 
-  std::vector<std::byte> frame_ = std::vector<std::byte>(4096);
   std::vector<hop> hops_ = std::vector<hop>(16);
 };
 
@@ -104,6 +104,31 @@ TEST_F(flows, give_way_to_others_where_there_is_no_room) {
   std::size_t found = 0;
   for (std::uint32_t i = 0; i < 1000; ++i) found += find(cache, request_to(i)) != nullptr;
   EXPECT_EQ(found, flow_cache::ways);
+}
+
+TEST_F(flows, are_found_in_runs_with_unknown_ones_between) {
+  std::mt19937 random(1);
+  flow_cache cache(1 << 16);
+  static_cast<void>(cache.asks(publication(1)));
+  for (std::uint32_t i = 0; i < 100; i += 2) remember(cache, request_to(i), i % 16);
+  for (std::uint32_t size = 0; size <= tx_batch; ++size) {
+    std::vector<tx_request> run;
+    std::vector<std::uint8_t> unknown_ones;
+    std::array<const hop*, tx_batch> hops{};
+    for (std::uint32_t i = 0; i < size; ++i) {
+      const auto address = static_cast<std::uint32_t>(random() % 100);
+      run.push_back(request_to(address));
+      if (address % 2 != 0) unknown_ones.push_back(static_cast<std::uint8_t>(i));
+    }
+    unknown_requests unknown;
+    cache.find(run, hops_.data(), hops.data(), unknown);
+    EXPECT_EQ(std::vector<std::uint8_t>(unknown.at.begin(), unknown.at.begin() + unknown.count),
+              unknown_ones);
+    for (std::uint32_t i = 0; i < size; ++i) {
+      const std::uint32_t address = key4(run[i]);
+      EXPECT_EQ(hops[i], address % 2 != 0 ? nullptr : &hops_[address % 16]);
+    }
+  }
 }
 
 TEST_F(flows, are_forgotten_where_their_hop_lies_too_far_away) {

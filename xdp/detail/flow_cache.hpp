@@ -17,14 +17,24 @@
 #pragma once
 
 #include <cowire/route/forwarding_table.hpp>
+#include <cowire/xdp/tx_core.hpp>
 #include <cowire/xdp/tx_request.hpp>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <vector>
 
 namespace cowire::detail {
+
+/// Those of a run of requests that are not known, by their places in it.
+struct unknown_requests {
+  std::uint32_t count = 0;
+  std::array<std::uint8_t, tx_batch> at;
+};
+static_assert(tx_batch <= 256);
 
 class flow_cache {
  public:
@@ -49,25 +59,6 @@ class flow_cache {
     std::uint32_t of[ways];
   };
 
-  /// What a loop that writes into frames can keep in registers.
-  struct view {
-    const std::byte* tag_sets;
-    const std::byte* entry_sets;  ///< sizeof(entry) / sizeof(tag) times as far apart.
-    std::uint64_t tags_mask;      ///< Of a flow hash: the offset of its set's tags.
-    std::uint32_t generation;
-
-    /// Null: not known.
-    [[nodiscard]] const entry* find(const tx_request& request) const noexcept {
-      const std::uint64_t offset = request.flow_hash & tags_mask;
-      const auto& tag = *reinterpret_cast<const tags*>(tag_sets + offset);
-      for (std::size_t way = 0; way < ways; ++way) {
-        if (tag.of[way] != request.flow_tag) continue;
-        const auto* const at = reinterpret_cast<const entry*>(entry_sets + 8 * offset) + way;
-        return at->is_of(generation, request) ? at : nullptr;
-      }
-      return nullptr;
-    }
-  };
   static_assert(sizeof(entry) == 8 * sizeof(std::uint32_t));
 
   /// At most so many bytes of entries, a power of two of sets; fewer than one set: nothing is
@@ -91,10 +82,10 @@ class flow_cache {
   /// Of a batch that was: how many were not found. Returns whether a pause begins.
   [[nodiscard]] bool settle(std::uint32_t found, std::uint32_t missing) noexcept;
 
-  [[nodiscard]] view entries() const noexcept {
-    return {reinterpret_cast<const std::byte*>(tags_.data()),
-            reinterpret_cast<const std::byte*>(entries_.data()), tags_mask_, generation_};
-  }
+  /// The hops of those of at most tx_batch requests whose flow is known under the table that asks()
+  /// was told; the others are `unknown`.
+  void find(std::span<const tx_request> requests, const hop* first_hop, const hop** hops,
+            unknown_requests& unknown) const noexcept;
   /// In place of what it knew of the flow, of something that is not of this table, or of any other
   /// flow of the set.
   void remember(const tx_request& request, const hop* via, const hop* hops) noexcept;
@@ -105,11 +96,16 @@ class flow_cache {
   static constexpr std::uint32_t for_ever = 0xffffffff;
 
   void begin(std::uint64_t publication) noexcept;
+  [[nodiscard]] const entry* find_one(const tx_request& request) const noexcept;
+  void find_portably(std::span<const tx_request> requests, const hop* first_hop, const hop** hops,
+                     unknown_requests& unknown) const noexcept;
+  void find_newer(std::span<const tx_request> requests, const hop* first_hop, const hop** hops,
+                  unknown_requests& unknown) const noexcept;
 
   std::vector<tags> tags_;
   std::vector<entry> entries_;
-  std::uint64_t tags_mask_ = 0;
-  std::uint32_t turn_ = 0;  ///< Whose entry gives way.
+  std::uint64_t tags_mask_ = 0;  ///< Of a flow hash: the offset of its set's tags.
+  std::uint32_t turn_ = 0;       ///< Whose entry gives way.
   std::uint64_t publication_ = 0;
   std::uint32_t generation_ = 0;
   std::uint32_t pause_ = 0;  ///< Batches that do without.

@@ -282,8 +282,12 @@ void tx_engine::forward(const forwarding_table& table,
                         decided_.hops.data(),
                         placed != nullptr ? placed : decided_.descriptors.data(),
                         likely_egress_};
-  const run_terms terms =
-      flows_.asks(table) ? write_remembered(table, run) : write_looked_up(table, run);
+  if (flows_.asks(table)) [[likely]] {
+    remember(table, run);
+  } else {
+    look_up(table, run);
+  }
+  const run_terms terms = write_run(run);
   likely_egress_ = run.hops[size - 1]->egress;
   if (terms.second_pass()) [[unlikely]] {
     for (std::uint32_t i = 0; i < size; ++i)
@@ -297,44 +301,40 @@ void tx_engine::forward(const forwarding_table& table,
     submit_or_divert(requests[i], *run.hops[i], run.descriptors[i]);
 }
 
-run_terms tx_engine::write_looked_up(const forwarding_table& table,
-                                     const request_run& run) noexcept {
-  look_up(table, run);
-  select_hops(table, run);
-  return write_run(run);
-}
-
-run_terms tx_engine::write_remembered(const forwarding_table& table,
-                                      const request_run& run) noexcept {
-  run_terms terms = write_known(run, flows_.entries(), table.hops, decided_.unknown);
+/// Takes what is remembered, looks the rest up, and remembers that.
+void tx_engine::remember(const forwarding_table& table, const request_run& run) noexcept {
+  unknown_requests& unknown = decided_.unknown;
+  flows_.find({run.requests, run.size}, table.hops, run.hops, unknown);
   check_remembered(table, run);
-  const std::uint32_t unknown = decided_.unknown.count;
-  counters_.flow_hits.add(run.size - unknown);
-  if (unknown != 0) [[unlikely]] {
-    counters_.flow_misses.add(unknown);
-    terms |= write_unknown(table, run);
+  const std::uint32_t found = run.size - unknown.count;
+  counters_.flow_hits.add(found);
+  if (unknown.count != 0) [[unlikely]] {
+    counters_.flow_misses.add(unknown.count);
+    look_up_unknown(table, run);
   }
-  if (flows_.settle(run.size - unknown, unknown)) counters_.flow_pauses.add(1);
-  return terms;
+  if (flows_.settle(found, unknown.count)) counters_.flow_pauses.add(1);
 }
 
-run_terms tx_engine::write_unknown(const forwarding_table& table, const request_run& run) noexcept {
+void tx_engine::look_up_unknown(const forwarding_table& table, const request_run& run) noexcept {
   const unknown_requests& unknown = decided_.unknown;
-  run_terms terms;
   if (unknown.count == run.size) {
-    terms = write_looked_up(table, run);
+    look_up(table, run);
   } else {
-    look_up_some(table, run, unknown);
-    for (std::uint32_t j = 0; j < unknown.count; ++j)
-      choose(unknown.at[j],
-             hop_of(table, decided_.path_lists[unknown.at[j]], run.requests[unknown.at[j]]));
-    terms = write_some(run, unknown);
+    find_paths_of(table, run, unknown);
+    for (std::uint32_t j = 0; j < unknown.count; ++j) {
+      const std::uint8_t i = unknown.at[j];
+      choose(i, hop_of(table, decided_.path_lists[i], run.requests[i]));
+    }
   }
   for (std::uint32_t j = 0; j < unknown.count; ++j) {
     const std::uint8_t i = unknown.at[j];
     flows_.remember(run.requests[i], run.hops[i], table.hops);
   }
-  return terms;
+}
+
+void tx_engine::look_up(const forwarding_table& table, const request_run& run) noexcept {
+  find_paths(table, run);
+  select_hops(table, run);
 }
 
 /// A hit is what trie, path list and group would give, now.
@@ -353,7 +353,7 @@ void tx_engine::check_remembered([[maybe_unused]] const forwarding_table& table,
 }
 
 /// Nearly always the whole run shares a trie. Otherwise it is sorted into groups that do.
-void tx_engine::look_up(const forwarding_table& table, const request_run& run) noexcept {
+void tx_engine::find_paths(const forwarding_table& table, const request_run& run) noexcept {
   const tx_request& first = run.requests[0];
   std::uint32_t different = 0;
   std::array<lpm_key4, tx_batch> keys;
@@ -365,21 +365,23 @@ void tx_engine::look_up(const forwarding_table& table, const request_run& run) n
     const auto& v4 = table.table_of(first.flow_class).v4;
     return v4.lookup_batch(keys.data(), decided_.path_lists.data(), run.size);
   }
-  if (different == 0) return look_up_group(table, run, run.size, [](std::uint32_t j) { return j; });
+  if (different == 0)
+    return find_paths_of_group(table, run, run.size, [](std::uint32_t j) { return j; });
 
   unknown_requests all{run.size, {}};
   for (std::uint32_t i = 0; i < run.size; ++i) all.at[i] = static_cast<std::uint8_t>(i);
-  look_up_some(table, run, all);
+  find_paths_of(table, run, all);
 }
 
-void tx_engine::look_up_some(const forwarding_table& table, const request_run& run,
-                             const unknown_requests& some) noexcept {
+void tx_engine::find_paths_of(const forwarding_table& table, const request_run& run,
+                              const unknown_requests& some) noexcept {
   const std::uint32_t first = trie_key(run.requests[some.at[0]]);
   std::uint32_t different = 0;
   for (std::uint32_t j = 0; j < some.count; ++j)
     different |= trie_key(run.requests[some.at[j]]) ^ first;
   if (different == 0)
-    return look_up_group(table, run, some.count, [&some](std::uint32_t j) { return some.at[j]; });
+    return find_paths_of_group(table, run, some.count,
+                               [&some](std::uint32_t j) { return some.at[j]; });
 
   unknown_requests rest = some;
   std::array<std::uint8_t, tx_batch> members;
@@ -394,14 +396,14 @@ void tx_engine::look_up_some(const forwarding_table& table, const request_run& r
       matching += match;
       other += !match;
     }
-    look_up_group(table, run, matching, [&members](std::uint32_t j) { return members[j]; });
+    find_paths_of_group(table, run, matching, [&members](std::uint32_t j) { return members[j]; });
     rest.count = other;
   }
 }
 
 template <class At>
-void tx_engine::look_up_group(const forwarding_table& table, const request_run& run,
-                              std::uint32_t count, At at) noexcept {
+void tx_engine::find_paths_of_group(const forwarding_table& table, const request_run& run,
+                                    std::uint32_t count, At at) noexcept {
   const tx_request& first = run.requests[at(0)];
   std::array<std::uint32_t, tx_batch> values;
   if (first.flow_class >= table.class_count) {

@@ -122,19 +122,16 @@ class tx_engine {
   void drop_batch() noexcept;
   void take_sample() noexcept;
   void forward(const forwarding_table& table, std::span<const tx_request> requests) noexcept;
-  [[nodiscard]] run_terms write_looked_up(const forwarding_table& table,
-                                          const request_run& run) noexcept;
-  [[nodiscard]] run_terms write_remembered(const forwarding_table& table,
-                                           const request_run& run) noexcept;
-  [[nodiscard]] run_terms write_unknown(const forwarding_table& table,
-                                        const request_run& run) noexcept;
+  void remember(const forwarding_table& table, const request_run& run) noexcept;
+  void look_up_unknown(const forwarding_table& table, const request_run& run) noexcept;
   void look_up(const forwarding_table& table, const request_run& run) noexcept;
-  void look_up_some(const forwarding_table& table, const request_run& run,
-                    const unknown_requests& some) noexcept;
+  void find_paths(const forwarding_table& table, const request_run& run) noexcept;
+  void find_paths_of(const forwarding_table& table, const request_run& run,
+                     const unknown_requests& some) noexcept;
   /// `at(j)` is the place in the run of the group's request number j.
   template <class At>
-  void look_up_group(const forwarding_table& table, const request_run& run, std::uint32_t count,
-                     At at) noexcept;
+  void find_paths_of_group(const forwarding_table& table, const request_run& run,
+                           std::uint32_t count, At at) noexcept;
   void choose(std::uint32_t i, const hop* via) noexcept {
     decided_.hops[i] = via;
     for (std::size_t line = 0; line < sizeof *via; line += 64)
