@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "bench/results.hpp"
-#include "tests/support/netns.hpp"
+#include "testbed/netns.hpp"
 
 namespace cowire {
 namespace {
