@@ -78,11 +78,24 @@ void add_tos(json& out, std::uint8_t tos) {
   if (tos != 0) out["tos"] = "0x" + hexadecimal_byte(tos);
 }
 
+/// As nft(8) writes them: "53", "8000-8100".
+json ports_json(const port_ranges& ranges) {
+  auto out = json::array();
+  for (const port_range& one : ranges) {
+    if (one.last < one.first) continue;
+    const std::string first = std::to_string(one.first);
+    out.push_back(one.first == one.last ? first : first + "-" + std::to_string(one.last));
+  }
+  return out;
+}
+
 json cowire_json(const explanation& answer) {
   const hop& h = answer.template_hop;
   if (h.egress == divert_slot) {
     json diverted{{"divert", name(h.reason)}, {"text", describe(h.reason)}};
     if (!answer.output.untouched()) diverted["obstacle"] = answer.output.obstacle;
+    if (!h.diverts_all_ports())
+      diverted[h.ports_inside ? "fast_ports" : "diverted_ports"] = ports_json(h.ports);
     return diverted;
   }
   std::string header;

@@ -246,6 +246,24 @@ class OutputPath(RouteTest):
         self.assertEqual(answer["output"], "tracked")
         self.assertEqual(answer["egress"], "u0")
 
+    def test_tells_destinations_and_ports_apart_as_rules_do(self):
+        self.nft("add table inet guard")
+        self.addCleanup(self.nft, "flush ruleset")
+        self.nft("add chain inet guard out { type filter hook output priority 0; }")
+        self.nft("add set inet guard some { type ipv4_addr; flags interval; }")
+        self.nft("add element inet guard some { 8.8.8.8, 8.8.9.0/24 }")
+        self.nft("add rule inet guard out ip daddr @some drop")
+        self.nft("add rule inet guard out ip daddr 8.8.10.1 udp dport 53 drop")
+        for destination in ("8.8.8.8", "8.8.9.200", "8.8.10.1 ipproto udp dport 53"):
+            answer = self.get(destination)["cowire"]
+            self.assertEqual(answer["divert"], "netfilter", destination)
+            self.assertRegex(answer["obstacle"], r"chain out, rule [0-9]+: drop$")
+        for destination in ("8.8.8.7", "8.8.10.0", "8.8.10.1 ipproto udp dport 54"):
+            self.assertEqual(self.get(destination)["cowire"].get("output"), "untouched", destination)
+        answer = self.get("8.8.10.1")["cowire"]
+        self.assertEqual(answer["divert"], "netfilter")
+        self.assertEqual(answer["diverted_ports"], ["53"])
+
 
 class Batch(RouteTest):
     def test_gives_one_array_a_query_in_order(self):

@@ -219,6 +219,62 @@ TEST_F(tx_core_on_memory, writes_the_frame_that_a_naive_builder_makes) {
   });
 }
 
+TEST_F(tx_core_on_memory, a_hop_that_diverts_some_ports_sends_the_others_as_any_hop_does) {
+  test::hop_spec spec;
+  spec.source = ip_address::v4(0x0a000001);
+  hop guarded = test::make_hop(spec);
+  guarded.egress_of_ports = std::exchange(guarded.egress, divert_slot);
+  guarded.reason = divert_reason::netfilter;
+  guarded.ports[0] = {53, 60};
+  guarded.ports[2] = {9000, 9000};
+  for (const bool inside : {false, true}) {
+    guarded.ports_inside = inside;
+    test::hand_made_table table;
+    table.route("10.5.0.0/16", table.add_hop(guarded));
+    publisher_.store(&table.finish());
+    fake_device device(64);
+    tx_core core(memory_.memory(), publisher_, epochs_, control_);
+    test_producer producer(memory_, 0, 64);
+    core.attach(producer.channel);
+    core.add_port(1, 11, device.queue());
+    const auto send_to = [&](std::uint16_t port, std::size_t size) {
+      ASSERT_TRUE(producer.send(std::span(payload_).first(size), to("10.5.0.7", port), 0));
+    };
+    for (const std::uint16_t port : std::initializer_list<std::uint16_t>{53, 60, 9000})
+      send_to(port, 32);
+    for (const std::uint16_t port : std::initializer_list<std::uint16_t>{52, 61, 8999, 9001})
+      send_to(port, 32);
+    send_to(inside ? 53 : 52, 1473);
+    static_cast<void>(core.run_once());
+    const auto passed = static_cast<std::size_t>(inside ? 3 : 4);
+    std::vector<std::uint16_t> ports;
+    EXPECT_EQ(device.transmit(
+                  passed + 1,
+                  [&](const tx_descriptor& d) {
+                    const auto* const p =
+                        reinterpret_cast<const std::uint8_t*>(memory_.memory().base + d.address);
+                    ports.push_back(static_cast<std::uint16_t>(p[36] << 8 | p[37]));
+                    EXPECT_EQ(test::bytes(p, p + d.length),
+                              test::naive_frame(
+                                  spec, {ip_address::parse("10.5.0.7").value(), ports.back()}, 8001,
+                                  test::bytes(32, 0)));
+                  }),
+              passed);
+    EXPECT_EQ(ports, inside ? (std::vector<std::uint16_t>{53, 60, 9000})
+                            : (std::vector<std::uint16_t>{52, 61, 8999, 9001}));
+    std::map<divert_reason, std::size_t> diverted;
+    diverted_request d;
+    while (core.diverted().try_pop(d)) {
+      ++diverted[d.reason];
+      EXPECT_TRUE(producer.returned_by_kernel.try_push(d.request.frame));
+    }
+    EXPECT_EQ(diverted[divert_reason::netfilter], 8 - passed);  // What is too long among them.
+    device.complete();
+    static_cast<void>(core.run_once());
+    expect_all_home(producer);
+  }
+}
+
 TEST_F(tx_core_on_memory, diverts_with_the_reason_and_rings_the_control_thread) {
   test_producer producer(memory_, 0, 64);
   core_.attach(producer.channel);
