@@ -246,7 +246,7 @@ TEST_F(tx_core_on_memory, a_hop_that_diverts_some_ports_sends_the_others_as_any_
       send_to(port, 32);
     send_to(inside ? 53 : 52, 1473);
     static_cast<void>(core.run_once());
-    const auto passed = static_cast<std::size_t>(inside ? 3 : 4);
+    const std::uint32_t passed = inside ? 3 : 4;
     std::vector<std::uint16_t> ports;
     EXPECT_EQ(device.transmit(
                   passed + 1,
