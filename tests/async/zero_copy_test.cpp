@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Zero-copy, on the two NICs that scripts/lab gives a guest: host A has one, host B the other.
+#include <cowire/xdp/device.hpp>
+#include <cowire/xdp/program.hpp>
+
 #include <tests/support/two_hosts.hpp>
+
+#include <net/if.h>
 
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <set>
 
 namespace cowire::test {
@@ -93,6 +99,12 @@ class zero_copy : public two_hosts {
         EXPECT_EQ(send_mode::zero_copy, shown.mode) << driver << ": " << shown.reason;
       }
   }
+  /// Of eth0; unset = it is not served.
+  static std::optional<send_mode> rung_of(const transmitter& tx) {
+    for (const auto& shown : tx.stats().interfaces)
+      if (shown.name == "eth0") return shown.mode;
+    return std::nullopt;
+  }
 
   std::string driver;
 };
@@ -135,6 +147,45 @@ TEST_F(zero_copy, several_cores_send_on_a_queue_each) {
   for (const core_stats& core : stats.cores)
     EXPECT_GT(core.transmitted, 40u) << "of " << hosts << " destinations";
   EXPECT_EQ(stats.transmitted.at("eth0"), stats.cores[0].transmitted + stats.cores[1].transmitted);
+}
+
+/// Until then it has no rung at all: a queue is one socket's, whatever the mode.
+TEST_F(zero_copy, a_queue_of_another_zero_copy_user_is_taken_once_it_is_free) {
+  std::optional<transmitter> theirs(small());
+  ASSERT_TRUE(eventually([&] { return rung_of(*theirs) == send_mode::zero_copy; }, 60s));
+  wait_for_the_link();
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8002});
+  ASSERT_TRUE(s.try_send(bytes_of("meanwhile"), to("10.77.1.2:9000")));
+  ASSERT_TRUE(eventually([&] { return tx.stats().kernel_path == 1; }, 20s)) << summary(tx.stats());
+  EXPECT_NE(rung_of(tx), send_mode::zero_copy);
+  EXPECT_EQ(rung_of(*theirs), send_mode::zero_copy);
+  theirs.reset();
+  // Pauses between retrials grow to half a minute.
+  ASSERT_TRUE(eventually([&] { return rung_of(tx) == send_mode::zero_copy; }, 120s))
+      << summary(tx.stats());
+  wait_for_the_link();
+  send_and_count(tx, to("10.77.1.2:9000"), 100);
+  expect_zero_copy(tx);
+}
+
+TEST_F(zero_copy, copy_mode_ends_with_the_program_that_was_in_the_way) {
+  std::optional<xdp_pass_program> theirs;
+  theirs.emplace(::if_nametoindex("eth0"), xdp_program_mode::native);
+  wait_for_the_link();
+  transmitter tx(small());
+  send_and_count(tx, to("10.77.1.2:9000"), 100);
+  EXPECT_EQ(rung_of(tx), send_mode::copy) << summary(tx.stats());
+  theirs.reset();
+  ASSERT_TRUE(eventually([&] { return rung_of(tx) == send_mode::zero_copy; }, 120s))
+      << summary(tx.stats());
+  wait_for_the_link();
+  send_and_count(tx, to("10.77.1.2:9000"), 100);
+  expect_zero_copy(tx);
+  const auto stats = tx.stats();
+  EXPECT_EQ(stats.submitted, stats.transmitted_total() + stats.kernel_path + stats.refused_total() +
+                                 stats.lost_in_device)
+      << summary(stats);
 }
 
 /// Interrupts deferred: what the driver does it does in the TX core's kicks.
