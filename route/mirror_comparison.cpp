@@ -75,8 +75,8 @@ bool same_object(const netlink::neighbour& a, const netlink::neighbour& b) {
 }
 
 /// Whether the kernel goes from one state to the other without a word (net/core/neighbour.c): at
-/// the first use of an entry, for the fixed entries of multicast and broadcast destinations, and for
-/// those that an IPv6 redirect makes of a router that was not known (rt6_do_redirect in
+/// the first use of an entry, for the fixed entries of multicast and broadcast destinations, and
+/// for those that an IPv6 redirect makes of a router that was not known (rt6_do_redirect in
 /// net/ipv6/route.c).
 bool may_differ_unannounced(const netlink::neighbour* from, const netlink::neighbour* to) {
   if (to == nullptr) return false;

@@ -638,9 +638,9 @@ void decider::share_v4() {
 /// Rivals are those of one metric, where "one" is compared with the route before only within its
 /// TOS: the first plain route behind one with a TOS is its rival whatever the metric.
 ///
-/// Line by line the same in 6.1, 6.12 and 6.18, but for how a route's TOS is compared: 6.1 cuts that
-/// of the flow to ipv4_tos_mask when it is made (IPTOS_RT_MASK in net/ipv4/route.c), the others
-/// with each route (fib_dscp_masked_match in include/net/ip_fib.h).
+/// Line by line the same in 6.1, 6.12 and 6.18, but for how a route's TOS is compared: 6.1 cuts
+/// that of the flow to ipv4_tos_mask when it is made (IPTOS_RT_MASK in net/ipv4/route.c), the
+/// others with each route (fib_dscp_masked_match in include/net/ip_fib.h).
 void decider::select_default_v4() {
   const netlink::route& match = result_.entry->route;
   std::uint32_t last_priority = match.priority;
@@ -936,6 +936,11 @@ void decider::share_v6() {
     const bool taken = version >= kernel_quirks::bound_multipath_taken;
     if (version > kernel_quirks::bound_multipath_ignored && !taken)
       static_cast<void>(divert(divert_reason::bound_multipath));
+    // Of an object, usable or not: it asks no neighbour (seen with a FAILED one).
+    if (taken && object && result_.members[found_member_].interface_index == oif) {
+      result_.shares.front().member = found_member_;
+      return;
+    }
     for (std::uint32_t i = 0; taken && i < good.size(); ++i) {
       if (!good[i] || result_.members[i].interface_index != oif) continue;
       result_.shares.front().member = i;

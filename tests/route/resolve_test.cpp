@@ -499,6 +499,27 @@ TEST_F(Resolve, Ipv6MeasuresACachedRouteWhereARuleSuppressesShortOnes) {
   EXPECT_FALSE(ask("32.0.0.1").divert);
 }
 
+TEST_F(Resolve, BoundIpv6FlowsOverAGroupTakeTheMemberOnTheirDeviceWhateverItsNeighbour) {
+  mirror_settings settings = state.settings();
+  settings.kernel_version = 7003;
+  state.set_settings(settings, changes);
+  add_nexthop(1, 2, "fd00:2::9");
+  add_nexthop(2, 3, "fd00:3::9");
+  netlink::nexthop_object group;
+  group.id = 100;
+  group.family_unspecified = true;
+  group.group = {{.id = 1, .weight = 1}, {.id = 2, .weight = 4}};
+  apply(group);
+  add_object_route("2001:db8::/32", 100);
+  for (const int nud : {NUD_REACHABLE, NUD_FAILED}) {
+    apply(neighbour(2, ip("fd00:2::9"), static_cast<std::uint16_t>(nud)));
+    const resolution answer = ask("2001:db8::1", over(2));
+    ASSERT_EQ(answer.members.size(), 2u);
+    EXPECT_EQ(answer.members[answer.chosen].interface_index, 2u) << nud;
+    EXPECT_TRUE(answer.choice_known) << nud;
+  }
+}
+
 TEST_F(Resolve, PathMtuAndMetricsDecideTheSize) {
   netlink::route made = route_via(net("20.0.0.0/8"), "10.2.0.2", 2);
   made.metrics.mtu = 1400;
