@@ -56,8 +56,8 @@ struct flows {
       const auto from = static_cast<std::uint16_t>(first_source_port + i / ports_per_source);
       const auto to = static_cast<std::uint16_t>(1 + i % ports_per_source);
       requests.push_back(
-          make_request(0, 0, 0, be16::from_host(from),
-                       request_destination::from({*ip_address::parse("10.77.1.2"), to})));
+          make_request({}, 0, 0, be16::from_host(from),
+                       request_destination::from({*ip_address::parse("10.77.1.2"), to}), 0));
       keys.push_back(tracked_key::of(requests.back(), source));
     }
   }

@@ -90,8 +90,8 @@ TEST(tracked_entry, of_a_flow_that_the_kernel_refuses_is_not_asked_for) {
   epoch_domain epochs;
   flow_tracker tracker(ring, epochs, 16, {});
   const tx_request request =
-      make_request(0, 0, 0, be16::from_host(8001),
-                   request_destination::from({*ip_address::parse("10.0.0.2"), 9000}));
+      make_request({}, 0, 0, be16::from_host(8001),
+                   request_destination::from({*ip_address::parse("10.0.0.2"), 9000}), 0);
   const source_bytes source{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 1};
   const tracked_key key = tracked_key::of(request, source);
   const auto reason = [&] {

@@ -246,7 +246,7 @@ TEST_F(tracked_flows_end_to_end, no_flow_is_good_for_longer_than_its_entry_lives
   epoch_domain epochs;
   detail::flow_tracker tracker(ring, epochs, 16, {});
   const tx_request request =
-      make_request(0, 0, 0, be16::from_host(8001), request_destination::from(to(place)));
+      make_request({}, 0, 0, be16::from_host(8001), request_destination::from(to(place)), 0);
   const source_bytes source{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 77, 1, 1};
   tracker.on_kernel_datagram(request, source, 0);
   tracker.settle();

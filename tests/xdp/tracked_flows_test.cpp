@@ -97,8 +97,8 @@ TEST_F(tracked_flows_table, holds_what_a_map_holds) {
 
 TEST_F(tracked_flows_table, keys_tell_apart_all_that_connection_tracking_does) {
   const auto request = [](const char* to, std::uint16_t from_port, std::uint16_t to_port) {
-    return make_request(0, 0, 0, be16::from_host(from_port),
-                        request_destination::from({*ip_address::parse(to), to_port}));
+    return make_request({}, 0, 0, be16::from_host(from_port),
+                        request_destination::from({*ip_address::parse(to), to_port}), 0);
   };
   const source_bytes one{1}, two{2};
   const tracked_key base = tracked_key::of(request("10.0.0.2", 5, 6), one);
