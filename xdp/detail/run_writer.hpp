@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Writes the headers and descriptors of a run of requests, as fast as the processor can.
 ///
-/// The loop that all datagrams go through is here, once for every processor and once for newer ones,
-/// which is chosen at run time. It is a pass of its own behind the one that finds the hops: in one
-/// loop with that each datagram's headers would wait for its hop to be found, where so the processor
-/// works on several at once (7.3 against 9.3 ns a datagram, with 5 000 hops 10 against 14).
+/// The loop that all datagrams go through is here, once for every processor and once for newer
+/// ones, which is chosen at run time. It is a pass of its own behind the one that finds the hops:
+/// in one loop each datagram's headers would wait for its hop, where so the processor works on
+/// several at once (7.3 against 9.3 ns a datagram, with 5 000 hops 10 against 14).
 #pragma once
 
 #include <cowire/route/forwarding_table.hpp>

@@ -272,30 +272,29 @@ void tx_engine::take_sample() noexcept {
 void tx_engine::forward(const forwarding_table& table,
                         std::span<const tx_request> requests) noexcept {
   const auto size = static_cast<std::uint32_t>(requests.size());
-  tx_port* const likely = active_->port_of_slot[likely_egress_];
-  // Straight into the ring of the device where they probably all go. If not, each is taken from
-  // there before its place is written again.
-  tx_descriptor* const placed = likely != nullptr ? likely->place_for(size) : nullptr;
-  const request_run run{memory_.base,
-                        requests.data(),
-                        size,
-                        decided_.hops.data(),
-                        placed != nullptr ? placed : decided_.descriptors.data(),
-                        likely_egress_};
+  request_run run{
+      memory_.base, requests.data(), size, decided_.hops.data(), decided_.descriptors.data(),
+      divert_slot};
   if (flows_.asks(table)) [[likely]] {
     remember(table, run);
   } else {
     look_up(table, run);
   }
+  run.egress = run.hops[0]->egress;
+  tx_port* const first = active_->port_of_slot[run.egress];
+  // Straight into the ring of the first one's device, where nearly always all go. If not, each
+  // descriptor is taken from there before its place is written again.
+  tx_descriptor* const placed = first != nullptr ? first->place_for(size) : nullptr;
+  if (placed != nullptr) [[likely]]
+    run.descriptors = placed;
   const run_terms terms = write_run(run);
-  likely_egress_ = run.hops[size - 1]->egress;
   if (terms.second_pass()) [[unlikely]] {
     for (std::uint32_t i = 0; i < size; ++i)
       if (run.hops[i]->second_pass != 0)
         write_second_pass(memory_.base + requests[i].address, *run.hops[i], requests[i]);
   }
   if (terms.alike() && placed != nullptr) [[likely]]
-    return likely->submit_placed(requests);
+    return first->submit_placed(requests);
   if (run.hops[0]->is_tracked()) return submit_tracked(run);
   for (std::uint32_t i = 0; i < size; ++i)
     submit_or_divert(requests[i], *run.hops[i], run.descriptors[i]);

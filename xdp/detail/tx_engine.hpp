@@ -201,7 +201,6 @@ class tx_engine {
   batch batch_;
   decisions decided_;
   flow_cache flows_;
-  egress_slot likely_egress_ = divert_slot;  ///< Where the last one went.
 
   // Between the control thread and the core.
   alignas(128) std::atomic<const tx_configuration*> wanted_{nullptr};
