@@ -22,6 +22,8 @@ void write_fast(std::byte* payload, const hop& via, const tx_request& request) {
     write_headers_avx2(to, hop, from);
   };
   if (__builtin_cpu_supports("avx2")) return write_with_avx2(payload, via, request);
+#elif defined(__aarch64__)
+  return write_headers_neon(payload, via, request);
 #endif
   write_headers(payload, via, request);
 }

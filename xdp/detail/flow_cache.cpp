@@ -59,12 +59,12 @@ bool flow_cache::settle(std::uint32_t found, std::uint32_t missing) noexcept {
 
 const flow_cache::entry* flow_cache::find_one(const tx_request& request) const noexcept {
   const std::uint64_t set = (request.flow_hash & tags_mask_) / sizeof(tags);
-  for (std::size_t way = 0; way < ways; ++way) {
-    if (tags_[set].of[way] != request.flow_tag) continue;
-    const entry& at = entries_[set * ways + way];
-    return at.is_of(generation_, request) ? &at : nullptr;
-  }
-  return nullptr;
+  std::uint32_t same = 0;
+  for (std::size_t way = 0; way < ways; ++way)
+    same |= std::uint32_t{tags_[set].of[way] == request.flow_tag} << way;
+  if (same == 0) return nullptr;
+  const entry& at = entries_[set * ways + static_cast<std::size_t>(std::countr_zero(same))];
+  return at.is_of(generation_, request) ? &at : nullptr;
 }
 
 void flow_cache::find_portably(std::span<const tx_request> requests, const hop* first_hop,

@@ -35,7 +35,11 @@ namespace {
   for (std::uint32_t i = 0; i < run.size; ++i) {
     const tx_request& request = run.requests[i];
     const hop& via = *run.hops[i];
+#if defined(__aarch64__)
+    write_headers_neon(run.memory + request.address, via, request);
+#else
     write_headers(run.memory + request.address, via, request);
+#endif
     run.descriptors[i] = descriptor_of(via, request);
     terms |= differences(via, request, expected);
   }
