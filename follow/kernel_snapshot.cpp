@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/follow/detail/bond_reader.hpp>
 #include <cowire/follow/detail/output_reader.hpp>
 #include <cowire/follow/detail/sysctls.hpp>
 #include <cowire/follow/kernel_snapshot.hpp>
@@ -24,6 +25,7 @@ mirror read_mirror() {
   read(object_kind::route);
   read(object_kind::rule);
   read(object_kind::neighbour);
+  detail::bond_reader().settle(state, changes);
   state.set_settings(detail::read_mirror_settings(state), changes);
   return state;
 }

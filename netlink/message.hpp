@@ -48,6 +48,8 @@ struct bond_info {
   std::uint8_t mode = 0;              ///< BOND_MODE_* of linux/if_bonding.h.
   std::uint32_t active_slave = 0;     ///< ifindex, 0 = none.
   std::uint8_t xmit_hash_policy = 0;  ///< BOND_XMIT_POLICY_*.
+  /// The one in use in mode 802.3ad, 0 = none. It changes without a message of the bond.
+  std::uint16_t aggregator_id = 0;
   friend bool operator==(const bond_info&, const bond_info&) = default;
 };
 /// IFLA_INFO_SLAVE_DATA of kind "bond".

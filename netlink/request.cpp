@@ -164,6 +164,12 @@ std::vector<std::byte> route_request(const route_query& query, std::uint32_t seq
   return std::move(to).finish();
 }
 
+std::vector<std::byte> link_request(std::uint32_t index, std::uint32_t sequence) {
+  ifinfomsg header{};
+  header.ifi_index = static_cast<int>(index);
+  return message_builder(RTM_GETLINK, NLM_F_REQUEST, sequence, header).finish();
+}
+
 std::vector<std::byte> neighbour_poke(const neighbour& known, std::uint32_t sequence) {
   ndmsg header{};
   header.ndm_family = family_number(known.destination.family());

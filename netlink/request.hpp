@@ -80,6 +80,9 @@ struct route_query {
 [[nodiscard]] std::vector<std::byte> route_request(const route_query& query,
                                                    std::uint32_t sequence);
 
+/// RTM_GETLINK of one device.
+[[nodiscard]] std::vector<std::byte> link_request(std::uint32_t index, std::uint32_t sequence);
+
 /// RTM_NEWNEIGH with NTF_USE: has the kernel resolve or re-validate `known`'s address, as a packet
 /// sent to it would. It stays externally learned if it was. Never for a PERMANENT or managed entry:
 /// the poke strips it of that state.

@@ -231,6 +231,30 @@ route_answer request_socket::get_route(const route_query& query, std::error_code
   return result;
 }
 
+std::optional<link> request_socket::get_link(std::uint32_t index, std::error_code& ec) {
+  const std::uint32_t sequence = ++sequence_;
+  send(link_request(index, sequence), ec);
+  if (ec) return std::nullopt;
+  std::optional<link> found;
+  std::error_code failure;
+  for_each_answer(sequence, ec, [&](const envelope& answer) {
+    if (auto end = decode_completion(answer, failure)) {
+      failure = errno_code(end->error_number);
+      diagnostic_ = std::move(end->diagnostic);
+      return false;
+    }
+    if (failure) return false;
+    auto m = decode(answer.bytes, failure);
+    if (m && std::holds_alternative<link>(*m))
+      found = std::get<link>(std::move(*m));
+    else if (!failure)
+      failure = error::malformed;
+    return false;
+  });
+  if (!ec) ec = failure;
+  return found;
+}
+
 route_answer request_socket::get_route(const route_query& query) {
   std::error_code ec;
   auto answer = get_route(query, ec);

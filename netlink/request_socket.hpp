@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
@@ -80,6 +81,9 @@ class request_socket {
   /// RTM_GETROUTE. `ec` is for failures to ask; the kernel's refusal to route is in the answer.
   [[nodiscard]] route_answer get_route(const route_query& query, std::error_code& ec);
   [[nodiscard]] route_answer get_route(const route_query& query);
+
+  /// One device as it is now, by ifindex; `ec` is ENODEV where there is none.
+  [[nodiscard]] std::optional<link> get_link(std::uint32_t index, std::error_code& ec);
 
   /// Sends a request (encode(), neighbour_poke()) with NLM_F_REQUEST, NLM_F_ACK and a sequence
   /// number of its own and waits for the acknowledgement; `ec` is the kernel's errno.

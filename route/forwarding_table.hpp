@@ -27,6 +27,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 
 namespace cowire {
 
@@ -165,6 +166,9 @@ struct alignas(64) hop {
 };
 static_assert(sizeof(hop) == 320);
 
+/// How a group's member is chosen.
+enum class group_kind : std::uint8_t { by_threshold, by_bucket, by_slave };
+
 /// A group of hops, or one hop: `count` members. With one, `index` is its hop id; with several, the
 /// place of its members in forwarding_table::groups.
 struct path_list {
@@ -173,17 +177,80 @@ struct path_list {
 
   std::uint32_t index = 0;
   std::uint16_t count = 1;
-  bool by_bucket = false;  ///< The members are buckets.
+  group_kind kind = group_kind::by_threshold;
   friend bool operator==(const path_list&, const path_list&) noexcept = default;
 };
 
 /// ECMP as the kernel does it. By hash threshold: the first member whose bound is not below the
 /// 31-bit flow hash; dead members are not listed; bounds rise, the last one is 0x7fffffff. By
 /// bucket (resilient groups): the hash modulo the number of buckets is the member's place, and its
-/// bound.
+/// bound. By slave (a bond): the first member is a slave_rule, the others are one hop for each slave
+/// that is usable, in the bond's order.
+///
+/// A member of the former two may itself be a group by slave: `hop` is its place in
+/// forwarding_table::groups then, with slave_group set.
 struct hop_group_member {
+  static constexpr std::uint32_t slave_group = 0x80000000u;
   std::uint32_t bound = 0;
   std::uint32_t hop = 0;
+};
+
+/// Addresses and ports as bonding hashes them: 32-bit words as they lie, exclusive-ored.
+[[nodiscard]] inline std::uint32_t fold_address(std::span<const std::byte> network_order) noexcept {
+  std::uint32_t folded = 0;
+  for (std::size_t i = 0; i < network_order.size(); i += 4) {
+    std::uint32_t word;
+    std::memcpy(&word, network_order.data() + i, sizeof word);
+    folded ^= word;
+  }
+  return folded;
+}
+
+/// Of a datagram, what the choice of a slave looks at.
+struct slave_terms {
+  std::uint32_t destination = 0;  ///< fold_address() of it.
+  std::uint32_t ports = 0;        ///< Source, then destination, as they lie in the UDP header.
+};
+
+/// slave_terms::ports of two ports.
+[[nodiscard]] inline std::uint32_t ports_word(be16 source, be16 destination) noexcept {
+  const be16 both[2] = {source, destination};
+  std::uint32_t word;
+  std::memcpy(&word, both, sizeof word);
+  return word;
+}
+
+/// Which slave of a bond a datagram takes: `constant` stands for all of the frame that is the same
+/// for all datagrams (drivers/net/bonding/bond_main.c: bond_xmit_hash, bond_ip_hash).
+struct slave_rule {
+  std::uint32_t constant = 0;
+  bool mixed = false;
+  bool by_destination = false;
+  bool by_ports = false;
+  bool without_lowest_bit = false;
+
+  [[nodiscard]] std::uint32_t hash(const slave_terms& of) const noexcept {
+    std::uint32_t value = constant;
+    if (by_destination) value ^= of.destination;
+    if (by_ports) value ^= of.ports;
+    if (mixed) {
+      value ^= value >> 16;
+      value ^= value >> 8;
+    }
+    return without_lowest_bit ? value >> 1 : value;
+  }
+  /// Whether every datagram takes the same slave.
+  [[nodiscard]] bool is_fixed() const noexcept { return !by_destination && !by_ports; }
+
+  [[nodiscard]] hop_group_member as_member() const noexcept {
+    return {constant, std::uint32_t{mixed} | std::uint32_t{by_destination} << 1 |
+                          std::uint32_t{by_ports} << 2 | std::uint32_t{without_lowest_bit} << 3};
+  }
+  [[nodiscard]] static slave_rule from(const hop_group_member& member) noexcept {
+    return {member.bound, (member.hop & 1) != 0, (member.hop & 2) != 0, (member.hop & 4) != 0,
+            (member.hop & 8) != 0};
+  }
+  friend bool operator==(const slave_rule&, const slave_rule&) noexcept = default;
 };
 
 /// One version. Trivially destructible; the compiler owns what the pointers lead to.
@@ -211,6 +278,7 @@ struct forwarding_table {
   const hop* hops = nullptr;  ///< Stable base: a hop id keeps its address while in use.
   const hop_group_member* const* groups =
       nullptr;  ///< Group index -> members; path_list::count says how many.
+  const std::uint16_t* group_sizes = nullptr;  ///< As many.
   multipath_hash hash_v4, hash_v6;
 
   [[nodiscard]] const class_table& table_of(flow_class_id id) const noexcept {
@@ -225,10 +293,29 @@ struct forwarding_table {
 [[nodiscard]] inline std::uint32_t select_member(const hop_group_member* members,
                                                  const path_list& list,
                                                  std::uint32_t hash31) noexcept {
-  if (list.by_bucket) return members[hash31 % list.count].hop;
+  if (list.kind == group_kind::by_bucket) return members[hash31 % list.count].hop;
   std::uint32_t i = 0;
   while (i + 1u < list.count && members[i].bound < hash31) ++i;
   return members[i].hop;
+}
+
+/// The hop of a group by slave; `count` as in path_list.
+[[nodiscard]] inline std::uint32_t select_slave(const hop_group_member* group, std::uint32_t count,
+                                                const slave_terms& terms) noexcept {
+  return group[1 + slave_rule::from(group[0]).hash(terms) % (count - 1)].hop;
+}
+
+/// The hop id of a flow that a path list has several members for.
+/// `hash31` gives its multipath hash, and is only called where that matters.
+template <class Hash>
+[[nodiscard]] std::uint32_t select_hop(const forwarding_table& table, const path_list& list,
+                                       const slave_terms& terms, Hash&& hash31) noexcept {
+  if (list.kind == group_kind::by_slave)
+    return select_slave(table.groups[list.index], list.count, terms);
+  const std::uint32_t chosen = select_member(table.groups[list.index], list, hash31());
+  if ((chosen & hop_group_member::slave_group) == 0) return chosen;
+  const std::uint32_t group = chosen & ~hop_group_member::slave_group;
+  return select_slave(table.groups[group], table.group_sizes[group], terms);
 }
 
 }  // namespace cowire

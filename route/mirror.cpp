@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/assert.hpp>
+#include <cowire/route/detail/bond.hpp>
 #include <cowire/route/detail/cover.hpp>
 #include <cowire/route/kernel_quirks.hpp>
 #include <cowire/route/mirror.hpp>
@@ -173,13 +174,53 @@ void mirror::apply_one(const netlink::link& message, mirror_changes& changes) {
   const auto [found, fresh] = devices_.take_in(message, origin_);
   device& now = *found;
   if (fresh) {
+    unsettle_bond(message.master);
+    unsettle_bond(message.index);
     if (named_by_rule(message.name)) changes.decisions_v4 = changes.decisions_v6 = true;
     changes.links.push_back(message.index);
     return;
   }
   if (same_link(now.link, message)) return;
   const netlink::link before = std::exchange(now.link, message);
+  if (before.master != message.master) unsettle_bond(before.master);
+  unsettle_bond(message.master);
+  unsettle_bond(message.index);
   link_state_changed(now, before, changes);
+}
+
+void mirror::unsettle_bond(std::uint32_t index) {
+  device* bond = devices_.find(index);
+  if (bond == nullptr || !detail::hashes_frames(bond->link)) return;
+  bond->slaves.reset();
+  unsettled_.insert(index);
+}
+
+std::vector<std::uint32_t> mirror::unsettled_bonds() const {
+  std::vector<std::uint32_t> found;
+  for (const std::uint32_t index : unsettled_) {
+    const device* bond = find_device(index);
+    if (bond != nullptr && !bond->slaves && detail::hashes_frames(bond->link))
+      found.push_back(index);
+  }
+  return found;
+}
+
+void mirror::settle_bond(std::uint32_t index, const bond_reading& read, mirror_changes& changes) {
+  device* bond = devices_.find(index);
+  if (bond == nullptr || !detail::hashes_frames(bond->link)) return;
+  const auto is_slave = [&](const auto& item) { return item.second.link.master == index; };
+  if (std::cmp_not_equal(std::ranges::count_if(devices(), is_slave), read.slaves.size())) return;
+  std::vector<std::uint32_t> order;
+  for (const bond_reading::slave& one : read.slaves) {
+    device* slave = devices_.find(one.index);
+    if (slave == nullptr || slave->link.master != index) return;
+    if (slave->link.bond_slave) slave->link.bond_slave->aggregator_id = one.aggregator_id;
+    order.push_back(one.index);
+  }
+  std::get<netlink::bond_info>(bond->link.info).aggregator_id = read.aggregator_id;
+  bond->slaves = std::move(order);
+  unsettled_.erase(index);
+  changes.links.push_back(index);
 }
 
 void mirror::link_state_changed(device& now, const netlink::link& before, mirror_changes& changes) {
@@ -264,10 +305,12 @@ void mirror::mtu_changed(const device& now, std::uint32_t before, mirror_changes
 void mirror::remove_device(std::uint32_t index, mirror_changes& changes) {
   const device* const found = find_device(index);
   if (found == nullptr) return;
+  unsettle_bond(found->link.master);
   if (!found->v4.empty()) changes.decisions_v4 = true;
   if (!found->v6.empty()) changes.decisions_v6 = true;
   if (named_by_rule(found->link.name)) changes.decisions_v4 = changes.decisions_v6 = true;
   devices_.erase(index);
+  unsettled_.erase(index);
   changes.links.push_back(index);
   routes_.purge_v4(index, detail::route_store::loss::unregistered, changes);
   routes_.purge_v6(index, detail::route_store::loss::unregistered, changes);

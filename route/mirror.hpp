@@ -119,6 +119,11 @@ class mirror {
   /// What the kernel knows about one destination beyond its routes; unset forgets it.
   void set_path_exception(const ip_address& destination, std::optional<path_exception> known,
                           mirror_changes& changes);
+  /// Bonds in balance-xor or 802.3ad of which something changed that the order of their slaves or
+  /// the active aggregator depends on. Until settle_bond() they are left to the kernel.
+  [[nodiscard]] std::vector<std::uint32_t> unsettled_bonds() const;
+  /// Ignored where it does not name the slaves that the mirror has: then a message is under way.
+  void settle_bond(std::uint32_t index, const bond_reading& read, mirror_changes& changes);
   /// Forgets what expired before `now`: path exceptions and routes with a lifetime.
   void expire(std::chrono::steady_clock::time_point now, mirror_changes& changes);
 
@@ -214,12 +219,14 @@ class mirror {
   void mtu_changed(const device& now, std::uint32_t before, mirror_changes& changes);
   [[nodiscard]] bool named_by_rule(std::string_view name) const noexcept;
   void remove_device(std::uint32_t index, mirror_changes& changes);
+  void unsettle_bond(std::uint32_t index);
   void remove_nexthop(std::uint32_t id, mirror_changes& changes);
   void remove_nexthops_on(std::uint32_t index, mirror_changes& changes);
   [[nodiscard]] static bool same_link(const netlink::link& a, const netlink::link& b);
 
   mirror_settings settings_;
   detail::device_store devices_;
+  std::set<std::uint32_t> unsettled_;  ///< Devices that may be unsettled bonds.
   detail::route_store routes_;
   rule_list rules_[2];
   std::unordered_map<std::uint32_t, nexthop_entry> nexthops_;

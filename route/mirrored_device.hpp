@@ -19,6 +19,16 @@ namespace cowire {
 /// announces it, and nothing can be sent from it.
 [[nodiscard]] bool is_in_detection(const netlink::address& address) noexcept;
 
+/// What must be read of a bond, as messages do not tell it, or not in time.
+struct bond_reading {
+  struct slave {
+    std::uint32_t index = 0;         ///< ifindex.
+    std::uint16_t aggregator_id = 0;  ///< 802.3ad.
+  };
+  std::vector<slave> slaves;        ///< In the order of enslaving.
+  std::uint16_t aggregator_id = 0;  ///< The active one; 802.3ad.
+};
+
 struct mirrored_device {
   netlink::link link;
   std::vector<netlink::address> v4, v6;  ///< In the kernel's list order.
@@ -34,6 +44,9 @@ struct mirrored_device {
   /// until any IPv4 address comes or goes or any device comes up.
   bool localnet_changed = false;
   std::optional<bool> localnet;  ///< As set_settings() told last.
+  /// Of a bond that chooses among its slaves: these (ifindex) in the order of enslaving, which no
+  /// message tells. Unset: to be read (mirror::unsettled_bonds()).
+  std::optional<std::vector<std::uint32_t>> slaves;
   std::uint32_t generation = 0;
 
   [[nodiscard]] bool up() const noexcept { return (link.flags & 1u) != 0; }  // IFF_UP

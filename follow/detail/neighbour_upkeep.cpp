@@ -16,21 +16,22 @@
 namespace cowire::detail {
 namespace {
 
-/// The device whose socket sends what goes to a neighbour on `index`: itself or one below, of a
-/// tunnel the one towards its other end. 0 = none.
-std::uint32_t egress_below(const mirror& state, std::uint32_t index) {
+/// The devices whose sockets send what goes to a neighbour on `index`: itself or those below, of a
+/// tunnel the ones towards its other end.
+std::vector<std::uint32_t> egresses_below(const mirror& state, std::uint32_t index) {
   for (std::size_t level = 0; level <= outer_headers_max; ++level) {
     const egress_choice found = egress_of(state, index);
-    if (!found.divert) return found.interface_index;
+    const auto senders = found.senders();
+    if (!found.divert) return {senders.begin(), senders.end()};
     const mirror::device* device = state.find_device(index);
     const auto* tunnel =
         device != nullptr ? std::get_if<netlink::tunnel_info>(&device->link.info) : nullptr;
-    if (tunnel == nullptr) return 0;
+    if (tunnel == nullptr) return {};
     flow outer;
     outer.destination = tunnel->remote;
     index = resolve_by_search(state, outer, route_question::send).interface_index;
   }
-  return 0;
+  return {};
 }
 
 }  // namespace
@@ -57,7 +58,7 @@ std::vector<const netlink::neighbour*> neighbour_upkeep::stale(const interface_u
     // STALE alone: the poke would strip a PERMANENT, NOARP or managed entry of that state.
     if (n.state != NUD_STALE || n.extended_flags != 0) return;
     const auto [device, fresh] = used.try_emplace(n.index);
-    if (fresh) device->second = in_use(egress_below(state_, n.index));
+    if (fresh) device->second = std::ranges::any_of(egresses_below(state_, n.index), in_use);
     if (device->second) found.push_back(&n);
   });
   return found;

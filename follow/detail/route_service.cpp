@@ -381,10 +381,18 @@ void route_service::learn_path_mtu(const ip_address& destination, std::uint32_t 
   send_exception_questions();
 }
 
+void route_service::settle_bonds() {
+  if (!whole_) return;
+  mirror_changes changes;
+  bonds_.settle(mirror_, changes);
+  if (!changes.empty()) note(std::move(changes));
+}
+
 // Publication
 // ---------------------------------------------------------------------------------------
 
 void route_service::publish() {
+  settle_bonds();
   if (!compiler_.pending() && !feed_.oldest()) return;
   if (ready_ && !whole_) return;  // Nothing before the first whole state.
   const std::uint64_t version = compiler_.publish().version;

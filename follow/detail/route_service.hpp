@@ -13,6 +13,7 @@
 /// - truth_auditor asks the kernel about flows in use; its verdicts are acted upon here;
 /// - path_exceptions has destinations asked about of which the kernel has learned something by
 ///   itself, which redirect_listener tells of, too;
+/// - bond_reader has the order of bonds' slaves;
 /// - neighbour_upkeep keeps the neighbours fresh that the fast path sends to;
 /// - change_feed tells those who watch.
 ///
@@ -21,6 +22,7 @@
 #pragma once
 
 #include <cowire/base/unique_fd.hpp>
+#include <cowire/follow/detail/bond_reader.hpp>
 #include <cowire/follow/detail/change_feed.hpp>
 #include <cowire/follow/detail/dump_reader.hpp>
 #include <cowire/follow/detail/neighbour_upkeep.hpp>
@@ -130,6 +132,7 @@ class route_service final : private truth_auditor::follower {
   void take_over();
   void read_buckets_if_advised(const mirror_changes& changes);
   void note(mirror_changes&& changes);
+  void settle_bonds();
   void read_settings();
   void upkeep(clock::time_point now);
   void poke_neighbours();
@@ -165,6 +168,7 @@ class route_service final : private truth_auditor::follower {
 
   change_feed feed_;
   neighbour_upkeep neighbours_;
+  bond_reader bonds_;
   std::array<std::optional<redirect_listener>, 2> redirects_;  ///< By family; unset = not allowed.
   question_socket exception_questions_;
   path_exceptions exceptions_;

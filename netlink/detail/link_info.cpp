@@ -48,6 +48,11 @@ void read_bond(byte_span bytes, bond_info& to, std::error_code& ec) {
         return read(a, to.active_slave, ec);
       case IFLA_BOND_XMIT_HASH_POLICY:
         return read(a, to.xmit_hash_policy, ec);
+      case IFLA_BOND_AD_INFO:
+        for_each_attribute(a.payload, ec, [&](const attribute& of) {
+          if (of.type == IFLA_BOND_AD_INFO_AGGREGATOR) read(of, to.aggregator_id, ec);
+        });
+        return;
       default:
         return;
     }
@@ -274,6 +279,9 @@ struct data_writer {
     to.put(IFLA_BOND_MODE, info.mode);
     put_if_set(to, IFLA_BOND_ACTIVE_SLAVE, info.active_slave);
     to.put(IFLA_BOND_XMIT_HASH_POLICY, info.xmit_hash_policy);
+    if (info.aggregator_id != 0)
+      to.put_nested(IFLA_BOND_AD_INFO,
+                    [&] { to.put(IFLA_BOND_AD_INFO_AGGREGATOR, info.aggregator_id); });
   }
   void operator()(const macvlan_info& info) const { to.put(IFLA_MACVLAN_MODE, info.mode); }
   void operator()(const tunnel_info& info) const {

@@ -2,6 +2,7 @@
 #include <cowire/base/assert.hpp>
 #include <cowire/base/checksum.hpp>
 #include <cowire/base/header_size.hpp>
+#include <cowire/route/detail/bond.hpp>
 #include <cowire/route/detail/cover.hpp>
 #include <cowire/route/detail/header_template.hpp>
 #include <cowire/route/detail/tunnel.hpp>
@@ -172,6 +173,19 @@ std::optional<std::uint32_t> lower_of(const netlink::link& link,
   return std::nullopt;
 }
 
+/// Ethernet devices that hand a frame to a wire, or to a peer.
+bool sends_itself(const netlink::link& link) { return one_of(link.kind, direct_kinds); }
+
+egress_choice over_slaves(const mirror& state, const mirror::device& bond, egress_choice found) {
+  auto usable = usable_slaves(state, bond);
+  if (const auto* reason = std::get_if<divert_reason>(&usable)) return {*reason, 0, {}, {}};
+  found.slaves = std::get<std::vector<std::uint32_t>>(std::move(usable));
+  for (const std::uint32_t index : found.slaves)
+    if (!sends_itself(state.find_device(index)->link))
+      return {divert_reason::unsupported_device, 0, {}, {}};
+  return found;
+}
+
 }  // namespace
 
 hop divert_hop(divert_reason reason) noexcept {
@@ -190,9 +204,10 @@ class hop_maker {
   hop_maker(const mirror& state, const egress_slots& slots, const hop_key& key)
       : state_(state), slots_(slots), key_(key), writer_(made_) {}
 
-  hop make() {
+  built_hop make() {
     if (const auto reason = build()) return divert_hop(*reason);
-    return made_;
+    if (slaves_.empty()) return made_;
+    return {std::move(slaves_), rule_};
   }
 
  private:
@@ -220,7 +235,7 @@ class hop_maker {
       if (device == nullptr) return divert_reason::egress_down;
       const netlink::link& link = device->link;
       limit_to(mtu != 0 ? std::min(mtu, link.mtu) : link.mtu);
-      if (!is_tunnel_kind(link.kind)) return leave(link, next_hop);
+      if (!is_tunnel_kind(link.kind)) return leave(link, next_hop, level > 0);
       const auto through = tunnel_of(link);
       if (const auto* reason = std::get_if<divert_reason>(&through)) return *reason;
       if (!device->up()) return divert_reason::egress_down;
@@ -298,18 +313,57 @@ class hop_maker {
   }
 
   /// The last layer: the device below is one that frames are given to.
-  refusal leave(const netlink::link& link, const std::optional<ip_address>& next_hop) {
+  refusal leave(const netlink::link& link, const std::optional<ip_address>& next_hop,
+                bool tunnelled) {
     const egress_choice egress = egress_of(state_, link.index);
     if (egress.divert) return egress.divert;
     if (key_.needs_identification) return divert_reason::needs_identification;
-    const auto slot = slots_.find(egress.interface_index);
-    if (slot == slots_.end()) return divert_reason::no_egress_socket;
+    const auto senders = egress.senders();
+    const auto has_socket = [&](std::uint32_t index) { return slots_.contains(index); };
+    if (std::ranges::none_of(senders, has_socket)) return divert_reason::no_egress_socket;
     if (const auto reason = prepend_ethernet(link, next_hop, egress.tag)) return reason;
     if (room_ < 0) return divert_reason::exceeds_mtu;
     made_.set_header_length(writer_.length());
     made_.max_payload = static_cast<std::uint16_t>(room_);
-    made_.egress = static_cast<egress_slot>(slot->second + (key_.tracked ? tracked_egress : 0));
-    made_.interface_index = egress.interface_index;
+    if (!egress.slaves.empty()) return leave_by_slave(egress, tunnelled);
+    made_ = sent_by(egress.interface_index);
+    return std::nullopt;
+  }
+
+  [[nodiscard]] hop sent_by(std::uint32_t index) const {
+    const auto slot = slots_.find(index);
+    if (slot == slots_.end()) return divert_hop(divert_reason::no_egress_socket);
+    hop made = made_;
+    made.egress = static_cast<egress_slot>(slot->second + (key_.tracked ? tracked_egress : 0));
+    made.interface_index = index;
+    return made;
+  }
+
+  refusal leave_by_slave(const egress_choice& egress, bool tunnelled) {
+    const auto& bond = std::get<netlink::bond_info>(
+        state_.find_device(egress.interface_index)->link.info);
+    // Without the tag, which the kernel keeps beside the frame.
+    std::array<std::byte, header_capacity> bytes;
+    std::span<const std::byte> whole(made_.header + writer_.offset(0), writer_.length());
+    const std::size_t cut = egress.tag ? header_size::vlan_tag : 0;
+    constexpr std::size_t addresses = 12;
+    std::memcpy(bytes.data(), whole.data(), addresses);
+    std::memcpy(bytes.data() + addresses, whole.data() + addresses + cut,
+                whole.size() - addresses - cut);
+    const bond_frame frame{.bytes = std::span(bytes).first(whole.size() - cut),
+                           .tag = egress.tag ? egress.tag->id : std::uint16_t{0},
+                           .tunnelled = tunnelled,
+                           .source = key_.source};
+    const auto rule = slave_rule_of(bond.xmit_hash_policy, frame);
+    if (const auto* reason = std::get_if<divert_reason>(&rule)) return *reason;
+    rule_ = std::get<slave_rule>(rule);
+    if (rule_.is_fixed() || egress.slaves.size() == 1) {
+      const hop one = sent_by(egress.slaves[rule_.hash({}) % egress.slaves.size()]);
+      if (one.egress == divert_slot) return one.reason;
+      made_ = one;
+      return std::nullopt;
+    }
+    for (const std::uint32_t index : egress.slaves) slaves_.push_back(sent_by(index));
     return std::nullopt;
   }
 
@@ -317,6 +371,8 @@ class hop_maker {
   const egress_slots& slots_;
   const hop_key& key_;
   hop made_{};
+  std::vector<hop> slaves_;  ///< Instead of it, where a bond chooses.
+  slave_rule rule_;
   template_writer writer_;
   gre::inner_packet packet_;
   covered_bytes covered_;
@@ -325,7 +381,7 @@ class hop_maker {
 
 }  // namespace
 
-hop build_hop(const mirror& state, const egress_slots& slots, const hop_key& key) {
+built_hop build_hop(const mirror& state, const egress_slots& slots, const hop_key& key) {
   return hop_maker(state, slots, key).make();
 }
 
@@ -334,8 +390,8 @@ hop build_hop(const mirror& state, const egress_slots& slots, const hop_key& key
 namespace cowire {
 
 egress_choice egress_of(const mirror& state, std::uint32_t interface_index) {
-  const auto divert = [](divert_reason reason) { return egress_choice{reason, 0, {}}; };
-  egress_choice found{std::nullopt, interface_index, {}};
+  const auto divert = [](divert_reason reason) { return egress_choice{reason, 0, {}, {}}; };
+  egress_choice found{std::nullopt, interface_index, {}, {}};
   // One device above another at most three deep: a VLAN of a bond of a NIC.
   for (int depth = 0; depth < 4; ++depth) {
     const mirror::device* device = state.find_device(found.interface_index);
@@ -344,7 +400,8 @@ egress_choice egress_of(const mirror& state, std::uint32_t interface_index) {
     if (detail::is_tunnel_kind(link.kind)) return divert(divert_reason::tunnel);
     if ((link.flags & IFF_LOOPBACK) != 0) return divert(divert_reason::unsupported_device);
     if (const auto reason = detail::obstacle(state, *device)) return divert(*reason);
-    if (detail::one_of(link.kind, detail::direct_kinds)) return found;
+    if (detail::sends_itself(link)) return found;
+    if (detail::hashes_frames(link)) return detail::over_slaves(state, *device, std::move(found));
     const auto lower = detail::lower_of(link, found.tag);
     if (!lower) return divert(divert_reason::unsupported_device);
     found.interface_index = *lower;

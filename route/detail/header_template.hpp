@@ -17,6 +17,9 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
+#include <utility>
+#include <vector>
 
 namespace cowire::detail {
 
@@ -41,8 +44,25 @@ struct hop_key {
 
 using egress_slots = std::map<std::uint32_t, egress_slot>;
 
-/// The hop as the mirror and the sockets are now, a divert hop where the fast path cannot serve it.
-[[nodiscard]] hop build_hop(const mirror& state, const egress_slots& slots, const hop_key& key);
+/// What serves the datagrams of a hop_key: one hop, or one for each slave of a bond that a rule
+/// chooses from by what differs between them.
+struct built_hop {
+  hop only;                 ///< Where `slaves` is empty.
+  std::vector<hop> slaves;  ///< At least two.
+  slave_rule rule;
+
+  built_hop(const hop& one) : only(one) {}
+  built_hop(std::vector<hop> several, const slave_rule& by)
+      : only(several.front()), slaves(std::move(several)), rule(by) {}
+  /// The hop of one datagram.
+  [[nodiscard]] const hop& of(const slave_terms& terms) const noexcept {
+    return slaves.empty() ? only : slaves[rule.hash(terms) % slaves.size()];
+  }
+};
+
+/// As the mirror and the sockets are now; a divert hop where the fast path cannot serve it.
+[[nodiscard]] built_hop build_hop(const mirror& state, const egress_slots& slots,
+                                  const hop_key& key);
 [[nodiscard]] hop divert_hop(divert_reason reason) noexcept;
 
 }  // namespace cowire::detail

@@ -16,6 +16,19 @@ hop_plan diverted(divert_reason reason, const decision* decided = nullptr) {
   return {{all}, decided};
 }
 
+/// Has a hop divert the ports that do not pass.
+void close_ports(hop& of, divert_reason reason, const port_filter& passing) {
+  if (of.egress == divert_slot) return;
+  if (of.gre_checksum_count != 0) {  // There is no room.
+    of = divert_hop(reason);
+    return;
+  }
+  of.egress_of_ports = std::exchange(of.egress, divert_slot);
+  of.reason = reason;
+  of.ports = passing.ranges;
+  of.ports_inside = passing.inside;
+}
+
 }  // namespace
 
 bool is_multicast_v6(const ip_prefix& region) {
@@ -88,7 +101,7 @@ const planned_share& hop_planner::share_for(const hop_plan& plan, std::uint32_t 
   return *std::ranges::lower_bound(plan.shares, key, {}, &planned_share::bound);
 }
 
-hop hop_planner::build(const hop_key& key) const {
+built_hop hop_planner::build(const hop_key& key) const {
   const mirror::device* device = state_.find_device(key.interface_index);
   if (device != nullptr && is_tunnel_kind(device->link.kind)) {
     const auto& listed = restrictions_.tunnel_interfaces;
@@ -96,13 +109,10 @@ hop hop_planner::build(const hop_key& key) const {
       return divert_hop(divert_reason::tunnel_not_listed);
     if (key.outside_prefixes) return divert_hop(divert_reason::outside_prefixes);
   }
-  hop made = build_hop(state_, egress_, key);
-  if (!key.closed_because || made.egress == divert_slot) return made;
-  if (made.gre_checksum_count != 0) return divert_hop(*key.closed_because);  // There is no room.
-  made.egress_of_ports = std::exchange(made.egress, divert_slot);
-  made.reason = *key.closed_because;
-  made.ports = key.ports.ranges;
-  made.ports_inside = key.ports.inside;
+  built_hop made = build_hop(state_, egress_, key);
+  if (!key.closed_because) return made;
+  close_ports(made.only, *key.closed_because, key.ports);
+  for (hop& one : made.slaves) close_ports(one, *key.closed_because, key.ports);
   return made;
 }
 

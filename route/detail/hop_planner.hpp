@@ -55,7 +55,7 @@ class hop_planner {
   /// The share that a flow's hash takes.
   [[nodiscard]] static const planned_share& share_for(const hop_plan& plan, std::uint32_t hash31);
   /// As devices, neighbours and sockets are now.
-  [[nodiscard]] hop build(const hop_key& key) const;
+  [[nodiscard]] built_hop build(const hop_key& key) const;
 
   /// Tables that rules may lead to; null = all.
   [[nodiscard]] const std::vector<std::uint32_t>* mirrored_tables() const noexcept {

@@ -72,16 +72,47 @@ std::uint32_t hop_store::place(const hop& made) {
   return id;
 }
 
+std::uint32_t hop_store::place(const built_hop& made) {
+  if (made.slaves.empty()) return place(made.only);
+  const std::size_t count = made.slaves.size() + 1;
+  auto members = std::make_unique<hop_group_member[]>(count);
+  members[0] = made.rule.as_member();
+  for (std::size_t i = 1; i < count; ++i) members[i].hop = place(made.slaves[i - 1]);
+  return place_group(std::move(members), count) | hop_group_member::slave_group;
+}
+
+bool hop_store::is_at(std::uint32_t id, const hop& made) const noexcept {
+  if (made.diverts_all_ports()) return id == static_cast<std::uint32_t>(made.reason);
+  return same_bytes(made, hops_[id]);
+}
+
+bool hop_store::is_at(std::uint32_t id, const built_hop& made) const noexcept {
+  if ((id & hop_group_member::slave_group) == 0)
+    return made.slaves.empty() && is_at(id, made.only);
+  const std::uint32_t group = id & ~hop_group_member::slave_group;
+  const hop_group_member* const members = groups_[group].get();
+  if (group_sizes_[group] != made.slaves.size() + 1 ||
+      slave_rule::from(members[0]) != made.rule)
+    return false;
+  for (std::size_t i = 0; i < made.slaves.size(); ++i)
+    if (!is_at(members[i + 1].hop, made.slaves[i])) return false;
+  return true;
+}
+
 void hop_store::release_hop(std::uint32_t id) {
-  if (id >= divert_reason_count) garbage_->hops.push_back(id);
+  if ((id & hop_group_member::slave_group) != 0) {
+    const std::uint32_t group = id & ~hop_group_member::slave_group;
+    for (std::size_t i = 1; i < group_sizes_[group]; ++i) release_hop(groups_[group][i].hop);
+    release_group(group);
+  } else if (id >= divert_reason_count) {
+    garbage_->hops.push_back(id);
+  }
 }
 
 void hop_store::rebuild(adjacency_id id) {
   adjacency& at = adjacencies_[id];
-  const hop made = builder_(at.key);
-  if (made.diverts_all_ports() ? at.hop == static_cast<std::uint32_t>(made.reason)
-                                 : same_bytes(made, hops_[at.hop]))
-    return;
+  const built_hop made = builder_(at.key);
+  if (is_at(at.hop, made)) return;
   release_hop(at.hop);
   at.hop = place(made);
   for (const path_id user : at.paths) mark_dirty(user);
@@ -192,18 +223,34 @@ void hop_store::drop_reference(path_id id) {
 
 void hop_store::release_path(path_id id) {
   path& at = paths_[id];
-  release_group(at);
+  if (at.group != no_group) release_group(at.group);
   leave(id);
   at = {};
   garbage_->paths.push_back(id);
 }
 
-void hop_store::release_group(path& of) {
-  if (of.group == no_group) return;
-  group_members_ -= of.group_size;
-  garbage_->groups.push_back(of.group);
-  garbage_->members.push_back(std::move(groups_[of.group]));
-  of.group = no_group;
+std::uint32_t hop_store::place_group(std::unique_ptr<hop_group_member[]> members,
+                                     std::size_t count) {
+  COWIRE_ASSERT(count <= path_list::count_max);
+  std::uint32_t id;
+  if (!free_groups_.empty()) {
+    id = free_groups_.back();
+    free_groups_.pop_back();
+  } else {
+    id = static_cast<std::uint32_t>(groups_.size());
+    groups_.emplace_back();
+    group_sizes_.emplace_back();
+  }
+  groups_[id] = std::move(members);
+  group_sizes_[id] = static_cast<std::uint16_t>(count);
+  group_members_ += count;
+  return id;
+}
+
+void hop_store::release_group(std::uint32_t id) {
+  group_members_ -= group_sizes_[id];
+  garbage_->groups.push_back(id);
+  garbage_->members.push_back(std::move(groups_[id]));
 }
 
 void hop_store::mark_dirty(path_id id) {
@@ -230,28 +277,25 @@ path_list& hop_store::writable(path_id id) {
 void hop_store::write_path(path_id id) {
   path& at = paths_[id];
   at.dirty = false;
-  release_group(at);
-  const auto count = static_cast<std::uint32_t>(at.key.size());
+  if (at.group != no_group) release_group(std::exchange(at.group, no_group));
+  const std::size_t count = at.key.size();
   if (count == 1) {
-    writable(id) = {adjacencies_[at.key.front().adjacency].hop, 1};
+    const std::uint32_t hop = adjacencies_[at.key.front().adjacency].hop;
+    if ((hop & hop_group_member::slave_group) == 0) {
+      writable(id) = {hop, 1};
+    } else {
+      const std::uint32_t group = hop & ~hop_group_member::slave_group;
+      writable(id) = {group, group_sizes_[group], group_kind::by_slave};
+    }
     return;
   }
-  if (!free_groups_.empty()) {
-    at.group = free_groups_.back();
-    free_groups_.pop_back();
-  } else {
-    at.group = static_cast<std::uint32_t>(groups_.size());
-    groups_.emplace_back();
-  }
-  COWIRE_ASSERT(count <= path_list::count_max);
-  at.group_size = count;
-  group_members_ += count;
   auto members = std::make_unique<hop_group_member[]>(count);
-  for (std::uint32_t i = 0; i < count; ++i)
+  for (std::size_t i = 0; i < count; ++i)
     members[i] = {at.key[i].bound, adjacencies_[at.key[i].adjacency].hop};
-  groups_[at.group] = std::move(members);
+  at.group = place_group(std::move(members), count);
   const bool by_bucket = at.key.back().bound != path_share_key{}.bound;
-  writable(id) = {at.group, static_cast<std::uint16_t>(count), by_bucket};
+  writable(id) = {at.group, static_cast<std::uint16_t>(count),
+                  by_bucket ? group_kind::by_bucket : group_kind::by_threshold};
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -272,6 +316,7 @@ hop_store::directory hop_store::commit() {
   shown.chunks.reserve(chunks_.size());
   for (const auto& chunk : chunks_) shown.chunks.push_back(chunk.get());
   for (const auto& group : groups_) shown.groups.push_back(group.get());
+  shown.group_sizes = group_sizes_;
   chunk_is_fresh_.assign(chunks_.size(), false);
   return shown;
 }

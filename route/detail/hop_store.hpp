@@ -56,7 +56,7 @@ class hop_store {
   hop_store(const hop_store&) = delete;
   hop_store& operator=(const hop_store&) = delete;
 
-  using hop_builder = std::function<hop(const hop_key&)>;
+  using hop_builder = std::function<built_hop(const hop_key&)>;
   /// Where bytes come from; called within intern() and rebuild().
   void set_builder(hop_builder builder) { builder_ = std::move(builder); }
 
@@ -86,6 +86,7 @@ class hop_store {
   struct directory {
     std::vector<const path_list*> chunks;
     std::vector<const hop_group_member*> groups;
+    std::vector<std::uint16_t> group_sizes;  ///< Members of each.
     const hop* hops = nullptr;
   };
   /// Ids and memory that older versions may still use. Destroy on the compiler's thread after the
@@ -121,7 +122,7 @@ class hop_store {
  private:
   struct adjacency {
     hop_key key;
-    std::uint32_t hop = 0;
+    std::uint32_t hop = 0;  ///< Of a bond's slaves: their group, and hop_group_member::slave_group.
     std::uint32_t references = 0;
     std::vector<path_id> paths;  ///< That name it.
     bool live = false;
@@ -130,7 +131,6 @@ class hop_store {
     path_key key;
     std::uint32_t references = 0;
     std::uint32_t group = no_group;
-    std::uint32_t group_size = 0;
     bool dirty = false;
     bool idle = false;  ///< Listed in idle_paths_.
   };
@@ -138,13 +138,18 @@ class hop_store {
 
   void rebuild(adjacency_id id);
   [[nodiscard]] std::uint32_t place(const hop& made);
+  [[nodiscard]] std::uint32_t place(const built_hop& made);
+  [[nodiscard]] bool is_at(std::uint32_t id, const hop& made) const noexcept;
+  [[nodiscard]] bool is_at(std::uint32_t id, const built_hop& made) const noexcept;
   void release_hop(std::uint32_t id);
   void release_path(path_id id);
   void release_adjacency(adjacency_id id);
   void mark_dirty(path_id id);
   void write_path(path_id id);
   [[nodiscard]] path_list& writable(path_id id);
-  void release_group(path& of);
+  [[nodiscard]] std::uint32_t place_group(std::unique_ptr<hop_group_member[]> members,
+                                          std::size_t count);
+  void release_group(std::uint32_t id);
   void join(path_id id);
   void leave(path_id id);
 
@@ -167,6 +172,7 @@ class hop_store {
   std::vector<std::unique_ptr<path_list[]>> chunks_;
   std::vector<bool> chunk_is_fresh_;  ///< Not yet seen by readers.
   std::vector<std::unique_ptr<hop_group_member[]>> groups_;
+  std::vector<std::uint16_t> group_sizes_;  ///< As many.
   std::vector<std::uint32_t> free_groups_;
   std::size_t group_members_ = 0;  ///< Of all live groups.
   std::unique_ptr<garbage> garbage_;

@@ -25,7 +25,8 @@ std::array<std::uint8_t, Size> hashed_source(const flow_class& cls) {
 std::size_t version_block::bytes() const noexcept {
   return sizeof(*this) + class_tables.size() * sizeof(class_tables[0]) +
          class_index.size() * sizeof(class_index[0]) +
-         (directory.chunks.size() + directory.groups.size()) * sizeof(void*);
+         (directory.chunks.size() + directory.groups.size()) * sizeof(void*) +
+         directory.group_sizes.size() * sizeof(std::uint16_t);
 }
 
 void version_store::publish(const mirror_settings& settings, class_set& classes,
@@ -48,6 +49,7 @@ void version_store::publish(const mirror_settings& settings, class_set& classes,
   table.path_list_chunks = next->directory.chunks.data();
   table.hops = next->directory.hops;
   table.groups = next->directory.groups.data();
+  table.group_sizes = next->directory.group_sizes.data();
   table.hash_v4 = multipath_hash_of(settings, ip_family::v4, IPPROTO_UDP);
   table.hash_v6 = multipath_hash_of(settings, ip_family::v6, IPPROTO_UDP);
 

@@ -35,8 +35,8 @@ struct bench {
     const std::uint32_t path =
         to.is_v4() ? tries.v4.lookup(to_key4(to)) : tries.v6.lookup(to_key6(to));
     const path_list& list = table->path_list_of(path);
-    return table
-        ->hops[list.count == 1 ? list.index : select_member(table->groups[list.index], list, hash)];
+    const auto several = [&] { return select_hop(*table, list, {}, [&] { return hash; }); };
+    return table->hops[list.count == 1 ? list.index : several()];
   }
   /// With the hash of the flow's own addresses and ports.
   [[nodiscard]] const hop& look_up(flow_class_id id, const flow& asked) const {
@@ -71,7 +71,7 @@ hop reference_hop(const mirror& state, const flow& question, std::uint32_t hash)
   if (!share.is_known()) return detail::divert_hop(divert_reason::resilient_group);
   const auto key =
       detail::hop_key_of(state, decided, decided.members[share.member], question.cls, asked.region);
-  return key ? detail::build_hop(state, all_slots, *key)
+  return key ? detail::build_hop(state, all_slots, *key).only
              : detail::divert_hop(divert_reason::no_source_address);
 }
 

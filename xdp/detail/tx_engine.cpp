@@ -67,6 +67,12 @@ constexpr int kicks_per_batch = 4;
   return {__builtin_bswap64(words[0]), __builtin_bswap64(words[1])};
 }
 
+/// The zeros in front of an IPv4 address add nothing.
+[[nodiscard]] slave_terms slave_terms_of(const tx_request& request) noexcept {
+  return {fold_address(std::as_bytes(std::span(request.destination))),
+          ports_word(request.source_port, request.destination_port)};
+}
+
 /// The requested source, not the chosen one, is what the kernel hashes.
 [[nodiscard]] std::uint32_t flow_hash(const forwarding_table& table,
                                       const tx_request& request) noexcept {
@@ -84,7 +90,8 @@ constexpr int kicks_per_batch = 4;
                                 const tx_request& request) noexcept {
   const path_list paths = table.path_list_of(path_list_id);
   if (paths.count <= 1) return table.hops + paths.index;
-  return table.hops + select_member(table.groups[paths.index], paths, flow_hash(table, request));
+  return table.hops + select_hop(table, paths, slave_terms_of(request),
+                                 [&] { return flow_hash(table, request); });
 }
 
 /// The hop of a request, by itself: for check_remembered().

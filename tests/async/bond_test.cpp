@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bonds that hash frames: every frame of the fast path leaves by the slave that the kernel takes
+// for the same bytes. COWIRE_BOND_FLOWS says how many flows each combination has.
+#include <tests/async/frame_capture.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+namespace cowire::test {
+namespace {
+
+constexpr const char* policies[] = {"layer2",   "layer2+3", "layer3+4",
+                                    "encap2+3", "encap3+4", "vlan+srcmac"};
+
+std::size_t flow_count() {
+  const char* wanted = std::getenv("COWIRE_BOND_FLOWS");
+  return wanted != nullptr ? std::strtoul(wanted, nullptr, 10) : 24;
+}
+
+struct bonded_flow {
+  std::size_t sender = 0;
+  endpoint there;
+};
+
+/// Where a frame was seen, and its bytes.
+struct sighting {
+  int link = 0;
+  std::string frame;
+  friend bool operator==(const sighting&, const sighting&) = default;
+};
+
+const std::vector<sending_options> senders = {{.port = 8001}, {.port = 8002}, {.port = 40003}};
+
+class bonds : public two_hosts {
+ protected:
+  void SetUp() override {
+    two_hosts::SetUp();
+    if (IsSkipped()) return;
+    ::alarm(900);
+    if (std::system("ip link add probe type bond 2>/dev/null") != 0)
+      GTEST_SKIP() << "the kernel has no bonding";
+    (*a)("ip link del probe");
+    (*a)(
+        "sysctl -qw net.ipv6.auto_flowlabels=0 net.ipv6.conf.default.addr_gen_mode=1 "
+        "net.ipv6.conf.default.router_solicitations=0");
+    for (const char* n : {"1", "2", "3"})
+      connect(*a, std::string("a") + n, *b, std::string("b") + n, 1 + std::atoi(n));
+  }
+
+  /// Not in the order of their numbers.
+  void make_bond(const std::string& parameters) {
+    (*a)("ip link add t1 type bond miimon 20 " + parameters);
+    for (const char* slave : {"a2", "a1", "a3"}) enslave(*a, "t1", slave);
+    give_addresses("t1", 1);
+  }
+  static void enslave(const netns& host, const std::string& bond, const std::string& slave) {
+    host("ip link set " + slave + " down && ip link set " + slave + " master " + bond);
+  }
+  /// Its own, and gateways of several MAC addresses to everywhere.
+  void give_addresses(const std::string& device, int number) {
+    const std::string n = std::to_string(number);
+    (*a)("ip addr add 10.200." + n + ".1/24 dev " + device + " && ip link set " + device +
+         " up && ip addr add fd20:" + n + "::1/64 dev " + device + " nodad");
+    for (int i = 0; i < 8; ++i) {
+      const std::string g = std::to_string(i + 2);
+      (*a)("ip route add 198.18." + std::to_string(32 * (number - 1) + 4 * i) + ".0/22 via 10.200." +
+           n + "." + g + " dev " + device + " && ip route add fd9" + n + ":" + g +
+           "::/32 via fd20:" + n + "::" + g + " dev " + device);
+      for (const std::string& gateway : {"10.200." + n + "." + g, "fd20:" + n + "::" + g})
+        (*a)("ip neigh replace " + gateway + " dev " + device + " lladdr 02:00:00:00:aa:" +
+             std::to_string(10 + 7 * i) + " nud permanent");
+    }
+  }
+
+  std::vector<bonded_flow> flows(int number, std::size_t count) {
+    std::vector<bonded_flow> out;
+    const auto below = [&](unsigned limit) { return random_() % limit; };
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::string v4 = "198.18." + std::to_string(32 * (static_cast<unsigned>(number) - 1) +
+                                                       below(32)) +
+                             "." + std::to_string(below(256));
+      const std::string v6 = "[fd9" + std::to_string(number) + ":" + std::to_string(below(8) + 2) +
+                             "::" + std::to_string(below(9999)) + "]";
+      out.push_back({below(static_cast<unsigned>(senders.size())),
+                     to((below(2) != 0 ? v4 : v6) + ":9000")});
+    }
+    return out;
+  }
+
+  struct captures {
+    explicit captures(const netns& host)
+        : links{capture(host, "b1"), capture(host, "b2"), capture(host, "b3")} {}
+    sighting next() {
+      sighting seen;
+      eventually(
+          [&] {
+            for (std::size_t i = 0; i < links.size(); ++i) {
+              seen = {static_cast<int>(i + 1), links[i].next(0ms)};
+              if (!seen.frame.empty()) return true;
+            }
+            seen = {};
+            return false;
+          },
+          5s);
+      return seen;
+    }
+    std::array<capture, 3> links;
+  };
+
+  /// All through the kernel, then all through cowire. Returns how many differ.
+  std::size_t compare(const std::vector<bonded_flow>& all, transmitter_stats& told) {
+    captures wire(*b);
+    std::vector<sighting> kernel;
+    {
+      std::map<std::pair<std::size_t, ip_family>, kernel_sender> sockets;
+      for (const bonded_flow& one : all) {
+        const auto family = one.there.address.family();
+        sockets.try_emplace({one.sender, family}, family, senders[one.sender])
+            .first->second.send(one.there, patterned(100));
+        kernel.push_back(wire.next());
+        EXPECT_NE(0, kernel.back().link) << "from the kernel: " << one.there.to_string();
+      }
+    }
+    transmitter tx(small());
+    std::vector<sender> ours;
+    for (const sending_options& o : senders) ours.push_back(tx.make_sender(as_sender(o)));
+    std::size_t differences = 0;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      EXPECT_TRUE(ours[all[i].sender].try_send(bytes_of(patterned(100)), all[i].there));
+      const sighting seen = wire.next();
+      if (seen == kernel[i]) continue;
+      ++differences;
+      if (differences > 3) continue;
+      std::printf("%s: kernel b%d %s\n    cowire b%d %s\n", all[i].there.to_string().c_str(),
+                  kernel[i].link, hex(kernel[i].frame).c_str(), seen.link,
+                  hex(seen.frame).c_str());
+    }
+    EXPECT_TRUE(drained(tx));
+    told = tx.stats();
+    return differences;
+  }
+  void expect_same(const std::vector<bonded_flow>& all, const std::string& what,
+                   bool served = true) {
+    transmitter_stats stats;
+    EXPECT_EQ(0u, compare(all, stats)) << what << ": " << summary(stats);
+    const std::uint64_t fast = stats.submitted - stats.kernel_path;
+    std::printf("%s: %zu flows, %llu of them by the fast path\n", what.c_str(), all.size(),
+                static_cast<unsigned long long>(fast));
+    if (served) EXPECT_EQ(all.size(), fast) << what << ": " << summary(stats);
+  }
+  /// Sooner or later, as miimon and LACP take their time.
+  void expect_same_in_the_end(const std::vector<bonded_flow>& all, const std::string& what) {
+    transmitter_stats stats;
+    EXPECT_TRUE(eventually([&] { return compare(all, stats) == 0; }, 60s))
+        << what << ": " << summary(stats);
+  }
+
+  std::mt19937 random_{1};
+};
+
+TEST_F(bonds, each_policy_takes_the_kernels_slave) {
+  make_bond("mode balance-xor");
+  const auto all = flows(1, flow_count());
+  for (const std::string policy : policies) {
+    (*a)("ip link set t1 type bond xmit_hash_policy " + policy);
+    const bool all_certain = policy != "encap3+4";  // IPv6 has a hash of its own there.
+    expect_same(all, policy, all_certain);
+  }
+}
+
+TEST_F(bonds, a_vlan_above_takes_the_kernels_slave) {
+  make_bond("mode balance-xor");
+  (*a)("ip link add link t1 name v2 type vlan id 100");
+  give_addresses("v2", 2);
+  const auto all = flows(2, flow_count());
+  for (const std::string policy : policies) {
+    (*a)("ip link set t1 type bond xmit_hash_policy " + policy);
+    expect_same(all, "vlan, " + policy, policy != "encap3+4");
+  }
+}
+
+TEST_F(bonds, a_tunnel_above_takes_the_kernels_slave) {
+  make_bond("mode balance-xor");
+  if (std::system("ip link add g2 type gre local 10.200.1.1 remote 198.18.1.1 ttl 64") != 0)
+    GTEST_SKIP() << "the kernel has no ip_gre";
+  (*a)("ip addr add 10.201.0.1/24 dev g2 && ip link set g2 up");
+  std::vector<bonded_flow> all;
+  for (std::size_t i = 0; i < flow_count(); ++i)
+    all.push_back({i % senders.size(), to("10.201.0." + std::to_string(2 + i % 250) + ":9000")});
+  for (const std::string policy : policies) {
+    if (policy == "encap3+4") continue;  // The kernel's hash has a secret.
+    (*a)("ip link set t1 type bond xmit_hash_policy " + policy);
+    expect_same(all, "gre, " + policy);
+  }
+}
+
+TEST_F(bonds, carriers_and_the_order_of_enslaving_are_followed) {
+  make_bond("mode balance-xor xmit_hash_policy layer3+4");
+  const auto all = flows(1, flow_count());
+  expect_same(all, "three slaves");
+  (*b)("ip link set b2 down");
+  expect_same_in_the_end(all, "one without carrier");
+  (*b)("ip link set b2 up");
+  expect_same_in_the_end(all, "carrier back");
+  (*a)("ip link set a2 nomaster");
+  enslave(*a, "t1", "a2");
+  expect_same_in_the_end(all, "released and enslaved again");
+  (*a)("ip link set a1 down");
+  expect_same_in_the_end(all, "one admin down");
+}
+
+TEST_F(bonds, lacp_partners_take_the_kernels_slave) {
+  (*b)("ip link add p1 type bond mode 802.3ad miimon 20 lacp_rate fast && ip link set p1 up");
+  for (const char* slave : {"b1", "b2", "b3"}) enslave(*b, "p1", slave);
+  make_bond("mode 802.3ad lacp_rate fast xmit_hash_policy layer3+4");
+  const auto settled = [&](std::size_t count) {
+    return eventually(
+        [&] {
+          const std::string text = (*a)("ip -d link show master t1");
+          std::size_t active = 0;
+          for (std::size_t at = 0; (at = text.find("distributing", at)) != std::string::npos; ++at)
+            ++active;
+          // ad_actor_oper_port_state_str and the partner's.
+          return active == 2 * count;
+        },
+        60s);
+  };
+  ASSERT_TRUE(settled(3)) << (*a)("ip -d link show master t1");
+  const auto all = flows(1, flow_count());
+  expect_same(all, "802.3ad");
+  (*b)("ip link set b3 down");
+  ASSERT_TRUE(settled(2)) << (*a)("ip -d link show master t1");
+  expect_same_in_the_end(all, "802.3ad, a port lost");
+  (*b)("ip link set b3 up");
+  ASSERT_TRUE(settled(3)) << (*a)("ip -d link show master t1");
+  expect_same_in_the_end(all, "802.3ad, the port back");
+}
+
+/// The running fast path moves with its slaves; what was on the way of a downed one is its loss.
+TEST_F(bonds, a_stream_goes_on_while_slaves_come_and_go) {
+  make_bond("mode balance-xor xmit_hash_policy layer3+4");
+  transmitter tx(small());
+  std::vector<endpoint> destinations;
+  for (const bonded_flow& one : flows(1, 32)) destinations.push_back(one.there);
+  {
+    stream sending(tx, destinations);
+    for (int round = 0; round < 6; ++round) {
+      const std::string victim = "b" + std::to_string(1 + round % 3);
+      (*b)("ip link set " + victim + " down");
+      std::this_thread::sleep_for(200ms);
+      (*b)("ip link set " + victim + " up");
+      std::this_thread::sleep_for(200ms);
+    }
+    sending.stop();
+    EXPECT_TRUE(drained(tx));
+    const auto stats = tx.stats();
+    EXPECT_EQ(sending.sent, stats.submitted) << summary(stats);
+    EXPECT_EQ(0u, stats.refused_total()) << summary(stats);
+    for (const char* slave : {"a1", "a2", "a3"}) EXPECT_GT(by(tx, slave), 0u) << summary(stats);
+  }
+}
+
+}  // namespace
+}  // namespace cowire::test
