@@ -5,13 +5,16 @@
 #include <cowire/route/output_path.hpp>
 #include <cowire/route/rules.hpp>
 
+#include <linux/if_bonding.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 #include <string_view>
 #include <system_error>
+#include <variant>
 
 namespace cowire::cli {
 namespace {
@@ -35,6 +38,37 @@ void examine_rules(const mirror& state, std::vector<finding>& out) {
   if (doubtful == 0)
     out.push_back({"rules", health::ok, std::to_string(count),
                    "the fast path can decide every policy rule", ""});
+}
+
+/// What a bond's way of choosing slaves means for the fast path.
+finding examine_bond(const mirror::device& device, const netlink::bond_info& bond) {
+  constexpr std::string_view modes[] = {"balance-rr", "active-backup", "balance-xor", "broadcast",
+                                        "802.3ad",    "balance-tlb",   "balance-alb"};
+  constexpr std::string_view policies[] = {"layer2",   "layer3+4", "layer2+3",
+                                           "encap2+3", "encap3+4", "vlan+srcmac"};
+  const std::string check = "bond " + device.link.name;
+  std::string value(bond.mode < std::size(modes) ? modes[bond.mode] : "an unknown mode");
+  if (bond.mode == BOND_MODE_ACTIVEBACKUP)
+    return {check, health::ok, value, "frames leave by the active slave", ""};
+  constexpr const char* remedy = "mode balance-xor or 802.3ad with xmit_hash_policy layer3+4";
+  if (bond.mode != BOND_MODE_XOR && bond.mode != BOND_MODE_8023AD)
+    return {check, health::warn, value,
+            "the kernel path, slower, takes all that goes through it (bond_policy)", remedy};
+  value += ", " + std::string(bond.xmit_hash_policy < std::size(policies)
+                                  ? policies[bond.xmit_hash_policy]
+                                  : "an unknown policy");
+  if (bond.xmit_hash_policy >= std::size(policies) || bond.xmit_hash_policy == BOND_XMIT_POLICY_ENCAP34)
+    return {check, health::warn, value,
+            "the kernel path, slower, takes IPv6 and tunnels, whose slave depends on a secret "
+            "(bond_policy)",
+            remedy};
+  return {check, health::ok, value, "frames leave by the slave that the kernel would take", ""};
+}
+
+void examine_bonds(const mirror& state, std::vector<finding>& out) {
+  for (const auto& [index, device] : state.devices())
+    if (const auto* bond = std::get_if<netlink::bond_info>(&device.link.info))
+      out.push_back(examine_bond(device, *bond));
 }
 
 // ---- the output path ----------------------------------------------------------------------------
@@ -180,6 +214,7 @@ std::vector<finding> examine_decisions(std::vector<std::string> interfaces) try 
   std::vector<finding> out;
   const kernel_state now;
   examine_rules(now.state(), out);
+  examine_bonds(now.state(), out);
   if (interfaces.empty()) interfaces.emplace_back();
   examine_output(now.state(), now.output(), interfaces, out);
   return out;

@@ -168,8 +168,6 @@ std::optional<std::uint32_t> lower_of(const netlink::link& link,
     if (link.lower_in_other_namespace || (macvlan->mode & outward) == 0) return std::nullopt;
     return link.lower;
   }
-  if (const auto* bond = std::get_if<netlink::bond_info>(&link.info))
-    if (bond->mode == BOND_MODE_ACTIVEBACKUP && bond->active_slave != 0) return bond->active_slave;
   return std::nullopt;
 }
 
@@ -402,6 +400,12 @@ egress_choice egress_of(const mirror& state, std::uint32_t interface_index) {
     if (const auto reason = detail::obstacle(state, *device)) return divert(*reason);
     if (detail::sends_itself(link)) return found;
     if (detail::hashes_frames(link)) return detail::over_slaves(state, *device, std::move(found));
+    if (const auto* bond = std::get_if<netlink::bond_info>(&link.info)) {
+      if (bond->mode != BOND_MODE_ACTIVEBACKUP) return divert(divert_reason::bond_policy);
+      if (bond->active_slave == 0) return divert(divert_reason::egress_down);
+      found.interface_index = bond->active_slave;
+      continue;
+    }
     const auto lower = detail::lower_of(link, found.tag);
     if (!lower) return divert(divert_reason::unsupported_device);
     found.interface_index = *lower;
