@@ -26,7 +26,8 @@
   X(no_egress_socket, "no AF_XDP socket on the output interface")                                  \
   X(egress_down, "the output interface is down")                                                   \
   X(unsupported_device, "the output interface is of a kind the fast path cannot imitate")          \
-  X(bond_policy, "which slave of the bond the kernel takes by this mode or policy cannot be known") \
+  X(bond_policy,                                                                                   \
+    "which slave of the bond the kernel takes by this mode or policy cannot be known")             \
   X(bond_unsettled, "the bond's slaves, or which of them it uses, have just changed")              \
   X(tunnel, "the output interface is a tunnel of a kind the fast path does not build")             \
   X(tunnel_sequence, "a tunnel with sequence numbers, which only the kernel can count")            \

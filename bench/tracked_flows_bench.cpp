@@ -3,8 +3,9 @@
 /// CPU time of a ring that does nothing else, while every flow sends once in 100 ms, in a private
 /// network namespace. Beside it, what becoming fast costs, and how many timers were set.
 ///
-/// Prints a table, or what Google Benchmark prints for --benchmark_format=json. --flows=N, --seconds
-/// =N. The flows stay within net.netfilter.nf_conntrack_max, which is the host's. Needs root.
+/// Prints a table, or what Google Benchmark prints for --benchmark_format=json. --flows=N,
+/// --seconds =N. The flows stay within net.netfilter.nf_conntrack_max, which is the host's. Needs
+/// root.
 #include <cowire/async/detail/flow_tracker.hpp>
 
 #include <sys/socket.h>

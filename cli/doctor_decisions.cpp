@@ -57,7 +57,8 @@ finding examine_bond(const mirror::device& device, const netlink::bond_info& bon
   value += ", " + std::string(bond.xmit_hash_policy < std::size(policies)
                                   ? policies[bond.xmit_hash_policy]
                                   : "an unknown policy");
-  if (bond.xmit_hash_policy >= std::size(policies) || bond.xmit_hash_policy == BOND_XMIT_POLICY_ENCAP34)
+  if (bond.xmit_hash_policy >= std::size(policies) ||
+      bond.xmit_hash_policy == BOND_XMIT_POLICY_ENCAP34)
     return {check, health::warn, value,
             "the kernel path, slower, takes IPv6 and tunnels, whose slave depends on a secret "
             "(bond_policy)",

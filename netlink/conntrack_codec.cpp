@@ -131,7 +131,7 @@ void conntrack_batch::remove(const conntrack_tuple& tuple, std::uint32_t sequenc
   append(type_of(IPCTNL_MSG_CT_DELETE), tuple.source.family(), &tuple, nullptr, sequence);
 }
 void conntrack_batch::flush(std::uint32_t sequence) {
-  // Of version 0, which knows of no families here (ctnetlink_del_conntrack).
+  // Of version 0, which knows of no families here (net/netfilter/nf_conntrack_netlink.c).
   append(type_of(IPCTNL_MSG_CT_DELETE), ip_family::v4, nullptr, nullptr, sequence);
 }
 

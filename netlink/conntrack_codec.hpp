@@ -2,8 +2,8 @@
 /// Entries of the kernel's connection tracking as ctnetlink (NETLINK_NETFILTER) has them: questions
 /// by tuple, what is answered, and how an entry's timer is set without a datagram.
 ///
-/// As codec.hpp: no I/O, no state, no trust. Any thread.
-/// Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
+/// As codec.hpp: no I/O, no state, no trust. Any thread. Source:
+/// include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
 #pragma once
 
 #include <cowire/base/address.hpp>
@@ -56,8 +56,8 @@ struct conntrack_entry {
   }
 };
 
-/// Requests one behind the other, as one call of send() takes them. Each names an entry by the tuple
-/// of either of its directions, in zone 0.
+/// Requests one behind the other, as one call of send() takes them. Each names an entry by the
+/// tuple of either of its directions, in zone 0.
 class conntrack_batch {
  public:
   /// Asks for the entry. Answered by it, or by ENOENT.

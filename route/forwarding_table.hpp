@@ -44,8 +44,8 @@ inline constexpr std::size_t destination_offset = udp_header_offset - 16;
 using egress_slot = std::uint8_t;
 inline constexpr egress_slot divert_slot = 0;
 /// Added to the slot of hops whose datagrams may leave only while the kernel's connection tracking
-/// has an entry for their flow, of which the TX core knows (xdp/tracked_flows.hpp). Above all slots:
-/// where nobody looks for it there is no socket of that number.
+/// has an entry for their flow, of which the TX core knows (xdp/tracked_flows.hpp). Above all
+/// slots: where nobody looks for it there is no socket of that number.
 inline constexpr egress_slot tracked_egress = 64;
 
 /// So many tunnels inside each other have a place in a template.
@@ -108,7 +108,6 @@ struct alignas(64) hop {
     port_ranges ports;  ///< Where egress_of_ports is not divert_slot.
   };
   std::uint8_t gre_checksum_count;  ///< Of `gre_checksums`.
-
 
   /// Flags of `second_pass`.
   enum second_passes : std::uint8_t { long_headers = 1, with_gre_checksums = 2 };
@@ -184,8 +183,8 @@ struct path_list {
 /// ECMP as the kernel does it. By hash threshold: the first member whose bound is not below the
 /// 31-bit flow hash; dead members are not listed; bounds rise, the last one is 0x7fffffff. By
 /// bucket (resilient groups): the hash modulo the number of buckets is the member's place, and its
-/// bound. By slave (a bond): the first member is a slave_rule, the others are one hop for each slave
-/// that is usable, in the bond's order.
+/// bound. By slave (a bond): the first member is a slave_rule, the others are one hop for each
+/// slave that is usable, in the bond's order.
 ///
 /// A member of the former two may itself be a group by slave: `hop` is its place in
 /// forwarding_table::groups then, with slave_group set.

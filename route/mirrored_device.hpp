@@ -22,7 +22,7 @@ namespace cowire {
 /// What must be read of a bond, as messages do not tell it, or not in time.
 struct bond_reading {
   struct slave {
-    std::uint32_t index = 0;         ///< ifindex.
+    std::uint32_t index = 0;          ///< ifindex.
     std::uint16_t aggregator_id = 0;  ///< 802.3ad.
   };
   std::vector<slave> slaves;        ///< In the order of enslaving.

@@ -13,7 +13,6 @@ namespace {
 
 static_assert(transmitter_limits::tracked_flows_max == tracked_flows::capacity_max);
 
-
 using time_ms = flow_tracker::time_ms;
 using netlink::conntrack_socket;
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Lets flows pass connection tracking by, and does for their entries what their datagrams would.
 ///
-/// The first datagram of a flow takes the kernel path, and makes the entry. Then the kernel is asked
-/// for it. Where it is an ordinary one (confirmed, not translated, without helper and zone), the TX
-/// cores are told (xdp/tracked_flows.hpp), and the flow is fast:
+/// The first datagram of a flow takes the kernel path, and makes the entry. Then the kernel is
+/// asked for it. Where it is an ordinary one (confirmed, not translated, without helper and zone),
+/// the TX cores are told (xdp/tracked_flows.hpp), and the flow is fast:
 ///
 ///          kernel datagram            asked: ordinary              checked in time
 ///     unknown ---------> asking --------------------> tracked <--------------------+
@@ -12,11 +12,11 @@
 ///                          |  v refused by sendmsg()    | entry gone, changed; ruleset changed
 ///                        refused (for a while) <--------+-----> asking
 ///
-/// While a flow sends fast, its entry's timer is set as the kernel would have set it: to the policy's
-/// time after the last datagram. That is done before the entry could expire, and before the flow
-/// stops being good, for which there is a margin: so the entry of every datagram that left is there
-/// when its answer comes, as late as the kernel would have let it in. Each time the entry is looked
-/// at first: it may be gone (`conntrack -F`), or another, of a peer that spoke meanwhile.
+/// While a flow sends fast, its entry's timer is set as the kernel would have set it: to the
+/// policy's time after the last datagram. That is done before the entry could expire, and before
+/// the flow stops being good, for which there is a margin: so the entry of every datagram that left
+/// is there when its answer comes, as late as the kernel would have let it in. Each time the entry
+/// is looked at first: it may be gone (`conntrack -F`), or another, of a peer that spoke meanwhile.
 ///
 /// A flow that was idle is not good any more before its entry goes, so that the kernel has its next
 /// datagram. Nothing is good for longer than this thread is there to see to it.

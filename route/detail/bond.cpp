@@ -25,11 +25,11 @@ std::uint32_t big_endian_24(std::span<const std::byte> bytes, std::size_t at) no
 std::uint32_t ethertype_of(std::span<const std::byte> frame) noexcept {
   return byte_at(frame, 12) << 8 | byte_at(frame, 13);
 }
-/// bond_eth_hash(): last bytes of both addresses, and the type.
+/// drivers/net/bonding/bond_main.c, bond_eth_hash: last bytes of both addresses, and the type.
 std::uint32_t ethernet_hash(std::span<const std::byte> frame) noexcept {
   return byte_at(frame, 5) ^ byte_at(frame, 11) ^ ethertype_of(frame);
 }
-/// bond_vlan_srcmac_hash().
+/// drivers/net/bonding/bond_main.c, bond_vlan_srcmac_hash.
 std::uint32_t vlan_source_hash(const bond_frame& frame) noexcept {
   return frame.tag ^ big_endian_24(frame.bytes, 6) ^ big_endian_24(frame.bytes, 9);
 }
@@ -45,7 +45,8 @@ std::uint32_t outer_addresses(std::span<const std::byte> frame) noexcept {
   return fold_address(first.first(size)) ^ fold_address(first.subspan(size, size));
 }
 
-/// bond_slave_can_tx(), and for 802.3ad what bond_update_slave_arr() asks besides.
+/// bond_slave_can_tx, and for 802.3ad what bond_update_slave_arr asks besides
+/// (drivers/net/bonding/bond_main.c).
 bool can_transmit(const mirror::device& slave, const netlink::bond_info& bond) {
   if (!slave.up() || !has_carrier(slave.link) || !slave.link.bond_slave) return false;
   const netlink::bond_slave_info& port = *slave.link.bond_slave;
@@ -67,8 +68,7 @@ std::variant<divert_reason, std::vector<std::uint32_t>> usable_slaves(const mirr
   for (const std::uint32_t index : *bond.slaves) {
     const mirror::device* slave = state.find_device(index);
     if (slave == nullptr) return divert_reason::bond_unsettled;
-    if (can_transmit(*slave, std::get<netlink::bond_info>(bond.link.info)))
-      usable.push_back(index);
+    if (can_transmit(*slave, std::get<netlink::bond_info>(bond.link.info))) usable.push_back(index);
   }
   if (usable.empty()) return divert_reason::egress_down;
   return usable;

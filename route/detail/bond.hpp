@@ -32,8 +32,8 @@ namespace cowire::detail {
 struct bond_frame {
   std::span<const std::byte> bytes;  ///< From the Ethernet header on, all headers.
   std::uint16_t tag = 0;             ///< The VLAN tag's 16 bits, 0 = none.
-  bool tunnelled = false;            ///< The datagram is not what the Ethernet header is followed by.
-  ip_address source;                 ///< Of the datagram; destination and ports are not known yet.
+  bool tunnelled = false;  ///< The datagram is not what the Ethernet header is followed by.
+  ip_address source;       ///< Of the datagram; destination and ports are not known yet.
 };
 
 /// How the slave follows from a datagram's destination and ports, or which one it is: a rule that

@@ -338,8 +338,8 @@ class hop_maker {
   }
 
   refusal leave_by_slave(const egress_choice& egress, bool tunnelled) {
-    const auto& bond = std::get<netlink::bond_info>(
-        state_.find_device(egress.interface_index)->link.info);
+    const auto& bond =
+        std::get<netlink::bond_info>(state_.find_device(egress.interface_index)->link.info);
     // Without the tag, which the kernel keeps beside the frame.
     std::array<std::byte, header_capacity> bytes;
     std::span<const std::byte> whole(made_.header + writer_.offset(0), writer_.length());

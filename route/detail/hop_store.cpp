@@ -87,12 +87,10 @@ bool hop_store::is_at(std::uint32_t id, const hop& made) const noexcept {
 }
 
 bool hop_store::is_at(std::uint32_t id, const built_hop& made) const noexcept {
-  if ((id & hop_group_member::slave_group) == 0)
-    return made.slaves.empty() && is_at(id, made.only);
+  if ((id & hop_group_member::slave_group) == 0) return made.slaves.empty() && is_at(id, made.only);
   const std::uint32_t group = id & ~hop_group_member::slave_group;
   const hop_group_member* const members = groups_[group].get();
-  if (group_sizes_[group] != made.slaves.size() + 1 ||
-      slave_rule::from(members[0]) != made.rule)
+  if (group_sizes_[group] != made.slaves.size() + 1 || slave_rule::from(members[0]) != made.rule)
     return false;
   for (std::size_t i = 0; i < made.slaves.size(); ++i)
     if (!is_at(members[i + 1].hop, made.slaves[i])) return false;

@@ -87,8 +87,8 @@ output_judge::asked& output_judge::ask(const flow_class& cls, const hop_key& hop
   return asked_.emplace_back(asked{about, answers_to(about)});
 }
 
-/// Whether a decision that is no local one means that the local table has no match: then the type of
-/// a destination is what the kernel's fib expression finds there.
+/// Whether a decision that is no local one means that the local table has no match: then the type
+/// of a destination is what the kernel's fib expression finds there.
 bool output_judge::local_table_comes_first(ip_family family) const {
   const auto& rules = state_.rules(family);
   return family == ip_family::v4 && !rules.empty() &&

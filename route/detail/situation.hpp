@@ -8,7 +8,8 @@
 /// - a *leaf* is the shapes of all tables at one prefix, its *context* where it has one, a prefix
 ///   that rules, address ranges or quarantines treat differently from what surrounds it, and its
 ///   *zone* where the output path does;
-/// - a situation is the innermost context and zone and, for each table, the shapes that a search for the
+/// - a situation is the innermost context and zone and, for each table, the shapes that a search
+/// for the
 ///   region may meet, longest prefix first, up to the first one where every search ends.
 ///
 /// Equal content has equal ids. Regions count references to leaves and situations; what nothing
@@ -89,7 +90,8 @@ class situation_store {
     std::uint32_t table = 0;
     shape_id shape = 0;
   };
-  /// `context` null: none of its own; `zone` 0: likewise. Parts in any order, no table twice. The empty leaf is 0.
+  /// `context` null: none of its own; `zone` 0: likewise. Parts in any order, no table twice. The
+  /// empty leaf is 0.
   [[nodiscard]] leaf_id leaf_of(const ip_prefix* context, zone_id zone, std::vector<part> parts);
   /// The situation of a region with this leaf directly inside a region in situation `outer`
   /// (no_situation: inside none).

@@ -66,12 +66,12 @@ class bonds : public two_hosts {
          " up && ip addr add fd20:" + n + "::1/64 dev " + device + " nodad");
     for (int i = 0; i < 8; ++i) {
       const std::string g = std::to_string(i + 2);
-      (*a)("ip route add 198.18." + std::to_string(32 * (number - 1) + 4 * i) + ".0/22 via 10.200." +
-           n + "." + g + " dev " + device + " && ip route add fd9" + n + ":" + g +
-           "::/32 via fd20:" + n + "::" + g + " dev " + device);
+      (*a)("ip route add 198.18." + std::to_string(32 * (number - 1) + 4 * i) +
+           ".0/22 via 10.200." + n + "." + g + " dev " + device + " && ip route add fd9" + n + ":" +
+           g + "::/32 via fd20:" + n + "::" + g + " dev " + device);
       for (const std::string& gateway : {"10.200." + n + "." + g, "fd20:" + n + "::" + g})
-        (*a)("ip neigh replace " + gateway + " dev " + device + " lladdr 02:00:00:00:aa:" +
-             std::to_string(10 + 7 * i) + " nud permanent");
+        (*a)("ip neigh replace " + gateway + " dev " + device +
+             " lladdr 02:00:00:00:aa:" + std::to_string(10 + 7 * i) + " nud permanent");
     }
   }
 
@@ -79,13 +79,13 @@ class bonds : public two_hosts {
     std::vector<bonded_flow> out;
     const auto below = [&](unsigned limit) { return random_() % limit; };
     for (std::size_t i = 0; i < count; ++i) {
-      const std::string v4 = "198.18." + std::to_string(32 * (static_cast<unsigned>(number) - 1) +
-                                                       below(32)) +
+      const std::string v4 = "198.18." +
+                             std::to_string(32 * (static_cast<unsigned>(number) - 1) + below(32)) +
                              "." + std::to_string(below(256));
       const std::string v6 = "[fd9" + std::to_string(number) + ":" + std::to_string(below(8) + 2) +
                              "::" + std::to_string(below(9999)) + "]";
-      out.push_back({below(static_cast<unsigned>(senders.size())),
-                     to((below(2) != 0 ? v4 : v6) + ":9000")});
+      out.push_back(
+          {below(static_cast<unsigned>(senders.size())), to((below(2) != 0 ? v4 : v6) + ":9000")});
     }
     return out;
   }
@@ -135,8 +135,7 @@ class bonds : public two_hosts {
       ++differences;
       if (differences > 3) continue;
       std::printf("%s: kernel b%d %s\n    cowire b%d %s\n", all[i].there.to_string().c_str(),
-                  kernel[i].link, hex(kernel[i].frame).c_str(), seen.link,
-                  hex(seen.frame).c_str());
+                  kernel[i].link, hex(kernel[i].frame).c_str(), seen.link, hex(seen.frame).c_str());
     }
     EXPECT_TRUE(drained(tx));
     told = tx.stats();
@@ -223,7 +222,7 @@ TEST_F(bonds, lacp_partners_take_the_kernels_slave) {
           std::size_t active = 0;
           for (std::size_t at = 0; (at = text.find("distributing", at)) != std::string::npos; ++at)
             ++active;
-          // ad_actor_oper_port_state_str and the partner's.
+          // In the state of the actor and in that of the partner.
           return active == 2 * count;
         },
         60s);

@@ -48,8 +48,8 @@ TEST(tracked_entry, of_any_other_kind_is_an_obstacle) {
   EXPECT_EQ(conntrack_new, with([](auto& e) { e.timeout_s.reset(); }));
   EXPECT_EQ(conntrack_new, with([](auto& e) { e.has_helper = true; }));
   EXPECT_EQ(conntrack_new, with([](auto& e) { e.zone = 7; }));
-  // Expected, sequence-adjusted, dying, of a fixed time, a template, of a clash, with a helper, in a
-  // flow table, in a device's, and what is not known yet.
+  // Expected, sequence-adjusted, dying, of a fixed time, a template, of a clash, with a helper, in
+  // a flow table, in a device's, and what is not known yet.
   for (const unsigned bit : {0u, 6u, 9u, 10u, 11u, 12u, 13u, 14u, 15u, 16u, 31u})
     EXPECT_EQ(conntrack_new, with([&](auto& e) { e.status |= 1u << bit; })) << bit;
   auto others = ordinary();

@@ -236,7 +236,8 @@ TEST_F(tracked_flows_end_to_end, a_late_answer_to_a_fast_datagram_is_let_in) {
   EXPECT_GT(tx.stats().tracking.refreshed, 0u) << describe(tx);
 }
 
-/// A flow is good on its own word for no longer than its entry is there: nobody looks after it here.
+/// A flow is good on its own word for no longer than its entry is there: nobody looks after it
+/// here.
 TEST_F(tracked_flows_end_to_end, no_flow_is_good_for_longer_than_its_entry_lives) {
   set_timeouts(4, 8);
   load(*a, stateful);

@@ -152,8 +152,8 @@ TEST(config, tunnels_have_the_words_of_the_command_line) {
 }
 
 // (file, beginning of the message)
-TEST(config, what_is_wrong_is_told_with_file_line_and_column) {
-  const std::vector<std::pair<const char*, const char*>> wrong = {
+const std::vector<std::pair<const char*, const char*>>& wrong_files() {
+  static const std::vector<std::pair<const char*, const char*>> wrong = {
       {"xdp = 1\n", "f:1:7: xdp: not a table"},
       {"[xdq]\n", "f:1:2: 'xdq': no such table"},
       {"[xdp]\ninterfaces = 'lo'\n",
@@ -219,7 +219,11 @@ TEST(config, what_is_wrong_is_told_with_file_line_and_column) {
       {"[xdp]\nzero_copy = yes\n", "f:2:13: "},
       {"[xdp]\nzero_copy = true\nzero_copy = true\n", "f:3:"},
   };
-  for (const auto& [text, message] : wrong)
+  return wrong;
+}
+
+TEST(config, what_is_wrong_is_told_with_file_line_and_column) {
+  for (const auto& [text, message] : wrong_files())
     EXPECT_TRUE(refusal(text).starts_with(message))
         << text << "\n is " << refusal(text) << "\n not " << message;
 }

@@ -411,8 +411,8 @@ class output_path_differential : public ::testing::TestWithParam<ip_family> {
     std::size_t rulesets = 0, refused = 0, flows = 0, left_alone = 0, recognised = 0;
     std::size_t unseen = 0;  ///< Left alone in bytes, but counted or tracked for certain.
     std::size_t widened = 0, widened_untouched = 0, established = 0;
-    /// Of those left alone and not unseen: recognised as the compiler asks, for all destinations and
-    /// ports of a flow class; and those whose class is untouched as a whole.
+    /// Of those left alone and not unseen: recognised as the compiler asks, for all destinations
+    /// and ports of a flow class; and those whose class is untouched as a whole.
     std::size_t by_destination = 0, as_a_class = 0;
     std::map<std::string, std::size_t> missed;  ///< By what was taken for an obstacle.
     std::vector<bool> found = std::vector<bool>(std::size(faults));

@@ -402,8 +402,8 @@ std::uint64_t test_seeds() {
   return text != nullptr ? std::strtoull(text, nullptr, 10) : 12;
 }
 
-/// Random rules about destinations and ports over random worlds: readers see of each destination what the
-/// plain judgement of that one destination says.
+/// Random rules about destinations and ports over random worlds: readers see of each destination
+/// what the plain judgement of that one destination says.
 TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_is_judged) {
   std::size_t diverted = 0, fast = 0, coarse = 0;
   for (std::uint64_t seed = 1; seed <= test_seeds(); ++seed) {

@@ -27,7 +27,8 @@ using test::fake_device;
 using test::test_producer;
 
 /// Routes: 10.1/16 by slot 1, 10.2/16 by slot 2, 10.3/16 by both, 10.4/16 by slot 9 (no socket),
-/// fd00:1::/32 by slot 1, 10.5/16, 10.6/16 and fd00:5::/32 by tracked hops of slots 1, 9 and 1, 10.9/16 unresolved; flow class 1 sends all of 10/8 by slot 2.
+/// fd00:1::/32 by slot 1, 10.5/16, 10.6/16 and fd00:5::/32 by tracked hops of slots 1, 9 and 1,
+/// 10.9/16 unresolved; flow class 1 sends all of 10/8 by slot 2.
 class tx_core_on_memory : public ::testing::Test {
  protected:
   void SetUp() override {
