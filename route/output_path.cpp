@@ -195,8 +195,8 @@ bool tracks_connections(const netfilter_state& state, ip_family family) {
     if (named) return false;
   }
   const nft::family other = family == ip_family::v4 ? nft::family::ipv6 : nft::family::ipv4;
-  if (!state.rules.tracking_objects.empty()) return true;
-  for (const auto& [key, one] : state.rules.chains) {
+  if (!state.rules->tracking_objects.empty()) return true;
+  for (const auto& [key, one] : state.rules->chains) {
     if (key.family == other) continue;
     for (const nft::rule& each : one.rules)
       if (std::ranges::any_of(each.expressions, uses_tracking)) return true;
@@ -226,8 +226,8 @@ detail::destination_verdicts detail::judge_destinations(const output_snapshot& s
     found.touch_rest(judge_beside_rules(netfilter, family));
     for (const auto tracked : {tracking_state::fresh, tracking_state::established})
       if (!found.untouched().empty())
-        output_walk(netfilter.rules, sets, region, tracked, found, ports).run();
-    found.touch_rest(judge_device_chains(netfilter.rules, region));
+        output_walk(*netfilter.rules, sets, region, tracked, found, ports).run();
+    found.touch_rest(judge_device_chains(*netfilter.rules, region));
   }
   if (obeyed.traffic_control) found.touch_rest(judge_devices(state, region));
   if (obeyed.netfilter && obeyed.conntrack && tracks_connections(state.netfilter, family))
@@ -274,7 +274,7 @@ std::vector<detail::port_verdicts> detail::judge_all_ports(const output_snapshot
 }
 
 output_verdict judge_output(const output_snapshot& state, const output_flow& region) {
-  detail::output_sets sets(state.netfilter.rules);
+  detail::output_sets sets(*state.netfilter.rules);
   return detail::judge_destinations(state, sets, region).of(region.destination);
 }
 
@@ -284,7 +284,7 @@ bool is_empty(const output_snapshot& state) {
   const auto passes = [](const auto& device) {
     return !judge_device(device.first, device.second).reason;
   };
-  const bool no_netfilter = !n.rules_unreadable && n.rules.empty() && n.legacy_tables_v4.empty() &&
+  const bool no_netfilter = !n.rules_unreadable && n.rules->empty() && n.legacy_tables_v4.empty() &&
                             n.legacy_tables_v6.empty() &&
                             (n.hooks ? n.hooks->empty() : !n.legacy_unreadable);
   const bool no_programs = !judge_cgroup(state.cgroup, ip_family::v4).reason &&

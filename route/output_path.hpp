@@ -20,10 +20,12 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace cowire {
@@ -38,8 +40,27 @@ struct output_hook {
   friend bool operator==(const output_hook&, const output_hook&) = default;
 };
 
+/// A ruleset that copies share, so that a snapshot of ten thousand rules costs nothing where the
+/// rules are those of the one before. Never changed once it is here; any thread.
+class shared_ruleset {
+ public:
+  shared_ruleset() : shared_ruleset(netlink::nft::ruleset{}) {}
+  shared_ruleset(netlink::nft::ruleset rules)
+      : rules_(std::make_shared<const netlink::nft::ruleset>(std::move(rules))) {}
+
+  const netlink::nft::ruleset& operator*() const noexcept { return *rules_; }
+  const netlink::nft::ruleset* operator->() const noexcept { return rules_.get(); }
+  /// Looks at the rules only where they are not the very same.
+  friend bool operator==(const shared_ruleset& a, const shared_ruleset& b) {
+    return a.rules_ == b.rules_ || *a.rules_ == *b.rules_;
+  }
+
+ private:
+  std::shared_ptr<const netlink::nft::ruleset> rules_;
+};
+
 struct netfilter_state {
-  netlink::nft::ruleset rules;
+  shared_ruleset rules;
   unreadable rules_unreadable;
   /// Unset: the kernel cannot list them (no nfnetlink_hook), so rules and legacy tables must do.
   std::optional<std::vector<output_hook>> hooks;

@@ -167,7 +167,7 @@ void output_reader::read_rules(netfilter_state& into, const output_snapshot* bef
               if (const auto* g = std::get_if<netlink::nft::generation>(&one->message))
                 generation = g->id;
             });
-    if (error == 0 && generation != 0 && generation == before->netfilter.rules.generation) {
+    if (error == 0 && generation != 0 && generation == before->netfilter.rules->generation) {
       into.rules = before->netfilter.rules;
       return;
     }

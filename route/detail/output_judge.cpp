@@ -23,9 +23,14 @@ static_assert(divert_reason_count < tracked_number);
 }  // namespace
 
 void output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
+  const bool same_rules =
+      snapshot && snapshot_ && sets_ && &*snapshot->netfilter.rules == &*snapshot_->netfilter.rules;
   snapshot_ = std::move(snapshot);
   empty_ = !snapshot_ || is_empty(*snapshot_);
-  sets_ = empty_ ? nullptr : std::make_unique<output_sets>(snapshot_->netfilter.rules);
+  if (empty_)
+    sets_ = nullptr;
+  else if (!same_rules)
+    sets_ = std::make_unique<output_sets>(*snapshot_->netfilter.rules);
   if (empty_) return forget();
   std::erase_if(asked_, [](const asked& one) { return !one.divides; });
   for (asked& one : asked_) one.answers = answers_to(one.about);

@@ -307,7 +307,7 @@ TEST_F(output_path, changes_are_followed_announced_or_not) {
   }
   EXPECT_TRUE(is_empty(*service->first()));
   (*host_)("nft add table ip t");
-  await(*service, ring, [](const auto& s) { return s.netfilter.rules.tables.size() == 1; });
+  await(*service, ring, [](const auto& s) { return s.netfilter.rules->tables.size() == 1; });
   (*host_)("ip xfrm policy setdefault out block");
   await(*service, ring, [](const auto& s) { return s.ipsec.blocks_by_default; });
   // A device that comes announces no discipline.
@@ -315,7 +315,7 @@ TEST_F(output_path, changes_are_followed_announced_or_not) {
   (*host_)("ip link add v0 type veth peer name v1");
   await(*service, ring, [&](const auto& s) { return s.devices.size() == devices + 2; });
   (*host_)("nft flush ruleset");
-  await(*service, ring, [](const auto& s) { return s.netfilter.rules.empty(); });
+  await(*service, ring, [](const auto& s) { return s.netfilter.rules->empty(); });
   service->stop();
 }
 

@@ -478,7 +478,7 @@ class output_path_differential : public ::testing::TestWithParam<ip_family> {
     state.obeyed = {true, false, false, false, false};
     state.netfilter.rules = rules;
     state.netfilter.hooks.emplace();
-    detail::output_sets sets(state.netfilter.rules);
+    detail::output_sets sets(*state.netfilter.rules);
     return detail::judge_all_ports(state, sets, region);
   }
   static output_verdict look_up(const std::vector<detail::port_verdicts>& all, const sent_flow& f) {

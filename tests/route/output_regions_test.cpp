@@ -484,6 +484,18 @@ TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_
   EXPECT_LT(coarse, diverted / 10) << "of " << diverted;  // More ranges of ports than have room.
 }
 
+TEST(output_regions, copies_of_a_snapshot_share_its_rules_and_are_equal_to_it) {
+  rule_maker rules(ip_family::v4);
+  rules.add_prefix(net("20.1.2.3/32"), false, nft::verdict::drop);
+  const output_snapshot one = *rules.snapshot(), copy = one, same = *rules.snapshot();
+  EXPECT_EQ(&*one.netfilter.rules, &*copy.netfilter.rules);
+  EXPECT_NE(&*one.netfilter.rules, &*same.netfilter.rules);
+  EXPECT_EQ(one, copy);
+  EXPECT_EQ(one, same);
+  rules.add_prefix(net("20.1.2.4/32"), false, nft::verdict::drop);
+  EXPECT_NE(one, *rules.snapshot());
+}
+
 // ---- size ---------------------------------------------------------------------------------------
 
 double publish_ms(compiler& made) {
