@@ -146,6 +146,19 @@ bool family_compiler::matters_to_hosts(const ip_prefix& prefix) const {
 // ------------------------------------------------------------------------------------------------
 // building
 
+/// In any order, some of them several times.
+std::vector<ip_prefix> family_compiler::prefixes_beside_tables() const {
+  std::vector<ip_prefix> all = contexts_;
+  for (const zone_prefix& zone : zones_) all.push_back(zone.prefix);
+  state_.for_each_neighbour([&](const netlink::neighbour& neighbour) {
+    if (neighbour.destination.family() == family_ && !neighbour.destination.is_multicast())
+      all.push_back(host_prefix(neighbour.destination));
+  });
+  for (const ip_address& destination : state_.path_exception_destinations())
+    if (destination.family() == family_) all.push_back(host_prefix(destination));
+  return all;
+}
+
 /// All regions with their leaves, in order, as the mirror says.
 std::vector<region> family_compiler::list_regions() {
   struct found {
@@ -165,14 +178,7 @@ std::vector<region> family_compiler::list_regions() {
     std::merge(all.begin(), at, at, all.end(), std::back_inserter(both), by_prefix);
     all.swap(both);
   };
-  for (const ip_prefix& prefix : contexts_) all.push_back({prefix, no_table, 0});
-  for (const zone_prefix& zone : zones_) all.push_back({zone.prefix, no_table, 0});
-  state_.for_each_neighbour([&](const netlink::neighbour& neighbour) {
-    if (neighbour.destination.family() == family_ && !neighbour.destination.is_multicast())
-      all.push_back({host_prefix(neighbour.destination), no_table, 0});
-  });
-  for (const ip_address& destination : state_.path_exception_destinations())
-    if (destination.family() == family_) all.push_back({host_prefix(destination), no_table, 0});
+  for (const ip_prefix& prefix : prefixes_beside_tables()) all.push_back({prefix, no_table, 0});
   std::ranges::sort(all, by_prefix);
   std::vector<const route_table*> tables;
   for (const std::uint32_t id : reachable_) tables.push_back(state_.find_table(family_, id));

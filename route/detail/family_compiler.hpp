@@ -104,6 +104,7 @@ class family_compiler {
   [[nodiscard]] bool are_many(const std::vector<ip_prefix>& touched) const noexcept {
     return touched.size() > 1000 + regions_.size() / 4;
   }
+  [[nodiscard]] std::vector<ip_prefix> prefixes_beside_tables() const;
   [[nodiscard]] std::vector<region> list_regions();
   void derive_all();
   void refresh_region(const ip_prefix& prefix, bool reconsider);

@@ -25,8 +25,7 @@ class divider {
     return free >= 128 ? ~address_number{0} : base | ((address_number{1} << free) - 1);
   }
 
-  /// Of the pieces from `from` to `to`, the zone of most addresses; of the same number,
-  /// `inherited`.
+  /// Of the pieces from `from` to `to`, the zone of most addresses; of equals, `inherited`.
   [[nodiscard]] zone_id widest(address_number base, address_number last, std::size_t from,
                                std::size_t to, zone_id inherited) {
     widths_.assign(1, {inherited, 0.0});

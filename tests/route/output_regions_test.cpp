@@ -396,14 +396,46 @@ TEST(output_regions, more_ranges_than_a_hop_has_room_for_are_diverted_whole) {
   EXPECT_EQ(b.made.explain({{}, ip("20.0.0.1"), 1}).output.rule, 1u);
 }
 
+/// Some rules about destinations of the world, and about ports.
+rule_maker random_rules(random_world& world, ip_family family) {
+  auto& random = world.random();
+  const auto destination = [&] {
+    for (;;)
+      if (const ip_address any = world.random_destination(); any.family() == family) return any;
+  };
+  rule_maker rules(family);
+  for (auto n = random() % 6; n > 0; --n) {
+    const ip_address at = destination();
+    const std::int32_t verdict = random() % 3 ? nft::verdict::drop + 0 : nft::verdict::accept + 0;
+    const auto length = static_cast<unsigned>(random() % (at.bits() + 1));
+    const auto kind = random() % 4;
+    if (kind < 2) {
+      rules.add_prefix({at, length}, random() % 4 == 0, verdict);
+      continue;
+    }
+    if (kind == 2) {
+      const auto low = static_cast<std::uint16_t>(random() % 9);
+      const auto high = static_cast<std::uint16_t>(low + random() % 4);
+      rules.add_ports(low, high, verdict, random() % 2 ? &at : nullptr);
+      continue;
+    }
+    const std::string name = "s" + std::to_string(n);
+    auto& set = rules.add_set(name);
+    for (auto k = random() % 4; k > 0; --k)
+      set.elements.push_back(rule_maker::element(destination()));
+    rules.add_lookup(name, random() % 2, verdict);
+  }
+  return rules;
+}
+
 /// COWIRE_SEEDS: more worlds.
 std::uint64_t test_seeds() {
   const char* text = std::getenv("COWIRE_SEEDS");
   return text != nullptr ? std::strtoull(text, nullptr, 10) : 12;
 }
 
-/// Random rules about destinations and ports over random worlds: readers see of each destination
-/// what the plain judgement of that one destination says.
+/// Random rules over random worlds: readers see what explain() says, and nothing is fast that a
+/// judgement of the one flow alone says is touched.
 TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_is_judged) {
   std::size_t diverted = 0, fast = 0, coarse = 0;
   for (std::uint64_t seed = 1; seed <= test_seeds(); ++seed) {
@@ -419,33 +451,7 @@ TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_
     for (int step = 0; step < 60; ++step) {
       b.made.note(world.step());
       const ip_family family = random() % 2 ? ip_family::v4 : ip_family::v6;
-      const auto destination = [&] {
-        for (;;)
-          if (const ip_address any = world.random_destination(); any.family() == family) return any;
-      };
-      rule_maker rules(family);
-      for (auto n = random() % 6; n > 0; --n) {
-        const ip_address at = destination();
-        const std::int32_t verdict =
-            random() % 3 ? nft::verdict::drop + 0 : nft::verdict::accept + 0;
-        const auto length = static_cast<unsigned>(random() % (at.bits() + 1));
-        const auto kind = random() % 4;
-        if (kind < 2) {
-          rules.add_prefix({at, length}, random() % 4 == 0, verdict);
-          continue;
-        }
-        if (kind == 2) {
-          const auto low = static_cast<std::uint16_t>(random() % 9);
-          const auto high = static_cast<std::uint16_t>(low + random() % 4);
-          rules.add_ports(low, high, verdict, random() % 2 ? &at : nullptr);
-          continue;
-        }
-        const std::string name = "s" + std::to_string(n);
-        auto& set = rules.add_set(name);
-        for (auto k = random() % 4; k > 0; --k)
-          set.elements.push_back(rule_maker::element(destination()));
-        rules.add_lookup(name, random() % 2, verdict);
-      }
+      const rule_maker rules = random_rules(world, family);
       if (step % 3) {
         in_force = rules.snapshot();
         b.made.set_output(in_force);
