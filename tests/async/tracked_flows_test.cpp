@@ -350,6 +350,26 @@ TEST_F(tracked_flows_end_to_end, other_rules_begin_every_flow_anew) {
   comes_to_transmit(tx, s);
 }
 
+/// A hop that diverts some ports only, and tracks the others.
+TEST_F(tracked_flows_end_to_end, ports_that_a_rule_drops_stay_away_while_others_are_fast) {
+  load(*a, stateful);
+  (*a)("nft 'add chain inet t out { type filter hook output priority 0; }'");
+  (*a)("nft add rule inet t out udp dport 9005 drop");
+  udp_sink open(*b, to(place)), closed(*b, to("10.77.1.2:9005"));
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  const auto first = static_cast<std::uint64_t>(comes_to_transmit(tx, s));
+  const auto before = by(tx, "a0");
+  for (int i = 0; i < 50; ++i) {
+    send(tx, s, 1);
+    send(tx, s, 1, "10.77.1.2:9005");
+  }
+  EXPECT_EQ(before + 50, by(tx, "a0")) << describe(tx);
+  EXPECT_EQ(50u, diverted(tx, "netfilter")) << describe(tx);
+  EXPECT_EQ(first + 50, open.drain());
+  EXPECT_EQ(0u, closed.drain());
+}
+
 /// A container's masqueraded flow has the port that is ours, too: the kernel gives ours another
 /// one, and nobody may pass that by.
 TEST_F(tracked_flows_end_to_end, a_flow_whose_own_port_the_kernel_rewrites_is_never_fast) {
