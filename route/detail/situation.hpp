@@ -8,8 +8,8 @@
 /// - a *leaf* is the shapes of all tables at one prefix, its *context* where it has one, a prefix
 ///   that rules, address ranges or quarantines treat differently from what surrounds it, and its
 ///   *zone* where the output path does;
-/// - a situation is the innermost context and zone and, for each table, the shapes that a search for
-///   the region may meet, longest prefix first, up to the first one where every search ends.
+/// - a situation is the innermost context and zone and, for each table, the shapes that a search
+///   for the region may meet, longest prefix first, up to the first one where every search ends.
 ///
 /// Equal content has equal ids. Regions count references to leaves and situations; what nothing
 /// refers to is kept until purge(), because it usually comes back.
