@@ -459,7 +459,14 @@ void tx_engine::submit_or_divert(const tx_request& request, const hop& via,
   if (port != nullptr && !too_long) [[likely]] {
     return port->submit(request, descriptor);
   }
-  // Only what is tracked, or on its way to the kernel, pays for rules that look at ports.
+  pass_port_or_divert(request, via, descriptor);
+}
+
+/// What is tracked, or on its way to the kernel path. Rules that look at ports are paid for here
+/// alone.
+void tx_engine::pass_port_or_divert(const tx_request& request, const hop& via,
+                                    const tx_descriptor& descriptor) noexcept {
+  const bool too_long = request.length > via.max_payload;
   const egress_slot to = via.egress_for(request.destination_port.host());
   if (to >= tracked_egress && !too_long) {
     const tracked_key key = tracked_key::of(request, source_of(via, request.family));

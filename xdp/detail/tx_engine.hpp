@@ -142,6 +142,8 @@ class tx_engine {
   void check_remembered(const forwarding_table& table, const request_run& run) const noexcept;
   void submit_or_divert(const tx_request& request, const hop& via,
                         const tx_descriptor& descriptor) noexcept;
+  [[gnu::noinline]] void pass_port_or_divert(const tx_request& request, const hop& via,
+                                             const tx_descriptor& descriptor) noexcept;
   void submit_tracked(const request_run& run) noexcept;
   void submit_if_known(const tx_request& request, const hop& via, const tx_descriptor& descriptor,
                        tracked_flows::line* flow) noexcept;
