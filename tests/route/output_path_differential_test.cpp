@@ -601,6 +601,8 @@ TEST_P(output_path_differential, untouched_means_that_the_kernel_sends_the_datag
   tally t;
   while (t.rulesets < wanted && !HasFailure()) {
     const auto rules = chosen.empty() ? test::make_ruleset(random_, world_) : chosen.back();
+    // Chosen ones are for faults that show with one port of five.
+    const int flows = chosen.empty() ? 10 : 40;
     if (!chosen.empty()) chosen.pop_back();
     if (!made_->load(rules.text())) {
       ++t.refused;
@@ -611,7 +613,7 @@ TEST_P(output_path_differential, untouched_means_that_the_kernel_sends_the_datag
     const nft::ruleset read = made_->read();
     std::vector<nft::ruleset> faulty(std::size(faults), read);
     for (std::size_t i = 0; i < faulty.size(); ++i) faults[i].plant(faulty[i]);
-    for (int i = 0; i < 10 && !HasFailure(); ++i) compare(rules, read, faulty, t);
+    for (int i = 0; i < flows && !HasFailure(); ++i) compare(rules, read, faulty, t);
   }
   // A limit, a quota or a translation that finds nothing to change does not show in the bytes, but
   // its counter or entry moved: the kernel did not leave such a flow alone.
@@ -633,7 +635,7 @@ TEST_P(output_path_differential, untouched_means_that_the_kernel_sends_the_datag
       std::cout << "  missed " << count << ": " << what << "\n";
   if (wanted < 500 || HasFailure()) return;  // Too few for what follows.
   EXPECT_GE(share, 90.0);
-  EXPECT_GE(t.by_destination * 10, of * 9);
+  EXPECT_GE(t.by_destination * 100, of * 88);
   EXPECT_GT(t.by_destination, t.as_a_class);
   EXPECT_GT(t.established, 0u);
   for (std::size_t i = 0; i < std::size(faults); ++i)
