@@ -17,7 +17,7 @@ bool is_vrf(const mirror& state, std::uint32_t index) {
 }
 
 /// What answers are told apart by (family_zones::ids), beside reasons.
-constexpr std::uint8_t untouched_number = 0, tracked_number = 255;
+constexpr std::uint16_t untouched_number = 0, tracked_number = 255;
 static_assert(divert_reason_count < tracked_number);
 
 }  // namespace
@@ -188,15 +188,15 @@ std::vector<zone_piece> output_judge::overlay(ip_family family) {
   std::vector<zone_piece> all;
   std::vector<std::size_t> at(answers.size());
   // One question more, and no number means what it meant: regions are decided while they are asked.
-  std::vector<std::uint8_t> told(answers.size()), last;
-  for (; questions != 0; questions >>= 8) told.push_back(static_cast<std::uint8_t>(questions));
+  std::vector<std::uint16_t> told(answers.size()), last;
+  for (; questions != 0; questions >>= 16) told.push_back(static_cast<std::uint16_t>(questions));
   for (const address_number start : starts) {
     for (std::size_t i = 0; i < answers.size(); ++i) {
       const auto pieces = answers[i]->pieces();
       while (at[i] + 1 < pieces.size() && pieces[at[i] + 1].first <= start) ++at[i];
       const auto& reason = answers[i]->obstacle(pieces[at[i]].obstacle).reason;
-      told[i] = reason ? static_cast<std::uint8_t>(1 + static_cast<unsigned>(*reason))
-                       : std::uint8_t{answers[i]->tracked() ? tracked_number : untouched_number};
+      told[i] = reason ? static_cast<std::uint16_t>(1 + static_cast<unsigned>(*reason))
+                       : std::uint16_t{answers[i]->tracked() ? tracked_number : untouched_number};
     }
     if (!all.empty() && told == last) continue;
     last = told;

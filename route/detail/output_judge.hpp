@@ -80,7 +80,7 @@ class output_judge {
     std::vector<zone_prefix> prefixes;
     /// By what each question's answer is there for each range of ports (0 = untouched, 255 = but
     /// tracked, else 1 + the reason), and the number of questions.
-    std::map<std::vector<std::uint8_t>, zone_id> ids;
+    std::map<std::vector<std::uint16_t>, zone_id> ids;
     std::vector<ip_prefix> examples;  ///< By id, from 1 on; those of old ids stay.
   };
   [[nodiscard]] asked& ask(const flow_class& cls, const hop_key& hop);
