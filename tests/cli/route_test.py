@@ -217,6 +217,10 @@ class OutputPath(RouteTest):
     def setUp(self):
         super().setUp()
         support.need_nft()
+        # No class can decide it, so that it would hide what comes after routing.
+        rule = "ipproto udp dport 5000 lookup 101"
+        self.world.ip("routes", f"rule del {rule}")
+        self.addCleanup(self.world.ip, "routes", f"rule add {rule}")
 
     def nft(self, command):
         self.world.exec("routes", "nft", command, check=0)
