@@ -22,13 +22,16 @@ from summary import Phase, failures, skipped, table
 # what users and scripts/bench build has no warnings and stays within its budget of
 # instructions; asan and tsan run the same code through a sanitizer; clang shows that the other
 # compiler takes the library, the command and the examples without precompiled headers, and runs the
-# fuzz targets, which are real libFuzzer programs there.
+# fuzz targets, which are real libFuzzer programs there; aarch64 and x86-64 run the unit tests of
+# what is written for several kinds of processors in an emulator of others.
 PRESETS = {
     "dev": (["all", "all_verify_interface_header_sets"], []),
     "release": (["cli/all", "examples/all", "bench/all"], ["-L", "instructions"]),
     "asan": (["all"], ["-L", "unit|namespaces|fuzz", "-LE", "stress|lab"]),
     "tsan": (["all"], ["-L", "unit|namespaces", "-LE", "lab|soak"]),
     "clang": (["cli/all", "examples/all", "tests/fuzz/all"], ["-L", "fuzz"]),
+    "aarch64": (["all"], []),
+    "x86-64": (["all"], []),
 }
 # Without an argument: what dev builds and runs of it.
 FIRST = (["cli/all", "examples/all", "tests/all"], ["-L", "unit|namespaces|fuzz", "-LE", "stress"])
