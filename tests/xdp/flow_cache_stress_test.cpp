@@ -402,14 +402,13 @@ class frame_checker {
   const std::atomic<std::uint64_t>& newest_;
 };
 
-/// Publishes version after version, some batches each, so that versions meet traffic however
-/// threads are scheduled.
+/// Publishes version after version, some batches each, or when asked to.
 void publish_versions(numbered_world& world, publisher& tables, epoch_domain& epochs,
                       std::atomic<std::uint64_t>& newest, const std::atomic<std::uint64_t>& seen,
-                      const std::atomic<bool>& stop) {
+                      std::atomic<bool>& asked, const std::atomic<bool>& stop) {
   while (!stop) {
     const std::uint64_t until = seen + newest % 7 * 8;
-    while (seen < until && !stop) std::this_thread::yield();
+    while (seen < until && !stop && !asked.exchange(false)) std::this_thread::yield();
     const std::uint64_t next = newest + 1;
     static_cast<void>(tables.store(&world.make(next)));
     newest = next;
@@ -429,7 +428,7 @@ TEST(flow_cache_stress, frames_follow_publications_of_another_thread) {
   numbered_world world;
   static_cast<void>(tables.store(&world.make(1)));
   std::atomic<std::uint64_t> newest{1};
-  std::atomic<bool> stop{false};
+  std::atomic<bool> stop{false}, asked{false};
   frame_checker checker(memory.memory(), newest);
   tx_core core(memory.memory(), tables, epochs, control,
                {.idle = idle_policy::yield, .stall_deadline = 1h});
@@ -440,7 +439,8 @@ TEST(flow_cache_stress, frames_follow_publications_of_another_thread) {
   core.add_port(2, 12, two.queue());
   core.start();
 
-  std::thread changes([&] { publish_versions(world, tables, epochs, newest, checker.seen, stop); });
+  std::thread changes(
+      [&] { publish_versions(world, tables, epochs, newest, checker.seen, asked, stop); });
   std::thread devices([&] {
     while (!stop) {
       std::uint32_t did = one.transmit(64, [&](const auto& d) { checker.check(d, 1); });
@@ -452,7 +452,14 @@ TEST(flow_cache_stress, frames_follow_publications_of_another_thread) {
   std::vector<request_destination> to;
   for (std::uint32_t i = 0; i < world.places; ++i)
     to.push_back(request_destination::from({ip_address::v4(0x0a000001 + (i << 8)), 9}));
+  constexpr std::uint64_t at_most_of_one_version = 500;
+  std::uint64_t last = newest;
   while (producer.sent < datagrams) {
+    if (producer.sent % at_most_of_one_version == 0) {  // However threads are scheduled.
+      asked = true;
+      while (newest == last) std::this_thread::yield();
+      last = newest;
+    }
     const auto place = static_cast<std::uint32_t>(producer.sent % world.places);
     const std::uint64_t least = newest;
     std::array<std::byte, 16> payload{};
@@ -472,9 +479,9 @@ TEST(flow_cache_stress, frames_follow_publications_of_another_thread) {
   std::cout << newest << " versions, " << s.flow_hits << " hits, " << s.flow_misses << " misses\n";
   EXPECT_EQ(checker.seen, datagrams);
   EXPECT_EQ(checker.stale, 0u);
-  EXPECT_GT(newest, 1 + datagrams / 2000);
-  EXPECT_GT(s.flow_hits, datagrams / 100);
-  EXPECT_GT(s.flow_misses, datagrams / 100);
+  EXPECT_GE(newest, datagrams / at_most_of_one_version);
+  EXPECT_GE(s.flow_misses, datagrams / at_most_of_one_version);
+  EXPECT_GT(s.flow_hits, 0u);
 }
 
 }  // namespace
