@@ -16,8 +16,8 @@
 #include <thread>
 #include <vector>
 
+#include "testbed/hand_made_table.hpp"
 #include "tests/xdp/fake_device.hpp"
-#include "tests/xdp/hand_made_table.hpp"
 #include "tests/xdp/test_producer.hpp"
 
 namespace cowire {

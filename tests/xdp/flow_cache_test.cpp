@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "tests/xdp/hand_made_table.hpp"
+#include "testbed/hand_made_table.hpp"
 
 namespace cowire::detail {
 namespace {
