@@ -82,7 +82,7 @@ void add_tos(json& out, std::uint8_t tos) {
 json ports_json(const port_ranges& ranges) {
   auto out = json::array();
   for (const port_range& one : ranges) {
-    if (one.last < one.first) continue;
+    if (one.last < one.first || one.last == 0) continue;
     const std::string first = std::to_string(one.first);
     out.push_back(one.first == one.last ? first : first + "-" + std::to_string(one.last));
   }

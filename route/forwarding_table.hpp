@@ -58,10 +58,10 @@ inline constexpr std::uint8_t no_field = 0x80;
 /// header and of a UDP datagram with its pseudo header are zero, it depends on no byte of the
 /// payload.
 struct gre_checksum {
-  std::uint32_t sum = 0;    ///< Ones' complement sum, not folded, of what is the same for all.
-  std::uint8_t offset = 0;  ///< In the header template.
+  std::uint32_t sum;    ///< Ones' complement sum, not folded, of what is the same for all.
+  std::uint8_t offset;  ///< In the header template.
   /// The destination and the UDP length are to be taken away from `sum`: the pseudo header's.
-  bool without_pseudo_header = false;
+  bool without_pseudo_header;
   friend bool operator==(const gre_checksum&, const gre_checksum&) noexcept = default;
 };
 

@@ -11,11 +11,12 @@
 
 namespace cowire {
 
-/// Host order; both inside. Empty where `last` is less than `first`.
+/// Host order; both inside. Nothing is sent to port 0, so zeros are an empty range, and so is one
+/// whose `last` is less than its `first`. No default values, as hops have it in a union.
 struct port_range {
-  std::uint16_t first = 1, last = 0;
+  std::uint16_t first, last;
   [[nodiscard]] constexpr bool contains(std::uint16_t port) const noexcept {
-    return first <= port && port <= last;
+    return first <= port && port <= last && port != 0;
   }
   friend auto operator<=>(const port_range&, const port_range&) noexcept = default;
 };

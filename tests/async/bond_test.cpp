@@ -46,8 +46,10 @@ class bonds : public two_hosts {
     (*a)(
         "sysctl -qw net.ipv6.auto_flowlabels=0 net.ipv6.conf.default.addr_gen_mode=1 "
         "net.ipv6.conf.default.router_solicitations=0");
-    for (const char* n : {"1", "2", "3"})
-      connect(*a, std::string("a") + n, *b, std::string("b") + n, 1 + std::atoi(n));
+    for (unsigned i = 1; i <= 3; ++i) {
+      const std::string n = std::to_string(i);
+      connect(*a, "a" + n, *b, "b" + n, 1 + i);
+    }
   }
 
   /// Not in the order of their numbers.
@@ -148,7 +150,9 @@ class bonds : public two_hosts {
     const std::uint64_t fast = stats.submitted - stats.kernel_path;
     std::printf("%s: %zu flows, %llu of them by the fast path\n", what.c_str(), all.size(),
                 static_cast<unsigned long long>(fast));
-    if (served) EXPECT_EQ(all.size(), fast) << what << ": " << summary(stats);
+    if (served) {
+      EXPECT_EQ(all.size(), fast) << what << ": " << summary(stats);
+    }
   }
   /// Sooner or later, as miimon and LACP take their time.
   void expect_same_in_the_end(const std::vector<bonded_flow>& all, const std::string& what) {

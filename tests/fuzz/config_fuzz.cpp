@@ -2,6 +2,7 @@
 /// Any text as a configuration file: it is accepted, or refused with its place in one line.
 #include "tests/fuzz/fuzz_target.hpp"
 
+#include <cowire/async/tunnel.hpp>
 #include <cowire/base/assert.hpp>
 #include <cowire/cli/config.hpp>
 #include <cowire/cli/parse.hpp>

@@ -18,7 +18,7 @@
 
 #include "testbed/hand_made_table.hpp"
 #include "tests/xdp/fake_device.hpp"
-#include "tests/xdp/test_producer.hpp"
+#include "testbed/test_producer.hpp"
 
 namespace cowire {
 namespace {
