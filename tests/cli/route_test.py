@@ -45,7 +45,7 @@ rule add fwmark 7 lookup 100
 rule add from 10.1.0.1 lookup 101
 rule add to 34.0.0.0/24 prohibit
 rule add uidrange 4000-4000 lookup 100
-rule add ipproto udp dport 5000 lookup 101
+rule add to 35.0.0.0/24 ipproto udp dport 5000 lookup 101
 """
 
 QUERIES = """
@@ -217,10 +217,6 @@ class OutputPath(RouteTest):
     def setUp(self):
         super().setUp()
         support.need_nft()
-        # No class can decide it, so that it would hide what comes after routing.
-        rule = "ipproto udp dport 5000 lookup 101"
-        self.world.ip("routes", f"rule del {rule}")
-        self.addCleanup(self.world.ip, "routes", f"rule add {rule}")
 
     def nft(self, command):
         self.world.exec("routes", "nft", command, check=0)

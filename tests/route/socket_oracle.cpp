@@ -77,12 +77,28 @@ flow flow_of_socket(const asked_flow& asked) {
   return made;
 }
 
+namespace {
+
+/// Whether the flow has no source. Which next hop it takes is not always known, and the others may
+/// have one or none: then `heard` decides, the errno of the socket.
+bool lacks_source(const resolution& ours, int heard) {
+  if (ours.members.empty()) return !ours.source;
+  if (ours.choice_known) return !ours.members[ours.chosen].source;
+  const auto has_one = [&](const path_share& share) {
+    return !share.is_known() || ours.members[share.member].source.has_value();
+  };
+  if (std::ranges::none_of(ours.shares, has_one)) return true;
+  return !std::ranges::all_of(ours.shares, has_one) && heard == EADDRNOTAVAIL;
+}
+
+}  // namespace
+
 std::string socket_disagreement(const asked_flow& asked, const resolution& ours,
                                 const socket_answer& kernel) {
   const ip_address& to = asked.question.destination;
   int error = ours.error;
   // ip6_dst_lookup_tail() in net/ipv6/ip6_output.c; IPv4 leaves it to who sends.
-  if (error == 0 && to.is_v6() && !ours.source) error = EADDRNOTAVAIL;
+  if (error == 0 && to.is_v6() && lacks_source(ours, kernel.error)) error = EADDRNOTAVAIL;
   if (error != kernel.error)
     return "errno " + std::to_string(error) + ", the socket's " + std::to_string(kernel.error);
   if (ours.error != 0 || ours.type != RTN_UNICAST || !kernel.source ||

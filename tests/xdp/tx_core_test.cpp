@@ -269,7 +269,8 @@ TEST_F(tx_core_on_memory, a_hop_that_diverts_some_ports_sends_the_others_as_any_
       ++diverted[d.reason];
       EXPECT_TRUE(producer.returned_by_kernel.try_push(d.request.frame));
     }
-    EXPECT_EQ(diverted[divert_reason::netfilter], 8 - passed);  // What is too long among them.
+    EXPECT_EQ(diverted[divert_reason::exceeds_mtu], 1u);
+    EXPECT_EQ(diverted[divert_reason::netfilter], 7 - passed);
     device.complete();
     static_cast<void>(core.run_once());
     expect_all_home(producer);
