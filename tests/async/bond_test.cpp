@@ -59,7 +59,8 @@ class bonds : public two_hosts {
     give_addresses("t1", 1);
   }
   static void enslave(const netns& host, const std::string& bond, const std::string& slave) {
-    host("ip link set " + slave + " down && ip link set " + slave + " master " + bond);
+    host("ip link set " + slave + " down");
+    host("ip link set " + slave + " master " + bond);
   }
   /// Its own, and gateways of several MAC addresses to everywhere.
   void give_addresses(const std::string& device, int number) {
@@ -216,18 +217,22 @@ TEST_F(bonds, carriers_and_the_order_of_enslaving_are_followed) {
 }
 
 TEST_F(bonds, lacp_partners_take_the_kernels_slave) {
-  (*b)("ip link add p1 type bond mode 802.3ad miimon 20 lacp_rate fast && ip link set p1 up");
-  for (const char* slave : {"b1", "b2", "b3"}) enslave(*b, "p1", slave);
+  (*b)("ip link add p1 type bond mode 802.3ad miimon 20 lacp_rate fast");
+  (*b)("ip link set p1 up");
+  for (const char* slave : {"b1", "b2", "b3"}) {
+    enslave(*b, "p1", slave);
+    (*b)(std::string("ip link set ") + slave + " up");
+  }
   make_bond("mode 802.3ad lacp_rate fast xmit_hash_policy layer3+4");
   const auto settled = [&](std::size_t count) {
     return eventually(
         [&] {
           const std::string text = (*a)("ip -d link show master t1");
           std::size_t active = 0;
-          for (std::size_t at = 0; (at = text.find("distributing", at)) != std::string::npos; ++at)
-            ++active;
-          // In the state of the actor and in that of the partner.
-          return active == 2 * count;
+          // All of a port that collects and distributes, of which the partner has told.
+          constexpr std::string_view all = "ad_actor_oper_port_state 63 ";
+          for (std::size_t at = 0; (at = text.find(all, at)) != std::string::npos; ++at) ++active;
+          return active == count;
         },
         60s);
   };
