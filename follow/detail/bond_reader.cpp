@@ -2,11 +2,12 @@
 #include <cowire/base/error.hpp>
 #include <cowire/follow/detail/bond_reader.hpp>
 
-#include <linux/if_bonding.h>
-#include <linux/sockios.h>
-#include <net/if.h>
+#include <net/if.h>  // Before the kernel's headers, which then leave out what it has.
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+
+#include <linux/if_bonding.h>
+#include <linux/sockios.h>
 
 #include <cerrno>
 #include <cstring>

@@ -14,7 +14,7 @@ namespace cowire::testing {
 namespace {
 
 /// Big-endian.
-std::string number(std::uint32_t value, int size) {
+std::string number(std::uint64_t value, int size) {
   std::string out;
   for (int shift = 8 * (size - 1); shift >= 0; shift -= 8)
     out += static_cast<char>(value >> shift & 0xff);
