@@ -19,14 +19,15 @@ add_library(cowire_portable STATIC
   base/address.cpp base/assert.cpp base/checksum.cpp base/doorbell.cpp base/error.cpp base/forked.cpp base/reason.cpp
   base/version.cpp
   route/epoch.cpp route/lpm.cpp route/multipath_hash.cpp route/publisher.cpp
-  xdp/frame_pool.cpp xdp/tx_core.cpp xdp/umem.cpp xdp/work_bell.cpp
+  route/detail/lpm_pool.cpp
+  xdp/frame_pool.cpp xdp/tracked_flows.cpp xdp/tx_core.cpp xdp/umem.cpp xdp/work_bell.cpp
   xdp/detail/flow_cache.cpp xdp/detail/frame_runs.cpp xdp/detail/run_writer.cpp xdp/detail/tx_engine.cpp
   xdp/detail/tx_port.cpp)
 target_include_directories(cowire_portable PUBLIC "${PROJECT_BINARY_DIR}/include" "${PROJECT_SOURCE_DIR}")
 target_compile_options(cowire_portable PUBLIC -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion
   -Wold-style-cast
   # As in cowire_module.cmake: gcc 12 warns falsely of what it makes of standard containers.
-  $<$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>:-Wno-restrict;-Wno-stringop-overflow;-Wno-array-bounds>
+  $<$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>:-Wno-restrict;-Wno-stringop-overflow;-Wno-stringop-overread;-Wno-array-bounds>
   $<$<BOOL:${COWIRE_WERROR}>:-Werror>)
 target_link_libraries(cowire_portable PUBLIC Threads::Threads)
 
