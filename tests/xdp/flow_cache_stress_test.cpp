@@ -17,8 +17,8 @@
 #include <vector>
 
 #include "testbed/hand_made_table.hpp"
-#include "tests/xdp/fake_device.hpp"
 #include "testbed/test_producer.hpp"
+#include "tests/xdp/fake_device.hpp"
 
 namespace cowire {
 namespace {
