@@ -2,6 +2,7 @@
 #include <cowire/cli/doctor.hpp>
 #include <cowire/cli/kernel_state.hpp>
 #include <cowire/cli/privilege.hpp>
+#include <cowire/route/egress_choice.hpp>
 #include <cowire/route/output_path.hpp>
 #include <cowire/route/rules.hpp>
 
@@ -51,7 +52,7 @@ finding examine_bond(const mirror::device& device, const netlink::bond_info& bon
   if (bond.mode == BOND_MODE_ACTIVEBACKUP)
     return {check, health::ok, value, "frames leave by the active slave", ""};
   constexpr const char* remedy = "mode balance-xor or 802.3ad with xmit_hash_policy layer3+4";
-  if (bond.mode != BOND_MODE_XOR && bond.mode != BOND_MODE_8023AD)
+  if (!hashes_frames(device.link))
     return {check, health::warn, value,
             "the kernel path, slower, takes all that goes through it (bond_policy)", remedy};
   value += ", " + std::string(bond.xmit_hash_policy < std::size(policies)

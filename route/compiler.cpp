@@ -203,9 +203,8 @@ explanation compiler::impl::explain(const flow& question) {
   if (share.output_asked)
     told.output = planner_.output().explain(question.cls, share.hop, detail::host_prefix(to),
                                             question.destination_port);
-  const slave_terms terms{fold_address(std::as_bytes(std::span(to.bytes().data(), to.size()))),
-                          ports_word(be16::from_host(question.cls.source_port),
-                                     be16::from_host(question.destination_port))};
+  const slave_terms terms{fold_address(to), ports_word(be16::from_host(question.cls.source_port),
+                                                       be16::from_host(question.destination_port))};
   told.template_hop =
       share.divert ? detail::divert_hop(*share.divert) : planner_.build(share.hop).of(terms);
   if (question.destination_port != 0 && told.template_hop.egress_of_ports != divert_slot)

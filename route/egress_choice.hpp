@@ -28,6 +28,10 @@ struct egress_choice {
   }
 };
 
+/// Whether a device is a bond that chooses among its slaves by a hash of the frame (balance-xor,
+/// 802.3ad).
+[[nodiscard]] bool hashes_frames(const netlink::link& link) noexcept;
+
 /// Ethernet devices serve themselves, a VLAN device is a tag on the device below, a macvlan that
 /// does not bridge is another address on it, a bond is one of its slaves. Everything else is
 /// diverted, tunnels too: their outer datagrams have a route and an egress of their own.

@@ -205,6 +205,10 @@ struct hop_group_member {
   return folded;
 }
 
+[[nodiscard]] inline std::uint32_t fold_address(const ip_address& address) noexcept {
+  return fold_address(std::as_bytes(std::span(address.bytes().data(), address.size())));
+}
+
 /// Of a datagram, what the choice of a slave looks at.
 struct slave_terms {
   std::uint32_t destination = 0;  ///< fold_address() of it.
@@ -305,16 +309,17 @@ struct forwarding_table {
 }
 
 /// The hop id of a flow that a path list has several members for.
-/// `hash31` gives its multipath hash, and is only called where that matters.
-template <class Hash>
+/// `terms` gives its slave_terms, `hash31` its multipath hash; each is only called where that
+/// matters.
+template <class Terms, class Hash>
 [[nodiscard]] std::uint32_t select_hop(const forwarding_table& table, const path_list& list,
-                                       const slave_terms& terms, Hash&& hash31) noexcept {
+                                       Terms&& terms, Hash&& hash31) noexcept {
   if (list.kind == group_kind::by_slave)
-    return select_slave(table.groups[list.index], list.count, terms);
+    return select_slave(table.groups[list.index], list.count, terms());
   const std::uint32_t chosen = select_member(table.groups[list.index], list, hash31());
   if ((chosen & hop_group_member::slave_group) == 0) return chosen;
   const std::uint32_t group = chosen & ~hop_group_member::slave_group;
-  return select_slave(table.groups[group], table.group_sizes[group], terms);
+  return select_slave(table.groups[group], table.group_sizes[group], terms());
 }
 
 }  // namespace cowire

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/assert.hpp>
-#include <cowire/route/detail/bond.hpp>
 #include <cowire/route/detail/cover.hpp>
+#include <cowire/route/egress_choice.hpp>
 #include <cowire/route/kernel_quirks.hpp>
 #include <cowire/route/mirror.hpp>
 #include <cowire/route/rules.hpp>
@@ -190,7 +190,7 @@ void mirror::apply_one(const netlink::link& message, mirror_changes& changes) {
 
 void mirror::unsettle_bond(std::uint32_t index) {
   device* bond = devices_.find(index);
-  if (bond == nullptr || !detail::hashes_frames(bond->link)) return;
+  if (bond == nullptr || !hashes_frames(bond->link)) return;
   bond->slaves.reset();
   unsettled_.insert(index);
 }
@@ -199,15 +199,14 @@ std::vector<std::uint32_t> mirror::unsettled_bonds() const {
   std::vector<std::uint32_t> found;
   for (const std::uint32_t index : unsettled_) {
     const device* bond = find_device(index);
-    if (bond != nullptr && !bond->slaves && detail::hashes_frames(bond->link))
-      found.push_back(index);
+    if (bond != nullptr && !bond->slaves && hashes_frames(bond->link)) found.push_back(index);
   }
   return found;
 }
 
 void mirror::settle_bond(std::uint32_t index, const bond_reading& read, mirror_changes& changes) {
   device* bond = devices_.find(index);
-  if (bond == nullptr || !detail::hashes_frames(bond->link)) return;
+  if (bond == nullptr || !hashes_frames(bond->link)) return;
   const auto is_slave = [&](const auto& item) { return item.second.link.master == index; };
   if (std::cmp_not_equal(std::ranges::count_if(devices(), is_slave), read.slaves.size())) return;
   std::vector<std::uint32_t> order;

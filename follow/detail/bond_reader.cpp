@@ -10,8 +10,6 @@
 #include <linux/sockios.h>
 
 #include <cerrno>
-#include <cstring>
-#include <utility>
 #include <variant>
 
 namespace cowire::detail {

@@ -2,18 +2,20 @@
 #include <cowire/base/header_size.hpp>
 #include <cowire/route/detail/bond.hpp>
 #include <cowire/route/detail/cover.hpp>
+#include <cowire/route/egress_choice.hpp>
 
-#include <linux/if.h>
 #include <linux/if_bonding.h>
+#include <linux/if_ether.h>
 
-#include <algorithm>
-#include <array>
-#include <string_view>
+namespace cowire {
 
-namespace cowire::detail {
+bool hashes_frames(const netlink::link& link) noexcept {
+  const auto* bond = std::get_if<netlink::bond_info>(&link.info);
+  return bond != nullptr && (bond->mode == BOND_MODE_XOR || bond->mode == BOND_MODE_8023AD);
+}
+
+namespace detail {
 namespace {
-
-constexpr std::uint16_t ethertype_ipv6 = 0x86dd;
 
 std::uint32_t byte_at(std::span<const std::byte> bytes, std::size_t at) noexcept {
   return std::to_integer<std::uint32_t>(bytes[at]);
@@ -34,12 +36,9 @@ std::uint32_t vlan_source_hash(const bond_frame& frame) noexcept {
   return frame.tag ^ big_endian_24(frame.bytes, 6) ^ big_endian_24(frame.bytes, 9);
 }
 
-std::uint32_t folded(const ip_address& address) noexcept {
-  return fold_address(std::as_bytes(std::span(address.bytes().data(), address.size())));
-}
 /// Both addresses of the first IP header.
 std::uint32_t outer_addresses(std::span<const std::byte> frame) noexcept {
-  const bool v6 = ethertype_of(frame) == ethertype_ipv6;
+  const bool v6 = ethertype_of(frame) == ETH_P_IPV6;
   const std::size_t size = v6 ? 16 : 4;
   const auto first = frame.subspan(header_size::ethernet + (v6 ? 8 : 12));
   return fold_address(first.first(size)) ^ fold_address(first.subspan(size, size));
@@ -55,11 +54,6 @@ bool can_transmit(const mirror::device& slave, const netlink::bond_info& bond) {
 }
 
 }  // namespace
-
-bool hashes_frames(const netlink::link& link) noexcept {
-  const auto* bond = std::get_if<netlink::bond_info>(&link.info);
-  return bond != nullptr && (bond->mode == BOND_MODE_XOR || bond->mode == BOND_MODE_8023AD);
-}
 
 std::variant<divert_reason, std::vector<std::uint32_t>> usable_slaves(const mirror& state,
                                                                       const mirror::device& bond) {
@@ -88,7 +82,7 @@ std::variant<divert_reason, slave_rule> slave_rule_of(std::uint8_t policy,
       [[fallthrough]];
     case BOND_XMIT_POLICY_ENCAP23:  // The innermost addresses are the datagram's.
       return slave_rule{
-          .constant = ethernet ^ folded(frame.source), .mixed = true, .by_destination = true};
+          .constant = ethernet ^ fold_address(frame.source), .mixed = true, .by_destination = true};
     case BOND_XMIT_POLICY_LAYER34:
       // The protocols of tunnels have no ports.
       if (frame.tunnelled)
@@ -103,11 +97,12 @@ std::variant<divert_reason, slave_rule> slave_rule_of(std::uint8_t policy,
     default:
       return divert_reason::bond_policy;
   }
-  return slave_rule{.constant = folded(frame.source),
+  return slave_rule{.constant = fold_address(frame.source),
                     .mixed = true,
                     .by_destination = true,
                     .by_ports = true,
                     .without_lowest_bit = true};
 }
 
-}  // namespace cowire::detail
+}  // namespace detail
+}  // namespace cowire

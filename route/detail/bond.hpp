@@ -21,10 +21,8 @@
 
 namespace cowire::detail {
 
-/// Whether the kernel chooses slaves of this device by a hash of the frame.
-[[nodiscard]] bool hashes_frames(const netlink::link& link) noexcept;
-
-/// The slaves (ifindex) of such a bond that carry frames now; never none.
+/// The slaves (ifindex) that carry frames now, of a bond for which hashes_frames() holds; never
+/// none.
 [[nodiscard]] std::variant<divert_reason, std::vector<std::uint32_t>> usable_slaves(
     const mirror& state, const mirror::device& bond);
 

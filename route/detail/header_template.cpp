@@ -399,7 +399,7 @@ egress_choice egress_of(const mirror& state, std::uint32_t interface_index) {
     if ((link.flags & IFF_LOOPBACK) != 0) return divert(divert_reason::unsupported_device);
     if (const auto reason = detail::obstacle(state, *device)) return divert(*reason);
     if (detail::sends_itself(link)) return found;
-    if (detail::hashes_frames(link)) return detail::over_slaves(state, *device, std::move(found));
+    if (hashes_frames(link)) return detail::over_slaves(state, *device, std::move(found));
     if (const auto* bond = std::get_if<netlink::bond_info>(&link.info)) {
       if (bond->mode != BOND_MODE_ACTIVEBACKUP) return divert(divert_reason::bond_policy);
       if (bond->active_slave == 0) return divert(divert_reason::egress_down);

@@ -35,7 +35,10 @@ struct bench {
     const std::uint32_t path =
         to.is_v4() ? tries.v4.lookup(to_key4(to)) : tries.v6.lookup(to_key6(to));
     const path_list& list = table->path_list_of(path);
-    const auto several = [&] { return select_hop(*table, list, {}, [&] { return hash; }); };
+    const auto several = [&] {
+      return select_hop(
+          *table, list, [] { return slave_terms(); }, [&] { return hash; });
+    };
     return table->hops[list.count == 1 ? list.index : several()];
   }
   /// With the hash of the flow's own addresses and ports.

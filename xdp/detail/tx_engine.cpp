@@ -90,8 +90,9 @@ constexpr int kicks_per_batch = 4;
                                 const tx_request& request) noexcept {
   const path_list paths = table.path_list_of(path_list_id);
   if (paths.count <= 1) return table.hops + paths.index;
-  return table.hops + select_hop(table, paths, slave_terms_of(request),
-                                 [&] { return flow_hash(table, request); });
+  return table.hops + select_hop(
+                          table, paths, [&] { return slave_terms_of(request); },
+                          [&] { return flow_hash(table, request); });
 }
 
 /// The hop of a request, by itself: for check_remembered().
@@ -472,7 +473,7 @@ void tx_engine::pass_port_or_divert(const tx_request& request, const hop& via,
     const tracked_key key = tracked_key::of(request, source_of(via, request.family));
     tracked_flows::line* const flow =
         tracked_ == nullptr ? nullptr : tracked_->find_line(key, tracked_->hash_of(key));
-    return submit_if_known(request, via, descriptor, flow);
+    return submit_if_known(request, via, to, descriptor, flow);
   }
   if (tx_port* const of_ports = active_->port_of_slot[to]; of_ports != nullptr && !too_long) {
     return of_ports->submit(request, descriptor);
@@ -501,17 +502,16 @@ void tx_engine::submit_tracked(const request_run& run) noexcept {
     const hop& via = *run.hops[i];
     const tx_request& request = run.requests[i];
     if (via.is_tracked() && request.length <= via.max_payload)
-      submit_if_known(request, via, run.descriptors[i], flows[i]);
+      submit_if_known(request, via, via.egress, run.descriptors[i], flows[i]);
     else
       submit_or_divert(request, via, run.descriptors[i]);
   }
 }
 
-void tx_engine::submit_if_known(const tx_request& request, const hop& via,
+void tx_engine::submit_if_known(const tx_request& request, const hop& via, egress_slot tracked,
                                 const tx_descriptor& descriptor,
                                 tracked_flows::line* flow) noexcept {
-  const egress_slot to = via.egress_for(request.destination_port.host());
-  tx_port* const port = active_->port_of_slot[to - tracked_egress];
+  tx_port* const port = active_->port_of_slot[tracked - tracked_egress];
   if (port == nullptr) return divert(request, divert_reason::no_egress_socket);
   const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(now_.time_since_epoch());
   const std::optional<divert_reason> obstacle =

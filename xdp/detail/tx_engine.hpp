@@ -145,8 +145,8 @@ class tx_engine {
   [[gnu::noinline]] void pass_port_or_divert(const tx_request& request, const hop& via,
                                              const tx_descriptor& descriptor) noexcept;
   void submit_tracked(const request_run& run) noexcept;
-  void submit_if_known(const tx_request& request, const hop& via, const tx_descriptor& descriptor,
-                       tracked_flows::line* flow) noexcept;
+  void submit_if_known(const tx_request& request, const hop& via, egress_slot tracked,
+                       const tx_descriptor& descriptor, tracked_flows::line* flow) noexcept;
 
   [[nodiscard]] std::uint32_t serve_ports() noexcept;
   void serve_closing_port(tx_port& port, std::chrono::milliseconds grace) noexcept;
