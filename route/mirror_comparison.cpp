@@ -108,6 +108,14 @@ netlink::link without_carrier(netlink::link link) {
   return link;
 }
 
+/// Which aggregator of an 802.3ad bond is in use, and that of a port that falls back to its own,
+/// change without a message (drivers/net/bonding/bond_3ad.c).
+netlink::link without_aggregators(netlink::link link) {
+  if (auto* const bond = std::get_if<netlink::bond_info>(&link.info)) bond->aggregator_id = 0;
+  if (link.bond_slave) link.bond_slave->aggregator_id = 0;
+  return link;
+}
+
 /// Of the addresses that can be sent from.
 bool told_alike(const std::vector<netlink::address>& x, const std::vector<netlink::address>& y) {
   const auto usable = [](const netlink::address& address) { return !is_in_detection(address); };
@@ -256,7 +264,15 @@ std::vector<std::string> mirror_comparison::describe() const {
   struct describing {
     const mirror &left, &right;
     std::vector<std::string>& lines;
-    void link(std::uint32_t index) { lines.push_back("link " + std::to_string(index)); }
+    void link(std::uint32_t index) {
+      const auto* in_left = left.find_device(index);
+      const auto* in_right = right.find_device(index);
+      if (in_left != nullptr && in_right != nullptr &&
+          mirror::same_link(without_aggregators(in_left->link),
+                            without_aggregators(in_right->link)))
+        return;
+      lines.push_back("link " + std::to_string(index));
+    }
     void addresses(std::uint32_t index) {
       const auto* in_left = left.find_device(index);
       const auto* in_right = right.find_device(index);

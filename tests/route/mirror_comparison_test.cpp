@@ -5,6 +5,7 @@
 #include <cowire/route/mirror_comparison.hpp>
 
 #include <gtest/gtest.h>
+#include <linux/if_bonding.h>
 
 #include <limits>
 
@@ -54,6 +55,30 @@ TEST(MirrorComparison, CarriersOfDevicesThatAreDownAreNoDifference) {
   told(left, 1 | 0x40 | 0x10000, true);  // IFF_UP, IFF_RUNNING
   told(right, 1, false);
   EXPECT_EQ(found_in_slices(left, right, nothing).front(), "link 2");
+}
+
+/// A lost partner moves an 802.3ad bond to another aggregator, and no message says so.
+TEST(MirrorComparison, AnotherAggregatorIsTakenOverAndIsNothingThatWasMissed) {
+  mirror left = small_world(), right = small_world();
+  mirror_changes changes, told;
+  netlink::link bond = left.find_device(2)->link, port = left.find_device(3)->link;
+  bond.kind = "bond";
+  const auto tell = [&](mirror& to, std::uint16_t active, std::uint16_t of_port) {
+    bond.info = netlink::bond_info{.mode = BOND_MODE_8023AD, .aggregator_id = active};
+    port.bond_slave = netlink::bond_slave_info{.aggregator_id = of_port};
+    to.apply(bond, changes, message_origin::notification);
+    to.apply(port, changes, message_origin::notification);
+  };
+  tell(left, 1, 1);
+  tell(right, 2, 3);
+  EXPECT_EQ(difference(left, right), std::vector<std::string>{});
+  mirror_comparison found(left, right);
+  while (found.advance(1)) continue;
+  found.add_to(told);
+  EXPECT_EQ(told.links, (std::vector<std::uint32_t>{2, 3}));
+  port.bond_slave->mii_status = 1;
+  right.apply(port, changes, message_origin::notification);
+  EXPECT_EQ(difference(left, right), std::vector<std::string>{"link 3"});
 }
 
 TEST(MirrorComparison, FindsInSlicesWhatTheWholeComparisonFinds) {
