@@ -64,9 +64,10 @@ class send_job {
       // it is to, and no longer.
       interrupt_.emit(asio::cancellation_type::terminal);
     });
+    start_ = clock::now();
     if (plan_.transmit.duration_s) {
-      deadline_.expires_after(std::chrono::duration_cast<clock::duration>(
-          std::chrono::duration<double>(*plan_.transmit.duration_s)));
+      deadline_.expires_at(start_ + std::chrono::duration_cast<clock::duration>(
+                                        std::chrono::duration<double>(*plan_.transmit.duration_s)));
       deadline_.async_wait([this](std::error_code ec) {
         if (!ec) stop();
       });
@@ -78,7 +79,6 @@ class send_job {
         asio::bind_cancellation_slot(interrupt_.slot(), [this](std::exception_ptr error) {
           finish(is_cancellation(error) ? nullptr : std::move(error));
         }));
-    start_ = clock::now();
     context_.run();
     if (failure_) std::rethrow_exception(failure_);
     return summarise(as_json);
