@@ -196,16 +196,19 @@ bool mirror_comparison::differs_at(const place& where) const {
 // ----------------------------------------------------------------------------------------------
 // results
 
+/// Where both are down, whatever their carriers.
+bool mirror_comparison::same_link(const netlink::link& a, const netlink::link& b) {
+  const bool both_down = ((a.flags | b.flags) & IFF_UP) == 0;
+  return mirror::same_link(a, b) ||
+         (both_down && mirror::same_link(without_carrier(a), without_carrier(b)));
+}
+
 /// Tells `report` each object that the two do not agree on.
 template <class Report>
 void mirror_comparison::compare(Report&& report) const {
   compare_maps(
       left_.devices(), right_.devices(),
-      [](const auto& a, const auto& b) {
-        return mirror::same_link(a.link, b.link) ||
-               (!a.up() && !b.up() &&
-                mirror::same_link(without_carrier(a.link), without_carrier(b.link)));
-      },
+      [](const auto& a, const auto& b) { return same_link(a.link, b.link); },
       [&](std::uint32_t index) { report.link(index); });
   compare_maps(
       left_.devices(), right_.devices(),
@@ -268,8 +271,7 @@ std::vector<std::string> mirror_comparison::describe() const {
       const auto* in_left = left.find_device(index);
       const auto* in_right = right.find_device(index);
       if (in_left != nullptr && in_right != nullptr &&
-          mirror::same_link(without_aggregators(in_left->link),
-                            without_aggregators(in_right->link)))
+          same_link(without_aggregators(in_left->link), without_aggregators(in_right->link)))
         return;
       lines.push_back("link " + std::to_string(index));
     }

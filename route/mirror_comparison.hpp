@@ -51,6 +51,7 @@ class mirror_comparison {
   [[nodiscard]] bool walk(std::size_t& count);
   [[nodiscard]] std::optional<std::uint32_t> next_table() const;
   [[nodiscard]] bool differs_at(const place& where) const;
+  [[nodiscard]] static bool same_link(const netlink::link& a, const netlink::link& b);
   template <class Report>
   void compare(Report&& report) const;
 

@@ -81,6 +81,21 @@ TEST(MirrorComparison, AnotherAggregatorIsTakenOverAndIsNothingThatWasMissed) {
   EXPECT_EQ(difference(left, right), std::vector<std::string>{"link 3"});
 }
 
+TEST(MirrorComparison, ABondThatIsDownMayDifferInItsCarrierAndItsAggregator) {
+  mirror left = small_world(), right = small_world();
+  mirror_changes changes;
+  netlink::link bond = left.find_device(2)->link;
+  bond.kind = "bond";
+  const auto tell = [&](mirror& to, std::uint32_t flags, std::uint16_t active) {
+    bond.flags = flags;
+    bond.info = netlink::bond_info{.mode = BOND_MODE_8023AD, .aggregator_id = active};
+    to.apply(bond, changes, message_origin::notification);
+  };
+  tell(left, 0x10000, 1);  // IFF_LOWER_UP
+  tell(right, 0, 2);
+  EXPECT_EQ(difference(left, right), std::vector<std::string>{});
+}
+
 TEST(MirrorComparison, FindsInSlicesWhatTheWholeComparisonFinds) {
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
     random_world left(seed), right(seed);
