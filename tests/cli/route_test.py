@@ -101,6 +101,7 @@ class RouteTest(unittest.TestCase):
         cls.addClassCleanup(cls.world.close)
         for command in filter(None, WORLD.split("\n")):
             cls.world.ip("routes", command)
+        cls.world.settle("routes")
 
     def cowire(self, *words, **options):
         return self.world.cowire("routes", *words, **options)

@@ -139,6 +139,12 @@ class World(Hosts):
         done = run("ip", "-n", self.names[name], "-j", *command.split())
         return json.loads(done.stdout) if done.returncode == 0 else None
 
+    def settle(self, name):
+        """Waits until no address is tentative: until then the kernel takes another source."""
+        wait_until(
+            lambda: not self.ip(name, "-6 addr show tentative"), f"no tentative address in {name}"
+        )
+
     def exec(self, name, *words, **options):
         return run(*words, netns=self.names[name], **options)
 
