@@ -4,6 +4,7 @@
 Nothing of it is installed on the host; /etc/apt and apt's lists stay untouched.
 """
 import gzip
+import hashlib
 import lzma
 import pathlib
 import re
@@ -21,8 +22,13 @@ SUITE = "trixie-backports"
 # Loaded when the guest starts: a read-only root has no place where the kernel would look for them.
 MODULES = (
     "af_packet xsk_diag inet_diag udp_diag tun veth dummy ifb macvlan bridge 8021q vrf bonding "
-    "ip_gre ip6_gre ipip ip6_tunnel sit fou sch_netem sch_fq sch_ingress cls_matchall act_gact "
-    "virtio_net igb"
+    "ip_gre ip6_gre ipip ip6_tunnel sit fou virtio_net igb "
+    # The output path. None of them registers a hook or a table before it is used.
+    "nf_tables nfnetlink_hook nft_chain_nat nft_compat nft_ct nft_fib_inet nft_limit nft_log "
+    "nft_masq nft_nat nft_numgen nft_redir nft_reject_inet nft_fwd_netdev nf_conntrack_netlink "
+    "xfrm_user esp4 esp6 authenc cbc echainiv "
+    "sch_netem sch_fq sch_ingress sch_tbf sch_prio cls_matchall cls_u32 act_gact act_mirred "
+    "act_skbedit"
 ).split()
 # These would bring devices of their own into the guest's first namespace.
 PARAMETERS = {"dummy": "numdummies=0", "ifb": "numifbs=0", "bonding": "max_bonds=0"}
@@ -155,7 +161,9 @@ def prepare(say):
         apt.update()
     version = apt.kernel_version()
     init = pathlib.Path(__file__).parent / "init"
-    folder = cache / f"kernel-{version}"
+    # Other modules are another folder: nobody has to clear the cache when the list grows.
+    listed = hashlib.sha256(repr((MODULES, PARAMETERS, ROOT_MODULES)).encode()).hexdigest()[:8]
+    folder = cache / f"kernel-{version}-{listed}"
     kernel = guest_kernel(folder, version)
     if not folder.exists():
         say(f"lab: fetching kernel {version} (120 MB)")
