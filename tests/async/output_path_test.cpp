@@ -1,49 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the kernel does to datagrams after routing them happens to those of a transmitter as well.
-#include <tests/support/two_hosts.hpp>
+#include <tests/async/output_hosts.hpp>
 
 namespace cowire::test {
 namespace {
 
-#define NFT_OR_SKIP() \
-  if (std::system("nft --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "needs nft"
-
-class output_path_end_to_end : public two_hosts {
- protected:
-  static constexpr const char* place = "10.77.1.2:9000";
-  static constexpr const char* place_v6 = "[fd77:1::2]:9000";
-
-  void load(const std::string& hook, const std::string& rule) {
-    (*a)("nft add table inet t");
-    (*a)("nft 'add chain inet t c { type " + hook + "; }'");
-    (*a)("nft 'add rule inet t c " + rule + "'");
-  }
-  static std::uint64_t diverted(const transmitter& tx, const std::string& reason) {
-    const auto stats = tx.stats();
-    const auto found = stats.diverted.find(reason);
-    return found == stats.diverted.end() ? 0 : found->second;
-  }
-  /// Sends until one is diverted for the reason. Whether it arrives is not looked at.
-  static bool comes_to_divert(transmitter& tx, sender& s, const std::string& reason,
-                              const char* where = place) {
-    return eventually([&] {
-      const auto before = diverted(tx, reason);
-      return s.try_send(bytes_of("probe"), to(where)) && drained(tx) &&
-             diverted(tx, reason) > before;
-    });
-  }
-  /// Sends until one leaves by AF_XDP.
-  static bool comes_to_transmit(transmitter& tx, sender& s, const char* where = place) {
-    return eventually([&] {
-      const auto before = by(tx, "a0");
-      return s.try_send(bytes_of("probe"), to(where)) && drained(tx) && by(tx, "a0") > before;
-    });
-  }
-  static void send(transmitter& tx, sender& s, int count, const char* where = place) {
-    for (int i = 0; i < count; ++i) ASSERT_TRUE(s.try_send(bytes_of("x"), to(where)));
-    ASSERT_TRUE(drained(tx));
-  }
-};
+class output_path_end_to_end : public output_hosts {};
 
 TEST_F(output_path_end_to_end, what_a_rule_drops_never_leaves_from_the_first_datagram_on) {
   NFT_OR_SKIP();

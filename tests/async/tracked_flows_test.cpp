@@ -642,38 +642,5 @@ TEST_F(tracked_flows_end_to_end, hears_what_plain_sockets_hear_whatever_happens)
   EXPECT_GT(by(tx, "a0"), 0u) << describe(tx);
 }
 
-/// What a tunnel wraps around is tracked apart, and nobody looks after that entry yet.
-TEST_F(tracked_flows_end_to_end, tunnels_whose_outer_datagrams_are_tracked_take_the_kernel_path) {
-  const auto tunnel = [](const netns& in, const char* local, const char* remote, const char* own) {
-    in(std::string("ip link add g1 type gre local ") + local + " remote " + remote);
-    in(std::string("ip addr add ") + own + "/24 dev g1");
-    in("ip link set g1 up");
-  };
-  if (std::system(
-          ("ip -n " + a->name() + " link add g0 type gre local 10.77.1.1 2>/dev/null").c_str()) !=
-      0)
-    GTEST_SKIP() << "the kernel has no GRE devices";
-  tunnel(*a, "10.77.1.1", "10.77.1.2", "10.90.0.1");
-  tunnel(*b, "10.77.1.2", "10.77.1.1", "10.90.0.2");
-  load(*a,
-       "table ip t {\n chain in {\n type filter hook input priority 0\n ct state new accept\n"
-       "}\n}\n");
-  udp_sink sink(*b, to("10.90.0.2:9000"));
-  transmitter tx(small());
-  auto s = tx.make_sender({.source_port = 8001});
-  send(tx, s, 20, "10.90.0.2:9000");
-  EXPECT_EQ(20u, sink.drain());
-  EXPECT_EQ(20u, diverted(tx, "conntrack_new")) << describe(tx);
-  (*a)("nft flush ruleset");
-  EXPECT_TRUE(eventually(
-      [&] {
-        const auto before = by(tx, "a0");
-        send(tx, s, 1, "10.90.0.2:9000");
-        return by(tx, "a0") > before;
-      },
-      30s))
-      << describe(tx);
-}
-
 }  // namespace
 }  // namespace cowire::test
