@@ -42,16 +42,51 @@ constexpr unsigned group = 64;
 }
 static_assert(stride == 6);
 
-[[nodiscard]] std::uint32_t root_index(lpm_key4 key) noexcept { return key >> (32 - root_bits); }
-[[nodiscard]] std::uint64_t root_index(const lpm_key6& key) noexcept {
-  return key.high >> (64 - root_bits);
+/// All that decides in the root and right below it lies in the first 64 bits of a key.
+constexpr unsigned stem_bits_max = 42;
+static_assert(stem_bits_max % stride == 0 && stem_bits_max + root_bits + stride <= 64);
+
+/// The first bits of a word.
+[[nodiscard]] constexpr std::uint64_t first_bits(unsigned count) noexcept {
+  return count == 0 ? 0 : ~std::uint64_t{0} << (64 - count);
 }
 
 struct tables {
+  explicit tables(const detail::lpm_roots& at) noexcept
+      : pool(at.pool),
+        root_place(static_cast<std::uint64_t>(at.root - at.pool)),
+        stem_root_place(static_cast<std::uint64_t>(at.stem_root - at.pool)),
+        stem_mask(first_bits(at.stem_bits)),
+        stem(at.stem),
+        stem_bits(at.stem_bits),
+        default_value(at.default_value) {}
   const std::uint32_t* pool;
-  std::uint64_t root_place;
+  std::uint64_t root_place, stem_root_place;
+  std::uint64_t stem_mask, stem;
+  unsigned stem_bits;
   std::uint32_t default_value;
 };
+
+/// Where a key enters: at the slots of the `bits` bits behind the first `skipped` ones.
+struct way_in {
+  std::uint64_t root_place;
+  unsigned skipped;
+  std::uint64_t bits;  ///< The key's first ones that are not skipped, left-aligned.
+  [[nodiscard]] std::uint64_t root_index() const noexcept { return bits >> (64 - root_bits); }
+  [[nodiscard]] std::uint32_t slot_below() const noexcept {
+    return static_cast<std::uint32_t>(bits >> (64 - root_bits - stride)) % slots;
+  }
+};
+[[nodiscard, gnu::always_inline]] inline way_in way_of(const tables& t, lpm_key4 key) noexcept {
+  return {t.root_place, 0, std::uint64_t{key} << 32};
+}
+/// Without a branch.
+[[nodiscard, gnu::always_inline]] inline way_in way_of(const tables& t,
+                                                       const lpm_key6& key) noexcept {
+  const bool has_stem = (key.high & t.stem_mask) == t.stem;
+  const unsigned skipped = has_stem ? t.stem_bits : 0;
+  return {has_stem ? t.stem_root_place : t.root_place, skipped, key.high << skipped};
+}
 
 [[nodiscard, gnu::always_inline]] inline const std::uint32_t* block_of(
     const tables& t, std::uint32_t entry) noexcept {
@@ -68,26 +103,23 @@ struct tables {
 }
 
 template <class Key>
-[[nodiscard, gnu::always_inline]] inline std::uint32_t slot_below_root(const Key& key) noexcept {
-  return static_cast<std::uint32_t>(bits_at(key, root_bits) % slots);
-}
-
-template <class Key>
 [[nodiscard, gnu::always_inline]] inline std::uint32_t find_one(const tables& t, Key key) noexcept {
-  std::uint32_t entry = t.pool[t.root_place + root_index(key)];
-  if ((entry & block_bit) != 0) entry = block_of(t, entry)[slot_below_root(key)];
-  for (unsigned offset = root_bits + stride; (entry & block_bit) != 0; offset += stride)
+  const way_in way = way_of(t, key);
+  std::uint32_t entry = t.pool[way.root_place + way.root_index()];
+  if ((entry & block_bit) != 0) entry = block_of(t, entry)[way.slot_below()];
+  for (unsigned offset = way.skipped + root_bits + stride; (entry & block_bit) != 0;
+       offset += stride)
     entry = descend(t, entry, bits_at(key, offset));
   return entry != 0 ? entry : t.default_value;
 }
 
 /// As find_one() through root and plain block. Without a branch: where there is no block it reads
 /// the root twice.
-template <class Key>
-[[nodiscard, gnu::always_inline]] inline std::uint32_t enter(const tables& t, Key key) noexcept {
-  const auto top = static_cast<std::uint32_t>(t.root_place + root_index(key));
+[[nodiscard, gnu::always_inline]] inline std::uint32_t enter(const tables& t,
+                                                             const way_in& way) noexcept {
+  const auto top = static_cast<std::uint32_t>(way.root_place + way.root_index());
   const std::uint32_t entry = t.pool[top];
-  const std::uint32_t below = (entry & place_mask) + slot_below_root(key);
+  const std::uint32_t below = (entry & place_mask) + way.slot_below();
   const std::uint32_t is_block = 0 - entry / block_bit;  // All ones or none.
   return t.pool[top ^ ((top ^ below) & is_block)];
 }
@@ -100,25 +132,58 @@ unsigned enter_eights(const tables&, const Key*, std::uint32_t*, unsigned,
   return 0;
 }
 
-/// Level by level, so that the cache misses of all keys overlap, and without a branch that depends
-/// on one key's depth.
+/// One level: of the keys in `deeper`, whose values name packed blocks; returns which still do.
+/// `slot_of(key)` has the slot in its lowest bits.
+template <class Key, class Slot>
+[[nodiscard, gnu::always_inline]] inline std::uint64_t descend_all(const tables& t, const Key* keys,
+                                                                   std::uint32_t* values,
+                                                                   std::uint64_t deeper,
+                                                                   Slot slot_of) noexcept {
+  std::uint64_t still = 0;
+  for (; deeper != 0; deeper &= deeper - 1) {
+    const auto i = static_cast<unsigned>(__builtin_ctzll(deeper));
+    values[i] = descend(t, values[i], slot_of(keys[i]));
+    still |= std::uint64_t{values[i] / block_bit} << i;
+  }
+  return still;
+}
+
+/// Level by level, so that the cache misses of all keys overlap, from bit `offset` on.
+[[gnu::always_inline]] inline void find_deeper(const tables& t, const lpm_key4* keys,
+                                               std::uint32_t* values, std::uint64_t deeper,
+                                               unsigned offset) noexcept {
+  for (; deeper != 0; offset += stride)
+    deeper = descend_all(t, keys, values, deeper,
+                         [offset](lpm_key4 key) { return bits_at(key, offset); });
+}
+[[gnu::always_inline]] inline void find_deeper(const tables& t, const lpm_key6* keys,
+                                               std::uint32_t* values, std::uint64_t deeper,
+                                               unsigned offset) noexcept {
+  for (; deeper != 0 && offset <= 64 - stride; offset += stride)
+    deeper = descend_all(t, keys, values, deeper, [offset](const lpm_key6& key) {
+      return key.high >> (64 - stride - offset);
+    });
+  for (; deeper != 0; offset += stride)
+    deeper = descend_all(t, keys, values, deeper,
+                         [offset](const lpm_key6& key) { return bits_at(key, offset); });
+}
+
+/// Without a branch that depends on one key's depth.
 template <bool Wide, class Key>
 [[gnu::always_inline]] inline void find_group(const tables& t, const Key* keys,
                                               std::uint32_t* values, unsigned count) noexcept {
   std::uint64_t deeper = 0;  // Bit i: values[i] names a packed block.
+  std::uint64_t other = 0;   // Bit i: keys[i] lacks the stem.
   unsigned i = 0;
   if constexpr (Wide) i = enter_eights(t, keys, values, count, deeper);
   for (; i < count; ++i) {
-    values[i] = enter(t, keys[i]);
+    const way_in way = way_of(t, keys[i]);
+    values[i] = enter(t, way);
     deeper |= std::uint64_t{values[i] / block_bit} << i;
+    other |= std::uint64_t{way.skipped != t.stem_bits} << i;
   }
-  for (unsigned offset = root_bits + stride; deeper != 0; offset += stride) {
-    for (std::uint64_t left = std::exchange(deeper, 0); left != 0; left &= left - 1) {
-      i = static_cast<unsigned>(__builtin_ctzll(left));
-      values[i] = descend(t, values[i], bits_at(keys[i], offset));
-      deeper |= std::uint64_t{values[i] / block_bit} << i;
-    }
-  }
+  find_deeper(t, keys, values, deeper & ~other, t.stem_bits + root_bits + stride);
+  find_deeper(t, keys, values, deeper & other, root_bits + stride);
   if (t.default_value == 0) return;
   for (i = 0; i < count; ++i) values[i] = values[i] != 0 ? values[i] : t.default_value;
 }
@@ -193,19 +258,19 @@ void find_many_newer(const tables& t, const Key* keys, std::uint32_t* values,
 
 template <class Key>
 std::uint32_t lpm_view<Key>::lookup(Key key) const noexcept {
-  if (root_ == nullptr) return default_value_;
-  const tables t{pool_, static_cast<std::uint64_t>(root_ - pool_), default_value_};
+  if (at_.root == nullptr) return at_.default_value;
+  const tables t(at_);
   return newer_processor ? find_one_newer(t, key) : find_one(t, key);
 }
 
 template <class Key>
 void lpm_view<Key>::lookup_batch(const Key* keys, std::uint32_t* values,
                                  std::size_t count) const noexcept {
-  if (root_ == nullptr) {
-    std::fill_n(values, count, default_value_);
+  if (at_.root == nullptr) {
+    std::fill_n(values, count, at_.default_value);
     return;
   }
-  const tables t{pool_, static_cast<std::uint64_t>(root_ - pool_), default_value_};
+  const tables t(at_);
   newer_processor ? find_many_newer(t, keys, values, count)
                   : find_many<false>(t, keys, values, count);
 }
@@ -281,7 +346,8 @@ struct node {
   std::uint32_t inherited = 0;  ///< The value of the covering prefix that `built` was made with.
   /// Since `built` was made: these children, or something in them, ...
   std::uint64_t changed_slots = 0;
-  bool changed = true;  ///< ... or the prefixes here, or which children there are.
+  bool changed = true;      ///< ... or the prefixes here, or which children there are.
+  std::uint32_t total = 0;  ///< Prefixes here and in deeper nodes.
 
   [[nodiscard]] bool has(unsigned number) const noexcept {
     return (prefixes[number / 64] >> (number % 64) & 1) != 0;
@@ -304,6 +370,14 @@ struct node {
   }
   [[nodiscard]] node* child(unsigned slot) const noexcept {
     return (child_slots >> slot & 1) != 0 ? children[child_index(slot)].get() : nullptr;
+  }
+  /// The child that has at least so many prefixes.
+  [[nodiscard]] std::optional<unsigned> slot_with(std::size_t prefixes_least) const noexcept {
+    for (std::uint64_t left = child_slots; left != 0; left &= left - 1) {
+      const auto slot = static_cast<unsigned>(std::countr_zero(left));
+      if (child(slot)->total >= prefixes_least) return slot;
+    }
+    return {};
   }
   [[nodiscard]] bool empty() const noexcept {
     return (prefixes[0] | prefixes[1] | child_slots) == 0;
@@ -346,6 +420,11 @@ template <class Key>
 
 constexpr std::size_t deepest = (128 - 1) / stride;
 
+/// The slot at which the path to the node of a stem leaves the node at `depth`.
+[[nodiscard]] unsigned stem_slot_of(std::uint64_t stem, unsigned depth) noexcept {
+  return static_cast<unsigned>(stem >> (64 - stride - depth * stride)) % slots;
+}
+
 /// Levels at which two keys have the same slots.
 [[nodiscard]] unsigned common_levels(lpm_key4 a, lpm_key4 b) noexcept {
   return static_cast<unsigned>(std::countl_zero(a ^ b)) / stride;
@@ -361,11 +440,14 @@ template <class Key>
 struct lpm_trie<Key>::state {
   std::shared_ptr<detail::lpm_pool> pool = std::make_shared<detail::lpm_pool>();
   node top;
-  std::uint32_t default_value = 0;
   std::size_t size = 0;
   std::size_t nodes = 0;  ///< Below `top`.
+  std::uint32_t default_value = 0;
   lpm_view<Key> newest;
-  std::vector<std::uint32_t> dropped;  ///< Still part of `newest`, not of the next version.
+  detail::lpm_roots next;              ///< As `newest`, with the changes since.
+  node* stem = &top;                   ///< The node of the second root; `top`: there is none.
+  std::size_t judged = 0;              ///< Prefixes that there were when the stem was chosen.
+  std::vector<std::uint32_t> dropped;  ///< Still part of `newest`, not of `next`.
   std::vector<std::uint32_t> garbage;  ///< Not part of `newest`.
   /// Where the last assign() since the last version came through: prefixes often come in order.
   Key trail_key{};
@@ -387,14 +469,30 @@ struct lpm_trie<Key>::state {
   [[nodiscard]] std::uint32_t rebuild(node& n, std::uint32_t inherited, format as);
   void load(std::uint32_t built, std::uint32_t* out) const noexcept;
   void refresh(node& n, std::uint32_t inherited, std::uint32_t* out, format below);
-  void rebuild_root();
+  [[nodiscard]] const std::uint32_t* rebuild_root(node& n, std::uint32_t inherited,
+                                                  const std::uint32_t* old);
+  void rebuild_stem(std::uint32_t inherited);
+  void drop_root(const std::uint32_t* root) {
+    if (root != nullptr) dropped.push_back(place_of(root));
+  }
+  [[nodiscard]] std::uint32_t place_of(const std::uint32_t* block) const noexcept {
+    return static_cast<std::uint32_t>(block - next.pool);
+  }
+  [[nodiscard]] bool has_stem() const noexcept { return stem != &top; }
+  void choose_stem();
+  void lose_stem();
+  void mark_path_to_stem() noexcept;
+  void build_anew(node& n);
 };
+
+// An old block may have the other format: the node lay elsewhere then.
 
 /// A block for 64 entries; the old one if it says the same; no block at all for 64 equal values.
 template <class Key>
 std::uint32_t lpm_trie<Key>::state::store_plain(const std::uint32_t* entries, std::uint32_t old) {
   if ((old & block_bit) != 0) {
-    if (std::equal(entries, entries + slots, pool->at(old & place_mask))) return old;
+    if ((old & plain_bit) != 0 && std::equal(entries, entries + slots, pool->at(old & place_mask)))
+      return old;
     drop(old);
   }
   if ((entries[0] & block_bit) == 0 && std::equal(entries + 1, entries + slots, entries))
@@ -418,7 +516,7 @@ std::uint32_t lpm_trie<Key>::state::store_packed(const std::uint32_t* entries, s
   }
   if ((old & block_bit) != 0) {
     const std::uint32_t* const block = pool->at(old & place_mask);
-    if (load_bitmap(block) == bitmap &&
+    if ((old & plain_bit) == 0 && load_bitmap(block) == bitmap &&
         std::equal(runs.begin(), runs.begin() + count, block + header_words))
       return old;
     drop(old);
@@ -465,6 +563,10 @@ void lpm_trie<Key>::state::refresh(node& n, std::uint32_t inherited, std::uint32
 template <class Key>
 std::uint32_t lpm_trie<Key>::state::rebuild(node& n, std::uint32_t inherited, format as) {
   if (n.is_current(inherited)) return n.built;
+  if (&n == stem) {
+    rebuild_stem(inherited);
+    return n.built = 0;  // Nobody comes by here.
+  }
   std::array<std::uint32_t, slots> entries;
   if (!n.changed && n.inherited == inherited) load(n.built, entries.data());
   refresh(n, inherited, entries.data(), format::packed);
@@ -475,32 +577,114 @@ std::uint32_t lpm_trie<Key>::state::rebuild(node& n, std::uint32_t inherited, fo
 
 /// The second level has no blocks: it is 64 slots of the root.
 template <class Key>
-void lpm_trie<Key>::state::rebuild_root() {
-  const std::uint32_t* const old = newest.root_;
-  if (old != nullptr) dropped.push_back(static_cast<std::uint32_t>(old - pool->at(0)));
-  newest.root_ = nullptr;
-  const bool all = std::exchange(top.changed, false);
-  const std::uint64_t changed = std::exchange(top.changed_slots, 0);
-  if (top.empty()) return;
-  std::uint32_t* const root = pool->at(pool->allocate_root());
+const std::uint32_t* lpm_trie<Key>::state::rebuild_root(node& n, std::uint32_t inherited,
+                                                        const std::uint32_t* old) {
+  const std::uint32_t place = pool->allocate_root();
+  std::uint32_t* const root = pool->at(place);
+  const bool all = n.changed || n.inherited != inherited || old == nullptr;
   if (old != nullptr) std::copy_n(old, root_slots, root);
   std::array<std::uint32_t, slots> entries;
-  expand(top, 0, entries.data());
-  for (std::uint64_t left = all ? ~std::uint64_t{0} : changed; left != 0; left &= left - 1) {
+  expand(n, inherited, entries.data());
+  for (std::uint64_t left = all ? ~std::uint64_t{0} : n.changed_slots; left != 0;
+       left &= left - 1) {
     const auto slot = static_cast<unsigned>(std::countr_zero(left));
     std::uint32_t* const out = root + slot * slots;
-    if (node* const second = top.child(slot); second == nullptr)
+    node* const second = n.child(slot);
+    if (second == nullptr) {
       std::fill_n(out, slots, entries[slot]);
-    else if (!second->is_current(entries[slot]))
-      refresh(*second, entries[slot], out, format::plain);
+    } else if (!second->is_current(entries[slot])) {
+      if (second == stem)
+        std::fill_n(out, slots, rebuild(*second, entries[slot], format::plain));
+      else
+        refresh(*second, entries[slot], out, format::plain);
+    }
   }
-  newest.root_ = root;
+  n.inherited = inherited;
+  n.changed_slots = 0;
+  n.changed = false;
+  // Most changes are below the stem.
+  if (has_stem() && old != nullptr && std::equal(root, root + root_slots, old)) {
+    pool->set_aside(place);
+    pool->free(place);
+    return old;
+  }
+  drop_root(old);
+  return root;
+}
+
+template <class Key>
+void lpm_trie<Key>::state::rebuild_stem(std::uint32_t inherited) {
+  next.stem_root = rebuild_root(*stem, inherited, next.stem_root);
+}
+
+/// The stem node and two levels below it have other blocks in the next version, or none.
+template <class Key>
+void lpm_trie<Key>::state::build_anew(node& n) {
+  const auto forget = [this](node& some) {
+    some.changed = true;
+    drop(std::exchange(some.built, 0));
+  };
+  forget(n);
+  for (std::size_t i = 0; i < n.child_count(); ++i) {
+    node& second = *n.children[i];
+    forget(second);
+    for (std::size_t j = 0; j < second.child_count(); ++j) second.children[j]->changed = true;
+  }
+}
+
+template <class Key>
+void lpm_trie<Key>::state::mark_path_to_stem() noexcept {
+  node* n = &top;
+  for (unsigned depth = 0; n != stem; ++depth) {
+    const unsigned slot = stem_slot_of(next.stem, depth);
+    n->changed_slots |= std::uint64_t{1} << slot;
+    n = n->child(slot);
+  }
+}
+
+/// Its node is no more, or is about to be an ordinary one.
+template <class Key>
+void lpm_trie<Key>::state::lose_stem() {
+  drop_root(std::exchange(next.stem_root, nullptr));
+  next.stem = next.stem_bits = 0;
+  stem = &top;
+}
+
+/// The deepest node that has nearly all prefixes. Asked again when there are a quarter more or
+/// fewer of them, so that it costs next to nothing.
+template <class Key>
+void lpm_trie<Key>::state::choose_stem() {
+  const std::size_t moved = top.total > judged ? top.total - judged : judged - top.total;
+  if (moved <= judged / 4) return;
+  judged = top.total;
+  const std::size_t nearly_all = judged - judged / 16;
+  node* n = &top;
+  std::uint64_t bits = 0;
+  unsigned depth = 0;
+  for (; depth < stem_bits_max / stride; ++depth) {
+    const std::optional<unsigned> slot = n->slot_with(nearly_all);
+    if (!slot) break;
+    bits |= std::uint64_t{*slot} << (64 - stride - depth * stride);
+    n = n->child(*slot);
+  }
+  if (n == stem) return;
+  if (has_stem()) {
+    mark_path_to_stem();
+    build_anew(*stem);
+    lose_stem();
+  }
+  if (n == &top) return;
+  stem = n;
+  next.stem = bits;
+  next.stem_bits = depth * stride;
+  mark_path_to_stem();
+  build_anew(*stem);
 }
 
 template <class Key>
 lpm_trie<Key>::lpm_trie() : state_(std::make_unique<state>()) {
   state_->top.changed = false;
-  state_->newest.pool_ = state_->pool->at(0);
+  state_->newest.at_.pool = state_->next.pool = state_->pool->at(0);
 }
 template <class Key>
 lpm_trie<Key>::lpm_trie(lpm_trie&&) noexcept = default;
@@ -544,6 +728,7 @@ void lpm_trie<Key>::assign(Key prefix, unsigned length, std::uint32_t value) {
   }
   n->values.insert(n->value_count(), index, value);
   n->prefixes[number / 64] |= std::uint64_t{1} << (number % 64);
+  for (unsigned above = 0; above <= where.depth; ++above) ++s.trail[above]->total;
   ++s.size;
 }
 
@@ -572,12 +757,14 @@ bool lpm_trie<Key>::erase(Key prefix, unsigned length) {
   }
   for (unsigned depth = 0; depth < where.depth; ++depth)
     path[depth]->changed_slots |= std::uint64_t{1} << slot_at[depth];
+  for (unsigned depth = 0; depth <= where.depth; ++depth) --path[depth]->total;
   node& n = *path[where.depth];
   n.changed = true;
   const unsigned number = where.number(slot_of(prefix, where.depth));
   n.values.erase(n.value_count(), n.value_index(number));
   n.prefixes[number / 64] &= ~(std::uint64_t{1} << (number % 64));
   for (unsigned depth = where.depth; depth > 0 && path[depth]->empty(); --depth) {
+    if (path[depth] == s.stem) s.lose_stem();
     s.drop(path[depth]->built);
     node& parent = *path[depth - 1];
     const unsigned slot = slot_at[depth - 1];
@@ -594,6 +781,7 @@ template <class Key>
 void lpm_trie<Key>::clear() {
   state& s = *state_;
   s.drop_all_below(s.top);
+  if (s.has_stem()) s.lose_stem();
   s.top = node();
   s.trail_depth = 0;
   s.default_value = 0;
@@ -604,11 +792,19 @@ template <class Key>
 lpm_view<Key> lpm_trie<Key>::commit() {
   state& s = *state_;
   s.trail_depth = 0;
-  if (s.top.changed || s.top.changed_slots != 0) s.rebuild_root();
-  s.newest.default_value_ = s.default_value;
+  if constexpr (std::is_same_v<Key, lpm_key6>) s.choose_stem();
+  if (s.top.empty()) {
+    s.drop_root(std::exchange(s.next.root, nullptr));
+    s.top.changed_slots = 0;
+  } else if (s.top.changed || s.top.changed_slots != 0) {
+    s.next.root = s.rebuild_root(s.top, 0, s.next.root);
+  }
+  s.next.default_value = s.default_value;
   s.garbage.reserve(s.garbage.size() + s.dropped.size());
   for (const std::uint32_t item : s.dropped) s.pool->set_aside(item), s.garbage.push_back(item);
   s.dropped.clear();
+  s.newest.at_ = s.next;
+  if (!s.has_stem()) s.newest.at_.stem_root = s.next.root;
   return s.newest;
 }
 

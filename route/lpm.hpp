@@ -10,6 +10,10 @@
 /// block is usually one cache line, and a change copies only the blocks on its path plus the root
 /// (16 KiB): older versions stay whole and share the rest.
 ///
+/// Nearly all prefixes of an IPv6 table may share their first bits, the stem, where little is
+/// decided: then there is a second root, indexed by the 12 bits after the stem. Keys with the stem
+/// enter there, all others at the first root.
+///
 /// The writer also keeps the prefixes themselves, which views do not need: what lies below an
 /// erased prefix, and exact(), come from there.
 ///
@@ -62,7 +66,22 @@ struct lpm_key6 {
 template <class Key>
 inline constexpr unsigned lpm_key_bits = sizeof(Key) * 8;
 
-/// One immutable version of a trie. Two pointers and a number: copy it freely.
+namespace detail {
+class lpm_pool;
+
+/// Where the look-ups of one version begin.
+struct lpm_roots {
+  const std::uint32_t* pool = nullptr;
+  const std::uint32_t* root = nullptr;       ///< Null: there is nothing but the default value.
+  const std::uint32_t* stem_root = nullptr;  ///< Without a stem: the root.
+  std::uint64_t stem = 0;  ///< The first 64 bits of a key with the stem; zeros behind the stem.
+  std::uint32_t stem_bits = 0;      ///< At most 42; 0 without a stem, as always for IPv4.
+  std::uint32_t default_value = 0;  ///< Of the prefix of length 0, kept out of the trie.
+  friend bool operator==(const lpm_roots&, const lpm_roots&) noexcept = default;
+};
+}  // namespace detail
+
+/// One immutable version of a trie. Some pointers and numbers: copy it freely.
 template <class Key>
 class lpm_view {
  public:
@@ -81,9 +100,7 @@ class lpm_view {
   template <class>
   friend class lpm_trie;
 
-  const std::uint32_t* pool_ = nullptr;
-  const std::uint32_t* root_ = nullptr;  ///< Null: there is nothing but the default value.
-  std::uint32_t default_value_ = 0;      ///< Of the prefix of length 0, kept out of the trie.
+  detail::lpm_roots at_;
 };
 
 /// Sizes in bytes.
@@ -93,10 +110,6 @@ struct lpm_memory {
   std::size_t blocks = 0;         ///< Number of live blocks.
   std::size_t bytes_writer = 0;   ///< The writer's own record of the prefixes.
 };
-
-namespace detail {
-class lpm_pool;
-}
 
 /// Blocks that newer versions do not use. Destroying it frees them: on the writer's thread, once no
 /// reader uses a view older than the commit before take_garbage(). May outlive its trie.

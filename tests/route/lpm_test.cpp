@@ -72,6 +72,8 @@ class generator {
     const auto& [stem, length] = stems_[below(8)];
     return mix(stem, any_key(), std::min(length + below(16), lpm_key_bits<Key>));
   }
+  /// Like `stem` in so many bits.
+  Key with_stem(Key stem, unsigned bits) { return mix(stem, any_key(), bits); }
 
  private:
   Key any_key() {
@@ -319,7 +321,71 @@ TYPED_TEST(lpm, neighbours_with_one_value_need_no_blocks) {
       trie.assign({std::uint64_t{i} << (32 + shift), 0}, 24, 5);
   }
   trie.commit();
-  EXPECT_EQ(trie.memory().blocks, 1u);  // The root.
+  // The root, and for IPv6 that below what all have in common, 12 zeros.
+  EXPECT_EQ(trie.memory().blocks, lpm_key_bits<TypeParam> == 128 ? 2u : 1u);
+}
+
+/// Prefixes nearly all of which begin alike: look-ups of IPv6 enter behind that. Others come and
+/// go, and so do the many, until others are the many; short ones cover all of them.
+TYPED_TEST(lpm, what_nearly_all_begin_with_may_change) {
+  const std::uint64_t seed = fresh_seed();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  generator<TypeParam> g(seed);
+  lpm_trie<TypeParam> trie;
+  struct version {
+    lpm_view<TypeParam> view;
+    model<TypeParam> contents;
+    lpm_garbage replaced;
+  };
+  std::deque<version> history;
+  model<TypeParam> m;
+  std::vector<std::pair<TypeParam, unsigned>> many, few;
+  const auto assign = [&](TypeParam prefix, unsigned length) {
+    const std::uint32_t value = 1 + g.below(5);
+    trie.assign(prefix, length, value);
+    m.assign(prefix, length, value);
+  };
+  const auto erase = [&](std::vector<std::pair<TypeParam, unsigned>>& from) {
+    for (const auto& [prefix, length] : from)
+      EXPECT_EQ(trie.erase(prefix, length), m.erase(prefix, length));
+    from.clear();
+  };
+  const auto commit = [&] {
+    const lpm_view<TypeParam> view = trie.commit();
+    EXPECT_EQ(view, trie.view());
+    if (!history.empty()) history.back().replaced = trie.take_garbage();
+    history.push_back({view, m, {}});
+    if (history.size() > 4) history.pop_front();
+    for (const version& v : history) expect_same(v.view, v.contents, g);
+  };
+  for (int round = 0; round < 60 && !testing::Test::HasFatalFailure(); ++round) {
+    const TypeParam stem = g.key();
+    const unsigned shared = g.below(56) % lpm_key_bits<TypeParam>;
+    std::vector<std::pair<TypeParam, unsigned>> fresh;
+    for (unsigned i = 20 + g.below(60); i > 0; --i) {
+      const TypeParam below = g.with_stem(stem, shared);
+      fresh.emplace_back(below, shared + g.below(lpm_key_bits<TypeParam> + 1 - shared));
+      assign(fresh.back().first, fresh.back().second);
+      if (g.below(20) == 0) commit();
+    }
+    few.emplace_back(g.key(), g.length());
+    assign(few.back().first, few.back().second);
+    commit();
+    erase(many);  // Uncommitted versions of it are skipped, or not.
+    EXPECT_EQ(trie.view(), history.back().view);
+    if (g.below(2) == 0) commit();
+    many = fresh;
+    if (g.below(4) == 0) erase(many);
+    if (g.below(4) == 0) erase(few);
+    if (g.below(8) == 0) trie.clear(), m = {}, many.clear(), few.clear();
+    commit();
+  }
+  trie.clear();
+  trie.commit();
+  static_cast<void>(trie.take_garbage());  // Frees it.
+  history.clear();
+  EXPECT_EQ(trie.memory().bytes_live + trie.memory().bytes_waiting, 0u);
+  EXPECT_EQ(trie.memory().bytes_writer, 0u);
 }
 
 TYPED_TEST(lpm, garbage_may_outlive_its_trie_and_a_trie_may_move) {
