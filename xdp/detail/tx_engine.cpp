@@ -55,13 +55,17 @@ constexpr int kicks_per_batch = 4;
   return key;
 }
 
-[[nodiscard]] lpm_key4 key4_of(const tx_request& request) noexcept {
+template <class Key>
+[[nodiscard]] Key key_of(const tx_request& request) noexcept;
+template <>
+[[nodiscard]] lpm_key4 key_of(const tx_request& request) noexcept {
   std::uint32_t raw;
   std::memcpy(&raw, request.destination.data() + 12, sizeof raw);
   return __builtin_bswap32(raw);
 }
 
-[[nodiscard]] lpm_key6 key6_of(const tx_request& request) noexcept {
+template <>
+[[nodiscard]] lpm_key6 key_of(const tx_request& request) noexcept {
   std::uint64_t words[2];
   std::memcpy(words, request.destination.data(), sizeof words);
   return {__builtin_bswap64(words[0]), __builtin_bswap64(words[1])};
@@ -102,9 +106,9 @@ constexpr int kicks_per_batch = 4;
   if (request.flow_class >= table.class_count) {
     id = unknown_class(request.flow_class);
   } else if (request.family == ip_family::v4) {
-    id = table.table_of(request.flow_class).v4.lookup(key4_of(request));
+    id = table.table_of(request.flow_class).v4.lookup(key_of<lpm_key4>(request));
   } else {
-    id = table.table_of(request.flow_class).v6.lookup(key6_of(request));
+    id = table.table_of(request.flow_class).v6.lookup(key_of<lpm_key6>(request));
   }
   return hop_of(table, id, request);
 }
@@ -362,22 +366,28 @@ void tx_engine::check_remembered([[maybe_unused]] const forwarding_table& table,
 /// Nearly always the whole run shares a trie. Otherwise it is sorted into groups that do.
 void tx_engine::find_paths(const forwarding_table& table, const request_run& run) noexcept {
   const tx_request& first = run.requests[0];
-  std::uint32_t different = 0;
-  std::array<lpm_key4, tx_batch> keys;
-  for (std::uint32_t i = 0; i < run.size; ++i) {
-    different |= trie_key(run.requests[i]) ^ trie_key(first);
-    keys[i] = key4_of(run.requests[i]);
+  if (first.flow_class < table.class_count) {
+    const forwarding_table::class_table& tries = table.table_of(first.flow_class);
+    if (first.family == ip_family::v4 ? find_paths_in(tries.v4, run) : find_paths_in(tries.v6, run))
+      return;
   }
-  if (different == 0 && first.family == ip_family::v4 && first.flow_class < table.class_count) {
-    const auto& v4 = table.table_of(first.flow_class).v4;
-    return v4.lookup_batch(keys.data(), decided_.path_lists.data(), run.size);
-  }
-  if (different == 0)
-    return find_paths_of_group(table, run, run.size, [](std::uint32_t j) { return j; });
-
   unknown_requests all{run.size, {}};
   for (std::uint32_t i = 0; i < run.size; ++i) all.at[i] = static_cast<std::uint8_t>(i);
   find_paths_of(table, run, all);
+}
+
+/// Whether the whole run shares the trie of the first.
+template <class Key>
+bool tx_engine::find_paths_in(const lpm_view<Key>& trie, const request_run& run) noexcept {
+  std::uint32_t different = 0;
+  std::array<Key, tx_batch> keys;
+  for (std::uint32_t i = 0; i < run.size; ++i) {
+    different |= trie_key(run.requests[i]) ^ trie_key(run.requests[0]);
+    keys[i] = key_of<Key>(run.requests[i]);
+  }
+  if (different != 0) return false;
+  trie.lookup_batch(keys.data(), decided_.path_lists.data(), run.size);
+  return true;
 }
 
 void tx_engine::find_paths_of(const forwarding_table& table, const request_run& run,
@@ -417,11 +427,11 @@ void tx_engine::find_paths_of_group(const forwarding_table& table, const request
     values.fill(unknown_class(first.flow_class));
   } else if (first.family == ip_family::v4) {
     std::array<lpm_key4, tx_batch> keys;
-    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key4_of(run.requests[at(j)]);
+    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key_of<lpm_key4>(run.requests[at(j)]);
     table.table_of(first.flow_class).v4.lookup_batch(keys.data(), values.data(), count);
   } else {
     std::array<lpm_key6, tx_batch> keys;
-    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key6_of(run.requests[at(j)]);
+    for (std::uint32_t j = 0; j < count; ++j) keys[j] = key_of<lpm_key6>(run.requests[at(j)]);
     table.table_of(first.flow_class).v6.lookup_batch(keys.data(), values.data(), count);
   }
   for (std::uint32_t j = 0; j < count; ++j) decided_.path_lists[at(j)] = values[j];

@@ -126,6 +126,8 @@ class tx_engine {
   void look_up_unknown(const forwarding_table& table, const request_run& run) noexcept;
   void look_up(const forwarding_table& table, const request_run& run) noexcept;
   void find_paths(const forwarding_table& table, const request_run& run) noexcept;
+  template <class Key>
+  [[nodiscard]] bool find_paths_in(const lpm_view<Key>& trie, const request_run& run) noexcept;
   void find_paths_of(const forwarding_table& table, const request_run& run,
                      const unknown_requests& some) noexcept;
   /// `at(j)` is the place in the run of the group's request number j.
