@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Longest-prefix match: cowire's trie, DPDK's rte_fib (DIR24_8) and, for the small table, rte_lpm
-/// if present, and a std::map of address ranges. One iteration is one lookup (or one change).
+/// Longest-prefix match: cowire's trie, DPDK's rte_fib (DIR24_8), rte_fib6 and, for the small table,
+/// rte_lpm if present, and a std::map of address ranges. One iteration is one lookup (or one change).
 ///
 /// bench_lpm [--table FILE] [Google Benchmark options]; FILE replaces the synthetic large table.
 #include <cowire/route/epoch.hpp>
@@ -199,6 +199,85 @@ void add_lookups(const std::string& name, std::shared_ptr<const routes> table) {
   }
 }
 
+class cowire_table6 final : public lookup_table6 {
+ public:
+  explicit cowire_table6(const std::vector<table_route6>& table) {
+    // What every host has besides.
+    trie_.assign({0, 1}, 128, 1);
+    trie_.assign({0xfe80ull << 48, 0}, 64, 1);
+    trie_.assign({0xffull << 56, 0}, 8, 1);
+    for (const table_route6& r : table) trie_.assign({r.prefix, 0}, r.length, r.value);
+    view_ = trie_.commit();
+  }
+  void lookup_batch(const raw_address6* raw, std::uint32_t* values, std::size_t count) override {
+    lpm_key6 keys[batch];
+    for (std::size_t i = 0; i < count; ++i) {
+      std::uint64_t words[2];
+      std::memcpy(words, raw[i].data(), sizeof words);
+      keys[i] = {__builtin_bswap64(words[0]), __builtin_bswap64(words[1])};
+    }
+    view_.lookup_batch(keys, values, count);
+  }
+
+ private:
+  lpm_trie<lpm_key6> trie_;
+  lpm_view<lpm_key6> view_;
+};
+
+/// Addresses inside of routes.
+std::vector<raw_address6> keys_inside(const std::vector<table_route6>& table, std::size_t count,
+                                      std::size_t distinct) {
+  std::mt19937_64 random(4);
+  std::vector<raw_address6> some(distinct), keys(count);
+  for (auto& key : some) {
+    const table_route6& r = table[random() % table.size()];
+    key = raw_address(r.prefix | random() >> r.length);
+    const std::uint64_t host = random();
+    std::memcpy(key.data() + 8, &host, sizeof host);
+  }
+  for (auto& key : keys) key = some[random() % distinct];
+  return keys;
+}
+
+using maker6 = std::function<std::unique_ptr<lookup_table6>(const std::vector<table_route6>&)>;
+
+void look_up_batches6(benchmark::State& state, lookup_table6* table,
+                      const std::vector<raw_address6>& keys) {
+  if (table == nullptr) return state.SkipWithError("this processor has no AVX-512");
+  std::size_t at = 0;
+  std::uint32_t values[batch];
+  while (state.KeepRunningBatch(batch)) {
+    table->lookup_batch(keys.data() + at, values, batch);
+    benchmark::DoNotOptimize(values);
+    at = (at + batch) & (keys.size() - 1);
+  }
+}
+
+void add_lookups6(const std::string& name, const std::vector<table_route6>& table) {
+  const auto shared = std::make_shared<const std::vector<table_route6>>(table);
+  const std::pair<const char*, maker6> peers[] = {
+    {"cowire", [](const auto& t) { return std::make_unique<cowire_table6>(t); }},
+#if defined(COWIRE_BENCH_DPDK)
+    {"rte_fib6", [](const auto& t) { return make_rte_fib6(t, false); }},
+    {"rte_fib6_avx512", [](const auto& t) { return make_rte_fib6(t, true); }},
+#endif
+  };
+  const std::pair<const char*, std::shared_ptr<const std::vector<raw_address6>>> loads[] = {
+      {"inside", std::make_shared<std::vector<raw_address6>>(keys_inside(table, 1 << 20, 1 << 20))},
+      {"hot5000", std::make_shared<std::vector<raw_address6>>(keys_inside(table, 1 << 16, 5000))},
+  };
+  for (const auto& [peer, make] : peers) {
+    auto kept = std::make_shared<std::unique_ptr<lookup_table6>>();
+    for (const auto& [load, keys] : loads)
+      benchmark::RegisterBenchmark(
+          ("lpm6_" + name + "_" + load + "_batch64/" + peer).c_str(),
+          [kept, shared, make = make, keys = keys](benchmark::State& state) {
+            if (*kept == nullptr) *kept = make(*shared);
+            look_up_batches6(state, kept->get(), *keys);
+          });
+  }
+}
+
 }  // namespace
 }  // namespace cowire::bench
 
@@ -211,6 +290,7 @@ int main(int argc, char** argv) {
                                                                  : read_table(path));
   add_lookups("large", large);
   add_lookups("1000", std::make_shared<const routes>(synthetic_table(1000, 4)));
+  add_lookups6("global", synthetic_table6(220'000, 40));
   benchmark::RegisterBenchmark("lpm_large_build/cowire", [large](benchmark::State& state) {
     for (auto _ : state) benchmark::DoNotOptimize(build(*large));
   })->Unit(benchmark::kMillisecond);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// IPv4 tables to measure with: a real one from a file, or a synthetic one with the shape of the
-/// global routing table (its prefix lengths, its nesting, runs of neighbours with one next hop).
+/// Tables to measure with: a real IPv4 one from a file, or synthetic ones with the shape of the
+/// global routing tables (prefix lengths, nesting, runs of neighbours with one next hop).
 #pragma once
 
 #include <cowire/base/address.hpp>
@@ -73,6 +73,47 @@ inline std::vector<table_route> synthetic_table(std::size_t count, unsigned next
     std::vector<table_route> kept;
     std::sample(routes.begin(), routes.end(), std::back_inserter(kept), count, random);
     routes.swap(kept);
+  }
+  return routes;
+}
+
+struct table_route6 {
+  std::uint64_t prefix;  ///< The first 64 bits.
+  unsigned length;       ///< At most 64.
+  std::uint32_t value;
+};
+
+/// At most `count` routes, always the same ones, shorter ones first.
+inline std::vector<table_route6> synthetic_table6(std::size_t count, unsigned next_hops) {
+  // What the registries hand out of: RIPE, ARIN, APNIC, the oldest blocks, LACNIC, AfriNIC.
+  constexpr std::pair<std::uint64_t, unsigned> registries[] = {
+      {0x2a00, 12}, {0x2600, 12}, {0x2400, 12}, {0x2001, 16}, {0x2800, 12}, {0x2c00, 12}};
+  // Prefixes by length in the global IPv6 table, /29 to /48, in thousands; others are rare.
+  constexpr double share[] = {6.5, 1.6, 0.6, 25, 4, 3,  1.2, 9,  1.5, 3.5,
+                              1.7, 23,  1.5, 6,  2, 22, 4,   11, 5.5, 98};
+  std::mt19937_64 random(20240602);
+  std::discrete_distribution<unsigned> length_beyond_29(std::begin(share), std::end(share));
+  std::discrete_distribution<unsigned> registry({35, 25, 25, 5, 7, 3});
+  std::vector<unsigned> lengths(count);
+  for (auto& length : lengths) length = 29 + length_beyond_29(random);
+  std::sort(lengths.begin(), lengths.end());
+
+  std::map<std::pair<unsigned, std::uint64_t>, std::uint32_t> seen;
+  std::vector<table_route6> routes;
+  for (const unsigned length : lengths) {
+    const auto [block, bits] = registries[registry(random)];
+    const auto draw = random();
+    table_route6 next{block << 48 | random() >> bits, length,
+                      1 + static_cast<std::uint32_t>(random() % next_hops)};
+    if (!routes.empty() && draw % 16 < 8) {  // The neighbour of the last one.
+      next.prefix = routes.back().prefix + (std::uint64_t{1} << (64 - length));
+      if (draw / 16 % 8 != 0) next.value = routes.back().value;
+    } else if (!routes.empty() && draw % 16 < 15) {  // Inside of a shorter one.
+      const table_route6& outer = routes[random() % routes.size()];
+      next.prefix = outer.prefix | random() >> outer.length;
+    }
+    next.prefix &= ~std::uint64_t{0} << (64 - length);
+    if (seen.try_emplace({length, next.prefix}, next.value).second) routes.push_back(next);
   }
   return routes;
 }
