@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Longest-prefix match: cowire's trie, DPDK's rte_fib (DIR24_8), rte_fib6 and, for the small table,
-/// rte_lpm if present, and a std::map of address ranges. One iteration is one lookup (or one change).
+/// Longest-prefix match: cowire's trie, DPDK's rte_fib (DIR24_8), rte_fib6 and, for the small
+/// table, rte_lpm if present, and a std::map of address ranges. One iteration is one lookup (or one
+/// change).
 ///
 /// bench_lpm [--table FILE] [Google Benchmark options]; FILE replaces the synthetic large table.
 #include <cowire/route/epoch.hpp>

@@ -6,7 +6,9 @@ pkg_check_modules(libdpdk IMPORTED_TARGET libdpdk)
 cowire_bench(lpm SOURCES lpm_bench.cpp DEPENDS cowire::route)
 if(libdpdk_FOUND)
   target_sources(bench_lpm PRIVATE lpm_bench_dpdk.cpp)
-  set_source_files_properties(lpm_bench_dpdk.cpp PROPERTIES COMPILE_OPTIONS "-mssse3;-DALLOW_EXPERIMENTAL_API;-Wno-pedantic;-Wno-old-style-cast")
+  set_source_files_properties(lpm_bench_dpdk.cpp PROPERTIES
+    COMPILE_DEFINITIONS ALLOW_EXPERIMENTAL_API
+    COMPILE_OPTIONS "-mssse3;-Wno-pedantic;-Wno-old-style-cast")
   target_link_libraries(bench_lpm PRIVATE PkgConfig::libdpdk)
   target_compile_definitions(bench_lpm PRIVATE COWIRE_BENCH_DPDK=1)
 endif()

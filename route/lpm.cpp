@@ -5,7 +5,13 @@
 #include <cowire/route/detail/lpm_pool.hpp>
 
 #if defined(__x86_64__)
+#pragma GCC diagnostic push
+#if !defined(__clang__)  // gcc 12 takes what its header leaves undefined on purpose for a mistake.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 #include <algorithm>
@@ -199,11 +205,21 @@ template <bool Wide, class Key>
 // The build is for generic x86-64, where counting bits takes a dozen instructions. The same code is
 // compiled once more for processors with POPCNT, BMI2 and AVX2 (all since 2015) and chosen at run
 // time. Gathers bring the first two levels of eight IPv4 keys at once; packed blocks are left to
-// the scalar code, as AVX2 cannot count bits.
+// the scalar code, as AVX2 cannot count bits. AVX-512 can since Ice Lake and Zen 4: there, whole
+// groups of either family go down eight keys at a time.
 #if defined(__x86_64__)
 #define COWIRE_NEWER_PROCESSOR __attribute__((target("popcnt,bmi,bmi2,avx2")))
-const bool newer_processor = __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi2") &&
-                             __builtin_cpu_supports("avx2");
+[[nodiscard]] detail::lpm_code best_code() noexcept {
+  if (!__builtin_cpu_supports("popcnt") || !__builtin_cpu_supports("bmi2") ||
+      !__builtin_cpu_supports("avx2"))
+    return detail::lpm_code::portable;
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq")
+             ? detail::lpm_code::avx512
+             : detail::lpm_code::avx2;
+}
+const detail::lpm_code processor = best_code();
+const bool newer_processor = processor != detail::lpm_code::portable;
 
 COWIRE_NEWER_PROCESSOR inline unsigned sign_bits(const __m256i& v) noexcept {
   return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(v)));
@@ -241,7 +257,127 @@ COWIRE_NEWER_PROCESSOR void find_many_newer(const tables& t, const Key* keys, st
                                             std::size_t count) noexcept {
   find_many<true>(t, keys, values, count);
 }
+
+#define COWIRE_WIDE_PROCESSOR \
+  __attribute__((target("popcnt,bmi,bmi2,avx2,avx512f,avx512dq,avx512vl,avx512vpopcntdq")))
+
+/// Of eight keys: their first 64 bits, and all the other ones.
+struct eight_keys {
+  __m512i high, low;
+};
+COWIRE_WIDE_PROCESSOR inline eight_keys load_eight(const lpm_key4* keys) noexcept {
+  const __m256i four_bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys));
+  return {_mm512_slli_epi64(_mm512_cvtepu32_epi64(four_bytes), 32), _mm512_setzero_si512()};
+}
+COWIRE_WIDE_PROCESSOR inline eight_keys load_eight(const lpm_key6* keys) noexcept {
+  const __m512i first = _mm512_loadu_si512(keys), second = _mm512_loadu_si512(keys + 4);
+  const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+  const __m512i odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+  return {_mm512_permutex2var_epi64(first, even, second),
+          _mm512_permutex2var_epi64(first, odd, second)};
+}
+
+/// The entries at eight places of the pool, where `these` says so; elsewhere those in `others`.
+COWIRE_WIDE_PROCESSOR inline __m256i entries_at(const tables& t, __m512i places, __mmask8 these,
+                                                __m256i others) noexcept {
+  return _mm512_mask_i64gather_epi32(others, these, places, t.pool, sizeof *t.pool);
+}
+COWIRE_WIDE_PROCESSOR inline __m512i places_in(__m256i entries) noexcept {
+  return _mm512_cvtepu32_epi64(_mm256_and_si256(entries, _mm256_set1_epi32(place_mask)));
+}
+
+/// As enter(). `bits` gets what way_in::bits is, for all of the 64 bits; returns which of `values`
+/// name a packed block; `other`: which keys lack the stem.
+COWIRE_WIDE_PROCESSOR inline __mmask8 enter_eight(const tables& t, const eight_keys& keys,
+                                                  __m512i& bits, __m256i& values,
+                                                  __mmask8& other) noexcept {
+  const __mmask8 stemmed = _mm512_cmpeq_epi64_mask(
+      _mm512_and_si512(keys.high, _mm512_set1_epi64(static_cast<long long>(t.stem_mask))),
+      _mm512_set1_epi64(static_cast<long long>(t.stem)));
+  other = static_cast<__mmask8>(~stemmed);
+  const __m512i skipped = _mm512_maskz_set1_epi64(stemmed, t.stem_bits);
+  // A shift by 64 leaves nothing.
+  const __m512i from_low =
+      _mm512_srlv_epi64(keys.low, _mm512_sub_epi64(_mm512_set1_epi64(64), skipped));
+  bits = _mm512_or_si512(_mm512_sllv_epi64(keys.high, skipped), from_low);
+  const __m512i root =
+      _mm512_mask_set1_epi64(_mm512_set1_epi64(static_cast<long long>(t.root_place)), stemmed,
+                             static_cast<long long>(t.stem_root_place));
+  const __m512i in_root = _mm512_add_epi64(root, _mm512_srli_epi64(bits, 64 - root_bits));
+  const __m256i top = entries_at(t, in_root, 0xff, _mm256_setzero_si256());
+  const __m512i slot = _mm512_and_si512(_mm512_srli_epi64(bits, 64 - root_bits - stride),
+                                        _mm512_set1_epi64(slots - 1));
+  values = entries_at(t, _mm512_add_epi64(places_in(top), slot), _mm256_movepi32_mask(top), top);
+  return _mm256_movepi32_mask(values);
+}
+
+/// As descend(), for the keys in `deeper`: returns which still name a block.
+COWIRE_WIDE_PROCESSOR inline __mmask8 descend_eight(const tables& t, __m512i bits, unsigned offset,
+                                                    __mmask8 deeper, __m256i& values) noexcept {
+  const __m512i places = places_in(values);
+  const __m512i bitmaps =
+      _mm512_mask_i64gather_epi64(_mm512_setzero_si512(), deeper, places, t.pool, sizeof *t.pool);
+  const __m512i slot =
+      _mm512_srl_epi64(bits, _mm_cvtsi32_si128(static_cast<int>(64 - stride - offset)));
+  const __m512i beyond = _mm512_andnot_si512(slot, _mm512_set1_epi64(slots - 1));
+  const __m512i runs = _mm512_popcnt_epi64(_mm512_sllv_epi64(bitmaps, beyond));
+  const __m512i entry =
+      _mm512_add_epi64(_mm512_add_epi64(places, runs), _mm512_set1_epi64(header_words - 1));
+  values = entries_at(t, entry, deeper, values);
+  return static_cast<__mmask8>(deeper & _mm256_movepi32_mask(values));
+}
+
+/// A whole group. Level by level, as find_group(), and eight keys at once.
+template <class Key>
+COWIRE_WIDE_PROCESSOR void find_group_wide(const tables& t, const Key* keys,
+                                           std::uint32_t* values) noexcept {
+  constexpr unsigned eights = group / 8;
+  __m512i bits[eights];
+  __m256i found[eights];
+  __mmask8 deeper[eights];
+  std::uint64_t other = 0;
+  unsigned any = 0;
+  for (unsigned i = 0; i < eights; ++i) {
+    __mmask8 lacks;
+    deeper[i] = enter_eight(t, load_eight(keys + 8 * i), bits[i], found[i], lacks);
+    other |= std::uint64_t{lacks} << (8 * i);
+    any |= deeper[i];
+  }
+  unsigned offset = root_bits + stride;
+  for (; any != 0 && offset <= 64 - stride; offset += stride) {
+    any = 0;
+    for (unsigned i = 0; i < eights; ++i) {
+      if (deeper[i] == 0) continue;
+      deeper[i] = descend_eight(t, bits[i], offset, deeper[i], found[i]);
+      any |= deeper[i];
+    }
+  }
+  const __m256i fallback = _mm256_set1_epi32(static_cast<int>(t.default_value));
+  std::uint64_t left = 0;
+  for (unsigned i = 0; i < eights; ++i) {
+    const __mmask8 without = _mm256_testn_epi32_mask(found[i], found[i]);
+    found[i] = _mm256_mask_mov_epi32(found[i], without, fallback);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(values + 8 * i), found[i]);
+    left |= std::uint64_t{deeper[i]} << (8 * i);
+  }
+  if (left == 0) return;
+  find_deeper(t, keys, values, left & ~other, t.stem_bits + offset);
+  find_deeper(t, keys, values, left & other, offset);
+  for (; left != 0; left &= left - 1) {
+    const auto i = static_cast<unsigned>(__builtin_ctzll(left));
+    values[i] = values[i] != 0 ? values[i] : t.default_value;
+  }
+}
+
+template <class Key>
+COWIRE_WIDE_PROCESSOR void find_many_wide(const tables& t, const Key* keys, std::uint32_t* values,
+                                          std::size_t count) noexcept {
+  for (; count >= group; keys += group, values += group, count -= group)
+    find_group_wide(t, keys, values);
+  if (count != 0) find_group<true>(t, keys, values, static_cast<unsigned>(count));
+}
 #else
+constexpr detail::lpm_code processor = detail::lpm_code::portable;
 constexpr bool newer_processor = false;
 template <class Key>
 std::uint32_t find_one_newer(const tables& t, Key key) noexcept {
@@ -250,6 +386,11 @@ std::uint32_t find_one_newer(const tables& t, Key key) noexcept {
 template <class Key>
 void find_many_newer(const tables& t, const Key* keys, std::uint32_t* values,
                      std::size_t count) noexcept {
+  find_many<false>(t, keys, values, count);
+}
+template <class Key>
+void find_many_wide(const tables& t, const Key* keys, std::uint32_t* values,
+                    std::size_t count) noexcept {
   find_many<false>(t, keys, values, count);
 }
 #endif
@@ -266,14 +407,28 @@ std::uint32_t lpm_view<Key>::lookup(Key key) const noexcept {
 template <class Key>
 void lpm_view<Key>::lookup_batch(const Key* keys, std::uint32_t* values,
                                  std::size_t count) const noexcept {
+  lookup_batch(processor, keys, values, count);
+}
+
+template <class Key>
+void lpm_view<Key>::lookup_batch(detail::lpm_code code, const Key* keys, std::uint32_t* values,
+                                 std::size_t count) const noexcept {
   if (at_.root == nullptr) {
     std::fill_n(values, count, at_.default_value);
     return;
   }
   const tables t(at_);
-  newer_processor ? find_many_newer(t, keys, values, count)
-                  : find_many<false>(t, keys, values, count);
+  switch (code) {
+    case detail::lpm_code::portable:
+      return find_many<false>(t, keys, values, count);
+    case detail::lpm_code::avx2:
+      return find_many_newer(t, keys, values, count);
+    case detail::lpm_code::avx512:
+      return find_many_wide(t, keys, values, count);
+  }
 }
+
+detail::lpm_code detail::best_lpm_code() noexcept { return processor; }
 
 // --- Memory -----------------------------------------------------------------------------------
 

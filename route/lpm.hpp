@@ -69,6 +69,11 @@ inline constexpr unsigned lpm_key_bits = sizeof(Key) * 8;
 namespace detail {
 class lpm_pool;
 
+/// The instructions that a batch is looked up with.
+enum class lpm_code : std::uint8_t { portable, avx2, avx512 };
+/// The best that this processor has; it has those before it, too.
+[[nodiscard]] lpm_code best_lpm_code() noexcept;
+
 /// Where the look-ups of one version begin.
 struct lpm_roots {
   const std::uint32_t* pool = nullptr;
@@ -93,6 +98,9 @@ class lpm_view {
 
   /// values[i] = lookup(keys[i]) for i < count, overlapping the cache misses of the keys.
   void lookup_batch(const Key* keys, std::uint32_t* values, std::size_t count) const noexcept;
+  /// For tests of what other processors do. This one has `code`.
+  void lookup_batch(detail::lpm_code code, const Key* keys, std::uint32_t* values,
+                    std::size_t count) const noexcept;
 
   friend bool operator==(const lpm_view&, const lpm_view&) noexcept = default;
 

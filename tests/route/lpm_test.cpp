@@ -125,11 +125,18 @@ void expect_same(const lpm_view<Key>& view, const model<Key>& m, generator<Key>&
     keys.pop_back();
   }
   for (int i = 0; i < 50; ++i) keys.push_back(g.key());
-  std::vector<std::uint32_t> values(keys.size(), 12345);
-  view.lookup_batch(keys.data(), values.data(), keys.size());
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    ASSERT_EQ(view.lookup(keys[i]), m.lookup(keys[i])) << "key " << i;
-    ASSERT_EQ(values[i], m.lookup(keys[i])) << "key " << i << " in a batch";
+  std::vector<std::uint32_t> right;
+  for (const Key key : keys) right.push_back(m.lookup(key));
+  for (std::size_t i = 0; i < keys.size(); ++i)
+    ASSERT_EQ(view.lookup(keys[i]), right[i]) << "key " << i;
+  using detail::lpm_code;
+  for (const auto code : {lpm_code::portable, lpm_code::avx2, lpm_code::avx512}) {
+    if (code > detail::best_lpm_code()) break;
+    std::vector<std::uint32_t> values(keys.size(), 12345);
+    view.lookup_batch(code, keys.data(), values.data(), keys.size());
+    for (std::size_t i = 0; i < keys.size(); ++i)
+      ASSERT_EQ(values[i], right[i])
+          << "key " << i << " in a batch, code " << static_cast<int>(code);
   }
 }
 
