@@ -400,7 +400,7 @@ void KernelDifferential::run_worlds(std::uint64_t first, std::uint64_t count, fl
                   reason.c_str(), times);
 }
 
-#ifndef COWIRE_DEVICE_WORLDS
+#if defined(COWIRE_WORLDS_all)
 
 TEST_F(KernelDifferential, WorldsOfAllKindsAgree) {
   run_worlds(from_environment("COWIRE_SEED", 1), from_environment("COWIRE_WORLDS", 150),
@@ -412,16 +412,6 @@ TEST_F(KernelDifferential, WorldsOfAllKindsAgree) {
       if (!is_delegated(reason)) unknown += times;
     EXPECT_LT(unknown, tally_.asked / 10);
   }
-}
-
-/// Whoever has followed such a world from its beginning leaves nothing to the kernel but what is
-/// addressed to this host, to everybody or to a group.
-TEST_F(KernelDifferential, PlainWorldsAreServedWhole) {
-  run_worlds(from_environment("COWIRE_SEED", 1), from_environment("COWIRE_WORLDS", 50),
-             flavour::plain);
-  for (const auto& [reason, times] : tally_.diverted[1])
-    EXPECT_TRUE(is_delegated(reason))
-        << reason << " " << times << ", the first for " << tally_.first[reason];
 }
 
 TEST(Reduction, KeepsNothingButWhatTheFailureNeeds) {
@@ -437,7 +427,19 @@ TEST(Reduction, KeepsNothingButWhatTheFailureNeeds) {
   EXPECT_LT(tries, 100);
 }
 
-#else
+#elif defined(COWIRE_WORLDS_plain)
+
+/// Whoever has followed such a world from its beginning leaves nothing to the kernel but what is
+/// addressed to this host, to everybody or to a group.
+TEST_F(KernelDifferential, PlainWorldsAreServedWhole) {
+  run_worlds(from_environment("COWIRE_SEED", 1), from_environment("COWIRE_WORLDS", 50),
+             flavour::plain);
+  for (const auto& [reason, times] : tally_.diverted[1])
+    EXPECT_TRUE(is_delegated(reason))
+        << reason << " " << times << ", the first for " << tally_.first[reason];
+}
+
+#elif defined(COWIRE_WORLDS_devices)
 
 TEST_F(KernelDifferential, WorldsOfAllDevicesAgree) {
   for (const char* kind : {"dummy", "bond", "vrf table 9", "gre remote 10.0.0.2"}) {

@@ -16,6 +16,7 @@ RUNS = {"virtio": ["-L", "^lab$"], "igb": ["-L", "^nic$"]}
 FIRST_TESTS = ["-R", "^zero_copy$"]
 FIRST_CASES = "zero_copy.carries_*"
 TIMEOUT_S = 1800
+JOBS = 2  # As many as the guest has CPUs; those that need its NICs lock them.
 UNAVAILABLE = 126  # As scripts/lab says it.
 
 
@@ -28,7 +29,7 @@ def run_in_guest(nic, selection, cases, screen):
     inside = (
         "mount -t tmpfs tmpfs build/dev/Testing &&"  # ctest writes there; the rest is read-only.
         f" GTEST_OUTPUT=xml:$LAB_OUT/gtest-reports/ GTEST_FILTER='{cases or '*'}'"
-        f" ctest --preset dev {quoted} --output-junit $LAB_OUT/junit.xml"
+        f" ctest --preset dev -j {JOBS} {quoted} --output-junit $LAB_OUT/junit.xml"
     )
     lab = ["scripts/lab", "run", "--nic", nic, "--out", str(out), "--timeout", str(TIMEOUT_S)]
 
