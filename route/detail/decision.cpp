@@ -288,7 +288,14 @@ bool decider::hop_is_alive(const route_entry& entry, const path_member& member) 
 }
 
 bool decider::consult(const path_member& member, consulted_neighbour::aspect what) {
-  const neighbour_key key{member.interface_index, *member.gateway};
+  neighbour_key key{member.interface_index, *member.gateway};
+  // Over such devices one entry serves all (__ipv4_neigh_lookup_noref() in include/net/arp.h),
+  // which fib_detect_death() does not know.
+  const mirror::device* const device = state_.find_device(key.index);
+  const bool shared =
+      device != nullptr && (device->link.flags & (IFF_LOOPBACK | IFF_POINTOPOINT)) != 0;
+  if (shared && key.destination.is_v4() && what == consulted_neighbour::aspect::good)
+    key.destination = ip_address::any(ip_family::v4);
   const bool seen = neighbour_aspect(state_, key, what);
   result_.consulted.push_back({key, what, seen});
   return seen;

@@ -947,5 +947,21 @@ TEST_F(Unknowable, SuppressionByAGroupThatOnlySomeMembersHave) {
   EXPECT_EQ(ask("2001:d::1").divert, divert_reason::unsupported_rule);
 }
 
+TEST_F(Resolve, NeighboursOverPointToPointDevicesAreOne) {
+  mirror_settings settings;
+  settings.multipath_use_neighbours = true;
+  state.set_settings(settings, changes);
+  netlink::link tunnel = ethernet(2, "u2");
+  tunnel.flags |= IFF_POINTOPOINT;
+  apply(tunnel);
+  netlink::route made = route_via(net("20.0.0.0/8"), "10.2.0.9", 2);
+  made.next_hops.push_back({3, ip("10.3.0.9"), 1, 0, false});
+  apply(added(made));
+  ASSERT_EQ(ask("20.0.0.1").shares.size(), 2u);
+  apply(neighbour(2, ip("0.0.0.0"), NUD_FAILED));
+  ASSERT_EQ(ask("20.0.0.1").shares.size(), 1u);
+  EXPECT_EQ(ask("20.0.0.1").shares.front().member, 1u);
+}
+
 }  // namespace
 }  // namespace cowire
