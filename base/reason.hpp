@@ -26,6 +26,8 @@
   X(no_egress_socket, "no AF_XDP socket on the output interface")                                  \
   X(egress_down, "the output interface is down")                                                   \
   X(unsupported_device, "the output interface is of a kind the fast path cannot imitate")          \
+  X(vrf_queue,                                                                                     \
+    "the VRF device has a queueing discipline or several queues: the kernel routes a second time") \
   X(bond_policy,                                                                                   \
     "which slave of the bond the kernel takes by this mode or policy cannot be known")             \
   X(bond_unsettled, "the bond's slaves, or which of them it uses, have just changed")              \

@@ -5,6 +5,7 @@
 #include <linux/if_arp.h>
 
 #include <memory>
+#include <utility>
 
 namespace cowire::cli {
 
@@ -16,6 +17,9 @@ kernel_state::kernel_state()
   for (const auto& [index, device] : mirror_.devices())
     if (device.link.hardware_type == ARPHRD_ETHER && device.up())
       compiler_.set_egress(index, ++slot);
+  mirror_changes of_queues;
+  mirror_.set_queues(devices_with_queue(*output_), of_queues);
+  compiler_.note(std::move(of_queues));
   compiler_.set_output(output_);
 }
 

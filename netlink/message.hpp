@@ -41,6 +41,7 @@ struct vlan_info {
 /// IFLA_INFO_DATA of kind "vrf".
 struct vrf_info {
   std::uint32_t table = 0;
+  std::uint32_t transmit_queues = 1;  ///< IFLA_NUM_TX_QUEUES of the device, which it was made with.
   friend bool operator==(const vrf_info&, const vrf_info&) = default;
 };
 /// IFLA_INFO_DATA of kind "bond".

@@ -21,4 +21,8 @@ inline constexpr std::uint32_t source_steers_multipath = 6016, source_steers_as_
 /// usable member on it from the second on.
 inline constexpr std::uint32_t bound_multipath_ignored = 6018, bound_multipath_taken = 7003;
 
+/// Rules `oif VRF`: no flow is theirs up to the first version, those that are bound to the VRF or
+/// to a device in it are from the second on (l3mdev_fib_rule_oif_match in net/l3mdev/l3mdev.c).
+inline constexpr std::uint32_t vrf_rules_ignored = 6001, vrf_rules_match = 6018;
+
 }  // namespace cowire::kernel_quirks

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/assert.hpp>
 #include <cowire/route/detail/cover.hpp>
+#include <cowire/route/detail/vrf.hpp>
 #include <cowire/route/egress_choice.hpp>
 #include <cowire/route/kernel_quirks.hpp>
 #include <cowire/route/mirror.hpp>
@@ -85,6 +86,11 @@ std::optional<bool> mirror::rules_configured(ip_family family) const noexcept {
   const rule_list& rules = rules_[number_of(family)];
   if (rules.added_live) return true;
   if (!std::ranges::all_of(rules.list, is_initial)) return true;
+  // The first one of a namespace adds rules of both families (vrf_newlink() in drivers/net/vrf.c),
+  // which who removes has told of.
+  if (std::ranges::any_of(devices(),
+                          [](const auto& item) { return item.second.link.kind == "vrf"; }))
+    return true;
   // In IPv6 only an addition ever counted.
   const bool removal_counts = family == ip_family::v4 &&
                               settings_.kernel_version < kernel_quirks::removed_rules_do_not_count;
@@ -176,7 +182,8 @@ void mirror::apply_one(const netlink::link& message, mirror_changes& changes) {
   if (fresh) {
     unsettle_bond(message.master);
     unsettle_bond(message.index);
-    if (named_by_rule(message.name)) changes.decisions_v4 = changes.decisions_v6 = true;
+    if (named_by_rule(message.name) || message.kind == "vrf" || message.slave_kind == "vrf")
+      changes.decisions_v4 = changes.decisions_v6 = true;
     changes.links.push_back(message.index);
     return;
   }
@@ -228,10 +235,12 @@ void mirror::link_state_changed(device& now, const netlink::link& before, mirror
   changes.links.push_back(index);
   if (before.name != now.link.name && (named_by_rule(before.name) || named_by_rule(now.link.name)))
     changes.decisions_v4 = changes.decisions_v6 = true;
-  if (before.group != now.link.group || before.kind != now.link.kind)
+  if (before.group != now.link.group || before.kind != now.link.kind ||
+      (now.link.kind == "vrf" && before.info != now.link.info))
     changes.decisions_v4 = changes.decisions_v6 = true;
   if (before.mtu != now.link.mtu) mtu_changed(now, before.mtu, changes);
   if ((changed & IFF_UP) != 0) {
+    now.changes_vrf = false;
     if (now.up()) {
       devices_.source_caches_are_void(origin_, changes);
       routes_.revive(index, ip_family::v4, changes);
@@ -258,6 +267,8 @@ void mirror::link_state_changed(device& now, const netlink::link& before, mirror
     changes.refresh_advised = true;
   }
   if (before.master != now.link.master) {
+    now.changes_vrf = now.up() && (detail::is_vrf(*this, before.master) ||
+                                   detail::is_vrf(*this, now.link.master));
     routes_.purge_v4(index, detail::route_store::loss::addresses_gone, changes);
     changes.decisions_v4 = changes.decisions_v6 = true;
     changes.refresh_advised = true;
@@ -307,7 +318,8 @@ void mirror::remove_device(std::uint32_t index, mirror_changes& changes) {
   unsettle_bond(found->link.master);
   if (!found->v4.empty()) changes.decisions_v4 = true;
   if (!found->v6.empty()) changes.decisions_v6 = true;
-  if (named_by_rule(found->link.name)) changes.decisions_v4 = changes.decisions_v6 = true;
+  if (named_by_rule(found->link.name) || found->link.kind == "vrf")
+    changes.decisions_v4 = changes.decisions_v6 = true;
   devices_.erase(index);
   unsettled_.erase(index);
   changes.links.push_back(index);
@@ -342,11 +354,12 @@ void mirror::apply_one(const netlink::address& message, mirror_changes& changes)
     list.erase(same);
     decisions = true;
     if (family == ip_family::v6) {
-      // The kernel strips the address from routes that prefer it, without a word.
+      // The kernel strips the address from routes that prefer it, without a word; not of those that
+      // go with a device (addrconf_ifdown() in net/ipv6/addrconf.c).
       const auto strip = [&](route_entries::list& entries) {
         bool stripped = false;
         for (route_entry& entry : entries) {
-          if (entry.route.preferred_source != message.local || !on.up()) continue;
+          if (entry.route.preferred_source != message.local || !on.up() || on.changes_vrf) continue;
           entry.route.preferred_source.reset();
           stripped = true;
         }
@@ -523,6 +536,13 @@ void mirror::set_settings(const mirror_settings& settings, mirror_changes& chang
   changes.decisions_v4 = changes.decisions_v6 = true;
 }
 
+void mirror::set_queues(std::set<std::uint32_t> devices, mirror_changes& changes) {
+  const std::set<std::uint32_t> before = std::exchange(queues_, std::move(devices));
+  for (const auto& [index, one] : devices_.all())
+    if (one.link.kind == "vrf" && before.contains(index) != queues_.contains(index))
+      changes.links.push_back(index);
+}
+
 void mirror::set_path_mtu(const ip_address& destination, std::uint32_t mtu,
                           std::chrono::steady_clock::time_point expires, mirror_changes& changes) {
   const path_exception* const known = find_path_exception(destination);
@@ -615,6 +635,7 @@ void mirror::end_refresh(object_kind kind, mirror_changes& changes) {
 
 void mirror::exchange_with(mirror& shadow) {
   shadow.settings_ = settings_;
+  shadow.queues_ = queues_;
   shadow.path_exceptions_ = std::move(path_exceptions_);
   for (std::size_t family = 0; family < 2; ++family)
     shadow.rules_[family].added_live |=

@@ -124,10 +124,13 @@ class mirror {
   [[nodiscard]] std::vector<std::uint32_t> unsettled_bonds() const;
   /// Ignored where it does not name the slaves that the mirror has: then a message is under way.
   void settle_bond(std::uint32_t index, const bond_reading& read, mirror_changes& changes);
+  /// The devices that have a queueing discipline other than noqueue. Only VRFs matter here.
+  void set_queues(std::set<std::uint32_t> devices, mirror_changes& changes);
   /// Forgets what expired before `now`: path exceptions and routes with a lifetime.
   void expire(std::chrono::steady_clock::time_point now, mirror_changes& changes);
 
   [[nodiscard]] const mirror_settings& settings() const noexcept { return settings_; }
+  [[nodiscard]] bool has_queue(std::uint32_t index) const { return queues_.contains(index); }
   [[nodiscard]] const std::map<std::uint32_t, device>& devices() const noexcept {
     return devices_.all();
   }
@@ -225,6 +228,7 @@ class mirror {
   [[nodiscard]] static bool same_link(const netlink::link& a, const netlink::link& b);
 
   mirror_settings settings_;
+  std::set<std::uint32_t> queues_;  ///< As set_queues() was told.
   detail::device_store devices_;
   std::set<std::uint32_t> unsettled_;  ///< Devices that may be unsettled bonds.
   detail::route_store routes_;

@@ -43,6 +43,8 @@ struct mirrored_device {
   /// route_localnet changed while we watched: next hops may have cached a source from before,
   /// until any IPv4 address comes or goes or any device comes up.
   bool localnet_changed = false;
+  /// It was given to a VRF or taken from one while up, and has still to be set down and up for it.
+  bool changes_vrf = false;
   std::optional<bool> localnet;  ///< As set_settings() told last.
   /// Of a bond that chooses among its slaves: these (ifindex) in the order of enslaving, which no
   /// message tells. Unset: to be read (mirror::unsettled_bonds()).

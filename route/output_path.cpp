@@ -185,6 +185,15 @@ std::vector<output_layer_name> ignored_layers(const output_layers& obeyed) {
   return out;
 }
 
+std::set<std::uint32_t> devices_with_queue(const output_snapshot& state) {
+  std::set<std::uint32_t> found;
+  for (const auto& [index, device] : state.devices)
+    for (const device_output_state::discipline& one : device.disciplines)
+      if (one.kind != "noqueue" && one.kind != "clsact" && one.kind != "ingress")
+        found.insert(index);
+  return found;
+}
+
 bool tracks_connections(const netfilter_state& state, ip_family family) {
   if (state.hooks) {
     for (const output_hook& hook : *state.hooks)

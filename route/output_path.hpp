@@ -22,6 +22,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -109,6 +110,9 @@ struct output_snapshot {
   unreadable devices_unreadable;
   friend bool operator==(const output_snapshot&, const output_snapshot&) = default;
 };
+
+/// By ifindex: what has a queueing discipline that datagrams may wait in, whatever its kind.
+[[nodiscard]] std::set<std::uint32_t> devices_with_queue(const output_snapshot& state);
 
 /// A region of flows: what is not set may be anything.
 struct output_flow {

@@ -24,8 +24,9 @@ namespace cowire {
 
 /// Whom to imitate. RTM_GETROUTE looks once; an unbound IPv6 socket looks a second time, with a
 /// source of its own choice, when the first look-up failed; a bound device is strict for a socket,
-/// a preference for RTM_GETROUTE with a source.
-enum class route_question : std::uint8_t { get_route, send };
+/// a preference for RTM_GETROUTE with a source. A tunnel asks about its outer datagrams as
+/// RTM_GETROUTE does, but for what `oif` rules make of a VRF (detail/tunnel.hpp).
+enum class route_question : std::uint8_t { get_route, send, outer };
 
 /// One possible next hop of a decision.
 struct path_member {

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/route/detail/vrf.hpp>
+#include <cowire/route/kernel_quirks.hpp>
 #include <cowire/route/rules.hpp>
 
 #include <linux/if_addr.h>
@@ -40,6 +42,21 @@ bool source_matches(const netlink::rule& rule, const std::optional<ip_address>& 
   return rule.family == ip_family::v4 && rule.from->contains(ip_address::any(ip_family::v4));
 }
 
+/// `oif VRF`: a flow that is in it is bound to no device any more, or to one of its own.
+bool names_vrf_of(const mirror& state, const netlink::rule& rule, const rule_question& question) {
+  return question.vrf != 0 && interface_matches(state, rule.output_interface, question.vrf);
+}
+
+/// Whether kernels differ in what this rule does with this flow, or it was not seen.
+bool kernels_differ(const mirror& state, const netlink::rule& rule, const rule_question& question) {
+  if (rule.l3mdev && rule.invert) return true;  // Which table it leads to then.
+  const std::uint32_t version = state.settings().kernel_version;
+  if (version <= kernel_quirks::vrf_rules_ignored || rule.output_interface.empty() ||
+      !names_vrf_of(state, rule, question))
+    return false;
+  return !question.named_vrf || version < kernel_quirks::vrf_rules_match;
+}
+
 /// The selectors that every question can answer.
 bool selectors_match(const mirror& state, const netlink::rule& rule,
                      const rule_question& question) {
@@ -47,10 +64,12 @@ bool selectors_match(const mirror& state, const netlink::rule& rule,
   return (rule.input_interface.empty() ||
           interface_matches(state, rule.input_interface, loopback_index)) &&
          (rule.output_interface.empty() ||
-          interface_matches(state, rule.output_interface, cls.output_interface)) &&
+          interface_matches(state, rule.output_interface, question.output_interface) ||
+          (names_vrf_of(state, rule, question) &&
+           state.settings().kernel_version >= kernel_quirks::vrf_rules_match)) &&
          ((rule.mark ^ cls.mark) & rule.mark_mask) == 0 &&
          rule.tunnel_id == 0 &&  // Ordinary sockets have none.
-         !rule.l3mdev &&         // Flows within a VRF do not come here.
+         (!rule.l3mdev || question.vrf != 0) &&
          (!rule.uid || (rule.uid->first <= cls.uid && cls.uid <= rule.uid->last)) &&
          (!rule.to || rule.to->contains(question.destination)) &&
          source_matches(rule, question.source) && tos_matches(rule, cls.tos) &&
@@ -65,7 +84,8 @@ bool selectors_match(const mirror& state, const netlink::rule& rule,
 
 rule_match match_rule(const mirror& state, const netlink::rule& rule,
                       const rule_question& question) {
-  if (!rule.unknown.empty()) return rule_match::undecidable;
+  if (!rule.unknown.empty() || kernels_differ(state, rule, question))
+    return rule_match::undecidable;
   if (rule.find_source && rule.family == ip_family::v6 && !question.source)
     return rule_match::undecidable;
   const bool others = selectors_match(state, rule, question);
@@ -110,6 +130,7 @@ std::string_view undecidable_selector(const netlink::rule& rule) noexcept {
   if (!rule.unknown.empty()) return "an attribute newer than this program";
   if (rule.find_source && rule.family == ip_family::v6) return "the source still to be chosen";
   if (rule.destination_port) return "the destination port";
+  if (rule.l3mdev && rule.invert) return "flows that are in no VRF";
   return {};
 }
 

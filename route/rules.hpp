@@ -18,6 +18,9 @@ namespace cowire {
 /// A flow, or all flows of a class to a set of destinations that no rule tells apart.
 struct rule_question {
   const flow_class* cls = nullptr;
+  /// The device that next hops must be over, and the VRF that the flow is in; 0 = none.
+  std::uint32_t output_interface = 0, vrf = 0;
+  bool named_vrf = true;  ///< The flow is in the VRF by the device that it is bound to.
   std::optional<ip_address>
       source;             ///< As asked; unset = none, the kernel chooses after the rules.
   ip_prefix destination;  ///< A host prefix for one flow.
@@ -28,7 +31,8 @@ struct rule_question {
 enum class rule_match : std::uint8_t { no, yes, undecidable };
 
 /// Undecidable: the rule looks at something this question or this code does not know (a destination
-/// port of a class, an unknown attribute, a VRF, a provisional source).
+/// port of a class, an unknown attribute, a provisional source), or at a VRF in a way that kernels
+/// differ in.
 [[nodiscard]] rule_match match_rule(const mirror& state, const netlink::rule& rule,
                                     const rule_question& question);
 

@@ -73,8 +73,7 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       exception_questions_(ring),
       exceptions_(mirror_, [this] { return compiler_.distinct_classes(); }) {
   listen_to_redirects();
-  obeyed_output_ = output_.first();
-  compiler_.set_output(obeyed_output_);
+  take_output(output_.first());
   if (options_.audit_rate != 0) {
     follower& self = *this;
     auditor_.emplace(ring, mirror_, self, options_.audit_rate);
@@ -153,10 +152,17 @@ awaitable<void> route_service::follow_output() {
     const auto [ec, snapshot] = co_await output_.async_next(as_tuple(use_awaitable));
     if (stopped_ || ec) co_return;
     if (on_other_rules && obeyed_output_->netfilter != snapshot->netfilter) on_other_rules();
-    obeyed_output_ = snapshot;
-    compiler_.set_output(snapshot);
+    take_output(snapshot);
     publish();
   }
+}
+
+void route_service::take_output(output_service::snapshot snapshot) {
+  obeyed_output_ = std::move(snapshot);
+  mirror_changes changes;
+  mirror_.set_queues(devices_with_queue(*obeyed_output_), changes);
+  compiler_.note(std::move(changes));
+  compiler_.set_output(obeyed_output_);
 }
 
 /// The handlers of what had arrived by now run before the rest of the caller. Where nothing is in a

@@ -111,6 +111,7 @@ class route_service final : private truth_auditor::follower {
   [[nodiscard]] awaitable<void> follow_events();
   [[nodiscard]] awaitable<void> follow_replies();
   [[nodiscard]] awaitable<void> follow_output();
+  void take_output(output_service::snapshot snapshot);
   [[nodiscard]] awaitable<void> keep_time();
   [[nodiscard]] awaitable<void> follow_exceptions();
   [[nodiscard]] awaitable<void> follow_redirects(redirect_listener& heard);

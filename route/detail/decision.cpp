@@ -101,16 +101,23 @@ const decision& decider::decide(const decision_question& question) {
   second_question_ = false;
   source_ = question.cls->source(question.family());
   if (source_ && source_->is_unspecified()) source_.reset();
-  const std::uint32_t oif = question.cls->output_interface;
-  if (oif != 0 && vrf_of(state_, oif) != 0) {
-    static_cast<void>(divert(divert_reason::unsupported_rule));
-    return result_;
-  }
+  enter_vrf();
   if (question.family() == ip_family::v4)
     decide_v4();
   else
     decide_v6();
   return result_;
+}
+
+/// l3mdev_update_flow(). IPv4 sockets that are bound to a VRF send to groups outside of it
+/// (udp_sendmsg() in net/ipv4/udp.c), which nobody else does.
+void decider::enter_vrf() {
+  device_ = question_.cls->output_interface;
+  vrf_ = device_ == 0 ? 0 : vrf_of(state_, device_);
+  if (vrf_ != 0 && vrf_ == device_ && question_.family() == ip_family::v4 &&
+      question_.is_multicast() && question_.as == route_question::send)
+    device_ = vrf_ = 0;
+  oif_ = device_ == vrf_ ? 0 : device_;
 }
 
 decider::outcome decider::fail(int error) {
@@ -161,7 +168,13 @@ decider::outcome decider::walk_hidden_rules() {
 }
 
 decider::outcome decider::walk(const std::vector<netlink::rule>& rules) {
-  const rule_question asked{question_.cls, source_, question_.region, question_.destination_port};
+  const rule_question asked{.cls = question_.cls,
+                            .output_interface = oif_,
+                            .vrf = vrf_,
+                            .named_vrf = question_.as != route_question::outer,
+                            .source = source_,
+                            .destination = question_.region,
+                            .destination_port = question_.destination_port};
   for (std::size_t i = 0; i < rules.size();) {
     const netlink::rule& rule = rules[i];
     const rule_match match = match_rule(state_, rule, asked);
@@ -192,7 +205,7 @@ decider::outcome decider::apply_rule(const netlink::rule& rule) {
     default:
       return fail(EINVAL);
   }
-  const outcome out = look_up(rule.table);
+  const outcome out = look_up(rule.l3mdev ? table_of_vrf(state_, vrf_) : rule.table);
   // While no rule was ever configured, IPv4 searches the tables local and main as one.
   if (out != outcome::again && question_.family() == ip_family::v4 &&
       rule.table == RT_TABLE_LOCAL && !state_.rules_configured(ip_family::v4) &&
@@ -380,7 +393,7 @@ bool decider::source_is_usable_v4() {
 
 /// Where the device alone answers; also fills in the source that the rules shall see.
 bool decider::answered_by_interface_v4() {
-  const std::uint32_t oif = question_.cls->output_interface;
+  const std::uint32_t oif = device_;
   if (oif == 0) {
     if (!source_ || !(question_.is_multicast() || question_.is_limited_broadcast())) return false;
     result_.type = question_.is_multicast() ? RTN_MULTICAST : RTN_BROADCAST;
@@ -424,8 +437,8 @@ void decider::decide_v4() {
     default:
       break;
   }
-  if (question_.cls->output_interface == 0) return;
-  // With a device, any error becomes "on-link there".
+  // With a device, any error becomes "on-link there", but in a VRF.
+  if (oif_ == 0 || (vrf_ != 0 && !question_.is_multicast())) return;
   const auto consulted = std::move(result_.consulted);
   result_.reset();
   result_.consulted = consulted;
@@ -433,7 +446,7 @@ void decider::decide_v4() {
 }
 
 void decider::answer_on_link_v4(std::uint8_t scope) {
-  const std::uint32_t oif = question_.cls->output_interface;
+  const std::uint32_t oif = device_;
   result_.interface_index = oif;
   result_.type = RTN_UNICAST;
   result_.source = source_ ? source_ : device_source_v4(oif, std::nullopt, scope);
@@ -451,12 +464,18 @@ void decider::answer_on_link_v4(std::uint8_t scope) {
 void decider::answer_local(std::uint8_t type) {
   result_.type = type;
   result_.interface_index = loopback_device(state_);
-  // A VRF is the loopback of its members.
-  if (result_.entry != nullptr && !result_.entry->route.next_hops.empty())
+  // A VRF is the loopback of its members, but for what IPv6 asks of the link alone
+  // (ip6_rt_get_dev_rcu()).
+  const bool strict = result_.matched.address().is_link_local_v6();
+  if (result_.entry != nullptr && !result_.entry->route.next_hops.empty() && !strict)
     if (const auto vrf = vrf_of(state_, result_.entry->route.next_hops.front().index))
       result_.interface_index = vrf;
   const auto preferred = result_.entry ? result_.entry->route.preferred_source : std::nullopt;
+  const bool leaves = question_.family() == ip_family::v6 && result_.entry != nullptr &&
+                      !result_.entry->route.next_hops.empty() &&
+                      leaks_source_v6(result_.entry->route.next_hops.front().index);
   result_.source = source_     ? source_
+                   : leaves    ? selected_source_v6(vrf_)
                    : preferred ? preferred
                                : std::optional(question_.destination());
   result_.members.assign(1, {result_.interface_index, std::nullopt, 1, 0, result_.source, 0});
@@ -502,9 +521,9 @@ decider::outcome decider::take_entry_v4(const ip_prefix& prefix, const route_ent
     usable = true;
     return fail(EINVAL);
   }
-  const std::uint32_t oif = question_.cls->output_interface;
   for (std::uint32_t i = 0; i < candidates_.size(); ++i) {
-    if (!hop_is_alive(entry, candidates_[i]) || (oif != 0 && candidates_[i].interface_index != oif))
+    if (!hop_is_alive(entry, candidates_[i]) ||
+        (oif_ != 0 && candidates_[i].interface_index != oif_))
       continue;
     usable = true;
     found_member_ = i;
@@ -541,10 +560,11 @@ void decider::finish_v4() {
   for (path_member& member : result_.members) {
     // A gateway that nothing is sent to chooses the source all the same.
     const auto& gateway = on_link ? route.next_hops.front().gateway : member.gateway;
-    member.source = source_ ? source_
-                    : route.preferred_source
-                        ? route.preferred_source
-                        : device_source_v4(member.interface_index, gateway, route.scope);
+    member.source =
+        source_                              ? source_
+        : leaves_vrf(member.interface_index) ? device_source_v4(vrf_, std::nullopt, RT_SCOPE_LINK)
+        : route.preferred_source             ? route.preferred_source
+                                 : device_source_v4(member.interface_index, gateway, route.scope);
     const netlink::nexthop_object* object = state_.find_nexthop(member.nexthop_id);
     if (object != nullptr && gateway && !gateway->is_v6() && object->scope == RT_SCOPE_HOST)
       static_cast<void>(divert(divert_reason::own_gateway));
@@ -553,6 +573,7 @@ void decider::finish_v4() {
   name_first_share();
   if (result_.source && result_.source->is_loopback() &&
       result_.interface_index != loopback_device(state_) &&
+      !is_vrf(state_, result_.interface_index) &&
       !state_.settings().route_localnet.contains(result_.interface_index)) {
     static_cast<void>(fail(EINVAL));
     return;
@@ -590,7 +611,7 @@ void decider::name_first_share() {
 void decider::share_v4() {
   result_.shares.assign(1, {0x7fffffff, found_member_});
   const netlink::route& route = result_.entry->route;
-  if (question_.cls->output_interface != 0) return;
+  if (oif_ != 0) return;
   if (result_.members.size() == 1) {
     if (result_.matched.length() == 0 && route.type == RTN_UNICAST) select_default_v4();
     return;
@@ -696,13 +717,17 @@ std::optional<ip_address> decider::own_source_v4(const mirror::device& device,
   return first;
 }
 
+/// What is leaked out of a VRF has a source of it, whatever the route prefers (fib_select_path() in
+/// net/ipv4/fib_semantics.c, ip6_route_get_saddr() in include/net/ip6_route.h).
+bool decider::leaves_vrf(std::uint32_t index) const {
+  return vrf_ != 0 && vrf_of(state_, index) != vrf_;
+}
+
 /// inet_select_addr(): the first address in list order whose subnet holds the gateway, else the
-/// first eligible one, else one of another device.
+/// first eligible one, else one of another device of the same VRF, or outside of all of them.
 std::optional<ip_address> decider::device_source_v4(std::uint32_t index,
                                                     const std::optional<ip_address>& gateway,
                                                     std::uint8_t scope) {
-  // The VRF's own address goes before those of its other members.
-  if (vrf_of(state_, index) != 0) static_cast<void>(divert(divert_reason::unsupported_device));
   if (const mirror::device* device = state_.find_device(index)) {
     const bool localnet = state_.settings().route_localnet.contains(index);
     const auto own = own_source_v4(*device, gateway, scope, localnet);
@@ -719,10 +744,14 @@ std::optional<ip_address> decider::device_source_v4(std::uint32_t index,
         return &own;
     return nullptr;
   };
+  // The VRF's own address goes before those of its other members.
+  const std::uint32_t vrf = vrf_of(state_, index);
+  const mirror::device* const master = vrf == 0 ? nullptr : state_.find_device(vrf);
+  if (master != nullptr && eligible(*master) != nullptr) return eligible(*master)->local;
   const mirror::device* best = nullptr;
   bool certain = true;
   for (const auto& [i, device] : state_.devices()) {
-    if (eligible(device) == nullptr || vrf_of(state_, device) != 0) continue;
+    if (eligible(device) == nullptr || vrf_of(state_, device) != vrf) continue;
     if ((device.link.flags & IFF_LOOPBACK) != 0) return eligible(device)->local;
     if (best == nullptr || device.registered < best->registered) {
       best = &device;
@@ -758,24 +787,47 @@ void decider::apply_exception() {
 // IPv6
 
 void decider::decide_v6() {
-  const std::uint32_t oif = question_.cls->output_interface;
   const ip_address& to = question_.destination();
   strict_ =
-      oif != 0 && (!source_ || question_.as == route_question::send || question_.is_multicast() ||
-                   (question_.region.length() >= 10 && to.is_link_local_v6()) ||
-                   (question_.region.is_host() && to.is_loopback()));
-  outcome out = walk_rules();
+      oif_ != 0 && (!source_ || question_.as == route_question::send || question_.is_multicast() ||
+                    (question_.region.length() >= 10 && to.is_link_local_v6()) ||
+                    (question_.region.is_host() && to.is_loopback()));
+  const auto look = [&] { return is_link_scoped() ? look_up_on_link_v6() : walk_rules(); };
+  outcome out = look();
   if (out == outcome::error && question_.as == route_question::send && !source_) {
     // The socket tries once more, with a source that it chooses without a route.
     const int error = result_.error;
-    source_ = selected_source_v6(0);
-    if (!source_ || result_.divert) return;
+    source_ = selected_source_v6(is_link_scoped() ? 0 : vrf_);
+    if (result_.divert) return;
+    if (!source_) {
+      result_.error = EADDRNOTAVAIL;
+      return;
+    }
     result_.error = 0;
-    out = walk_rules();
+    out = look();
     if (out == outcome::error && result_.error == 0) result_.error = error;
     second_question_ = true;
   }
   if (out == outcome::found) finish_v6();
+}
+
+/// RTM_GETROUTE tells what would be the source outside of VRFs (rt6_fill_node()).
+bool decider::leaks_source_v6(std::uint32_t index) const {
+  return question_.as == route_question::send && !is_link_scoped() && leaves_vrf(index);
+}
+
+/// In a VRF no rules are asked about what means something on one link only.
+bool decider::is_link_scoped() const {
+  return vrf_ != 0 && (question_.is_multicast() || (question_.region.length() >= 10 &&
+                                                    question_.destination().is_link_local_v6()));
+}
+
+/// vrf_link_scope_lookup() in drivers/net/vrf.c: nothing is on the link of the VRF itself.
+decider::outcome decider::look_up_on_link_v6() {
+  if (device_ == vrf_) return fail(ENETUNREACH);
+  const outcome out = look_up(table_of_vrf(state_, vrf_));
+  if (out == outcome::again) return fail(ENETUNREACH);
+  return out == outcome::leave ? fail(EAGAIN) : out;
 }
 
 decider::outcome decider::look_up_v6(const route_table& table) {
@@ -826,8 +878,7 @@ bool decider::list_nodes_v6(const route_table& table) {
 
 /// The score of rt6_score_route(), or -1 where the next hop cannot be used.
 int decider::score_v6(const route_entry& entry, const path_member& member, bool reachable) {
-  const std::uint32_t oif = question_.cls->output_interface;
-  const bool on_device = oif == 0 || member.interface_index == oif;
+  const bool on_device = oif_ == 0 || member.interface_index == oif_;
   if (!hop_is_alive(entry, member) || (strict_ && !on_device)) return -1;
   if (reachable && member.gateway && consult(member, consulted_neighbour::aspect::failed))
     return -1;
@@ -895,9 +946,10 @@ void decider::finish_v6() {
     // A group's source is chosen for its first member, whoever carries the datagram.
     const std::uint32_t device =
         route.nexthop_id != 0 ? result_.members.front().interface_index : member.interface_index;
-    member.source = source_                  ? source_
-                    : route.preferred_source ? route.preferred_source
-                                             : selected_source_v6(device);
+    member.source = source_                   ? source_
+                    : leaks_source_v6(device) ? selected_source_v6(vrf_)
+                    : route.preferred_source  ? route.preferred_source
+                                              : selected_source_v6(device);
   }
   if (question_.is_unspecified())  // A socket sends to ::1 instead.
     static_cast<void>(divert(divert_reason::local_destination));
@@ -915,8 +967,7 @@ void decider::share_v6() {
   if (result_.members.size() == 1) return;
   if (share_by_buckets()) {
     // Not seen on newer kernels.
-    if (question_.cls->output_interface != 0 &&
-        state_.settings().kernel_version > kernel_quirks::bound_multipath_ignored)
+    if (oif_ != 0 && state_.settings().kernel_version > kernel_quirks::bound_multipath_ignored)
       static_cast<void>(divert(divert_reason::bound_multipath));
     return;
   }
@@ -937,11 +988,12 @@ void decider::share_v6() {
       good[i] = score_v6(*result_.entry, member, reachable) >= 0;
     if (good[i] && !first_good) first_good = i;
   }
-  if (const std::uint32_t oif = question_.cls->output_interface; oif != 0) {
+  if (const std::uint32_t oif = oif_; oif != 0) {
     // Seen on 7.3 and not on 6.18: the first usable member over the asked device takes everything.
     const std::uint32_t version = state_.settings().kernel_version;
     const bool taken = version >= kernel_quirks::bound_multipath_taken;
-    if (version > kernel_quirks::bound_multipath_ignored && !taken)
+    // What a VRF asks of the link alone was seen to be divided on 7.3 nevertheless.
+    if (version > kernel_quirks::bound_multipath_ignored && (!taken || is_link_scoped()))
       static_cast<void>(divert(divert_reason::bound_multipath));
     // Of an object, usable or not: it asks no neighbour (seen with a FAILED one).
     if (taken && object && result_.members[found_member_].interface_index == oif) {
@@ -967,7 +1019,6 @@ void decider::share_v6() {
 std::optional<ip_address> decider::selected_source_v6(std::uint32_t index) {
   if (!state_.settings().default_source_policy)
     static_cast<void>(divert(divert_reason::source_policy));
-  if (vrf_of(state_, index) != 0) static_cast<void>(divert(divert_reason::unsupported_device));
   const source_choice choice = select_source_v6(state_, index, question_.region);
   if (!choice.certain) static_cast<void>(divert(divert_reason::source_tie));
   return choice.address;

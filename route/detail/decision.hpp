@@ -101,6 +101,7 @@ class decider {
   void decide_v6();
   void finish_v4();
   void finish_v6();
+  void enter_vrf();
   [[nodiscard]] bool source_is_usable_v4();
   [[nodiscard]] bool answered_by_interface_v4();
   void answer_on_link_v4(std::uint8_t scope);
@@ -109,6 +110,8 @@ class decider {
   [[nodiscard]] outcome walk_rules();
   [[nodiscard]] outcome walk(const std::vector<netlink::rule>& rules);
   [[nodiscard]] outcome walk_hidden_rules();
+  [[nodiscard]] bool is_link_scoped() const;
+  [[nodiscard]] outcome look_up_on_link_v6();
   void apply_exception();
   [[nodiscard]] outcome apply_rule(const netlink::rule& rule);
   [[nodiscard]] bool suppressed(const netlink::rule& rule);
@@ -150,6 +153,8 @@ class decider {
   [[nodiscard]] std::optional<ip_address> own_source_v4(const mirror::device& device,
                                                         const std::optional<ip_address>& gateway,
                                                         std::uint8_t scope, bool localnet) const;
+  [[nodiscard]] bool leaves_vrf(std::uint32_t index) const;
+  [[nodiscard]] bool leaks_source_v6(std::uint32_t index) const;
   [[nodiscard]] std::optional<ip_address> selected_source_v6(std::uint32_t index);
 
   const mirror& state_;
@@ -157,10 +162,14 @@ class decider {
   const std::vector<std::uint32_t>* allowed_tables_;
   decision_question question_;
   std::optional<ip_address> source_;  ///< As the rules see it.
-  bool strict_ = false;               ///< IPv6: only routes over the asked device.
-  bool borrowed_source_ = false;      ///< IPv4: device_source_v4() found it on another device.
-  bool second_question_ = false;      ///< IPv6: answered for a source that the socket chose itself.
-  std::uint32_t found_member_ = 0;    ///< The one that made the entry usable.
+  /// The device that was asked for, and the one that next hops must be over: the same, but that no
+  /// next hop is over a VRF. 0 = any.
+  std::uint32_t device_ = 0, oif_ = 0;
+  std::uint32_t vrf_ = 0;           ///< That the flow is in, 0 = none.
+  bool strict_ = false;             ///< IPv6: only routes over the asked device.
+  bool borrowed_source_ = false;    ///< IPv4: device_source_v4() found it on another device.
+  bool second_question_ = false;    ///< IPv6: answered for a source that the socket chose itself.
+  std::uint32_t found_member_ = 0;  ///< The one that made the entry usable.
   decision result_;
   const route_entries* found_entries_ = nullptr;  ///< Of the matched IPv4 prefix.
   std::vector<cover> covers_;

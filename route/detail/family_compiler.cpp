@@ -100,6 +100,8 @@ std::vector<std::uint32_t> family_compiler::list_reachable() const {
   std::set<std::uint32_t> all;
   for (const netlink::rule& rule : state_.rules(family_))
     if (rule.kind == rule_to_table) all.insert(rule.table);
+  for (const auto& [index, device] : state_.devices())
+    if (const auto* vrf = std::get_if<netlink::vrf_info>(&device.link.info)) all.insert(vrf->table);
   if (state_.initial_rules_may_count(family_))
     for (const netlink::rule& rule : initial_rules(family_)) all.insert(rule.table);
   return {all.begin(), all.end()};

@@ -34,9 +34,8 @@ bool one_of(const std::string& kind, const std::array<std::string_view, N>& kind
 
 constexpr std::array<std::string_view, 4> direct_kinds = {"", "veth", "dummy", "tun"};
 
-std::optional<divert_reason> obstacle(const mirror& state, const mirror::device& device) {
+std::optional<divert_reason> obstacle(const mirror::device& device) {
   if (!device.up() || !has_carrier(device.link)) return divert_reason::egress_down;
-  if (vrf_of(state, device) != 0) return divert_reason::unsupported_device;
   const bool ethernet =
       device.link.hardware_type == ARPHRD_ETHER && device.link.address.size() == 6;
   return ethernet ? std::nullopt : std::optional(divert_reason::unsupported_device);
@@ -233,6 +232,7 @@ class hop_maker {
       if (device == nullptr) return divert_reason::egress_down;
       const netlink::link& link = device->link;
       limit_to(mtu != 0 ? std::min(mtu, link.mtu) : link.mtu);
+      if (const auto reason = pass_vrf(index)) return reason;
       if (!is_tunnel_kind(link.kind)) return leave(link, next_hop, level > 0);
       const auto through = tunnel_of(link);
       if (const auto* reason = std::get_if<divert_reason>(&through)) return *reason;
@@ -252,6 +252,19 @@ class hop_maker {
       next_hop = route.next_hop;
       mtu = route.mtu;
     }
+  }
+
+  /// What goes over a device of a VRF is given to the VRF first (vrf_l3_out() in
+  /// drivers/net/vrf.c), which hands it back as it is, unless it has a queue to put it in.
+  [[nodiscard]] refusal pass_vrf(std::uint32_t index) const {
+    const std::uint32_t vrf = vrf_of(state_, index);
+    if (vrf == 0 || vrf == index) return std::nullopt;
+    const mirror::device* const device = state_.find_device(vrf);
+    if (!device->up()) return divert_reason::egress_down;
+    const auto* const info = std::get_if<netlink::vrf_info>(&device->link.info);
+    if (info == nullptr || info->transmit_queues > 1 || state_.has_queue(vrf))
+      return divert_reason::vrf_queue;
+    return std::nullopt;
   }
 
   /// A packet of the layer that was just built has to fit.
@@ -397,7 +410,7 @@ egress_choice egress_of(const mirror& state, std::uint32_t interface_index) {
     const netlink::link& link = device->link;
     if (detail::is_tunnel_kind(link.kind)) return divert(divert_reason::tunnel);
     if ((link.flags & IFF_LOOPBACK) != 0) return divert(divert_reason::unsupported_device);
-    if (const auto reason = detail::obstacle(state, *device)) return divert(*reason);
+    if (const auto reason = detail::obstacle(*device)) return divert(*reason);
     if (detail::sends_itself(link)) return found;
     if (hashes_frames(link)) return detail::over_slaves(state, *device, std::move(found));
     if (const auto* bond = std::get_if<netlink::bond_info>(&link.info)) {

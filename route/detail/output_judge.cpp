@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/route/detail/judge_destinations.hpp>
 #include <cowire/route/detail/output_judge.hpp>
+#include <cowire/route/detail/vrf.hpp>
 #include <cowire/route/egress_choice.hpp>
 #include <cowire/route/rules.hpp>
 
@@ -10,11 +11,6 @@
 
 namespace cowire::detail {
 namespace {
-
-bool is_vrf(const mirror& state, std::uint32_t index) {
-  const mirror::device* device = state.find_device(index);
-  return device != nullptr && std::holds_alternative<netlink::vrf_info>(device->link.info);
-}
 
 /// What answers are told apart by (family_zones::ids), beside reasons.
 constexpr std::uint16_t untouched_number = 0, tracked_number = 255;
@@ -110,7 +106,10 @@ output_flow output_judge::region_of(const question& about) const {
   region.tos = about.tos;
   if (about.hop_limit != 0) region.ttl = about.hop_limit;
   region.uid = about.cls.uid;
-  if (local_table_comes_first(about.family())) region.destination_type = unicast;
+  region.passes_vrf = vrf_of(state_, about.interface_index) != 0;
+  const bool in_vrf = region.passes_vrf || vrf_of(state_, about.cls.output_interface) != 0;
+  // In a VRF it finds something else.
+  if (local_table_comes_first(about.family()) && !in_vrf) region.destination_type = unicast;
   const mirror::device* device = state_.find_device(about.interface_index);
   if (device == nullptr) return region;
   const egress_choice below = egress_of(state_, about.interface_index);
@@ -122,7 +121,6 @@ output_flow output_judge::region_of(const question& about) const {
     // Every device there is, rather than which of them lie below this one.
     for (const auto& [index, any] : state_.devices()) region.devices.push_back(index);
   }
-  region.passes_vrf = is_vrf(state_, device->link.master) || is_vrf(state_, about.interface_index);
   if (region.passes_vrf) return region;
   region.output_interface = about.interface_index;
   region.output_name = device->link.name;
@@ -141,6 +139,8 @@ output_verdict output_judge::ask_outer(const netlink::tunnel_info& tunnel,
   outer.tos.reset();
   outer.devices = inner.devices;
   outer.mark_matters_below = true;
+  outer.passes_vrf = std::ranges::any_of(
+      state_.devices(), [](const auto& item) { return item.second.link.kind == "vrf"; });
   for (const std::uint8_t protocol : {gre, ipip, ipv6_in}) {
     outer.ip_protocol = protocol;
     auto found = judge_output(*snapshot_, outer);

@@ -8,7 +8,7 @@
 
 #include <algorithm>
 #include <array>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 namespace cowire::detail {
@@ -66,6 +66,8 @@ bool is_candidate(const netlink::address& own) {
   return !is_in_detection(own) && !own.local.is_multicast() && !own.local.is_unspecified();
 }
 
+constexpr int last = 2;  // Rank of devices that no VRF prefers.
+
 }  // namespace
 
 source_choice select_source_v6(const mirror& state, std::uint32_t index,
@@ -74,15 +76,19 @@ source_choice select_source_v6(const mirror& state, std::uint32_t index,
   const std::uint32_t label = label_of(destination);
   const int scope = scope_of(destination);
   const std::uint32_t vrf = vrf_of(state, index);
+  // In a VRF the output device and the VRF's own are looked at before the others.
+  const auto rank = [&](const mirror::device& device) {
+    return vrf == 0 ? last : device.link.index == index ? 0 : device.link.index == vrf ? 1 : last;
+  };
   const bool only_output = index != 0 && (destination.is_multicast() || scope <= link_local);
   std::vector<const mirror::device*> devices;
   for (const auto& [i, device] : state.devices())
     if ((!only_output || i == index) && vrf_of(state, device) == vrf) devices.push_back(&device);
-  std::ranges::sort(devices, {}, [](const mirror::device* device) {
-    return std::pair(device->registered, device->link.index);
+  std::ranges::sort(devices, {}, [&](const mirror::device* device) {
+    return std::tuple(rank(*device), device->registered, device->link.index);
   });
 
-  source_choice best;
+  source_choice best, best_of_first;
   score best_score{};
   const mirror::device* best_device = nullptr;
   for (const mirror::device* device : devices) {
@@ -92,8 +98,8 @@ source_choice select_source_v6(const mirror& state, std::uint32_t index,
       if (best.address && now <= best_score) {
         // A tie between devices goes to the one registered first; privacy preferences are not
         // announced.
-        const bool unordered =
-            device != best_device && device->registered == best_device->registered;
+        const bool unordered = device != best_device && rank(*best_device) == last &&
+                               device->registered == best_device->registered;
         if (now == best_score && unordered) best.certain = false;
         continue;
       }
@@ -101,7 +107,11 @@ source_choice select_source_v6(const mirror& state, std::uint32_t index,
       best_score = now;
       best_device = device;
     }
+    if (rank(*device) != last) best_of_first = best;
   }
+  // Whether the kernel looks further depends on a score that it may not have computed
+  // (ipv6_dev_get_saddr(), scopedist).
+  if (best_of_first.address && best_of_first.address != best.address) best.certain = false;
   const bool temporary = std::ranges::any_of(devices, [](const mirror::device* device) {
     return std::ranges::any_of(device->v6, [](const auto& own) {
       return is_candidate(own) && (own.flags & IFA_F_TEMPORARY) != 0;

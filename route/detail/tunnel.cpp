@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/netlink/tunnel_kind.hpp>
 #include <cowire/route/detail/tunnel.hpp>
+#include <cowire/route/detail/vrf.hpp>
 #include <cowire/route/resolve_by_search.hpp>
 
 #include <linux/if_tunnel.h>
@@ -105,10 +106,13 @@ std::variant<underlay, divert_reason> underlay_of(const mirror& state, const net
   outer.cls.mark = info.fwmark;
   outer.cls.tos = gre::routing_tos(through, packet);
   outer.cls.output_interface = info.link;
+  // IPv4 ones ask in the VRF for any of its devices (ip_tunnel_init_flow()).
+  const std::uint32_t vrf = through.outer == ip_family::v4 ? vrf_above(state, info.link) : 0;
+  if (vrf != 0) outer.cls.output_interface = vrf;
   outer.cls.ip_protocol = through.carries == gre::carrier::gre ? IPPROTO_GRE
                           : packet.family == ip_family::v4     ? IPPROTO_IPIP
                                                                : IPPROTO_IPV6;
-  const resolution route = resolve_by_search(state, outer, route_question::get_route);
+  const resolution route = resolve_by_search(state, outer, route_question::outer);
   if (route.error != 0) return divert_reason::tunnel_underlay;
   if (route.divert) return *route.divert;
   if (route.mtu_locked) return divert_reason::needs_identification;

@@ -154,6 +154,7 @@ struct sending_options {
   int tos = 0, ttl = 0;
   std::string source{};
   std::uint16_t port = 8001;
+  std::string device{};  ///< Bound to it; "" = to none.
 };
 
 /// A UDP socket with these options, as an application has it.
@@ -169,6 +170,10 @@ class kernel_sender {
     if (o.tos != 0) set(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, o.tos);
     if (o.ttl != 0) set(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_UNICAST_HOPS, o.ttl);
     if (!v4) set(IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    if (!o.device.empty()) {
+      EXPECT_EQ(0, ::setsockopt(fd_.get(), SOL_SOCKET, SO_BINDTODEVICE, o.device.c_str(),
+                                static_cast<socklen_t>(o.device.size())));
+    }
     const raw_address bind_to({from, o.port});
     EXPECT_EQ(0, ::bind(fd_.get(), bind_to.name(), bind_to.size));
   }
@@ -190,6 +195,7 @@ inline sender_options as_sender(const sending_options& o) {
   sender_options wanted{.source_port = o.port,
                         .tos = static_cast<std::uint8_t>(o.tos),
                         .ttl = static_cast<std::uint8_t>(o.ttl)};
+  wanted.bound_device = o.device;
   if (!o.source.empty()) {
     const auto source = *ip_address::parse(o.source);
     (source.is_v4() ? wanted.source_v4 : wanted.source_v6) = source;

@@ -115,7 +115,7 @@ class generator {
         return;
       case 1:
         l.kind = "vrf";
-        l.info = vrf_info{number<std::uint32_t>()};
+        l.info = vrf_info{number<std::uint32_t>(), number<std::uint32_t>()};
         return;
       case 2:
         l.kind = "bond";

@@ -591,5 +591,60 @@ TEST(Compiler, ReadersSeeWholeVersionsWhileEverythingChanges) {
   EXPECT_EQ(wrong.load(), 0u);
 }
 
+TEST(Compiler, AVrfThatQueuesOrIsDownLeavesItsDatagramsToTheKernel) {
+  mirror state = small_world();
+  mirror_changes changes;
+  const auto apply = [&](const netlink::message& message) {
+    state.apply(message, changes, message_origin::notification);
+  };
+  netlink::link red = ethernet(9, "red");
+  red.kind = "vrf";
+  red.info = netlink::vrf_info{100, 1};
+  netlink::link member = ethernet(2, "u2");
+  member.master = 9;
+  bench b(state);
+  flow_class cls;
+  cls.output_interface = 9;
+  const flow_class_id id = b.made.add_class(cls);
+  static_cast<void>(b.made.publish());
+  const auto hop_now = [&] {
+    b.made.note(std::exchange(changes, {}));
+    static_cast<void>(b.made.publish());
+    return b.look_up(id, ip("20.1.2.3"));
+  };
+  netlink::rule rule = rule_to_table(ip_family::v4, 1000, 0);
+  rule.l3mdev = true;
+  apply(rule);
+  // Its table is compiled as soon as the device is there, and with another one when that changes.
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2, 100)));
+  apply(neighbour(2, ip("10.2.0.2")));
+  EXPECT_EQ(hop_now().egress, divert_slot);
+  apply(red);
+  apply(member);
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2, 100)));
+  EXPECT_EQ(hop_now().interface_index, 2u);
+  red.info = netlink::vrf_info{101, 1};
+  apply(red);
+  EXPECT_EQ(hop_now().egress, divert_slot);
+  red.info = netlink::vrf_info{100, 4};
+  apply(red);
+  EXPECT_EQ(hop_now().reason, divert_reason::vrf_queue);
+  red.info = netlink::vrf_info{100, 1};
+  apply(red);
+  EXPECT_EQ(hop_now().interface_index, 2u);
+  state.set_queues({9}, changes);
+  EXPECT_EQ(hop_now().reason, divert_reason::vrf_queue);
+  state.set_queues({}, changes);
+  EXPECT_EQ(hop_now().interface_index, 2u);
+  // A sender that the device itself binds finds its way whatever the VRF's state.
+  flow_class bound;
+  bound.output_interface = 2;
+  const flow_class_id other = b.made.add_class(bound);
+  red.flags &= ~std::uint32_t{IFF_UP};
+  apply(red);
+  static_cast<void>(hop_now());
+  EXPECT_EQ(b.look_up(other, ip("20.1.2.3")).reason, divert_reason::egress_down);
+}
+
 }  // namespace
 }  // namespace cowire

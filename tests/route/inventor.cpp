@@ -155,9 +155,26 @@ std::string inventor::links() {
   }
   if (below(2) == 0)
     out += "ip addr add 192.0.2.1/32 dev lo\nip addr add 2001:db8:ff::1/128 dev lo\n";
-  if (devices_ && below(4) == 0)
-    out += "ip link add vrf0 type vrf table 102\nip link set vrf0 up\nip link set u" +
-           std::to_string(shows_all_ ? 3 : below(4)) + " master vrf0\n";
+  if (devices_ && below(4) != 0) out += vrfs();
+  return out;
+}
+
+/// One or two, with and without addresses of their own. Table 102 is one that random routes go to.
+std::string inventor::vrfs() {
+  std::string out = "ip link add vrf0 type vrf table 102\nip link set vrf0 up\n";
+  if (below(3) != 0)
+    out += "ip addr add 10.255.0.1/32 dev vrf0\nip addr add fd55::1/128 dev vrf0 nodad\n";
+  if (below(4) == 0) out += "ip addr add 127.0.0.1/8 dev vrf0\n";
+  // What is not known there is not looked up elsewhere.
+  if (below(4) == 0)
+    for (const char* const ip : {"ip ", "ip -6 "})
+      out += ip + std::string("route add unreachable default metric 4278198272 table 102\n");
+  out += "ip link set u" + std::to_string(shows_all_ ? 3 : below(4)) + " master vrf0\n";
+  if (shows_all_) return out;
+  if (below(2) == 0) out += "ip link set u" + std::to_string(below(4)) + " master vrf0\n";
+  if (below(3) == 0)
+    out += "ip link add vrf1 type vrf table 103\nip link set vrf1 up\nip link set u" +
+           std::to_string(below(4)) + " master vrf1\n";
   return out;
 }
 
@@ -199,7 +216,9 @@ std::string inventor::random_route(bool v4) {
   else if (v4 && !alone && prefix == "default" && below(2) == 0)
     line += " tos 0x10";
   const std::uint32_t device = below(4);
-  const std::string dev = " dev u" + std::to_string(device);
+  // Another VRF's device asks there once more.
+  const std::string dev =
+      devices_ && what == 1 && below(4) == 0 ? " dev vrf0" : " dev u" + std::to_string(device);
   std::string tail;
   if (below(3) == 0) tail += " metric " + pick({"5", "10", "20"});
   if (below(6) == 0) tail += " mtu " + pick({"1300", "1400", "lock 1350"});
@@ -210,7 +229,8 @@ std::string inventor::random_route(bool v4) {
   if (!v4 && below(6) == 0) tail += " pref " + pick({"low", "medium", "high"});
   // Routes over one nexthop object share what the kernel caches of them.
   if (plain_ && what == 3) tail.clear();
-  tail += " table " + pick({"main", "main", "main", "100", "101", "102"});
+  tail += " table " + (devices_ ? pick({"main", "main", "100", "101", "102", "102", "103"})
+                                : pick({"main", "main", "main", "100", "101", "102"}));
   if (what == 0) return line + tail + "\n";
   if (what <= 2) return line + dev + tail + "\n";
   if (what == 3)
@@ -248,7 +268,8 @@ std::string inventor::random_rule(bool v4) {
                          : pick({"2001:db8::/32", "2600::/16"}));
   if (below(4) == 0) line += " fwmark " + pick({"1", "2", "0x1/0x3", "0/0x2"});
   if (below(6) == 0) line += " tos 0x10";
-  if (below(8) == 0) line += " oif u" + std::to_string(below(4));
+  if (below(8) == 0)
+    line += devices_ && below(2) == 0 ? " oif vrf0" : " oif u" + std::to_string(below(4));
   if (below(10) == 0) line += " iif lo";
   if (below(6) == 0) line += " ipproto " + pick({"udp", "tcp"});
   if (below(6) == 0) line += " uidrange " + pick({"0-0", "0-1000", "1000-2000"});
@@ -258,6 +279,7 @@ std::string inventor::random_rule(bool v4) {
   if (what == 0) return line + " " + pick({"blackhole", "unreachable", "prohibit"}) + "\n";
   if (what == 1) return line + " goto " + std::to_string(105 + below(8)) + "\n";
   if (what == 2) return line + " nop\n";
+  if (devices_ && what == 3) return line + " l3mdev\n";
   line += " lookup " + pick({"main", "100", "101", "102", "103"});
   // IPv6 measures what a nexthop object has cached.
   const bool measured = below(6) == 0 && (v4 || !plain_);
@@ -346,7 +368,30 @@ std::vector<std::string> inventor::build() {
   return lines_of(out);
 }
 
+std::string inventor::changed_vrf() {
+  const std::string u = "u" + std::to_string(below(4));
+  switch (below(7)) {
+    case 0:
+      return "ip link set vrf0 down\n";
+    case 1:
+      return "ip link set vrf0 down\nip link set vrf0 up\n";
+    case 2:
+      return "ip link set " + u + " nomaster\n";
+    case 3:
+      return "ip link del " + pick({"vrf0", "vrf1"}) + "\n";
+    case 4:
+      return "ip addr " + pick({"add", "del"}) + " 10.255.0.1/32 dev vrf0\nip addr " +
+             pick({"add", "del"}) + " fd55::1/128 dev vrf0 nodad\n";
+    case 5:
+      return "ip link add vrf1 type vrf table 103\nip link set vrf1 up\nip link set " + u +
+             " master vrf1\n";
+    default:
+      return "ip link set " + u + " master " + pick({"vrf0", "vrf1"}) + "\n";
+  }
+}
+
 std::string inventor::changed_link() {
+  if (devices_ && below(3) == 0) return changed_vrf();
   const std::string u = "u" + std::to_string(below(4)), n = std::to_string(below(4));
   switch (below(6)) {
     case 0:
@@ -483,6 +528,17 @@ ip_address inventor::random_destination(bool v4, const mirror& state) {
                  "ff0e::1", "fe80::99", "fe80::1:3", "fe80::77", "::1", "2001:db8:1::"}));
 }
 
+/// A VRF as often as one of its slaves; 0 where there is none.
+std::uint32_t inventor::vrf_device(const mirror& state) {
+  std::vector<std::uint32_t> masters, slaves;
+  for (const auto& [index, device] : state.devices()) {
+    if (device.link.kind == "vrf") masters.push_back(index);
+    if (device.link.slave_kind == "vrf") slaves.push_back(index);
+  }
+  const auto& from = slaves.empty() || below(2) == 0 ? masters : slaves;
+  return from.empty() ? 0 : from[below(static_cast<std::uint32_t>(from.size()))];
+}
+
 asked_flow inventor::question(const mirror& state) {
   asked_flow made;
   flow_class& cls = made.question.cls;
@@ -492,11 +548,13 @@ asked_flow inventor::question(const mirror& state) {
     const std::string n = std::to_string(below(4));
     const std::string text =
         v4 ? (below(8) == 0 ? "9.9.9.9" : "10." + n + ".0.1") : "fd00:" + n + "::1";
-    (v4 ? cls.source_v4 : cls.source_v6) = *ip_address::parse(text);
+    (v4 ? cls.source_v4 : cls.source_v6) =
+        *ip_address::parse(devices_ && below(6) == 0 ? (v4 ? "10.255.0.1" : "fd55::1") : text);
   }
   if (below(3) == 0) cls.mark = below(4);
   if (below(4) == 0) cls.tos = static_cast<std::uint8_t>(below(2) == 0 ? 0x10 : below(8) * 4);
   if (below(4) == 0) cls.output_interface = 1 + below(10);
+  if (devices_ && below(3) == 0) cls.output_interface = vrf_device(state);
   cls.ip_protocol = below(3) == 0 ? 6 : 17;
   cls.source_port =
       static_cast<std::uint16_t>(below(2) == 0 ? 7000 + below(600) : 1 + below(60000));

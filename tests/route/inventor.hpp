@@ -60,6 +60,9 @@ class inventor {
   /// What the kernel acts upon and says little or nothing about.
   [[nodiscard]] std::string quiet_change();
   [[nodiscard]] std::string links();
+  [[nodiscard]] std::string vrfs();
+  [[nodiscard]] std::string changed_vrf();
+  [[nodiscard]] std::uint32_t vrf_device(const mirror& state);
   /// Routes of every kind that chance alone might leave out, where no random one is.
   [[nodiscard]] std::string showcase() const;
   /// Makes u`n`, and below or beside it p`n`.

@@ -802,5 +802,20 @@ TEST_F(Mirror, NextHopsOfAnObjectAreNoDifference) {
   EXPECT_EQ(difference(state, dumped), std::vector<std::string>{});
 }
 
+TEST_F(Mirror, RoutesKeepASourceThatGoesWithADeviceIntoAVrf) {
+  netlink::link red = ethernet(9, "red");
+  red.kind = "vrf";
+  red.info = netlink::vrf_info{100, 1};
+  apply(red);
+  netlink::route preferring = route_via(net("2001:d::/32"), "fd00:3::9", 3);
+  preferring.preferred_source = ip("fd00:2::1");
+  apply(added(preferring));
+  netlink::link member = ethernet(2, "u2");
+  member.master = 9;
+  apply(member);
+  apply(removal(address(2, "fd00:2::1", 64)));  // Before the device is set down.
+  EXPECT_EQ(entries("2001:d::/32").front().route.preferred_source, ip("fd00:2::1"));
+}
+
 }  // namespace
 }  // namespace cowire

@@ -947,6 +947,121 @@ TEST_F(Unknowable, SuppressionByAGroupThatOnlySomeMembersHave) {
   EXPECT_EQ(ask("2001:d::1").divert, divert_reason::unsupported_rule);
 }
 
+/// red (ifindex 9, table 100) has u2; u3 and u4 are outside.
+class Vrf : public Resolve {
+ protected:
+  void SetUp() override {
+    state = small_world();
+    netlink::link red = ethernet(9, "red");
+    red.kind = "vrf";
+    red.info = netlink::vrf_info{100, 1};
+    apply(red);
+    for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+      netlink::rule rule = rule_to_table(family, 1000, 0);
+      rule.l3mdev = true;
+      apply(rule);
+    }
+    netlink::link member = ethernet(2, "u2");
+    member.master = 9;
+    member.slave_kind = "vrf";
+    apply(member);
+    apply(address(9, "10.255.0.1", 32));
+    apply(address(9, "fd55::1", 128));
+    in_red.output_interface = 9;
+    from_u2.output_interface = 2;
+  }
+  flow_class in_red, from_u2;
+};
+
+TEST_F(Vrf, SendersInItAndOnItsDevicesAskItsTable) {
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.9", 2, 100)));
+  apply(added(route_via(net("2001:d::/32"), "fd00:2::9", 2, 100)));
+  for (const flow_class& cls : {in_red, from_u2}) {
+    EXPECT_EQ(ask("20.0.0.1", cls).table, 100u);
+    EXPECT_EQ(ask("20.0.0.1", cls).source, ip("10.2.0.1"));
+    EXPECT_EQ(ask("2001:d::1", cls).table, 100u);
+    EXPECT_FALSE(ask("20.0.0.1", cls).divert);
+  }
+  EXPECT_EQ(ask("20.0.0.1").error, ENETUNREACH);
+}
+
+TEST_F(Vrf, WhatItDoesNotKnowIsLookedUpInMain) {
+  apply(added(route_via(net("20.0.0.0/8"), "10.3.0.9", 3)));
+  EXPECT_EQ(ask("20.0.0.1", in_red).interface_index, 3u);
+  EXPECT_EQ(ask("20.0.0.1", from_u2).error, ENETUNREACH);  // Not on link, as elsewhere.
+  reject_route("0.0.0.0/0", RTN_UNREACHABLE, 100);
+  EXPECT_EQ(ask("20.0.0.1", in_red).error, EHOSTUNREACH);
+}
+
+TEST_F(Vrf, WhatLeavesItHasASourceOfIt) {
+  netlink::route leak = route_via(net("20.0.0.0/8"), "10.3.0.9", 3, 100);
+  leak.preferred_source = ip("10.3.0.1");
+  apply(added(leak));
+  leak = route_via(net("2001:d::/32"), "fd00:3::9", 3, 100);
+  apply(added(leak));
+  EXPECT_EQ(ask("20.0.0.1", in_red).source, ip("10.255.0.1"));
+  EXPECT_EQ(ask("2001:d::1", in_red, route_question::send).source, ip("fd55::1"));
+  EXPECT_EQ(ask("2001:d::1", in_red).source, ip("fd00:3::1"));  // So answers RTM_GETROUTE.
+  apply(removal(address(9, "10.255.0.1", 32)));
+  EXPECT_EQ(ask("20.0.0.1", in_red).source, ip("10.2.0.1"));
+}
+
+TEST_F(Vrf, WhatComesFromOutsideHasTheSourceOfTheDevice) {
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.9", 2)));
+  EXPECT_EQ(ask("20.0.0.1").source, ip("10.2.0.1"));
+  apply(removal(address(2, "10.2.0.1", 24)));
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.9", 2)));
+  EXPECT_EQ(ask("20.0.0.1").source, ip("10.255.0.1"));  // The VRF's, before lo's.
+}
+
+TEST_F(Vrf, LinkLocalDestinationsAskItsTableWithoutRules) {
+  apply(added(route_on(net("fe80::/64"), 2, 100)));
+  apply(address(2, "fe80::2", 64));
+  EXPECT_EQ(ask("fe80::9", from_u2, route_question::send).interface_index, 2u);
+  EXPECT_EQ(ask("fe80::9", in_red, route_question::send).error, ENETUNREACH);
+}
+
+TEST_F(Vrf, WithoutAnySourceASocketHearsSo) {
+  apply(removal(address(9, "fd55::1", 128)));
+  apply(removal(address(2, "fd00:2::1", 64)));
+  EXPECT_EQ(ask("2001:d::1", in_red, route_question::send).error, EADDRNOTAVAIL);
+}
+
+TEST_F(Vrf, RulesThatNameItAreFollowedWhereTheKernelWasSeen) {
+  netlink::rule rule = rule_to_table(ip_family::v4, 50, 101);
+  rule.output_interface = "red";
+  apply(rule);
+  apply(added(route_via(net("20.0.0.0/8"), "10.2.0.9", 2, 101)));
+  const auto with = [&](std::uint32_t version, const flow_class& cls,
+                        route_question as = route_question::get_route) {
+    mirror_settings settings;
+    settings.kernel_version = version;
+    state.set_settings(settings, changes);
+    return ask("20.0.0.1", cls, as);
+  };
+  for (const flow_class& cls : {in_red, from_u2}) {
+    EXPECT_EQ(with(6001, cls).error, ENETUNREACH);
+    EXPECT_EQ(with(6012, cls).divert, divert_reason::unsupported_rule);
+    EXPECT_EQ(with(7003, cls).table, 101u);
+    EXPECT_EQ(with(7003, cls, route_question::outer).divert, divert_reason::unsupported_rule);
+  }
+  EXPECT_EQ(with(7003, {}).error, ENETUNREACH);
+}
+
+TEST_F(Vrf, NobodyIsInNoneByARuleThatSaysNot) {
+  netlink::rule rule = rule_to_table(ip_family::v4, 50, 0);
+  rule.l3mdev = rule.invert = true;
+  apply(rule);
+  EXPECT_EQ(ask("20.0.0.1").divert, divert_reason::unsupported_rule);
+}
+
+TEST_F(Vrf, ItsOwnRulesCountWhoeverSawThemMade) {
+  mirror dumped;
+  for (const auto& [index, device] : state.devices())
+    dumped.apply(device.link, changes, message_origin::dump);
+  EXPECT_EQ(dumped.rules_configured(ip_family::v4), true);
+}
+
 TEST_F(Resolve, NeighboursOverPointToPointDevicesAreOne) {
   mirror_settings settings;
   settings.multipath_use_neighbours = true;

@@ -65,6 +65,8 @@ std::optional<socket_answer> ask_socket(const asked_flow& asked) {
   if (::connect(fd.get(), raw(to), sizeof to) == 0 &&
       ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &size) == 0)
     answer.source = ip_address::from_bytes(ip_family::v6, &own.sin6_addr).unmapped();
+  // What is leaked out of a VRF without addresses leaves with none.
+  if (answer.source && answer.source->is_unspecified()) answer.source.reset();
   return answer;
 }
 
