@@ -3,6 +3,7 @@
 #include <cowire/follow/detail/truth_audit.hpp>
 #include <cowire/netlink/codec.hpp>
 #include <cowire/route/agreement.hpp>
+#include <cowire/route/detail/tunnel.hpp>
 #include <cowire/route/exception_owner.hpp>
 #include <cowire/route/resolve_by_search.hpp>
 
@@ -88,7 +89,8 @@ void path_exceptions::begin(const ip_address& destination, record& of, time_poin
   of.questions.clear();
   set_due(of, now + answer_timeout);
   std::vector<flow_class> classes = classes_();
-  classes.insert(classes.begin(), flow_class{});  // As the outer datagrams of tunnels.
+  const std::vector<flow_class> outer = outer_classes_to(state_, destination);
+  classes.insert(classes.begin(), outer.begin(), outer.end());
   for (const flow_class& cls : classes) {
     question next;
     next.about = {cls, destination, 0};

@@ -3,6 +3,7 @@
 #include <cowire/follow/detail/truth_audit.hpp>
 #include <cowire/netlink/codec.hpp>
 #include <cowire/route/agreement.hpp>
+#include <cowire/route/detail/tunnel.hpp>
 #include <cowire/route/resolve_by_search.hpp>
 
 #include <algorithm>
@@ -73,6 +74,16 @@ void truth_audit::ask(const flow& about) {
   const resolution ours = resolve_by_search(state_, about, route_question::get_route);
   if (is_left_to_kernel(ours) || next_hop_is_unresolved(state_, about, ours)) return;
   questions_.emplace_back().about = about;
+}
+
+void truth_audit::ask_below(const flow& about) {
+  constexpr int tunnels_max = 2;  // More are not built (tunnel_depth).
+  std::optional<flow> outer = about;
+  for (int i = 0; i < tunnels_max; ++i) {
+    outer = outer_question_below(state_, *outer);
+    if (!outer) return;
+    ask(*outer);
+  }
 }
 
 std::optional<std::vector<std::byte>> truth_audit::next_request(time_point now) {

@@ -19,6 +19,9 @@
 /// one side knows is told at once, for its owner to ask about: only where they still differ when
 /// that must have been done it is a finding.
 ///
+/// The outer datagrams of tunnels are flows like others; what is found about their remote addresses
+/// concerns all tunnels that lead there.
+///
 /// What the fast path does not serve (resolve() diverts or refuses it, or its neighbour is not
 /// resolved) is not asked about: there the kernel decides anyhow.
 ///
@@ -68,6 +71,8 @@ class truth_audit {
 
   /// Begins with a flow; ignored while as many as can be are being asked about, or this one is.
   void ask(const flow& about);
+  /// Begins with the outer datagrams of the tunnels that a flow goes through, one inside another.
+  void ask_below(const flow& about);
   /// Bytes to write on the question socket, as one datagram; empty = nothing to ask now.
   [[nodiscard]] std::optional<std::vector<std::byte>> next_request(time_point now);
   /// One whole datagram of that socket; the owner has checked that the kernel sent it.

@@ -13,6 +13,8 @@ using namespace std::chrono_literals;
 /// Questions asked in a row. The kernel answers while it is asked, taking its routing lock each
 /// time: more would keep changes waiting that have to be published.
 constexpr std::size_t questions_per_turn = 16;
+/// Sampled flows of which one is asked about the tunnel that it goes through, if any.
+constexpr std::uint32_t flows_per_tunnel = 4;
 /// Between two re-dumps because the kernel goes on to disagree: doubles from the first.
 constexpr auto repair_delay_min = 1s, repair_delay_max = 60s;
 
@@ -60,8 +62,12 @@ awaitable<void> truth_auditor::keep_auditing() {
 
 void truth_auditor::take_turn(clock::time_point now) {
   flow in_use;
-  for (std::size_t i = 0; i < questions_per_turn && owner_.next_flow(in_use); ++i)
-    if (owner_.is_followed()) audit_.ask(in_use);
+  for (std::size_t i = 0; i < questions_per_turn && owner_.next_flow(in_use); ++i) {
+    if (!owner_.is_followed()) continue;
+    audit_.ask(in_use);
+    // There are fewer tunnels than destinations.
+    if (++sampled_ % flows_per_tunnel == 0) audit_.ask_below(in_use);
+  }
   audit_.on_timer(now, owner_.is_settled());
   while (const auto verdict = audit_.next_verdict()) act_on(*verdict, now);
   if (audit_.any_diverted() && now >= next_repair_) {

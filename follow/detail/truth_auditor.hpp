@@ -67,6 +67,7 @@ class truth_auditor {
   question_socket questions_;
   ring_timer timer_;
   truth_audit audit_;
+  std::uint32_t sampled_ = 0;
   clock::time_point next_repair_;  ///< While anything is diverted: when to read all anew.
   clock::duration repair_delay_{};
   bool stopped_ = false;

@@ -198,8 +198,9 @@ namespace {
 /// puts in front.
 class hop_maker {
  public:
-  hop_maker(const mirror& state, const egress_slots& slots, const hop_key& key)
-      : state_(state), slots_(slots), key_(key), writer_(made_) {}
+  hop_maker(const mirror& state, const egress_slots& slots, const hop_key& key,
+            const std::set<ip_prefix>* quarantined)
+      : state_(state), slots_(slots), key_(key), quarantined_(quarantined), writer_(made_) {}
 
   built_hop make() {
     if (const auto reason = build()) return divert_hop(*reason);
@@ -239,6 +240,8 @@ class hop_maker {
       if (!device->up()) return divert_reason::egress_down;
       if (level == outer_headers_max) return divert_reason::tunnel_depth;
       const auto& tunnel = std::get<gre::tunnel>(through);
+      if (is_quarantined(std::get<netlink::tunnel_info>(link.info).remote))
+        return divert_reason::audit_quarantine;
       if (tunnel.ethernet) {
         if (const auto reason = prepend_ethernet(link, next_hop, {})) return reason;
         covered_.add(made_.header + writer_.offset(0), header_size::ethernet);
@@ -265,6 +268,13 @@ class hop_maker {
     if (info == nullptr || info->transmit_queues > 1 || state_.has_queue(vrf))
       return divert_reason::vrf_queue;
     return std::nullopt;
+  }
+
+  [[nodiscard]] bool is_quarantined(const ip_address& remote) const {
+    return quarantined_ != nullptr &&
+           std::ranges::any_of(*quarantined_, [&](const ip_prefix& prefix) {
+             return prefix.contains(ip_prefix(remote, remote.bits()));
+           });
   }
 
   /// A packet of the layer that was just built has to fit.
@@ -381,6 +391,7 @@ class hop_maker {
   const mirror& state_;
   const egress_slots& slots_;
   const hop_key& key_;
+  const std::set<ip_prefix>* quarantined_;  ///< Null: nothing is.
   hop made_{};
   std::vector<hop> slaves_;  ///< Instead of it, where a bond chooses.
   slave_rule rule_;
@@ -392,8 +403,9 @@ class hop_maker {
 
 }  // namespace
 
-built_hop build_hop(const mirror& state, const egress_slots& slots, const hop_key& key) {
-  return hop_maker(state, slots, key).make();
+built_hop build_hop(const mirror& state, const egress_slots& slots, const hop_key& key,
+                    const std::set<ip_prefix>* quarantined) {
+  return hop_maker(state, slots, key, quarantined).make();
 }
 
 }  // namespace cowire::detail

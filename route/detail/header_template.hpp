@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <utility>
 #include <vector>
@@ -61,8 +62,10 @@ struct built_hop {
 };
 
 /// As the mirror and the sockets are now; a divert hop where the fast path cannot serve it.
+/// Nor a tunnel to a remote address in `quarantined`, where that is given.
 [[nodiscard]] built_hop build_hop(const mirror& state, const egress_slots& slots,
-                                  const hop_key& key);
+                                  const hop_key& key,
+                                  const std::set<ip_prefix>* quarantined = nullptr);
 [[nodiscard]] hop divert_hop(divert_reason reason) noexcept;
 
 }  // namespace cowire::detail

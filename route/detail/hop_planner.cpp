@@ -109,7 +109,7 @@ built_hop hop_planner::build(const hop_key& key) const {
       return divert_hop(divert_reason::tunnel_not_listed);
     if (key.outside_prefixes) return divert_hop(divert_reason::outside_prefixes);
   }
-  built_hop made = build_hop(state_, egress_, key);
+  built_hop made = build_hop(state_, egress_, key, &quarantined_);
   if (!key.closed_because) return made;
   close_ports(made.only, *key.closed_because, key.ports);
   for (hop& one : made.slaves) close_ports(one, *key.closed_because, key.ports);

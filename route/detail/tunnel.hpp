@@ -5,12 +5,14 @@
 
 #include <cowire/base/reason.hpp>
 #include <cowire/gre/tunnel.hpp>
+#include <cowire/route/flow.hpp>
 #include <cowire/route/mirror.hpp>
 
 #include <cstdint>
 #include <optional>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 namespace cowire::detail {
 
@@ -32,8 +34,20 @@ struct underlay {
   std::uint32_t mtu = 0;  ///< Of the outer route; the device may have a smaller one.
 };
 
-/// As the tunnel driver looks it up: with the tunnel's mark, bound device and addresses, for
-/// uid 0. `packet` is what the tunnel carries.
+/// What the tunnel driver asks with: the tunnel's mark, bound device and addresses, for uid 0.
+/// `packet` is what the tunnel carries. Unset: its local address is not this host's.
+[[nodiscard]] std::optional<flow> outer_flow_of(const mirror& state, const netlink::link& link,
+                                                const gre::tunnel& through,
+                                                const gre::inner_packet& packet);
+/// What RTM_GETROUTE can be asked about the datagrams that carry those of a flow; unset where it
+/// goes through no tunnel that the fast path builds, or cannot be asked so.
+[[nodiscard]] std::optional<flow> outer_question_below(const mirror& state, const flow& inner);
+
+/// The classes of such questions for all tunnels to this address.
+[[nodiscard]] std::vector<flow_class> outer_classes_to(const mirror& state,
+                                                       const ip_address& remote);
+
+/// As the tunnel driver looks it up.
 [[nodiscard]] std::variant<underlay, divert_reason> underlay_of(const mirror& state,
                                                                 const netlink::link& link,
                                                                 const gre::tunnel& through,
