@@ -9,8 +9,8 @@ namespace cowire {
 namespace {
 
 resolution resolve_with(detail::cover_search search, const mirror& state, const flow& question,
-                        route_question as) {
-  detail::decider decider(state, search);
+                        route_question as, const std::vector<std::uint32_t>* tables = nullptr) {
+  detail::decider decider(state, search, tables);
   detail::decision_question asked;
   asked.cls = &question.cls;
   asked.region = ip_prefix(question.destination, question.destination.bits());
@@ -68,8 +68,9 @@ resolution resolve(const mirror& state, const flow& question, route_question as)
   return resolve_with(detail::covers_by_walk, state, question, as);
 }
 
-resolution resolve_by_search(const mirror& state, const flow& question, route_question as) {
-  return resolve_with(detail::covers_by_search, state, question, as);
+resolution resolve_by_search(const mirror& state, const flow& question, route_question as,
+                             const std::vector<std::uint32_t>* tables) {
+  return resolve_with(detail::covers_by_search, state, question, as, tables);
 }
 
 }  // namespace cowire

@@ -16,9 +16,11 @@ namespace cowire {
 
 struct route_restrictions {
   /// Flows that a rule sends to another table than these (and local, which always is one) are
-  /// diverted: table_not_mirrored. Not those that an earlier rule's table answers.
+  /// diverted: table_not_mirrored. Not those that an earlier rule's table answers. Flows through a
+  /// tunnel are where its outer datagrams are.
   std::optional<std::vector<std::uint32_t>> routing_tables{};
-  /// Tunnels of other names are diverted: tunnel_not_listed. They may come later.
+  /// Tunnels of other names are diverted: tunnel_not_listed, inside others as well. They may come
+  /// later.
   std::optional<std::vector<std::string>> tunnel_interfaces{};
   /// Destinations outside these, where their route is a tunnel, are diverted: outside_prefixes.
   std::optional<std::vector<ip_prefix>> tunnel_prefixes{};

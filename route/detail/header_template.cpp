@@ -199,8 +199,8 @@ namespace {
 class hop_maker {
  public:
   hop_maker(const mirror& state, const egress_slots& slots, const hop_key& key,
-            const std::set<ip_prefix>* quarantined)
-      : state_(state), slots_(slots), key_(key), quarantined_(quarantined), writer_(made_) {}
+            const tunnel_limits& limits)
+      : state_(state), slots_(slots), key_(key), limits_(limits), writer_(made_) {}
 
   built_hop make() {
     if (const auto reason = build()) return divert_hop(*reason);
@@ -235,19 +235,18 @@ class hop_maker {
       limit_to(mtu != 0 ? std::min(mtu, link.mtu) : link.mtu);
       if (const auto reason = pass_vrf(index)) return reason;
       if (!is_tunnel_kind(link.kind)) return leave(link, next_hop, level > 0);
+      if (const auto reason = keep_out(link, level)) return reason;
       const auto through = tunnel_of(link);
       if (const auto* reason = std::get_if<divert_reason>(&through)) return *reason;
       if (!device->up()) return divert_reason::egress_down;
       if (level == outer_headers_max) return divert_reason::tunnel_depth;
       const auto& tunnel = std::get<gre::tunnel>(through);
-      if (is_quarantined(std::get<netlink::tunnel_info>(link.info).remote))
-        return divert_reason::audit_quarantine;
       if (tunnel.ethernet) {
         if (const auto reason = prepend_ethernet(link, next_hop, {})) return reason;
         covered_.add(made_.header + writer_.offset(0), header_size::ethernet);
       }
       if (level > 0) packet_ = gre::as_ip_tunnel_sees(tunnel, packet_, innermost);
-      const auto under = underlay_of(state_, link, tunnel, packet_);
+      const auto under = underlay_of(state_, link, tunnel, packet_, mirrored_tables());
       if (const auto* reason = std::get_if<divert_reason>(&under)) return *reason;
       const auto& route = std::get<underlay>(under);
       if (const auto reason = enter(link, tunnel, route.source, level)) return reason;
@@ -270,11 +269,25 @@ class hop_maker {
     return std::nullopt;
   }
 
-  [[nodiscard]] bool is_quarantined(const ip_address& remote) const {
-    return quarantined_ != nullptr &&
-           std::ranges::any_of(*quarantined_, [&](const ip_prefix& prefix) {
-             return prefix.contains(ip_prefix(remote, remote.bits()));
-           });
+  /// Whether the user or the truth audit keeps datagrams from this tunnel.
+  [[nodiscard]] refusal keep_out(const netlink::link& link, std::size_t level) const {
+    const route_restrictions* const user = limits_.restrictions;
+    if (user != nullptr && user->tunnel_interfaces &&
+        std::ranges::find(*user->tunnel_interfaces, link.name) == user->tunnel_interfaces->end())
+      return divert_reason::tunnel_not_listed;
+    if (user != nullptr && level == 0 && key_.outside_prefixes)
+      return divert_reason::outside_prefixes;
+    const auto* const info = std::get_if<netlink::tunnel_info>(&link.info);
+    if (limits_.quarantined == nullptr || info == nullptr) return std::nullopt;
+    const ip_prefix remote(info->remote, info->remote.bits());
+    const bool quarantined = std::ranges::any_of(
+        *limits_.quarantined, [&](const ip_prefix& prefix) { return prefix.contains(remote); });
+    return quarantined ? refusal(divert_reason::audit_quarantine) : std::nullopt;
+  }
+
+  [[nodiscard]] const std::vector<std::uint32_t>* mirrored_tables() const noexcept {
+    const route_restrictions* const user = limits_.restrictions;
+    return user != nullptr && user->routing_tables ? &*user->routing_tables : nullptr;
   }
 
   /// A packet of the layer that was just built has to fit.
@@ -391,7 +404,7 @@ class hop_maker {
   const mirror& state_;
   const egress_slots& slots_;
   const hop_key& key_;
-  const std::set<ip_prefix>* quarantined_;  ///< Null: nothing is.
+  const tunnel_limits& limits_;
   hop made_{};
   std::vector<hop> slaves_;  ///< Instead of it, where a bond chooses.
   slave_rule rule_;
@@ -404,8 +417,8 @@ class hop_maker {
 }  // namespace
 
 built_hop build_hop(const mirror& state, const egress_slots& slots, const hop_key& key,
-                    const std::set<ip_prefix>* quarantined) {
-  return hop_maker(state, slots, key, quarantined).make();
+                    const tunnel_limits& limits) {
+  return hop_maker(state, slots, key, limits).make();
 }
 
 }  // namespace cowire::detail

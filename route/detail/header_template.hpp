@@ -12,6 +12,7 @@
 #include <cowire/route/forwarding_table.hpp>
 #include <cowire/route/mirror.hpp>
 #include <cowire/route/port_ranges.hpp>
+#include <cowire/route/restrictions.hpp>
 
 #include <compare>
 #include <cstdint>
@@ -61,11 +62,15 @@ struct built_hop {
   }
 };
 
+/// What keeps tunnels from the fast path although it could serve them; null = nothing does.
+struct tunnel_limits {
+  const std::set<ip_prefix>* quarantined = nullptr;  ///< No tunnel to a remote address in these.
+  const route_restrictions* restrictions = nullptr;
+};
+
 /// As the mirror and the sockets are now; a divert hop where the fast path cannot serve it.
-/// Nor a tunnel to a remote address in `quarantined`, where that is given.
 [[nodiscard]] built_hop build_hop(const mirror& state, const egress_slots& slots,
-                                  const hop_key& key,
-                                  const std::set<ip_prefix>* quarantined = nullptr);
+                                  const hop_key& key, const tunnel_limits& limits = {});
 [[nodiscard]] hop divert_hop(divert_reason reason) noexcept;
 
 }  // namespace cowire::detail

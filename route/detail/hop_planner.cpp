@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/route/detail/hop_planner.hpp>
 #include <cowire/route/detail/path_facts.hpp>
-#include <cowire/route/detail/tunnel.hpp>
 
 #include <algorithm>
 #include <cerrno>
@@ -102,14 +101,7 @@ const planned_share& hop_planner::share_for(const hop_plan& plan, std::uint32_t 
 }
 
 built_hop hop_planner::build(const hop_key& key) const {
-  const mirror::device* device = state_.find_device(key.interface_index);
-  if (device != nullptr && is_tunnel_kind(device->link.kind)) {
-    const auto& listed = restrictions_.tunnel_interfaces;
-    if (listed && std::ranges::find(*listed, device->link.name) == listed->end())
-      return divert_hop(divert_reason::tunnel_not_listed);
-    if (key.outside_prefixes) return divert_hop(divert_reason::outside_prefixes);
-  }
-  built_hop made = build_hop(state_, egress_, key, &quarantined_);
+  built_hop made = build_hop(state_, egress_, key, {&quarantined_, &restrictions_});
   if (!key.closed_because) return made;
   close_ports(made.only, *key.closed_because, key.ports);
   for (hop& one : made.slaves) close_ports(one, *key.closed_because, key.ports);

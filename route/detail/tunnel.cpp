@@ -163,10 +163,11 @@ std::vector<flow_class> outer_classes_to(const mirror& state, const ip_address& 
 
 std::variant<underlay, divert_reason> underlay_of(const mirror& state, const netlink::link& link,
                                                   const gre::tunnel& through,
-                                                  const gre::inner_packet& packet) {
+                                                  const gre::inner_packet& packet,
+                                                  const std::vector<std::uint32_t>* tables) {
   const auto outer = outer_flow_of(state, link, through, packet);
   if (!outer) return divert_reason::tunnel_underlay;
-  const resolution route = resolve_by_search(state, *outer, route_question::outer);
+  const resolution route = resolve_by_search(state, *outer, route_question::outer, tables);
   if (route.error != 0) return divert_reason::tunnel_underlay;
   if (route.divert) return *route.divert;
   if (route.mtu_locked) return divert_reason::needs_identification;

@@ -47,10 +47,9 @@ struct underlay {
 [[nodiscard]] std::vector<flow_class> outer_classes_to(const mirror& state,
                                                        const ip_address& remote);
 
-/// As the tunnel driver looks it up.
-[[nodiscard]] std::variant<underlay, divert_reason> underlay_of(const mirror& state,
-                                                                const netlink::link& link,
-                                                                const gre::tunnel& through,
-                                                                const gre::inner_packet& packet);
+/// As the tunnel driver looks it up. `tables` are those that rules may lead to; null = all.
+[[nodiscard]] std::variant<underlay, divert_reason> underlay_of(
+    const mirror& state, const netlink::link& link, const gre::tunnel& through,
+    const gre::inner_packet& packet, const std::vector<std::uint32_t>* tables = nullptr);
 
 }  // namespace cowire::detail

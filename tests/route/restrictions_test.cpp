@@ -145,6 +145,35 @@ TEST_P(Restrictions, NoPrefixAtAllKeepsEverythingOutOfTunnels) {
   EXPECT_EQ(fate("40.0.0.1"), "fast");
 }
 
+TEST_P(Restrictions, OuterDatagramsMeetThemAsOthersDo) {
+  netlink::link marked = tunnel(first_tunnel, "g0", "10.2.0.2");
+  std::get<netlink::tunnel_info>(marked.info).fwmark = 7;
+  auto rule = rule_to_table(ip_family::v4, 90, 101);
+  rule.mark = 7;
+  rule.mark_mask = ~0u;
+  mirror_changes changes;
+  state_.apply(marked, changes, message_origin::notification);
+  state_.apply(rule, changes, message_origin::notification);
+  publish({.routing_tables = {{254}}});
+  EXPECT_EQ(fate("20.0.0.1"), "table_not_mirrored");
+  EXPECT_EQ(fate("30.0.0.1"), "fast");
+  publish({.routing_tables = {{101, 254}}});
+  EXPECT_EQ(fate("20.0.0.1"), "fast");
+}
+
+TEST_P(Restrictions, TunnelsInsideTunnelsMustBeListedToo) {
+  netlink::link inside = tunnel(12, "g2", "30.0.0.9");
+  mirror_changes changes;
+  state_.apply(inside, changes, message_origin::notification);
+  auto route = route_on(net("60.0.0.0/8"), 12);
+  route.preferred_source = ip("172.16.10.1");
+  state_.apply(added(route), changes, message_origin::notification);
+  publish({.tunnel_interfaces = {{"g1", "g2"}}});
+  EXPECT_EQ(fate("60.0.0.1"), "fast");
+  publish({.tunnel_interfaces = {{"g2"}}});
+  EXPECT_EQ(fate("60.0.0.1"), "tunnel_not_listed");
+}
+
 TEST_P(Restrictions, RulesToATableThatIsNotListedAreNotFollowed) {
   publish({.routing_tables = {{254}}});
   EXPECT_EQ(fate("50.0.0.1"), "table_not_mirrored");
