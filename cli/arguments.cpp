@@ -68,8 +68,14 @@ std::vector<std::uint32_t> parse_queues(const std::vector<std::string>& texts) {
   return out;
 }
 
-void add_source(sender_options& options, const std::string& text) {
-  const auto source = parse_local_address("--source", text, options.bound_device);
+/// Of this host, or of a tunnel that the transmitter will make.
+void add_source(sender_options& options, const std::string& text,
+                const std::vector<tunnel_declaration>& declared) {
+  const bool comes = std::ranges::any_of(declared, [&](const tunnel_declaration& tunnel) {
+    return std::ranges::find(tunnel.addresses, parse_address("--source", text).unmapped(),
+                             &interface_address::local) != tunnel.addresses.end();
+  });
+  const auto source = parse_local_address("--source", text, options.bound_device, comes);
   auto& slot = source.is_v4() ? options.source_v4 : options.source_v6;
   if (slot)
     throw usage_error("--source '" + text +
@@ -142,9 +148,13 @@ transmit_plan make_plan(const transmit_arguments& arguments) {
     plan.intake_group = more.intake_group;
   }
   if (!arguments.interfaces.empty()) plan.config.interfaces.clear();
-  if (!arguments.device.empty()) static_cast<void>(parse_interface("--device", arguments.device));
+  const auto& declared = plan.config.tunnels;
+  const bool device_comes =
+      std::ranges::find(declared, arguments.device, &tunnel_declaration::name) != declared.end();
+  if (!arguments.device.empty() && !device_comes)
+    static_cast<void>(parse_interface("--device", arguments.device));
   plan.sender.bound_device = arguments.device;
-  for (const auto& text : arguments.sources) add_source(plan.sender, text);
+  for (const auto& text : arguments.sources) add_source(plan.sender, text, declared);
   for (const auto& text : arguments.interfaces) {
     static_cast<void>(parse_interface("--interface", text));
     plan.config.interfaces.push_back(text);

@@ -82,12 +82,15 @@ Examples:
   cowire tunnel del doublezero0)";
 
 void add_transmit_options(CLI::App& app, transmit_arguments& to) {
-  app.add_option("--source", to.sources,
-                 "Source address; one per family (default: as the routes say)")
+  app.add_option(
+         "--source", to.sources,
+         "Source address, of this host or of a tunnel that --config declares; one per family "
+         "(default: as the routes say)")
       ->type_name("ADDR");
   app.add_option("--source-port", to.source_port, "Source UDP port (default: the kernel picks one)")
       ->type_name("N");
-  app.add_option("--device", to.device, "Send through this device only, as SO_BINDTODEVICE")
+  app.add_option("--device", to.device,
+                 "Send through this device only, as SO_BINDTODEVICE; it may be a declared tunnel")
       ->type_name("IF");
   app.add_option("--duration", to.duration, "Stop after this many seconds")->type_name("S");
   app.add_option("--mark", to.mark, "Mark that policy rules see, as SO_MARK")->type_name("M");

@@ -104,10 +104,11 @@ scoped_address parse_scoped_address(std::string_view what, std::string_view text
 }
 
 ip_address parse_local_address(std::string_view what, std::string_view text,
-                               const std::string& device) {
+                               const std::string& device, bool comes_later) {
   const auto address = parse_address(what, text).unmapped();
   if (address.needs_scope_id() && device.empty())
     throw usage_error(quote(what, text) + "a link-local address needs its device; add --device IF");
+  if (comes_later) return address;
   sockaddr_in v4{.sin_family = AF_INET, .sin_port = 0, .sin_addr = {}, .sin_zero = {}};
   sockaddr_in6 v6{};
   v6.sin6_family = AF_INET6;
@@ -117,6 +118,10 @@ ip_address parse_local_address(std::string_view what, std::string_view text,
   const auto* name = address.is_v4() ? reinterpret_cast<const sockaddr*>(&v4)
                                      : reinterpret_cast<const sockaddr*>(&v6);
   const unique_fd fd{::socket(name->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
+  // Addresses of a VRF are those of sockets in it alone.
+  if (!device.empty())
+    static_cast<void>(::setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, device.c_str(),
+                                   static_cast<socklen_t>(device.size())));
   if (::bind(fd.get(), name, address.is_v4() ? sizeof v4 : sizeof v6) != 0)
     throw usage_error(quote(what, text) + std::strerror(errno) +
                       "; use an address of this host, 'ip address' lists them");

@@ -44,9 +44,10 @@ struct scoped_address {
 [[nodiscard]] scoped_address parse_scoped_address(std::string_view what, std::string_view text);
 
 /// An address that a UDP socket may bind to here and now, on `device` if that is not empty: asks
-/// the kernel, with a socket of its own. An IPv4-mapped address gives the IPv4 address.
+/// the kernel, with a socket of its own, unless it `comes_later`. An IPv4-mapped address gives the
+/// IPv4 address.
 [[nodiscard]] ip_address parse_local_address(std::string_view what, std::string_view text,
-                                             const std::string& device);
+                                             const std::string& device, bool comes_later = false);
 
 /// "10.0.0.1:8001", "[fd00::1]:8001" or "[fe80::1%eth0]:8001".
 [[nodiscard]] endpoint parse_endpoint(std::string_view what, std::string_view text);

@@ -2,7 +2,21 @@
 #include <cowire/async/detail/declared_tunnels.hpp>
 #include <cowire/base/error.hpp>
 
+#include <linux/if_addr.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <variant>
+
 namespace cowire::detail {
+namespace {
+
+/// Two probes a second apart after a random delay (RFC 4862, 5.4), if somebody changed nothing.
+constexpr std::chrono::seconds detection_max{5};
+constexpr std::chrono::milliseconds detection_poll{20};
+
+}  // namespace
 
 declared_tunnels::declared_tunnels(const std::vector<tunnel_declaration>& wanted) {
   try {
@@ -27,6 +41,21 @@ void declared_tunnels::make(const tunnel_declaration& wanted) {
   made.index = create_tunnel(kernel_, wanted);
   made.name = wanted.name;
   made_.push_back(std::move(made));
+  await_addresses(made_.back().index);
+}
+
+void declared_tunnels::await_addresses(std::uint32_t index) {
+  netlink::dump_filter of_it;
+  of_it.interface = index;
+  const auto is_tentative = [&](const netlink::message& one) {
+    const auto& address = std::get<netlink::address>(one);
+    return address.index == index &&
+           (address.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)) == IFA_F_TENTATIVE;
+  };
+  const auto end = std::chrono::steady_clock::now() + detection_max;
+  while (std::ranges::any_of(kernel_.dump(netlink::object_kind::address, of_it), is_tentative) &&
+         std::chrono::steady_clock::now() < end)
+    std::this_thread::sleep_for(detection_poll);
 }
 
 void declared_tunnels::remove() noexcept {

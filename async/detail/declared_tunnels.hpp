@@ -4,11 +4,13 @@
 /// One that exists already is somebody else's: it must be as declared, is used as it is and stays.
 /// After a crash the own ones are found again in that way.
 ///
-/// One thread at a time; calls block for a few milliseconds a tunnel.
+/// One thread at a time; calls block for a few milliseconds a tunnel, and for two seconds where an
+/// IPv6 address is looked for on the other side first.
 #pragma once
 
 #include <cowire/async/tunnel.hpp>
 
+#include <cstdint>
 #include <vector>
 
 namespace cowire::detail {
@@ -26,6 +28,9 @@ class declared_tunnels {
 
  private:
   void make(const tunnel_declaration& wanted);
+  /// Until no socket is refused an IPv6 address of it because the kernel still looks for another
+  /// owner (tunnels that carry Ethernet).
+  void await_addresses(std::uint32_t index);
   void remove() noexcept;
 
   netlink::request_socket kernel_;

@@ -353,6 +353,45 @@ class Declared(TunnelWorld):
         self.assertIsNone(self.world.ip_json("a", "link show d0"))
         self.assertIsNone(self.world.ip_json("a", "link show d1"))
 
+    def send_from(self, *words, config=CONFIG):
+        path = support.scratch_file(self, config)
+        words = [*words, "--count", "3", "--rate", "1000", "-j"]
+        done = self.world.cowire("a", "send", "--config", path, *words, check=0)
+        return json.loads(done.stdout)
+
+    def test_its_addresses_and_itself_are_there_for_a_sender(self):
+        for words in ("--source 169.254.0.1", "--device d0", "--source 169.254.0.1 --device d0"):
+            sent = self.send_from(*words.split(), "--to", "169.254.0.0:9")
+            self.assertEqual(sent["submitted"], 3, sent)
+            self.assertEqual(sent["refused"], {}, sent)
+        path = support.scratch_file(self, self.CONFIG)
+        words = ["send", "--config", path, "--to", "169.254.0.0:9", "--count", "1"]
+        done = self.world.cowire("a", *words, "--source", "169.254.0.2", check=2)
+        self.assertIn("169.254.0.2", done.stderr)
+
+    def test_an_ipv6_address_is_there_for_a_sender_once_nobody_else_has_it(self):
+        config = """
+            [[tunnel]]
+            name = "d2"
+            mode = "gretap"
+            remote = "10.0.0.2"
+            local = "10.0.0.1"
+            addresses = ["fd00:9::1/64"]
+        """
+        sent = self.send_from("--source", "fd00:9::1", "--to", "[fd00:9::2]:9", config=config)
+        self.assertEqual(sent["submitted"], 3, sent)
+
+    def test_an_address_of_a_vrf_is_one_of_senders_in_it(self):
+        added = "link add red type vrf table 100".split()
+        if support.run("ip", "-n", self.world.names["a"], *added).returncode != 0:
+            self.skipTest("the kernel has no vrf")
+        self.batch("a", "link set red up\naddr add 10.255.0.1/32 dev red\n")
+        path = support.scratch_file(self, "")
+        words = ["send", "--config", path, "--mode", "kernel", "--source", "10.255.0.1"]
+        words += ["--to", "10.255.0.1:9", "--count", "1"]
+        self.world.cowire("a", *words, "--device", "red", check=0)
+        self.assertIn("10.255.0.1", self.world.cowire("a", *words, check=2).stderr)
+
     def test_an_equal_one_is_used_and_stays(self):
         self.tunnel("add d0 mode gre remote 10.0.0.2 local 10.0.0.1 ttl 64")
         self.world.ip("a", "link set d0 up")
