@@ -18,7 +18,8 @@ mirror read_mirror() {
   };
   read(object_kind::link);
   for (const auto family : {ip_family::v4, ip_family::v6})
-    read(object_kind::netconf, {.family = family});
+    for (const auto kind : {object_kind::netconf, object_kind::membership})
+      read(kind, {.family = family});
   read(object_kind::address);
   read(object_kind::nexthop);  // Before the routes, which name them.
   read(object_kind::nexthop_bucket);

@@ -35,6 +35,7 @@ struct route_change {
     neighbour,
     nexthop,
     netconf,
+    membership,
     resynced
   };
   kind what = kind::route;
@@ -42,7 +43,8 @@ struct route_change {
   /// The objects' own words, as iproute2 prints them; "" where they do not apply.
   std::string family;  ///< "inet" or "inet6".
   std::string
-      destination;      ///< Route: prefix or "default"; address: with length; neighbour: address.
+      destination;      ///< Route: prefix or "default"; address: with length; neighbour: address;
+                        ///< membership: the multicast group.
   std::string gateway;  ///< Route; several next hops are joined by ",".
   std::string device;   ///< Interface name, or "if7" for one that is gone.
   std::string source;   ///< Route: preferred source.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/error.hpp>
 #include <cowire/netlink/codec.hpp>
+#include <cowire/netlink/detail/constants.hpp>
 #include <cowire/netlink/detail/objects.hpp>
 
 #include <linux/rtnetlink.h>
@@ -91,6 +92,10 @@ std::optional<message> decode(std::span<const std::byte> bytes, std::error_code&
     case RTM_NEWNETCONF:
     case RTM_DELNETCONF:
       return decode_netconf(in, ec);
+    case rtm_newmulticast:
+    case rtm_delmulticast:
+    case RTM_GETMULTICAST:  // What dumps of IPv6 are made of.
+      return decode_membership(in, ec);
     default:
       return std::nullopt;
   }

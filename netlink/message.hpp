@@ -259,11 +259,23 @@ struct netconf {
   ip_family family = ip_family::v4;
   std::int32_t index = 0;  ///< ifindex; -1 all, -2 default (NETCONFA_IFINDEX_ALL, _DEFAULT).
   std::optional<bool> forwarding, ignore_routes_with_linkdown;
+  /// This host routes multicast that arrives on, or leaves by, the device (IPv6: "all" alone).
+  std::optional<bool> multicast_forwarding;
   friend bool operator==(const netconf&, const netconf&) = default;
+};
+
+/// Somebody on this host is a member of a multicast group on a device: the first one has joined,
+/// or the last one has left.
+struct membership {
+  netlink::action action = netlink::action::add;
+  std::uint32_t index = 0;  ///< ifindex.
+  ip_address group;
+  friend bool operator==(const membership&, const membership&) = default;
 };
 
 /// Any message this code understands.
 using message =
-    std::variant<link, address, route, rule, neighbour, nexthop_object, nexthop_bucket, netconf>;
+    std::variant<link, address, route, rule, neighbour, nexthop_object, nexthop_bucket, netconf,
+                 membership>;
 
 }  // namespace cowire::netlink

@@ -24,6 +24,8 @@ constexpr std::array dump_plan = {
     all_of(object_kind::address),
     all_of(object_kind::netconf, ip_family::v4),
     all_of(object_kind::netconf, ip_family::v6),
+    all_of(object_kind::membership, ip_family::v4),
+    all_of(object_kind::membership, ip_family::v6),
     all_of(object_kind::neighbour),
     all_of(object_kind::nexthop),
     all_of(object_kind::nexthop_bucket),

@@ -91,6 +91,7 @@ std::optional<ip_family> family_of(const message& m) noexcept {
     std::optional<ip_family> operator()(const rule& r) const { return r.family; }
     std::optional<ip_family> operator()(const neighbour& n) const { return n.destination.family(); }
     std::optional<ip_family> operator()(const netconf& n) const { return n.family; }
+    std::optional<ip_family> operator()(const membership& m) const { return m.group.family(); }
   };
   return std::visit(visitor{}, m);
 }
@@ -138,6 +139,12 @@ std::vector<std::byte> dump_request(object_kind kind, const dump_filter& filter,
       COWIRE_ASSERT(filter.family);  // The kernel has no dump of both families.
       const netconfmsg header{family_number(filter.family)};
       return message_builder(RTM_GETNETCONF, dump_flags, sequence, header).finish();
+    }
+    case object_kind::membership: {
+      COWIRE_ASSERT(filter.family);
+      ifaddrmsg header{};
+      header.ifa_family = family_number(filter.family);
+      return message_builder(RTM_GETMULTICAST, dump_flags, sequence, header).finish();
     }
   }
   COWIRE_ASSERT(false);

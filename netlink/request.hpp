@@ -23,7 +23,8 @@ enum class object_kind : std::uint8_t {
   neighbour,
   nexthop,
   nexthop_bucket,
-  netconf
+  netconf,
+  membership
 };
 inline constexpr std::size_t object_kind_count = std::variant_size_v<message>;
 
@@ -33,7 +34,8 @@ inline constexpr std::size_t object_kind_count = std::variant_size_v<message>;
 /// Which objects of a kind. Defaults select all.
 struct dump_filter {
   std::optional<ip_family>
-      family;  ///< Required for netconf; meaningless for links, nexthops and their buckets.
+      family;  ///< Required for netconf and memberships; meaningless for links, nexthops and their
+               ///< buckets.
   std::uint32_t table = 0;      ///< Routes of this table only.
   std::uint32_t interface = 0;  ///< Addresses, neighbours, nexthops, routes of this ifindex.
   friend bool operator==(const dump_filter&, const dump_filter&) = default;

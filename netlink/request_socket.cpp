@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -44,6 +45,8 @@ const char* name_of(object_kind kind) {
       return "dump of nexthop buckets";
     case object_kind::netconf:
       return "dump of netconf";
+    case object_kind::membership:
+      return "dump of group memberships";
   }
   return "dump";
 }
@@ -91,12 +94,16 @@ unique_fd open_request_socket(const socket_options& options, std::error_code& ec
 unique_fd open_event_socket(const socket_options& options, std::error_code& ec) {
   unique_fd fd = open_socket(options, ec);
   if (ec) return {};
-  for (const int group : monitor_groups) {
-    if (::setsockopt(fd.get(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group) == 0)
-      continue;
+  const auto subscribe = [&fd](int group) {
+    return ::setsockopt(fd.get(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group) == 0;
+  };
+  if (!std::ranges::all_of(monitor_groups, subscribe)) {
     ec = last_error();
     return {};
   }
+  for (const int group : newer_monitor_groups)
+    if (!subscribe(group) && errno != EINVAL) ec = last_error();
+  if (ec) return {};
   return fd;
 }
 

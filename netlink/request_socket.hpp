@@ -43,6 +43,11 @@ inline constexpr std::array<int, 11> monitor_groups = {
     25,  // IPV6_NETCONF
     32,  // NEXTHOP
 };
+/// Others that it is told of where the kernel has them (6.14 and later).
+inline constexpr std::array<int, 2> newer_monitor_groups = {
+    37,  // IPV4_MCADDR
+    38,  // IPV6_MCADDR
+};
 
 struct socket_options {
   bool non_blocking = false;
@@ -55,7 +60,8 @@ struct socket_options {
 /// extended acknowledgements where the kernel has them.
 [[nodiscard]] unique_fd open_request_socket(const socket_options& options, std::error_code& ec);
 
-/// A netlink route socket that receives the events of `monitor_groups` from now on.
+/// A netlink route socket that receives the events of `monitor_groups` from now on, and those of
+/// `newer_monitor_groups` that there are.
 [[nodiscard]] unique_fd open_event_socket(const socket_options& options, std::error_code& ec);
 
 /// The kernel's answer to a route_query.

@@ -25,4 +25,8 @@ inline constexpr std::uint32_t bound_multipath_ignored = 6018, bound_multipath_t
 /// to a device in it are from the second on (l3mdev_fib_rule_oif_match in net/l3mdev/l3mdev.c).
 inline constexpr std::uint32_t vrf_rules_ignored = 6001, vrf_rules_match = 6018;
 
+/// Memberships of multicast groups are announced (RTNLGRP_IPV4_MCADDR, RTNLGRP_IPV6_MCADDR) and
+/// dumped for both families. Seen on 6.18 and 7.3, neither on 6.1 nor on 6.12.
+inline constexpr std::uint32_t memberships_announced = 6018;
+
 }  // namespace cowire::kernel_quirks

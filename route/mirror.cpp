@@ -13,6 +13,7 @@
 #include <linux/rtnetlink.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace cowire {
@@ -80,6 +81,17 @@ std::vector<ip_address> mirror::path_exception_destinations() const {
   std::vector<ip_address> all;
   for (const auto& [destination, known] : path_exceptions_) all.push_back(destination);
   return all;
+}
+
+std::vector<ip_address> mirror::groups(ip_family family) const {
+  std::vector<ip_address> all;
+  for (const auto& [group, devices] : members_)
+    if (group.family() == family) all.push_back(group);
+  return all;
+}
+
+bool mirror::follows_members() const noexcept {
+  return settings_.kernel_version >= kernel_quirks::memberships_announced;
 }
 
 std::optional<bool> mirror::rules_configured(ip_family family) const noexcept {
@@ -331,6 +343,8 @@ void mirror::remove_device(std::uint32_t index, mirror_changes& changes) {
     changes.neighbours.push_back(item.first);
     return true;
   });
+  // In its own order the kernel tells of some of them only (net/ipv4/igmp.c, net/ipv6/mcast.c).
+  remove_members([index](std::uint32_t on, std::uint32_t) { return on == index; }, changes);
   changes.refresh_advised = true;
 }
 
@@ -529,6 +543,29 @@ void mirror::apply_one(const netlink::netconf& message, mirror_changes& changes)
   devices_.apply(message, origin_, changes);
 }
 
+void mirror::apply_one(const netlink::membership& message, mirror_changes& changes) {
+  if (message.action == netlink::action::remove) {
+    const auto group = members_.find(message.group);
+    if (group == members_.end() || group->second.erase(message.index) == 0) return;
+    if (group->second.empty()) members_.erase(group);
+    changes.groups.push_back(message.group);
+    return;
+  }
+  const auto [at, fresh] = members_[message.group].try_emplace(message.index);
+  at->second = generations_[number_of(object_kind::membership)];
+  if (fresh) changes.groups.push_back(message.group);
+}
+
+template <class Gone>
+void mirror::remove_members(Gone&& gone, mirror_changes& changes) {
+  for (auto at = members_.begin(); at != members_.end();) {
+    auto& devices = at->second;
+    if (std::erase_if(devices, [&](const auto& one) { return gone(one.first, one.second); }) != 0)
+      changes.groups.push_back(at->first);
+    at = devices.empty() ? members_.erase(at) : std::next(at);
+  }
+}
+
 void mirror::set_settings(const mirror_settings& settings, mirror_changes& changes) {
   devices_.set_route_localnet(settings.route_localnet);
   if (settings == settings_) return;
@@ -627,6 +664,9 @@ void mirror::end_refresh(object_kind kind, mirror_changes& changes) {
         apply_one(address, changes);
       }
       break;
+    case object_kind::membership:
+      remove_members([now](std::uint32_t, std::uint32_t named) { return named != now; }, changes);
+      break;
     case object_kind::nexthop_bucket:  // Groups take theirs with them,
     case object_kind::netconf:         // and devices theirs.
       break;
@@ -670,6 +710,9 @@ void mirror::forget(object_kind kind, std::optional<ip_family> family) {
         break;
       case object_kind::link:
         devices_.forget_devices();
+        break;
+      case object_kind::membership:
+        std::erase_if(members_, [&](const auto& item) { return item.first.family() == one; });
         break;
       case object_kind::nexthop:
         nexthops_.clear();

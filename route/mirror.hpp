@@ -177,6 +177,24 @@ class mirror {
   [[nodiscard]] bool ignores_linkdown(ip_family family, std::uint32_t index) const noexcept {
     return devices_.ignores_linkdown(family, index);
   }
+  /// Whether this host routes multicast that leaves by this device: then who routes it gets a copy.
+  [[nodiscard]] bool routes_multicast(ip_family family, std::uint32_t index) const noexcept {
+    return devices_.routes_multicast(family, index);
+  }
+  /// Whether anybody on this host is a member of a group on this device, whatever the sources it
+  /// wants to hear.
+  [[nodiscard]] bool has_member(std::uint32_t index, const ip_address& group) const noexcept {
+    const auto found = members_.find(group);
+    return found != members_.end() && found->second.contains(index);
+  }
+  /// On any device.
+  [[nodiscard]] bool has_member(const ip_address& group) const noexcept {
+    return members_.contains(group);
+  }
+  /// Groups with members on this host.
+  [[nodiscard]] std::vector<ip_address> groups(ip_family family) const;
+  /// Whether memberships are announced: has_member() can be relied upon.
+  [[nodiscard]] bool follows_members() const noexcept;
   /// Whether a dump shows every next hop over this device as DEAD, those that are and those that
   /// only have no carrier: then nobody is told which it is.
   [[nodiscard]] bool shows_all_dead(ip_family family, std::uint32_t index) const noexcept {
@@ -217,11 +235,15 @@ class mirror {
   void apply_one(const netlink::nexthop_object& message, mirror_changes& changes);
   void apply_one(const netlink::nexthop_bucket& message, mirror_changes& changes);
   void apply_one(const netlink::netconf& message, mirror_changes& changes);
+  void apply_one(const netlink::membership& message, mirror_changes& changes);
 
   void link_state_changed(device& now, const netlink::link& before, mirror_changes& changes);
   void mtu_changed(const device& now, std::uint32_t before, mirror_changes& changes);
   [[nodiscard]] bool named_by_rule(std::string_view name) const noexcept;
   void remove_device(std::uint32_t index, mirror_changes& changes);
+  /// Those memberships that are gone, by device and generation.
+  template <class Gone>
+  void remove_members(Gone&& gone, mirror_changes& changes);
   void unsettle_bond(std::uint32_t index);
   void remove_nexthop(std::uint32_t id, mirror_changes& changes);
   void remove_nexthops_on(std::uint32_t index, mirror_changes& changes);
@@ -236,6 +258,8 @@ class mirror {
   std::unordered_map<std::uint32_t, nexthop_entry> nexthops_;
   std::unordered_map<neighbour_key, neighbour_entry, key_hash> neighbours_;
   std::unordered_map<ip_address, path_exception> path_exceptions_;
+  /// By group, the devices on which it has members, with the refresh that named each.
+  std::unordered_map<ip_address, std::map<std::uint32_t, std::uint32_t>> members_;
   std::uint32_t generations_[netlink::object_kind_count] = {};
   message_origin origin_ = message_origin::notification;  ///< Of the message being applied.
 

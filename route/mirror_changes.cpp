@@ -10,6 +10,7 @@ void mirror_changes::merge(mirror_changes&& other) {
   append(neighbours, other.neighbours);
   append(path_mtus, other.path_mtus);
   append(nexthops, other.nexthops);
+  append(groups, other.groups);
   decisions_v4 |= other.decisions_v4;
   decisions_v6 |= other.decisions_v6;
   refresh_advised |= other.refresh_advised;

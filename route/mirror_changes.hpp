@@ -32,6 +32,7 @@ struct mirror_changes {
   std::vector<neighbour_key> neighbours;  ///< State or MAC changed, or it came or went.
   std::vector<ip_address> path_mtus;      ///< Path exceptions learned, changed or gone.
   std::vector<std::uint32_t> nexthops;    ///< Objects that mean something else now.
+  std::vector<ip_address> groups;         ///< Multicast groups that gained or lost a membership.
   bool decisions_v4 = false;  ///< Any IPv4 decision may differ: rules, addresses, settings.
   bool decisions_v6 = false;
   /// The kernel may have changed more than it said; re-dump routes and nexthop objects (mark and
@@ -46,12 +47,12 @@ struct mirror_changes {
 
   [[nodiscard]] bool empty() const noexcept {
     return routes.empty() && links.empty() && neighbours.empty() && path_mtus.empty() &&
-           nexthops.empty() && !decisions_v4 && !decisions_v6;
+           nexthops.empty() && groups.empty() && !decisions_v4 && !decisions_v6;
   }
   /// Number of noted changes, for reports.
   [[nodiscard]] std::size_t count() const noexcept {
     return routes.size() + links.size() + neighbours.size() + path_mtus.size() + nexthops.size() +
-           decisions_v4 + decisions_v6;
+           groups.size() + decisions_v4 + decisions_v6;
   }
   /// The re-dumps that are advised, in the order in which to make them.
   [[nodiscard]] std::vector<netlink::dump_scope> advised() const;

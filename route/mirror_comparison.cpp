@@ -222,7 +222,8 @@ void mirror_comparison::compare(Report&& report) const {
     compare_maps(
         left_.devices_.netconf(family), right_.devices_.netconf(family),
         [](const auto& a, const auto& b) {
-          return a.forwarding == b.forwarding && a.ignore_linkdown == b.ignore_linkdown;
+          return a.forwarding == b.forwarding && a.ignore_linkdown == b.ignore_linkdown &&
+                 a.multicast_forwarding == b.multicast_forwarding;
         },
         [&](std::int32_t index) { report.netconf(family, index); });
   }
@@ -241,6 +242,12 @@ void mirror_comparison::compare(Report&& report) const {
       left_.neighbours_, right_.neighbours_,
       [](const auto& a, const auto& b) { return same_object(a.neighbour, b.neighbour); },
       [&](const neighbour_key& one) { report.neighbour(one); });
+  compare_maps(
+      left_.members_, right_.members_,
+      [](const auto& a, const auto& b) {
+        return std::ranges::equal(a | std::views::keys, b | std::views::keys);
+      },
+      [&](const ip_address& group) { report.group(group); });
 }
 
 void mirror_comparison::add_to(mirror_changes& changes) const {
@@ -259,6 +266,7 @@ void mirror_comparison::add_to(mirror_changes& changes) const {
     void netconf(ip_family family, std::int32_t) { decisions(family); }
     void nexthop(std::uint32_t id) { changes.nexthops.push_back(id); }
     void neighbour(const neighbour_key& key) { changes.neighbours.push_back(key); }
+    void group(const ip_address& one) { changes.groups.push_back(one); }
   };
   compare(adding{changes});
 }
@@ -302,6 +310,10 @@ std::vector<std::string> mirror_comparison::describe() const {
         return;
       lines.push_back("neighbour " + key.destination.to_string() + " on link " +
                       std::to_string(key.index));
+    }
+    void group(const ip_address& one) {
+      // Before that, dumps are all that is heard of them.
+      if (left.follows_members()) lines.push_back("members of " + one.to_string());
     }
   };
   std::vector<std::string> lines;

@@ -26,6 +26,8 @@ std::string_view name(route_change::kind kind) noexcept {
       return "nexthop";
     case netconf:
       return "netconf";
+    case membership:
+      return "membership";
     case resynced:
       return "resynced";
   }
@@ -162,6 +164,12 @@ struct describer {
     out.what = route_change::kind::netconf;
     out.family = family_name(m.family);
     out.device = m.index > 0 ? device_name(state, static_cast<std::uint32_t>(m.index)) : "";
+  }
+  void operator()(const netlink::membership& m) {
+    out.what = route_change::kind::membership;
+    out.family = family_name(m.group.family());
+    out.destination = m.group.to_string();
+    out.device = device_name(state, m.index);
   }
 };
 

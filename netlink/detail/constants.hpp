@@ -25,6 +25,10 @@ inline constexpr std::uint16_t nha_hw_stats_used = 17;
 // if_link.h, 6.19: IFLA_TAILROOM, the last attribute whose meaning is known to this code.
 inline constexpr std::uint16_t ifla_tailroom = 69;
 
+// rtnetlink.h: memberships are told since 6.14, IPv4 ones dumped since 6.15 (kernel_quirks.hpp).
+inline constexpr std::uint16_t rtm_newmulticast = 56;
+inline constexpr std::uint16_t rtm_delmulticast = 57;
+
 /// nexthop.h: struct nexthop_grp as it is since 6.13; before, `weight_high` was reserved and zero.
 struct nexthop_group_entry {
   std::uint32_t id;

@@ -29,6 +29,10 @@ std::optional<message> decode_netconf(body in, std::error_code& ec) {
         read_flag<std::uint32_t>(a, value, ec);
         to.ignore_routes_with_linkdown = value;
         return;
+      case NETCONFA_MC_FORWARDING:
+        read_flag<std::uint32_t>(a, value, ec);
+        to.multicast_forwarding = value;
+        return;
       default:
         return;
     }
@@ -46,6 +50,8 @@ std::vector<std::byte> encode_object(const netconf& from) {
   if (from.forwarding) to.put(NETCONFA_FORWARDING, std::int32_t{*from.forwarding});
   if (from.ignore_routes_with_linkdown)
     to.put(NETCONFA_IGNORE_ROUTES_WITH_LINKDOWN, std::int32_t{*from.ignore_routes_with_linkdown});
+  if (from.multicast_forwarding)
+    to.put(NETCONFA_MC_FORWARDING, std::int32_t{*from.multicast_forwarding});
   return std::move(to).finish();
 }
 

@@ -40,6 +40,7 @@ struct body {
 [[nodiscard]] std::optional<message> decode_nexthop(body in, std::error_code& ec);
 [[nodiscard]] std::optional<message> decode_nexthop_bucket(body in, std::error_code& ec);
 [[nodiscard]] std::optional<message> decode_netconf(body in, std::error_code& ec);
+[[nodiscard]] std::optional<message> decode_membership(body in, std::error_code& ec);
 
 [[nodiscard]] std::vector<std::byte> encode_object(const link& from);
 [[nodiscard]] std::vector<std::byte> encode_object(const address& from);
@@ -49,6 +50,7 @@ struct body {
 [[nodiscard]] std::vector<std::byte> encode_object(const nexthop_object& from);
 [[nodiscard]] std::vector<std::byte> encode_object(const nexthop_bucket& from);
 [[nodiscard]] std::vector<std::byte> encode_object(const netconf& from);
+[[nodiscard]] std::vector<std::byte> encode_object(const membership& from);
 
 // ---- what several of them need ----------------------------------------------------------------
 

@@ -58,6 +58,17 @@ bool device_store::ignores_linkdown(ip_family family, std::uint32_t index) const
          (family == ip_family::v4 && ignores(NETCONFA_IFINDEX_ALL));
 }
 
+bool device_store::routes_multicast(ip_family family, std::uint32_t index) const noexcept {
+  const auto& settings = netconf_[number_of(family)];
+  const auto is_on = [&](std::int32_t of) {
+    const auto known = settings.find(of);
+    return known != settings.end() && known->second.multicast_forwarding.value_or(false);
+  };
+  // IN_DEV_MFORWARD in include/linux/inetdevice.h; mroute6_is_socket() in net/ipv6/ip6mr.c.
+  return is_on(NETCONFA_IFINDEX_ALL) &&
+         (family == ip_family::v6 || is_on(static_cast<std::int32_t>(index)));
+}
+
 bool device_store::shows_all_dead(ip_family family, std::uint32_t index) const noexcept {
   const mirrored_device* on = find(index);
   return on != nullptr && on->up() && !has_carrier(on->link) && ignores_linkdown(family, index);
@@ -187,7 +198,8 @@ void device_store::apply(const netlink::netconf& message, message_origin origin,
     auto& settings = netconf_[number_of(message.family)];
     const auto known = settings.find(message.index);
     if (known == settings.end()) return;
-    if (known->second.ignore_linkdown.value_or(false))
+    if (known->second.ignore_linkdown.value_or(false) ||
+        known->second.multicast_forwarding.value_or(false))
       (message.family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6) = true;
     settings.erase(known);
     return;
@@ -203,6 +215,10 @@ void device_store::apply(const netlink::netconf& message, message_origin origin,
     settings.forwarding = message.forwarding;
     decisions |= message.index == NETCONFA_IFINDEX_ALL;
   }
+  if (message.multicast_forwarding &&
+      settings.multicast_forwarding.value_or(false) != *message.multicast_forwarding)
+    decisions = true;
+  if (message.multicast_forwarding) settings.multicast_forwarding = message.multicast_forwarding;
   if (message.ignore_routes_with_linkdown &&
       settings.ignore_linkdown != message.ignore_routes_with_linkdown) {
     const bool first = !settings.ignore_linkdown.has_value();

@@ -35,7 +35,7 @@ class device_store {
  public:
   /// NETCONFA_* of one device, or of "all" and "default"; unset = not told.
   struct device_settings {
-    std::optional<bool> forwarding, ignore_linkdown;
+    std::optional<bool> forwarding, ignore_linkdown, multicast_forwarding;
     friend bool operator==(const device_settings&, const device_settings&) = default;
   };
 
@@ -51,6 +51,8 @@ class device_store {
   }
   [[nodiscard]] bool forwarding(ip_family family) const noexcept;
   [[nodiscard]] bool ignores_linkdown(ip_family family, std::uint32_t index) const noexcept;
+  /// As mirror::routes_multicast().
+  [[nodiscard]] bool routes_multicast(ip_family family, std::uint32_t index) const noexcept;
   /// As mirror::shows_all_dead().
   [[nodiscard]] bool shows_all_dead(ip_family family, std::uint32_t index) const noexcept;
   /// Configured on any device, and not in detection.

@@ -37,6 +37,8 @@ constexpr std::array every_dump = {
     dump_scope{object_kind::address, {}},
     dump_scope{object_kind::netconf, {ip_family::v4, 0, 0}},
     dump_scope{object_kind::netconf, {ip_family::v6, 0, 0}},
+    dump_scope{object_kind::membership, {ip_family::v4, 0, 0}},
+    dump_scope{object_kind::membership, {ip_family::v6, 0, 0}},
     dump_scope{object_kind::neighbour, {}},
     dump_scope{object_kind::nexthop, {}},
     dump_scope{object_kind::nexthop_bucket, {}},

@@ -16,7 +16,7 @@ class generator {
   explicit generator(std::mt19937_64& random) : random_(random) {}
 
   message any() {
-    switch (below(8)) {
+    switch (below(9)) {
       case 0:
         return make_link();
       case 1:
@@ -31,8 +31,10 @@ class generator {
         return make_nexthop();
       case 6:
         return make_nexthop_bucket();
-      default:
+      case 7:
         return make_netconf();
+      default:
+        return make_membership();
     }
   }
 
@@ -318,7 +320,16 @@ class generator {
     n.index = number<std::int32_t>();
     n.forwarding = maybe(coin());
     n.ignore_routes_with_linkdown = maybe(coin());
+    n.multicast_forwarding = maybe(coin());
     return n;
+  }
+
+  membership make_membership() {
+    membership m;
+    m.action = what();
+    m.index = number<std::uint32_t>();
+    m.group = address_of(family());
+    return m;
   }
 
   std::mt19937_64& random_;

@@ -50,6 +50,9 @@ struct key_writer {
   std::string operator()(const netconf& n) const {
     return "netconf " + std::to_string(static_cast<int>(n.family)) + ' ' + std::to_string(n.index);
   }
+  std::string operator()(const membership& m) const {
+    return "membership " + std::to_string(m.index) + ' ' + m.group.to_string();
+  }
 
   // What NLM_F_REPLACE goes by.
   static std::string group_of(const route& r) {
@@ -64,6 +67,7 @@ void merge(netconf& known, const netconf& news) {
   if (news.forwarding) known.forwarding = news.forwarding;
   if (news.ignore_routes_with_linkdown)
     known.ignore_routes_with_linkdown = news.ignore_routes_with_linkdown;
+  if (news.multicast_forwarding) known.multicast_forwarding = news.multicast_forwarding;
 }
 
 std::string key_of(const message& m) { return std::visit(key_writer{}, m); }

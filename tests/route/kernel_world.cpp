@@ -118,7 +118,8 @@ mirror kernel_world::dumped() {
   take(object_kind::link);
   take(object_kind::address);
   for (const ip_family family : {ip_family::v4, ip_family::v6})
-    take(object_kind::netconf, {.family = family});
+    for (const auto kind : {object_kind::netconf, object_kind::membership})
+      take(kind, {.family = family});
   take(object_kind::nexthop);
   take(object_kind::nexthop_bucket);
   take(object_kind::rule);
