@@ -9,6 +9,7 @@
 #include <cowire/ring/datagram_source.hpp>
 #include <cowire/ring/ring_timer.hpp>
 
+#include <net/if.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -95,7 +96,15 @@ auto async_flush(const std::shared_ptr<detail::producer>& of) {
 void check_sender(const sender_options& wanted) {
   std::error_code ec;
   const auto opened = detail::backing_socket::open(
-      {wanted.source_port, wanted.source_v4, wanted.source_v6, wanted.bound_device}, ec);
+      {.port = wanted.source_port,
+       .v4 = wanted.source_v4,
+       .v6 = wanted.source_v6,
+       .device = wanted.bound_device,
+       .groups = {.ttl = wanted.multicast_ttl,
+                  .loop = wanted.multicast_loop,
+                  .broadcast = wanted.broadcast,
+                  .interface_index = ::if_nametoindex(wanted.multicast_interface.c_str())}},
+      ec);
   if (ec) throw_error(ec, "UDP port " + std::to_string(wanted.source_port));
 }
 

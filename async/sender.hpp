@@ -100,6 +100,15 @@ struct sender_options {
   std::uint32_t mark = 0;  ///< As SO_MARK.
   std::uint8_t tos = 0;    ///< As IP_TOS and IPV6_TCLASS: the whole byte.
   std::uint8_t ttl = 0;  ///< As IP_TTL and IPV6_UNICAST_HOPS; 0 = the route's or system's default.
+  /// Multicast, which `ttl` does not concern: as IP_MULTICAST_TTL and IPV6_MULTICAST_HOPS; as
+  /// IP_MULTICAST_IF and IPV6_MULTICAST_IF ("" = as the routes say; it must exist now); as
+  /// IP_MULTICAST_LOOP and IPV6_MULTICAST_LOOP, without which no socket on this host hears what it
+  /// sends. Senders of one port agree in these, and in `broadcast`: error::port_in_use.
+  std::uint8_t multicast_ttl = 1;
+  std::string multicast_interface{};
+  bool multicast_loop = true;
+  /// As SO_BROADCAST: without it the kernel refuses broadcast with EACCES.
+  bool broadcast = false;
   std::string bound_device{};  ///< As SO_BINDTODEVICE; "" = any. It must exist now.
   /// The user (uid) whose datagrams they are: the backing socket is theirs, so that policy rules
   /// and firewalls take them for that user's own. Unset = this process's. For another user's,
@@ -109,7 +118,9 @@ struct sender_options {
   /// device are used instead of the options above; -1 = none. It is duplicated: the application may
   /// close its own descriptor. IP_RECVERR is switched on and its error queue is read by cowire. An
   /// IPv6 socket without IPV6_V6ONLY serves IPv4 too, as it does for the application. Its options
-  /// are read now. error::unsupported where one is set that only the kernel can follow:
+  /// are read now, those for multicast too; IP_MULTICAST_IF cannot be read, so `multicast_interface`
+  /// is set on it if given, and otherwise IPv4 groups of a socket without device are left to the
+  /// kernel. error::unsupported where one is set that only the kernel can follow:
   /// SO_DONTROUTE, SO_PRIORITY, IP_UNICAST_IF, IP_OPTIONS, IPv6 extension headers, UDP_SEGMENT and
   /// the like (docs/limits.md); the exception names it.
   int adopt_socket = -1;

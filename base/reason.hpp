@@ -19,7 +19,14 @@
     "an unreachable, prohibit or blackhole route or rule; the kernel will answer its errno")       \
   X(local_destination, "the destination is this host")                                             \
   X(broadcast_destination, "broadcast is left to the kernel")                                      \
-  X(multicast_destination, "multicast is left to the kernel")                                      \
+  X(multicast_destination,                                                                         \
+    "multicast of a kind, or in a place, that is left to the kernel (docs/limits.md)")             \
+  X(multicast_member, "the group has members on this host, who get a copy from the kernel")        \
+  X(multicast_members_unknown,                                                                     \
+    "this kernel does not announce who joins groups; multicast_loop off makes it irrelevant")      \
+  X(multicast_routing, "this host routes multicast, and its router gets a copy from the kernel")   \
+  X(multicast_interface_unknown,                                                                   \
+    "IP_MULTICAST_IF of an adopted socket cannot be read; set multicast_interface")                \
   X(scoped_destination,                                                                            \
     "the destination's scope id names another device than the one that the sender is bound to")    \
   X(neighbour_unresolved, "the next hop has no valid MAC address yet; the kernel resolves it")     \

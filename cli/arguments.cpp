@@ -103,19 +103,23 @@ payload_plan make_payload(const send_arguments& arguments, std::size_t limit) {
 
 // An intake's datagrams leave with the server's options; silently ignoring ours would surprise.
 void refuse_server_options(const send_arguments& arguments) {
-  const auto server =
-      std::to_array<std::pair<const char*, bool>>({{"--config", !arguments.config_file.empty()},
-                                                   {"--source", !arguments.sources.empty()},
-                                                   {"--interface", !arguments.interfaces.empty()},
-                                                   {"--device", !arguments.device.empty()},
-                                                   {"--mark", !arguments.mark.empty()},
-                                                   {"--tos", !arguments.tos.empty()},
-                                                   {"--ttl", !arguments.ttl.empty()},
-                                                   {"--mode", !arguments.mode.empty()},
-                                                   {"--cpu", !arguments.cpus.empty()},
-                                                   {"--queue", !arguments.queues.empty()},
-                                                   {"--audit-rate", !arguments.audit_rate.empty()},
-                                                   {"--when-full", !arguments.when_full.empty()}});
+  const auto server = std::to_array<std::pair<const char*, bool>>(
+      {{"--config", !arguments.config_file.empty()},
+       {"--source", !arguments.sources.empty()},
+       {"--interface", !arguments.interfaces.empty()},
+       {"--device", !arguments.device.empty()},
+       {"--mark", !arguments.mark.empty()},
+       {"--tos", !arguments.tos.empty()},
+       {"--ttl", !arguments.ttl.empty()},
+       {"--multicast-ttl", !arguments.multicast_ttl.empty()},
+       {"--multicast-interface", !arguments.multicast_interface.empty()},
+       {"--no-multicast-loop", arguments.no_multicast_loop},
+       {"--broadcast", arguments.broadcast},
+       {"--mode", !arguments.mode.empty()},
+       {"--cpu", !arguments.cpus.empty()},
+       {"--queue", !arguments.queues.empty()},
+       {"--audit-rate", !arguments.audit_rate.empty()},
+       {"--when-full", !arguments.when_full.empty()}});
   for (const auto& [name, given] : server)
     if (given)
       throw usage_error(
@@ -164,6 +168,14 @@ transmit_plan make_plan(const transmit_arguments& arguments) {
   plan.sender.mark = number_or_zero<std::uint32_t>("--mark", arguments.mark, 0);
   plan.sender.tos = number_or_zero<std::uint8_t>("--tos", arguments.tos, 0);
   plan.sender.ttl = number_or_zero<std::uint8_t>("--ttl", arguments.ttl, 1);
+  if (!arguments.multicast_ttl.empty())
+    plan.sender.multicast_ttl =
+        static_cast<std::uint8_t>(parse_number("--multicast-ttl", arguments.multicast_ttl, 0, 255));
+  if (!arguments.multicast_interface.empty())
+    static_cast<void>(parse_interface("--multicast-interface", arguments.multicast_interface));
+  plan.sender.multicast_interface = arguments.multicast_interface;
+  plan.sender.multicast_loop = !arguments.no_multicast_loop;
+  plan.sender.broadcast = arguments.broadcast;
   if (!arguments.mode.empty()) plan.config.mode = parse_mode(arguments.mode);
   if (!arguments.cpus.empty()) plan.config.cpus = parse_cpus(arguments.cpus);
   if (!arguments.queues.empty()) plan.config.queues = parse_queues(arguments.queues);

@@ -18,8 +18,9 @@ namespace cowire::cli {
 struct transmit_arguments {
   std::vector<std::string> sources, interfaces, cpus, queues;
   std::string config_file, source_port, mark, tos, ttl, mode, audit_rate, duration, device;
+  std::string multicast_ttl, multicast_interface;
   int verbosity = 0;
-  bool json = false;
+  bool json = false, no_multicast_loop = false, broadcast = false;
 };
 
 struct send_arguments : transmit_arguments {

@@ -98,6 +98,15 @@ void add_transmit_options(CLI::App& app, transmit_arguments& to) {
       ->type_name("T");
   app.add_option("--ttl", to.ttl, "TTL or hop limit (default: the route's or the system's)")
       ->type_name("N");
+  app.add_option("--multicast-ttl", to.multicast_ttl,
+                 "TTL or hop limit of multicast, 0 to 255 (default: 1)")
+      ->type_name("N");
+  app.add_option("--multicast-interface", to.multicast_interface,
+                 "Device for multicast, as IP_MULTICAST_IF (default: as the routes say)")
+      ->type_name("IF");
+  app.add_flag("--no-multicast-loop", to.no_multicast_loop,
+               "No copies of multicast for members on this host, as IP_MULTICAST_LOOP 0");
+  app.add_flag("--broadcast", to.broadcast, "Permit broadcast, as SO_BROADCAST");
   app.add_option("--config", to.config_file,
                  "TOML file with [xdp], [doublezero] and [[tunnel]]; options go before it")
       ->type_name("FILE");

@@ -27,6 +27,12 @@ struct flow_class {
   std::uint8_t ip_protocol = 17;       ///< Always UDP for senders; queries may ask otherwise.
   std::uint16_t source_port = 0;       ///< Host order; 0 where no rule looks at ports.
   std::uint32_t uid = 0;               ///< Owner of the socket; rules may select by it.
+  // Of datagrams to multicast groups alone, which `ttl` does not concern.
+  std::uint8_t multicast_ttl = 1;         ///< IP_MULTICAST_TTL or IPV6_MULTICAST_HOPS.
+  std::uint32_t multicast_interface = 0;  ///< IP_MULTICAST_IF or IPV6_MULTICAST_IF; 0 = none.
+  bool multicast_loop = true;             ///< IP_MULTICAST_LOOP or IPV6_MULTICAST_LOOP.
+  /// An adopted socket has an interface for multicast that nobody can read, or has none.
+  bool multicast_interface_hidden = false;
 
   [[nodiscard]] const std::optional<ip_address>& source(ip_family family) const noexcept {
     return family == ip_family::v4 ? source_v4 : source_v6;

@@ -108,19 +108,28 @@ struct alignas(64) hop {
     port_ranges ports;  ///< Where egress_of_ports is not divert_slot.
   };
   std::uint8_t gre_checksum_count;  ///< Of `gre_checksums`.
+  /// Where in `header` the MAC address is that each multicast group has of its own, the last four
+  /// bytes of which are the datagram's; 0 = it is complete.
+  std::uint8_t group_mac_at;
 
   /// Flags of `second_pass`.
-  enum second_passes : std::uint8_t { long_headers = 1, with_gre_checksums = 2 };
+  enum second_passes : std::uint8_t {
+    long_headers = 1,
+    with_gre_checksums = 2,
+    with_group_mac = 4
+  };
   /// Longer headers are rare: an IPv4 datagram in two GRE tunnels has 90 bytes of them.
   static constexpr std::size_t near_capacity = 96;
 
-  /// Says all that follows from the headers' length, and from gre_checksum_count. Call it last.
+  /// Says all that follows from the headers' length, gre_checksum_count and group_mac_at. Call it
+  /// last.
   void set_header_length(std::size_t length) noexcept {
     header_length = static_cast<std::uint8_t>(length);
     descriptor_shift[0] = -static_cast<std::int32_t>(length);
     descriptor_shift[1] = static_cast<std::int32_t>(length);
     second_pass = static_cast<std::uint8_t>((length > near_capacity ? long_headers : 0) |
-                                            (gre_checksum_count != 0 ? with_gre_checksums : 0));
+                                            (gre_checksum_count != 0 ? with_gre_checksums : 0) |
+                                            (group_mac_at != 0 ? with_group_mac : 0));
   }
   /// Nothing is added anywhere. Call it first.
   void clear_fields() noexcept { std::memset(field_at, no_field, sizeof field_at); }

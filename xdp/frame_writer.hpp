@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -197,11 +198,25 @@ inline void write_gre_checksums(std::byte* payload, const hop& via,
   }
 }
 
+/// Writes what differs between the MAC addresses of groups (RFC 1112, 6.4; RFC 2464, 7).
+inline void write_group_mac(std::byte* payload, const hop& via,
+                            const tx_request& request) noexcept {
+  std::byte* const mac = payload - header_capacity + via.group_mac_at;
+  const auto last_of_group = std::as_bytes(std::span(request.destination)).last(4);
+  if (request.family == ip_family::v6) {
+    std::memcpy(mac + 2, last_of_group.data(), 4);
+  } else {
+    mac[3] = last_of_group[1] & std::byte{0x7f};
+    std::memcpy(mac + 4, last_of_group.data() + 2, 2);
+  }
+}
+
 /// Writes what the second pass is for, where the hop has such. Without it the frame is complete.
 inline void write_second_pass(std::byte* payload, const hop& via,
                               const tx_request& request) noexcept {
   if ((via.second_pass & hop::long_headers) != 0) write_long_headers(payload, via, request);
   write_gre_checksums(payload, via, request);
+  if ((via.second_pass & hop::with_group_mac) != 0) write_group_mac(payload, via, request);
 }
 
 /// What the device is told about it.

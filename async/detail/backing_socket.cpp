@@ -36,6 +36,33 @@ std::error_code set_int(int fd, int level, int name, int value) noexcept {
                                                                   : last_error();
 }
 
+std::error_code set_group_interface(int fd, ip_family family, std::uint32_t index) noexcept {
+  if (family == ip_family::v6)
+    return set_int(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, static_cast<int>(index));
+  ip_mreqn request{};
+  request.imr_ifindex = static_cast<int>(index);
+  return ::setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &request, sizeof request) == 0
+             ? std::error_code{}
+             : last_error();
+}
+
+/// Those that differ from a new socket's.
+std::error_code set_group_options(int fd, ip_family family, const group_options& wanted) noexcept {
+  const bool v4 = family == ip_family::v4;
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  const group_options plain;
+  if (wanted.ttl != plain.ttl)
+    if (const auto ec = set_int(fd, level, v4 ? IP_MULTICAST_TTL : IPV6_MULTICAST_HOPS, wanted.ttl))
+      return ec;
+  if (!wanted.loop)
+    if (const auto ec = set_int(fd, level, v4 ? IP_MULTICAST_LOOP : IPV6_MULTICAST_LOOP, 0))
+      return ec;
+  if (v4 && wanted.broadcast)
+    if (const auto ec = set_int(fd, SOL_SOCKET, SO_BROADCAST, 1)) return ec;
+  return wanted.interface_index != 0 ? set_group_interface(fd, family, wanted.interface_index)
+                                     : std::error_code{};
+}
+
 int get_int(int fd, int level, int name, int fallback) noexcept {
   int value = fallback;
   socklen_t size = sizeof value;
@@ -182,6 +209,8 @@ std::error_code backing_socket::bind_family(ip_family family, const source_key& 
   if (!key.device.empty() && ::setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, key.device.data(),
                                           static_cast<socklen_t>(key.device.size())) != 0)
     return last_error();
+  if (const auto ec = set_group_options(fd.get(), family, key.groups)) return ec;
+  groups_[static_cast<std::size_t>(family)] = key.groups;
   const auto& source = family == ip_family::v4 ? key.v4 : key.v6;
   const auto address = socket_address::from({source.value_or(ip_address::any(family)), port},
                                             ::if_nametoindex(key.device.c_str()));
@@ -241,12 +270,33 @@ std::error_code backing_socket::read_options(ip_family family) {
   return {};
 }
 
+/// An IPv4 datagram of an AF_INET6 socket has the loop flag of IPv6 (sk_mc_loop() in
+/// net/core/sock.c).
+void backing_socket::read_group_options(ip_family family) {
+  const int fd = this->fd(family);
+  const bool v4 = family == ip_family::v4;
+  const bool socket_v6 = get_int(fd, SOL_SOCKET, SO_DOMAIN, AF_INET) == AF_INET6;
+  const int loop = socket_v6 ? get_int(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 1)
+                             : get_int(fd, IPPROTO_IP, IP_MULTICAST_LOOP, 1);
+  group_options& to = groups_[static_cast<std::size_t>(family)];
+  to.ttl = static_cast<std::uint8_t>(v4 ? get_int(fd, IPPROTO_IP, IP_MULTICAST_TTL, 1)
+                                        : get_int(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, 1));
+  to.loop = loop != 0;
+  to.broadcast = get_int(fd, SOL_SOCKET, SO_BROADCAST, 0) != 0;
+  // IP_MULTICAST_IF answers an address, and no index.
+  to.interface_hidden = v4 && get_int(fd, SOL_SOCKET, SO_BINDTOIFINDEX, 0) == 0;
+  if (!v4)
+    to.interface_index =
+        static_cast<std::uint32_t>(get_int(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, 0));
+}
+
 std::error_code backing_socket::adopt_for(ip_family family, int from) {
   // Of an AF_INET6 socket each family has a duplicate of its own, so that both can be watched.
   auto& slot = fds_[static_cast<std::size_t>(family)];
   slot = unique_fd(::fcntl(from, F_DUPFD_CLOEXEC, 0));
   if (!slot) return last_error();
   if (const auto ec = read_options(family)) return ec;
+  read_group_options(family);
   return enable_error_queue(slot.get(), family);
 }
 
@@ -258,7 +308,8 @@ std::string backing_socket::refusal_of(int fd) {
   return {};
 }
 
-std::shared_ptr<backing_socket> backing_socket::adopt(int fd, std::error_code& ec) {
+std::shared_ptr<backing_socket> backing_socket::adopt(int fd, std::error_code& ec,
+                                                      std::uint32_t multicast_interface) {
   const int domain = get_int(fd, SOL_SOCKET, SO_DOMAIN, -1);
   sockaddr_storage name{};
   socklen_t size = sizeof name;
@@ -286,6 +337,13 @@ std::shared_ptr<backing_socket> backing_socket::adopt(int fd, std::error_code& e
   out->adopted_ = true;
   if ((domain == AF_INET || both) && (ec = out->adopt_for(ip_family::v4, fd))) return nullptr;
   if (v6 && (ec = out->adopt_for(ip_family::v6, fd))) return nullptr;
+  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    if (multicast_interface == 0 || out->fd(family) < 0) continue;
+    if ((ec = set_group_interface(out->fd(family), family, multicast_interface))) return nullptr;
+    group_options& groups = out->groups_[static_cast<std::size_t>(family)];
+    groups.interface_index = multicast_interface;
+    groups.interface_hidden = false;
+  }
   if ((ec = out->finish())) return nullptr;
   const auto source = bound->address.unmapped();
   if (!source.is_unspecified()) out->sources_[static_cast<std::size_t>(source.family())] = source;

@@ -27,12 +27,24 @@ namespace cowire::detail {
 /// Whose the sockets are that this thread makes: its file system uid.
 [[nodiscard]] std::uint32_t own_uid() noexcept;
 
+/// The options of a socket that concern groups and broadcast. No control message carries them.
+struct group_options {
+  std::uint8_t ttl = 1;
+  bool loop = true;
+  bool broadcast = false;
+  /// IPv4: of an adopted socket that is bound to no device nobody can read it.
+  bool interface_hidden = false;
+  std::uint32_t interface_index = 0;  ///< 0 = as the routes say.
+  friend auto operator<=>(const group_options&, const group_options&) = default;
+};
+
 /// What distinguishes backing sockets; senders that agree in it share one.
 struct source_key {
   std::uint16_t port = 0;  ///< Host order; 0 = the kernel picks.
   std::optional<ip_address> v4, v6;
   std::string device;
   std::uint32_t owner = own_uid();  ///< The user whose sockets they are.
+  group_options groups;
   friend auto operator<=>(const source_key&, const source_key&) = default;
 };
 
@@ -65,7 +77,9 @@ class backing_socket {
   /// Duplicates a bound UDP socket and switches its error queue on. An AF_INET6 socket serves IPv4,
   /// too, unless it is IPV6_V6ONLY, and nothing else where it is bound to an IPv4-mapped address.
   /// Errors: invalid_argument (not UDP, or not bound), unsupported (refusal_of() tells).
-  [[nodiscard]] static std::shared_ptr<backing_socket> adopt(int fd, std::error_code& ec);
+  /// `multicast_interface` (ifindex), if not 0, is set on it.
+  [[nodiscard]] static std::shared_ptr<backing_socket> adopt(int fd, std::error_code& ec,
+                                                             std::uint32_t multicast_interface = 0);
   /// Which of its options only the kernel can do, and what to do about it; "" = none, or no socket.
   [[nodiscard]] static std::string refusal_of(int fd);
 
@@ -92,6 +106,10 @@ class backing_socket {
     return ttl_[static_cast<std::size_t>(family)];
   }
 
+  [[nodiscard]] const group_options& groups(ip_family family) const noexcept {
+    return groups_[static_cast<std::size_t>(family)];
+  }
+
   /// Doubles the send buffer, so that what waits in the kernel for one destination, a dead
   /// neighbour say, leaves room for others. False: it is the application's socket, as large as it
   /// may be, or the kernel refused (CAP_NET_ADMIN).
@@ -107,6 +125,7 @@ class backing_socket {
   /// Takes another duplicate of `from` for a family, with that family's options.
   [[nodiscard]] std::error_code adopt_for(ip_family family, int from);
   [[nodiscard]] std::error_code read_options(ip_family family);
+  void read_group_options(ip_family family);
   [[nodiscard]] std::error_code finish();
 
   std::array<parents_fd, 2> fds_;
@@ -114,6 +133,7 @@ class backing_socket {
   std::uint16_t port_ = 0;
   std::uint32_t uid_ = 0, interface_index_ = 0, mark_ = 0;
   std::array<std::uint8_t, 2> tos_{}, ttl_{};
+  std::array<group_options, 2> groups_{};
   bool adopted_ = false;
 };
 

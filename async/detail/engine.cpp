@@ -385,9 +385,23 @@ void engine::settle_idle_producers() {
 
 std::shared_ptr<backing_socket> engine::socket_for(const sender_options& options,
                                                    std::error_code& ec) {
-  if (options.adopt_socket >= 0) return backing_socket::adopt(options.adopt_socket, ec);
-  const source_key key{options.source_port, options.source_v4, options.source_v6,
-                       options.bound_device, options.owner.value_or(own_uid())};
+  const std::string& device = options.multicast_interface;
+  const std::uint32_t groups_device = device.empty() ? 0 : ::if_nametoindex(device.c_str());
+  if (!device.empty() && groups_device == 0) {
+    ec = errno_code(ENODEV);
+    return nullptr;
+  }
+  if (options.adopt_socket >= 0)
+    return backing_socket::adopt(options.adopt_socket, ec, groups_device);
+  const source_key key{options.source_port,
+                       options.source_v4,
+                       options.source_v6,
+                       options.bound_device,
+                       options.owner.value_or(own_uid()),
+                       {.ttl = options.multicast_ttl,
+                        .loop = options.multicast_loop,
+                        .broadcast = options.broadcast,
+                        .interface_index = groups_device}};
   const std::lock_guard lock(sockets_mutex_);
   auto& known = sockets_[key];
   if (auto socket = known.lock()) return socket;
@@ -433,9 +447,15 @@ std::shared_ptr<sender_state> engine::make_sender(const sender_options& options,
     state->family_served[index] = socket.fd(family) >= 0;
     classes[index].tos = adopted ? socket.tos(family) : options.tos;
     classes[index].ttl = adopted ? socket.ttl(family) : options.ttl;
+    const group_options& groups = socket.groups(family);
+    classes[index].multicast_ttl = groups.ttl;
+    classes[index].multicast_loop = groups.loop;
+    classes[index].multicast_interface = groups.interface_index;
+    classes[index].multicast_interface_hidden = groups.interface_hidden;
     // An adopted socket has its options set already.
-    if (!adopted)
-      state->control[index] = send_control::from(family, options.mark, options.tos, options.ttl);
+    if (adopted) continue;
+    state->group_control[index] = send_control::from(family, options.mark, options.tos, 0);
+    state->control[index] = send_control::from(family, options.mark, options.tos, options.ttl);
   }
   state->via = &via;
   on_control_thread([&] {

@@ -276,8 +276,11 @@ kernel_path::answer kernel_path::send_now(lane& on, const job& what) {
 
 int kernel_path::call_sendmsg(const lane& on, const job& what) const noexcept {
   const auto& request = what.request;
-  const auto& control = what.sender->control[static_cast<std::size_t>(request.family)];
-  auto to = socket_address::from(endpoint_of(request), what.sender->scope);
+  const endpoint destination = endpoint_of(request);
+  const auto& controls =
+      destination.address.is_multicast() ? what.sender->group_control : what.sender->control;
+  const auto& control = controls[static_cast<std::size_t>(request.family)];
+  auto to = socket_address::from(destination, what.sender->scope);
   iovec part{memory_.payload(request.frame), request.length};
   msghdr message{};
   message.msg_name = &to.storage;
@@ -342,7 +345,9 @@ void kernel_path::read_errors(lane& on) {
   int left = errors_per_turn;
   while (left != 0 && on.socket->next_error(on.family, error)) {
     --left;
-    if (error.number == EMSGSIZE && error.mtu != 0) learnt_(error.destination.address, error.mtu);
+    // A group has no path of its own, and nobody may ask the kernel about it (route/agreement.hpp).
+    if (error.number == EMSGSIZE && error.mtu != 0 && !error.destination.address.is_multicast())
+      learnt_(error.destination.address, error.mtu);
     if (!error.from_network) continue;  // What sendmsg answered is reported where it was called.
     from_network_.add(1);
     on.unanswered.set(

@@ -66,7 +66,8 @@ struct sender_state {
   std::array<bool, 2> family_served{};  ///< By ip_family: whether a backing socket exists.
   producer* via = nullptr;              ///< Lives as long as the engine, lent out or idle.
   std::shared_ptr<backing_socket> socket;
-  std::array<send_control, 2> control;  ///< By ip_family.
+  /// By ip_family; to groups the other, as `ttl` does not concern those.
+  std::array<send_control, 2> control, group_control;
   std::uint32_t scope = 0;  ///< Interface of destinations that name no scope id, 0 = none.
   std::shared_ptr<event_queue<send_error>> errors;
 

@@ -70,6 +70,9 @@ std::variant<divert_reason, std::vector<std::uint32_t>> usable_slaves(const mirr
 
 std::variant<divert_reason, slave_rule> slave_rule_of(std::uint8_t policy,
                                                       const bond_frame& frame) {
+  const bool hashes_mac = policy == BOND_XMIT_POLICY_LAYER2 || policy == BOND_XMIT_POLICY_LAYER23 ||
+                          policy == BOND_XMIT_POLICY_ENCAP23;
+  if (frame.to_group && hashes_mac) return divert_reason::bond_policy;
   const std::uint32_t ethernet = ethernet_hash(frame.bytes);
   switch (policy) {
     case BOND_XMIT_POLICY_LAYER2:

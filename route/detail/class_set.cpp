@@ -80,7 +80,7 @@ void class_set::assign() {
   class_index_.clear();
   any_output_interface_ = false;
   for (const flow_class& cls : classes_) {
-    any_output_interface_ |= cls.output_interface != 0;
+    any_output_interface_ |= cls.output_interface != 0 || cls.multicast_interface != 0;
     const flow_class key = distinguished(cls);
     const auto known = std::ranges::find(keys, key);
     class_index_.push_back(static_cast<std::uint16_t>(known - keys.begin()));

@@ -12,6 +12,7 @@
 #include <linux/rtnetlink.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 
 namespace cowire::detail {
@@ -28,6 +29,10 @@ bool is_reject(std::uint8_t type) noexcept {
   return type == RTN_BLACKHOLE || type == RTN_UNREACHABLE || type == RTN_PROHIBIT ||
          type == RTN_THROW;
 }
+
+/// The first half of an IPv6 multicast address's second byte: assigned, transient, by prefix or
+/// source-specific, with a rendezvous point (RFC 4291, 3306, 3956).
+constexpr std::array<std::uint8_t, 4> known_flags{0, 1, 3, 7};
 
 const ip_address broadcast_v4 = ip_address::v4(0xffffffff);
 
@@ -94,8 +99,29 @@ bool neighbour_aspect(const mirror& state, const neighbour_key& key,
   return false;
 }
 
+bool is_known_multicast(const ip_prefix& region) noexcept {
+  if (region.family() == ip_family::v4) return true;
+  const std::uint8_t flags_and_scope = region.address().bytes()[1];
+  constexpr std::uint8_t interface_local = 1, reserved = 15;
+  const std::uint8_t scope = flags_and_scope & 0x0f;
+  return region.length() >= 16 &&
+         std::ranges::find(known_flags, flags_and_scope >> 4) != known_flags.end() &&
+         scope > interface_local && scope < reserved;
+}
+
+std::vector<ip_prefix> multicast_scopes_v6() {
+  std::vector<ip_prefix> all;
+  for (const std::uint8_t flags : known_flags)
+    for (std::uint8_t scope = 0; scope < 16; ++scope) {
+      const std::array<std::uint8_t, 16> bytes{0xff, static_cast<std::uint8_t>(flags << 4 | scope)};
+      all.emplace_back(ip_address::v6(bytes), 16);
+    }
+  return all;
+}
+
 const decision& decider::decide(const decision_question& question) {
   question_ = question;
+  if (question_.is_multicast()) choose_multicast_device();
   result_.reset();
   found_member_ = 0;
   second_question_ = false;
@@ -396,13 +422,7 @@ bool decider::answered_by_interface_v4() {
   const std::uint32_t oif = device_;
   if (oif == 0) {
     if (!source_ || !(question_.is_multicast() || question_.is_limited_broadcast())) return false;
-    result_.type = question_.is_multicast() ? RTN_MULTICAST : RTN_BROADCAST;
-    for (const auto& [index, device] : state_.devices())
-      for (const netlink::address& own : device.v4)
-        if (own.local == *source_) result_.interface_index = index;
-    result_.source = source_;
-    static_cast<void>(divert(question_.is_multicast() ? divert_reason::multicast_destination
-                                                      : divert_reason::broadcast_destination));
+    answer_from_owner_of_source_v4();
     return true;
   }
   const mirror::device* device = state_.find_device(oif);
@@ -419,6 +439,27 @@ bool decider::answered_by_interface_v4() {
   if (!source_ && question_.is_unspecified())
     source_ = device_source_v4(oif, std::nullopt, RT_SCOPE_HOST);
   return false;
+}
+
+/// The device that owns the source sends to groups, and to everybody, without a look-up.
+void decider::answer_from_owner_of_source_v4() {
+  std::size_t owners = 0;
+  for (const auto& [index, device] : state_.devices())
+    for (const netlink::address& own : device.v4)
+      if (own.local == *source_) {
+        result_.interface_index = index;
+        ++owners;
+      }
+  result_.source = source_;
+  result_.members.assign(1, {result_.interface_index, std::nullopt, 1, 0, source_, 0});
+  result_.shares.assign(1, {});
+  result_.type = question_.is_multicast() ? RTN_MULTICAST : RTN_BROADCAST;
+  if (!question_.is_multicast())
+    static_cast<void>(divert(divert_reason::broadcast_destination));
+  else if (owners != 1)  // Which of several: by a hash chain's order (__ip_dev_find()).
+    static_cast<void>(divert(divert_reason::multicast_destination));
+  else
+    divert_unless_only_copy();
 }
 
 void decider::decide_v4() {
@@ -457,7 +498,8 @@ void decider::answer_on_link_v4(std::uint8_t scope) {
     static_cast<void>(divert(divert_reason::broadcast_destination));
   } else if (question_.is_multicast()) {
     result_.type = RTN_MULTICAST;
-    static_cast<void>(divert(divert_reason::multicast_destination));
+    divert_without_source();
+    divert_unless_only_copy();
   }
 }
 
@@ -585,7 +627,7 @@ void decider::finish_v4() {
     // A default route lends its device, not its gateway.
     if (result_.matched.length() < 4)
       for (path_member& member : result_.members) member.gateway.reset();
-    static_cast<void>(divert(divert_reason::multicast_destination));
+    divert_unless_only_copy();
   } else if (result_.type != RTN_UNICAST) {
     static_cast<void>(divert(divert_reason::unsupported_route));
   }
@@ -763,6 +805,54 @@ std::optional<ip_address> decider::device_source_v4(std::uint32_t index,
   if (best == nullptr) return std::nullopt;
   if (!certain) static_cast<void>(divert(divert_reason::source_tie));
   return eligible(*best)->local;
+}
+
+// ----------------------------------------------------------------------------------------------
+// multicast
+
+/// udp_sendmsg() in net/ipv4/udp.c, udpv6_sendmsg() in net/ipv6/udp.c: a bound device counts more,
+/// unless it is a VRF (IPv4).
+void decider::choose_multicast_device() {
+  const flow_class& cls = *question_.cls;
+  const std::uint32_t bound = cls.output_interface;
+  if (cls.multicast_interface == 0) return;
+  if (bound != 0 && (question_.family() == ip_family::v6 || !is_vrf(state_, bound))) return;
+  to_group_ = cls;
+  to_group_.output_interface = cls.multicast_interface;
+  question_.cls = &to_group_;
+}
+
+/// A datagram to a group is like any other where the kernel makes no copy of it for this host.
+void decider::divert_unless_only_copy() {
+  const flow_class& cls = *question_.cls;
+  // With TTL 0 it leaves if the group has no members here, and else not.
+  if (cls.multicast_ttl == 0 || !is_known_multicast(question_.region))
+    static_cast<void>(divert(divert_reason::multicast_destination));
+  // Of a sender in a VRF it may leave outside of it: not proven with members and routers there.
+  if (cls.output_interface != 0 && vrf_of(state_, cls.output_interface) != 0)
+    static_cast<void>(divert(divert_reason::multicast_destination));
+  if (cls.multicast_interface_hidden && cls.output_interface == 0)
+    static_cast<void>(divert(divert_reason::multicast_interface_unknown));
+  for (const path_share& share : result_.shares) {
+    if (!share.is_known()) continue;
+    const std::uint32_t index = result_.members[share.member].interface_index;
+    if (const auto reason = reason_of_copy(index)) static_cast<void>(divert(*reason));
+  }
+}
+
+/// ip_mc_output() in net/ipv4/ip_output.c, ip6_finish_output2() in net/ipv6/ip6_output.c. Groups
+/// with members are regions of their own.
+std::optional<divert_reason> decider::reason_of_copy(std::uint32_t index) const {
+  const mirror::device* device = state_.find_device(index);
+  if (device == nullptr || (device->link.flags & IFF_LOOPBACK) != 0 ||
+      vrf_of(state_, *device) != 0)
+    return divert_reason::multicast_destination;
+  if (!question_.cls->multicast_loop) return std::nullopt;
+  if (state_.routes_multicast(question_.family(), index)) return divert_reason::multicast_routing;
+  if (!state_.follows_members()) return divert_reason::multicast_members_unknown;
+  if (question_.region.is_host() && state_.has_member(index, question_.destination()))
+    return divert_reason::multicast_member;
+  return std::nullopt;
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -954,9 +1044,10 @@ void decider::finish_v6() {
   if (question_.is_unspecified())  // A socket sends to ::1 instead.
     static_cast<void>(divert(divert_reason::local_destination));
   name_first_share();
-  if (question_.is_multicast() || route.type == RTN_MULTICAST)
-    static_cast<void>(divert(divert_reason::multicast_destination));
-  else if (route.type != RTN_UNICAST)
+  if (question_.is_multicast()) {
+    result_.type = RTN_MULTICAST;  // The address decides, whatever the route says.
+    divert_unless_only_copy();
+  } else if (route.type != RTN_UNICAST)
     static_cast<void>(divert(divert_reason::unsupported_route));
   divert_without_source();
   apply_exception();

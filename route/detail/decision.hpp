@@ -41,6 +41,13 @@ struct decision_question {
   }
 };
 
+/// Whether the fast path knows multicast addresses of this kind: IPv4 ones, and those IPv6 ones
+/// (RFC 4291, 2.7) whose scope is the same in the whole region and goes beyond the interface.
+[[nodiscard]] bool is_known_multicast(const ip_prefix& region) noexcept;
+
+/// The regions of IPv6 multicast addresses that is_known_multicast() is about, and their like.
+[[nodiscard]] std::vector<ip_prefix> multicast_scopes_v6();
+
 /// A neighbour whose state influenced a decision, and what was seen.
 struct consulted_neighbour {
   neighbour_key key;
@@ -106,6 +113,10 @@ class decider {
   [[nodiscard]] bool answered_by_interface_v4();
   void answer_on_link_v4(std::uint8_t scope);
   void answer_local(std::uint8_t type);
+  void answer_from_owner_of_source_v4();
+  void choose_multicast_device();
+  void divert_unless_only_copy();
+  [[nodiscard]] std::optional<divert_reason> reason_of_copy(std::uint32_t index) const;
 
   [[nodiscard]] outcome walk_rules();
   [[nodiscard]] outcome walk(const std::vector<netlink::rule>& rules);
@@ -161,6 +172,7 @@ class decider {
   cover_search search_;
   const std::vector<std::uint32_t>* allowed_tables_;
   decision_question question_;
+  flow_class to_group_;  ///< The class as a socket asks about a group, where that is another.
   std::optional<ip_address> source_;  ///< As the rules see it.
   /// The device that was asked for, and the one that next hops must be over: the same, but that no
   /// next hop is over a VRF. 0 = any.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/route/detail/family_compiler.hpp>
+#include <cowire/route/detail/path_facts.hpp>
 #include <cowire/route/detail/source_v6.hpp>
 #include <cowire/route/rules.hpp>
 
@@ -22,6 +23,11 @@ ip_address flipped(const ip_address& address, unsigned index) {
   auto bytes = address.bytes();
   bytes[index / 8] ^= static_cast<std::uint8_t>(0x80 >> index % 8);
   return ip_address::from_bytes(address.family(), bytes.data());
+}
+
+/// The entries of groups say nothing that the groups' addresses do not, unless somebody made them.
+bool makes_region(const netlink::neighbour& entry) noexcept {
+  return !entry.destination.is_multicast() || !is_groups_own(entry);
 }
 
 /// Boundaries at which the choice of an IPv6 source may change: a prefix and, for each of its bits,
@@ -81,6 +87,7 @@ std::vector<ip_prefix> family_compiler::list_contexts() const {
     static constexpr std::array<std::uint8_t, 16> multicast{0xff},
         loopback{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
     all.insert(ip_prefix(ip_address::v6(multicast), 8));
+    for (const ip_prefix& scope : multicast_scopes_v6()) all.insert(scope);
     all.insert(host_prefix(ip_address::v6(loopback)));
     collect_source_boundaries(state_, all);
   }
@@ -135,13 +142,15 @@ leaf_id family_compiler::leaf_at(const ip_prefix& prefix) {
                              std::move(parts));
 }
 
-/// Whether a host is a region without any route: it has a neighbour entry or a path exception.
+/// Whether a host is a region without any route: it has a neighbour entry or a path exception, or
+/// it is a group with members here.
 bool family_compiler::matters_to_hosts(const ip_prefix& prefix) const {
   if (!prefix.is_host()) return false;
   if (state_.find_path_exception(prefix.address()) != nullptr) return true;
-  if (prefix.address().is_multicast()) return false;
+  if (state_.has_member(prefix.address())) return true;
   return std::ranges::any_of(state_.devices(), [&](const auto& item) {
-    return state_.find_neighbour(item.first, prefix.address()) != nullptr;
+    const netlink::neighbour* known = state_.find_neighbour(item.first, prefix.address());
+    return known != nullptr && makes_region(*known);
   });
 }
 
@@ -153,9 +162,10 @@ std::vector<ip_prefix> family_compiler::prefixes_beside_tables() const {
   std::vector<ip_prefix> all = contexts_;
   for (const zone_prefix& zone : zones_) all.push_back(zone.prefix);
   state_.for_each_neighbour([&](const netlink::neighbour& neighbour) {
-    if (neighbour.destination.family() == family_ && !neighbour.destination.is_multicast())
+    if (neighbour.destination.family() == family_ && makes_region(neighbour))
       all.push_back(host_prefix(neighbour.destination));
   });
+  for (const ip_address& group : state_.groups(family_)) all.push_back(host_prefix(group));
   for (const ip_address& destination : state_.path_exception_destinations())
     if (destination.family() == family_) all.push_back(host_prefix(destination));
   return all;
@@ -388,6 +398,7 @@ void family_compiler::settle(region& one, situation_id next) {
   const bool alone =
       all_individual_ ||
       (one.prefix.is_host() && (paths_in(next).on_link || situations_.has_context(one.leaf) ||
+                                state_.has_member(one.prefix.address()) ||
                                 state_.find_path_exception(one.prefix.address())));
   if (one.situation == next && !one.individual && !alone) return;
   const path_ids* before = nullptr;
@@ -658,6 +669,11 @@ void family_compiler::change(const mirror_changes& changes, bool state_changed) 
   for (const ip_prefix& prefix : touched) refresh_region(prefix, false);
   for (const ip_address& destination : changes.path_mtus)
     if (destination.family() == family_) refresh_region(host_prefix(destination), true);
+  for (const ip_address& group : changes.groups)
+    if (group.family() == family_) refresh_region(host_prefix(group), true);
+  for (const neighbour_key& key : changes.neighbours)  // Whether a group has one decides.
+    if (key.destination.family() == family_ && key.destination.is_multicast())
+      refresh_region(host_prefix(key.destination), true);
   // An IPv6 source tree depends on whether longer prefixes exist.
   derive |= family_ == ip_family::v6 && all_individual_ && !touched.empty();
   if (derive || (performance_mode_ && all_individual_ != situations_.anything_hides()))

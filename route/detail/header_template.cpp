@@ -5,6 +5,7 @@
 #include <cowire/route/detail/bond.hpp>
 #include <cowire/route/detail/cover.hpp>
 #include <cowire/route/detail/header_template.hpp>
+#include <cowire/route/detail/path_facts.hpp>
 #include <cowire/route/detail/tunnel.hpp>
 #include <cowire/route/detail/vrf.hpp>
 #include <cowire/route/egress_choice.hpp>
@@ -228,6 +229,7 @@ class hop_maker {
     std::uint32_t index = key_.interface_index;
     std::optional<ip_address> next_hop = key_.next_hop;
     std::uint32_t mtu = key_.route_mtu;
+    to_group_ = key_.multicast && !next_hop;
     for (std::size_t level = 0;; ++level) {
       const mirror::device* device = state_.find_device(index);
       if (device == nullptr) return divert_reason::egress_down;
@@ -253,6 +255,7 @@ class hop_maker {
       index = route.interface_index;
       next_hop = route.next_hop;
       mtu = route.mtu;
+      to_group_ = false;
     }
   }
 
@@ -321,6 +324,8 @@ class hop_maker {
     const std::size_t gre_at = outer.size - outer.gre_size;
     covered_.add(made_.header + writer_.offset(gre_at), outer.gre_size);
     if (tunnel.checksum) {
+      // It would cover the group's MAC address, which the template does not have.
+      if (made_.group_mac_at != 0) return divert_reason::multicast_destination;
       if (!covered_.known()) return divert_reason::tunnel_checksum;
       made_.gre_checksums[made_.gre_checksum_count++] =
           covered_.checksum_at(writer_.offset(gre_at + gre::checksum_offset));
@@ -332,7 +337,9 @@ class hop_maker {
 
   refusal prepend_ethernet(const netlink::link& link, const std::optional<ip_address>& next_hop,
                            const std::optional<netlink::vlan_info>& tag) {
-    const auto mac = next_hop ? resolved_mac(state_, link.index, *next_hop) : std::nullopt;
+    const auto mac = next_hop    ? resolved_mac(state_, link.index, *next_hop)
+                     : to_group_ ? std::optional(group_mac(ip_address::any(packet_.family)))
+                                 : std::nullopt;
     if (!mac) return divert_reason::neighbour_unresolved;
     if (!writer_.fits(header_size::ethernet + (tag ? header_size::vlan_tag : 0)))
       return divert_reason::tunnel_depth;
@@ -343,6 +350,7 @@ class hop_maker {
     }
     std::memcpy(writer_.prepend(6), link.address.data(), 6);
     std::memcpy(writer_.prepend(6), mac->bytes.data(), 6);
+    if (to_group_) made_.group_mac_at = writer_.offset(0);
     return std::nullopt;
   }
 
@@ -387,6 +395,7 @@ class hop_maker {
     const bond_frame frame{.bytes = std::span(bytes).first(whole.size() - cut),
                            .tag = egress.tag ? egress.tag->id : std::uint16_t{0},
                            .tunnelled = tunnelled,
+                           .to_group = to_group_,
                            .source = key_.source};
     const auto rule = slave_rule_of(bond.xmit_hash_policy, frame);
     if (const auto* reason = std::get_if<divert_reason>(&rule)) return *reason;
@@ -412,6 +421,7 @@ class hop_maker {
   gre::inner_packet packet_;
   covered_bytes covered_;
   std::ptrdiff_t room_ = 0xffff;  ///< For the payload.
+  bool to_group_ = false;         ///< The layer in the making goes to a group's own MAC address.
 };
 
 }  // namespace

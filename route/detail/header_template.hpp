@@ -31,7 +31,8 @@ struct hop_key {
   std::uint32_t interface_index = 0;  ///< The route's output device.
   ip_family family = ip_family::v4;   ///< Of the datagram; the next hop's may differ.
   std::optional<ip_address>
-      next_hop;  ///< Gateway or destination; unset: any of many on-link destinations.
+      next_hop;            ///< Gateway or destination; unset: any of many on-link destinations.
+  bool multicast = false;  ///< To groups; where next_hop is unset, at the MAC address of each.
   ip_address source;
   std::uint8_t tos = 0, hop_limit = 0;
   std::uint32_t route_mtu = 0;  ///< 0 = the device's.

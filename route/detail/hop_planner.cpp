@@ -30,16 +30,10 @@ void close_ports(hop& of, divert_reason reason, const port_filter& passing) {
 
 }  // namespace
 
-bool is_multicast_v6(const ip_prefix& region) {
-  return region.family() == ip_family::v6 && region.length() >= 8 &&
-         region.address().is_multicast();
-}
-
 std::optional<divert_reason> hop_planner::reason_before_routing(const ip_prefix& region) const {
   const bool quarantine = std::ranges::any_of(
       quarantined_, [&](const ip_prefix& prefix) { return prefix.contains(region); });
   if (quarantine) return divert_reason::audit_quarantine;
-  if (is_multicast_v6(region)) return divert_reason::multicast_destination;
   return std::nullopt;
 }
 

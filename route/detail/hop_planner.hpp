@@ -2,7 +2,7 @@
 /// What becomes of a class's datagrams in a region: the one ladder of checks from a decision of the
 /// kernel to hops, for the tables that readers use and for the explanation of a single flow.
 ///
-/// In this order: quarantine, multicast, what the kernel decides, sources, the output path, what
+/// In this order: quarantine, what the kernel decides, sources, the output path, what
 /// the user keeps from tunnels, what a template can imitate.
 ///
 /// The compiler's thread only.
@@ -21,10 +21,6 @@
 #include <vector>
 
 namespace cowire::detail {
-
-/// Left to the kernel whatever the routes say: regions do not tell apart the scopes of multicast
-/// addresses, which steer the choice of a source.
-[[nodiscard]] bool is_multicast_v6(const ip_prefix& region);
 
 /// The flows of a region, or those among them whose hash has this share.
 struct planned_share {

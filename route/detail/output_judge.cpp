@@ -82,7 +82,7 @@ output_verdict output_judge::explain(const flow_class& cls, const hop_key& hop,
 }
 
 output_judge::asked& output_judge::ask(const flow_class& cls, const hop_key& hop) {
-  const question about{cls, hop.interface_index, hop.source, hop.tos, hop.hop_limit};
+  const question about{cls, hop.interface_index, hop.source, hop.tos, hop.hop_limit, hop.multicast};
   const auto known = std::ranges::find(asked_, about, &asked::about);
   if (known != asked_.end()) return *known;
   return asked_.emplace_back(asked{about, answers_to(about)});
@@ -97,7 +97,7 @@ bool output_judge::local_table_comes_first(ip_family family) const {
 }
 
 output_flow output_judge::region_of(const question& about) const {
-  constexpr std::uint32_t unicast = 1;  // RTN_UNICAST
+  constexpr std::uint32_t unicast = 1, multicast = 5;  // RTN_UNICAST, RTN_MULTICAST
   output_flow region;
   region.destination = ip_prefix::all(about.family());
   region.source = about.source;
@@ -108,8 +108,10 @@ output_flow output_judge::region_of(const question& about) const {
   region.uid = about.cls.uid;
   region.passes_vrf = vrf_of(state_, about.interface_index) != 0;
   const bool in_vrf = region.passes_vrf || vrf_of(state_, about.cls.output_interface) != 0;
-  // In a VRF it finds something else.
-  if (local_table_comes_first(about.family()) && !in_vrf) region.destination_type = unicast;
+  if (about.multicast)
+    region.destination_type = multicast;
+  else if (local_table_comes_first(about.family()) && !in_vrf)  // In a VRF it finds something else.
+    region.destination_type = unicast;
   const mirror::device* device = state_.find_device(about.interface_index);
   if (device == nullptr) return region;
   const egress_choice below = egress_of(state_, about.interface_index);

@@ -66,6 +66,7 @@ class output_judge {
     std::uint32_t interface_index = 0;
     ip_address source;
     std::uint8_t tos = 0, hop_limit = 0;
+    bool multicast = false;
     [[nodiscard]] ip_family family() const noexcept { return source.family(); }
     friend bool operator==(const question&, const question&) = default;
   };

@@ -2,6 +2,7 @@
 #include <cowire/route/detail/path_facts.hpp>
 #include <cowire/route/detail/tunnel.hpp>
 
+#include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 
 #include <algorithm>
@@ -13,8 +14,12 @@ path_facts path_facts_of(const mirror& state, const decision& decided,
                          const flow_class& cls) {
   const mirror_settings& settings = state.settings();
   const bool v4 = region.family() == ip_family::v4;
+  const bool multicast = decided.type == RTN_MULTICAST;
+  // Of a short route IPv4 takes nothing but the device (__mkroute_output in net/ipv4/route.c).
+  const bool has_metrics =
+      decided.entry != nullptr && !(multicast && v4 && decided.matched.length() < 4);
   const netlink::route_metrics metrics =
-      decided.entry != nullptr ? decided.entry->route.metrics : netlink::route_metrics{};
+      has_metrics ? decided.entry->route.metrics : netlink::route_metrics{};
   path_facts facts;
   const mirror::device* device = state.find_device(interface_index);
   const std::uint32_t device_mtu = device != nullptr ? device->link.mtu : 0;
@@ -31,7 +36,9 @@ path_facts path_facts_of(const mirror& state, const decision& decided,
     facts.mtu = std::min(facts.mtu, known->mtu);
   }
 
-  if (cls.ttl != 0) {
+  if (multicast) {
+    facts.hop_limit = cls.multicast_ttl;
+  } else if (cls.ttl != 0) {
     facts.hop_limit = cls.ttl;
   } else if (metrics.hop_limit != 0) {
     facts.hop_limit = static_cast<std::uint8_t>(metrics.hop_limit);
@@ -61,14 +68,34 @@ std::optional<hop_key> hop_key_of(const mirror& state, const decision& decided,
     key.next_hop = std::nullopt;  // All destinations through it are one hop.
   else if (member.gateway)
     key.next_hop = member.gateway;
-  else if (region.is_host())
+  else if (region.is_host() && !has_group_mac(state, member.interface_index, region.address()))
     key.next_hop = region.address();
+  key.multicast = decided.type == RTN_MULTICAST;
   key.source = *member.source;
   key.tos = cls.tos;
   key.hop_limit = facts.hop_limit;
   key.route_mtu = facts.route_mtu;
   key.needs_identification = facts.needs_identification;
   return key;
+}
+
+mac_address group_mac(const ip_address& group) noexcept {
+  const auto& bytes = group.bytes();
+  if (group.is_v4())
+    return {{0x01, 0x00, 0x5e, static_cast<std::uint8_t>(bytes[1] & 0x7f), bytes[2], bytes[3]}};
+  return {{0x33, 0x33, bytes[12], bytes[13], bytes[14], bytes[15]}};
+}
+
+bool has_group_mac(const mirror& state, std::uint32_t index,
+                   const ip_address& destination) noexcept {
+  if (!destination.is_multicast()) return false;
+  const netlink::neighbour* known = state.find_neighbour(index, destination);
+  return known == nullptr || is_groups_own(*known);
+}
+
+bool is_groups_own(const netlink::neighbour& entry) noexcept {
+  return (entry.state & NUD_NOARP) != 0 &&
+         std::ranges::equal(entry.link_address, group_mac(entry.destination).bytes);
 }
 
 }  // namespace cowire::detail

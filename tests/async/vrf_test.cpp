@@ -164,6 +164,26 @@ TEST_F(vrf, what_goes_nowhere_is_left_to_the_kernel) {
   EXPECT_EQ(2u, stats.refused.at("ENETUNREACH")) << summary(stats);
 }
 
+TEST_F(vrf, groups_are_left_to_the_kernel) {
+  (*a)("ip route add default via 10.77.1.2");
+  transmitter tx(small());
+  const endpoint there = to("239.1.2.3:9000");
+  std::uint64_t count = 0;
+  for (const sender_options& wanted :
+       {sender_options{.bound_device = "red"}, sender_options{.bound_device = "a1"},
+        sender_options{.multicast_interface = "a1"},
+        sender_options{.multicast_interface = "a1", .bound_device = "red"}}) {
+    auto s = tx.make_sender(wanted);
+    ASSERT_TRUE(s.try_send(bytes_of("x"), there));
+    ASSERT_TRUE(drained(tx));
+    EXPECT_EQ(++count, tx.stats().diverted["multicast_destination"]) << summary(tx.stats());
+  }
+  auto outside = tx.make_sender();
+  ASSERT_TRUE(outside.try_send(bytes_of("x"), there));
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(count, tx.stats().kernel_path) << summary(tx.stats());
+}
+
 TEST_F(vrf, a_queue_of_the_vrf_is_seen) {
   transmitter tx(small());
   auto red = tx.make_sender({.source_port = 8001, .bound_device = "red"});

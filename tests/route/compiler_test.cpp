@@ -59,8 +59,6 @@ struct bench {
 
 /// The hop that the plain resolver gives for one flow and hash.
 hop reference_hop(const mirror& state, const flow& question, std::uint32_t hash) {
-  if (question.destination.is_v6() && question.destination.is_multicast())
-    return detail::divert_hop(divert_reason::multicast_destination);  // Whatever the routes say.
   detail::decider decider(state, detail::covers_by_walk);
   detail::decision_question asked;
   asked.cls = &question.cls;

@@ -187,10 +187,24 @@ TEST_F(Resolve, DefaultRouteLendsItsDeviceToMulticastNotItsGateway) {
   apply(added(route_via(ip_prefix::all(ip_family::v4), "10.2.0.2", 2)));
   resolution answer = ask("239.1.1.1");
   EXPECT_EQ(answer.type, RTN_MULTICAST);
-  EXPECT_EQ(answer.divert, divert_reason::multicast_destination);
+  EXPECT_FALSE(answer.divert);
+  EXPECT_EQ(answer.hop_limit, 1);
   EXPECT_FALSE(answer.members.front().gateway.has_value());
   apply(added(route_via(net("239.0.0.0/8"), "10.3.0.9", 3)));
   EXPECT_EQ(ask("239.1.1.1").members.front().gateway, ip("10.3.0.9"));
+}
+
+TEST_F(Resolve, GroupsWithMembersOnTheOutputDeviceAreTheKernels) {
+  apply(added(route_via(ip_prefix::all(ip_family::v4), "10.2.0.2", 2)));
+  netlink::membership member{netlink::action::add, 3, ip("239.1.1.1")};
+  apply(member);
+  EXPECT_FALSE(ask("239.1.1.1").divert);  // Joined elsewhere.
+  member.index = 2;
+  apply(member);
+  EXPECT_EQ(ask("239.1.1.1").divert, divert_reason::multicast_member);
+  EXPECT_FALSE(ask("239.1.1.2").divert);
+  apply(removal(member));
+  EXPECT_FALSE(ask("239.1.1.1").divert);
 }
 
 TEST_F(Resolve, SuppressedPrefixLengthFallsThroughButErrorsDoNot) {
@@ -991,6 +1005,19 @@ TEST_F(Vrf, WhatItDoesNotKnowIsLookedUpInMain) {
   EXPECT_EQ(ask("20.0.0.1", from_u2).error, ENETUNREACH);  // Not on link, as elsewhere.
   reject_route("0.0.0.0/0", RTN_UNREACHABLE, 100);
   EXPECT_EQ(ask("20.0.0.1", in_red).error, EHOSTUNREACH);
+}
+
+TEST_F(Vrf, GroupsAreTheKernelsInItAndOverItsDevices) {
+  apply(added(route_via(net("0.0.0.0/0"), "10.3.0.9", 3)));
+  flow_class by_interface, from_red_by_interface = in_red;
+  by_interface.multicast_interface = from_red_by_interface.multicast_interface = 2;
+  for (const flow_class& cls : {in_red, from_u2, by_interface, from_red_by_interface}) {
+    const resolution answer = ask("239.1.1.1", cls, route_question::send);
+    EXPECT_EQ(answer.divert, divert_reason::multicast_destination);
+    // A socket that is bound to the VRF asks outside of it, unless it names a device.
+    EXPECT_EQ(answer.interface_index, cls == in_red ? 3u : 2u);
+  }
+  EXPECT_FALSE(ask("239.1.1.1", {}, route_question::send).divert);
 }
 
 TEST_F(Vrf, WhatLeavesItHasASourceOfIt) {
