@@ -23,7 +23,7 @@ using test::consumer;
 using test::world;
 using bytes = std::vector<std::byte>;
 
-constexpr std::size_t dumps_of_a_sync = 11;
+constexpr std::size_t dumps_of_a_sync = 13;
 
 bytes with_header(bytes m, std::uint16_t flags, std::uint32_t sequence) {
   nlmsghdr header;
