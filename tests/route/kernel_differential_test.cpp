@@ -55,7 +55,8 @@ void stay_on_one_cpu() {
 /// Diverts after which the rest of the answer is right nevertheless.
 bool is_delegated(std::string_view reason) {
   return reason == "local_destination" || reason == "broadcast_destination" ||
-         reason == "multicast_destination" || reason == "no_source_address";
+         reason == "multicast_destination" || reason == "multicast_member" ||
+         reason == "no_source_address";
 }
 
 bool is_unknowable(const resolution& answer) {
