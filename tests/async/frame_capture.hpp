@@ -43,12 +43,13 @@ class frame_reader {
   [[nodiscard]] unsigned word(std::size_t at) const { return byte(at) << 8 | byte(at + 1); }
 
   std::uint16_t after_type(unsigned type, std::size_t at) {
-    if (type == gre::protocol_ipv4 && at + 20 <= frame_.size()) {
-      const auto header = std::as_bytes(std::span(frame_).subspan(at, 20));
+    const std::size_t length = 4 * (byte(at) & 15);  // IGMP comes with an option.
+    if (type == gre::protocol_ipv4 && length >= 20 && at + length <= frame_.size()) {
+      const auto header = std::as_bytes(std::span(frame_).subspan(at, length));
       EXPECT_EQ(0, finish_sum(sum_bytes(header))) << "IPv4 header checksum";
       for (const std::size_t i : {4u, 5u, 10u, 11u}) frame_[at + i] = 0;
       if ((word(at + 6) & 0x3fff) != 0) return 0;  // A fragment.
-      return after_protocol(byte(at + 9), at + 20);
+      return after_protocol(byte(at + 9), at + length);
     }
     if (type == gre::protocol_ipv6 && at + 40 <= frame_.size())
       return after_protocol(byte(at + 6), at + 40);
