@@ -411,6 +411,34 @@ std::shared_ptr<backing_socket> engine::socket_for(const sender_options& options
   return socket;
 }
 
+namespace {
+
+/// What decides about a sender's datagrams besides their destination, by ip_family.
+std::array<flow_class, 2> classes_of(const sender_options& options, const backing_socket& socket) {
+  const bool adopted = options.adopt_socket >= 0;
+  flow_class cls;
+  cls.source_v4 = socket.source(ip_family::v4);
+  cls.source_v6 = socket.source(ip_family::v6);
+  cls.mark = adopted || options.mark == 0 ? socket.mark() : options.mark;
+  cls.output_interface = socket.interface_index();
+  cls.source_port = socket.port();
+  cls.uid = socket.uid();
+  std::array<flow_class, 2> classes{cls, cls};
+  for (const auto family : {ip_family::v4, ip_family::v6}) {
+    flow_class& one = classes[static_cast<std::size_t>(family)];
+    one.tos = adopted ? socket.tos(family) : options.tos;
+    one.ttl = adopted ? socket.ttl(family) : options.ttl;
+    const group_options& groups = socket.groups(family);
+    one.multicast_ttl = groups.ttl;
+    one.multicast_loop = groups.loop;
+    one.multicast_interface = groups.interface_index;
+    one.multicast_interface_hidden = groups.interface_hidden;
+  }
+  return classes;
+}
+
+}  // namespace
+
 std::shared_ptr<sender_state> engine::make_sender(const sender_options& options, producer& via,
                                                   std::error_code& ec) {
   refuse_if_inherited();
@@ -427,15 +455,7 @@ std::shared_ptr<sender_state> engine::make_sender(const sender_options& options,
   state->socket = socket_for(options, ec);
   if (!state->socket) return nullptr;
   const backing_socket& socket = *state->socket;
-  const bool adopted = options.adopt_socket >= 0;
-  flow_class cls;
-  cls.source_v4 = socket.source(ip_family::v4);
-  cls.source_v6 = socket.source(ip_family::v6);
-  cls.mark = adopted || options.mark == 0 ? socket.mark() : options.mark;
-  cls.output_interface = socket.interface_index();
-  cls.source_port = socket.port();
-  cls.uid = socket.uid();
-  std::array<flow_class, 2> classes{cls, cls};
+  const std::array<flow_class, 2> classes = classes_of(options, socket);
   state->source_port = be16::from_host(socket.port());
   state->scope = socket.interface_index();
   state->when_full = options.when_full;
@@ -445,15 +465,8 @@ std::shared_ptr<sender_state> engine::make_sender(const sender_options& options,
   for (const auto family : {ip_family::v4, ip_family::v6}) {
     const auto index = static_cast<std::size_t>(family);
     state->family_served[index] = socket.fd(family) >= 0;
-    classes[index].tos = adopted ? socket.tos(family) : options.tos;
-    classes[index].ttl = adopted ? socket.ttl(family) : options.ttl;
-    const group_options& groups = socket.groups(family);
-    classes[index].multicast_ttl = groups.ttl;
-    classes[index].multicast_loop = groups.loop;
-    classes[index].multicast_interface = groups.interface_index;
-    classes[index].multicast_interface_hidden = groups.interface_hidden;
     // An adopted socket has its options set already.
-    if (adopted) continue;
+    if (options.adopt_socket >= 0) continue;
     state->group_control[index] = send_control::from(family, options.mark, options.tos, 0);
     state->control[index] = send_control::from(family, options.mark, options.tos, options.ttl);
   }
