@@ -1,17 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <tests/async/frame_capture.hpp>
+#include <tests/async/groups.hpp>
+#include <tests/async/numbered_stream.hpp>
 
 namespace cowire::test {
 namespace {
-
-struct group_sending {
-  int ttl = -1;           ///< -1 = as the socket has it.
-  std::string interface{};  ///< "" = none.
-  bool loop = true;
-  int unicast_ttl = 0;
-};
-
-constexpr std::uint16_t group_port = captured_port;  // What frames are captured of.
 
 class multicast : public comparable<two_hosts> {
  protected:
@@ -21,48 +13,13 @@ class multicast : public comparable<two_hosts> {
     (*a)("ip route add default via 10.77.1.2");
   }
 
-  static sender_options as_options(const group_sending& o) {
-    sender_options wanted;
-    wanted.source_port = 8001;
-    if (o.ttl >= 0) wanted.multicast_ttl = static_cast<std::uint8_t>(o.ttl);
-    wanted.multicast_interface = o.interface;
-    wanted.multicast_loop = o.loop;
-    wanted.ttl = static_cast<std::uint8_t>(o.unicast_ttl);
-    return wanted;
-  }
-
-  /// A plain socket with these options.
-  static unique_fd plain(ip_family family, const group_sending& o, std::uint16_t port = 8001) {
-    const bool v4 = family == ip_family::v4;
-    unique_fd fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    const auto set = [&](int name, int value) {
-      EXPECT_EQ(0,
-                ::setsockopt(fd.get(), v4 ? IPPROTO_IP : IPPROTO_IPV6, name, &value, sizeof value));
-    };
-    if (o.ttl >= 0) set(v4 ? IP_MULTICAST_TTL : IPV6_MULTICAST_HOPS, o.ttl);
-    if (o.unicast_ttl != 0) set(v4 ? IP_TTL : IPV6_UNICAST_HOPS, o.unicast_ttl);
-    if (!o.loop) set(v4 ? IP_MULTICAST_LOOP : IPV6_MULTICAST_LOOP, 0);
-    const auto index = static_cast<int>(::if_nametoindex(o.interface.c_str()));
-    if (!v4) {
-      set(IPV6_V6ONLY, 1);
-      if (index != 0) set(IPV6_MULTICAST_IF, index);
-    } else if (index != 0) {
-      ip_mreqn by_index{};
-      by_index.imr_ifindex = index;
-      EXPECT_EQ(0, ::setsockopt(fd.get(), IPPROTO_IP, IP_MULTICAST_IF, &by_index, sizeof by_index));
-    }
-    const raw_address name({ip_address::any(family), port});
-    EXPECT_EQ(0, ::bind(fd.get(), name.name(), name.size));
-    return fd;
-  }
-
   /// The frame of a plain socket, and that of cowire's, which has to be fast.
   void compare(const std::string& group, const group_sending& o, const char* heard_on = "b0") {
     const endpoint there = to(group);
     capture wire(*b, heard_on);
     std::string kernel;
     {
-      const unique_fd fd = plain(there.address.family(), o);
+      const unique_fd fd = group_socket(there.address.family(), o);
       const raw_address name(there);
       ASSERT_EQ(5, ::sendto(fd.get(), "hello", 5, 0, name.name(), name.size)) << errno;
       kernel = wire.next();
@@ -75,46 +32,6 @@ class multicast : public comparable<two_hosts> {
     EXPECT_EQ(kernel, ours) << "kernel " << hex(kernel) << "\ncowire " << hex(ours);
     EXPECT_TRUE(drained(tx));
     EXPECT_EQ(0u, tx.stats().kernel_path) << summary(tx.stats());
-  }
-
-  /// A socket bound to the group's port on host A, a member if `device` is not null.
-  static unique_fd listener(const ip_address& group, const char* device) {
-    const bool v4 = group.is_v4();
-    unique_fd fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    const raw_address name({ip_address::any(group.family()), group_port});
-    EXPECT_EQ(0, ::bind(fd.get(), name.name(), name.size));
-    if (device != nullptr) join(fd.get(), group, device, true);
-    return fd;
-  }
-  static void join(int fd, const ip_address& group, const char* device, bool joins) {
-    group_req request{};
-    request.gr_interface = ::if_nametoindex(device);
-    const raw_address name({group, 0});
-    std::memcpy(&request.gr_group, name.name(), name.size);
-    ASSERT_EQ(0,
-              ::setsockopt(fd, group.is_v4() ? IPPROTO_IP : IPPROTO_IPV6,
-                           joins ? MCAST_JOIN_GROUP : MCAST_LEAVE_GROUP, &request, sizeof request));
-  }
-  static bool hears(int fd, std::chrono::milliseconds within) {
-    pollfd readable{fd, POLLIN, 0};
-    if (::poll(&readable, 1, static_cast<int>(within.count())) <= 0) return false;
-    char bytes[64];
-    return ::recv(fd, bytes, sizeof bytes, 0) >= 0;
-  }
-  /// Sends until the reason of a datagram's diversion, or "" for none, is this one.
-  static bool comes_to(const transmitter& tx, sender& s, const endpoint& there,
-                       const std::string& reason) {
-    return eventually([&] {
-      const auto before = tx.stats();
-      if (!s.try_send(bytes_of("hello"), there) || !drained(tx)) return false;
-      const auto after = tx.stats();
-      if (reason.empty()) return after.kernel_path == before.kernel_path;
-      const auto count = [&](const transmitter_stats& of) {
-        const auto found = of.diverted.find(reason);
-        return found == of.diverted.end() ? 0 : found->second;
-      };
-      return count(after) != count(before);
-    });
   }
 };
 
@@ -171,7 +88,7 @@ TEST_P(multicast_members, get_their_copies_from_the_moment_they_join) {
   ASSERT_TRUE(comes_to(tx, s, there, "")) << summary(tx.stats());
   const unique_fd member = listener(there.address, nullptr);
   for (int round = 0; round < 3; ++round) {
-    join(member.get(), there.address, "a0", true);
+    join(member.get(), there.address, "a0");
     ASSERT_TRUE(comes_to(tx, s, there, "multicast_member")) << summary(tx.stats());
     EXPECT_TRUE(hears(member.get(), patience));
     join(member.get(), there.address, "a0", false);
@@ -184,6 +101,89 @@ TEST_P(multicast_members, get_their_copies_from_the_moment_they_join) {
 }
 INSTANTIATE_TEST_SUITE_P(both, multicast_members,
                          ::testing::Values("239.5.5.5:9000", "[ff1e::55]:9000"));
+
+/// A plain socket that sends the numbers 0, 1, 2 ..., about one in 200 us.
+class kernel_stream {
+ public:
+  kernel_stream(const endpoint& there, const group_sending& o)
+      : fd_(group_socket(there.address.family(), o, 8002)), thread_([this, there] {
+          const raw_address name(there);
+          for (std::uint64_t number = 0; !stopping_; std::this_thread::sleep_for(200us))
+            if (::sendto(fd_.get(), &number, sizeof number, 0, name.name(), name.size) ==
+                sizeof number)
+              sent_ = ++number;
+        }) {}
+  ~kernel_stream() { stop(); }
+  kernel_stream(const kernel_stream&) = delete;
+  kernel_stream& operator=(const kernel_stream&) = delete;
+
+  [[nodiscard]] std::uint64_t sent() const { return sent_; }
+  void stop() {
+    stopping_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  unique_fd fd_;
+  std::atomic<bool> stopping_{false};
+  std::atomic<std::uint64_t> sent_{0};
+  std::thread thread_;
+};
+
+// A plain socket beside it sends the same numbers to another port. Beyond, each comes once of both.
+// Here, from the moment on at which the member hears the fast path's sender, as each does that the
+// kernel's sends from the join on; and none of both that is sent after it has left.
+TEST_P(multicast_members, hear_under_traffic_what_they_hear_of_the_kernel) {
+  constexpr std::uint16_t kernel_port = 9001;
+  constexpr int rounds = 40;
+  constexpr std::uint64_t enough = 20;
+  const endpoint there = to(GetParam());
+  const endpoint beside{there.address, kernel_port};
+  sinks[0].reset();
+  sinks[1].reset();
+  std::unique_ptr<group_ears> beyond[2];
+  {
+    const netns::scope in_b(*b);
+    beyond[0] = std::make_unique<group_ears>(listener(there.address, "b0"));
+    beyond[1] = std::make_unique<group_ears>(listener(there.address, "b0", kernel_port));
+  }
+  // Neither is a member itself: they hear of a group that anybody here has joined.
+  group_ears here(listener(there.address, nullptr));
+  group_ears of_kernel(listener(there.address, nullptr, kernel_port));
+  const unique_fd member = listener(there.address, nullptr, 9002);
+  transmitter tx(small());
+  numbered_stream ours(tx, {there}, 200us, as_options({.interface = "a0"}));
+  kernel_stream kernels(beside, {.interface = "a0"});
+  for (int round = 0; round < rounds; ++round) {
+    SCOPED_TRACE(round);
+    // What was submitted before a join may be sent after it.
+    const std::uint64_t before = ours.sent();
+    ASSERT_TRUE(eventually([&] { return beyond[0]->heard(0, before, 1); }));
+    join(member.get(), there.address, "a0");
+    const std::uint64_t from_kernel = kernels.sent() + 1;
+    ASSERT_TRUE(eventually([&] { return here.end() > before; })) << summary(tx.stats());
+    const std::uint64_t from = ours.sent() + 1;
+    ASSERT_TRUE(eventually([&] { return ours.sent() > from + enough; }));
+    ASSERT_TRUE(eventually([&] { return here.heard(from, from + enough, 1); }));
+    ASSERT_TRUE(eventually([&] { return kernels.sent() > from_kernel + enough; }));
+    ASSERT_TRUE(eventually([&] { return of_kernel.heard(from_kernel, from_kernel + enough, 1); }));
+    join(member.get(), there.address, "a0", false);
+    const std::uint64_t quiet = ours.sent() + 1, quiet_kernel = kernels.sent() + 1;
+    ASSERT_TRUE(eventually([&] {
+      return ours.sent() > quiet + enough && kernels.sent() > quiet_kernel + enough &&
+             beyond[0]->end() > quiet + enough;
+    }));
+    EXPECT_TRUE(here.heard(quiet, quiet + enough, 0));
+    EXPECT_TRUE(of_kernel.heard(quiet_kernel, quiet_kernel + enough, 0));
+  }
+  ours.stop();
+  kernels.stop();
+  EXPECT_TRUE(eventually([&] { return beyond[0]->heard(0, ours.sent(), 1); }));
+  EXPECT_TRUE(eventually([&] { return beyond[1]->heard(0, kernels.sent(), 1); }));
+  EXPECT_TRUE(drained(tx));
+  EXPECT_LT(0u, by(tx, "a0"));
+  EXPECT_LT(0u, tx.stats().diverted["multicast_member"]);
+}
 
 TEST_F(multicast, that_a_router_on_this_host_wants_is_the_kernels) {
   transmitter tx(small());
@@ -213,7 +213,8 @@ TEST_F(multicast, ttl_0_is_the_kernels) {
 
 TEST_F(multicast, adopted_sockets_options_are_read) {
   const endpoint there = to("[ff1e::77]:9000");
-  const unique_fd mine = plain(ip_family::v6, {.ttl = 9, .interface = "a0", .loop = false}, 8002);
+  const unique_fd mine =
+      group_socket(ip_family::v6, {.ttl = 9, .interface = "a0", .loop = false}, 8002);
   const unique_fd member = listener(there.address, "a0");
   capture wire(*b, "b0");
   const raw_address name(there);
@@ -227,15 +228,54 @@ TEST_F(multicast, adopted_sockets_options_are_read) {
   EXPECT_EQ(0u, tx.stats().kernel_path) << summary(tx.stats());
 }
 
+// What the two above rely on; a kernel that tells more would spare IPv4 the diversion.
+TEST_F(multicast, the_device_for_groups_is_read_back_of_ipv6_sockets_alone) {
+  const auto index = static_cast<int>(::if_nametoindex("a0"));
+  ASSERT_NE(0, index);
+  const unique_fd v6 = group_socket(ip_family::v6, {.interface = "a0"}, 8002);
+  int told = 0;
+  socklen_t size = sizeof told;
+  ASSERT_EQ(0, ::getsockopt(v6.get(), IPPROTO_IPV6, IPV6_MULTICAST_IF, &told, &size));
+  EXPECT_EQ(index, told);
+  // With or without: the same answer, an address and nothing behind it.
+  ip_mreqn answers[2];
+  socklen_t sizes[2];
+  for (const int with : {0, 1}) {
+    const unique_fd v4 = group_socket(ip_family::v4, {.interface = with != 0 ? "a0" : ""}, 8003);
+    std::memset(&answers[with], 0x5a, sizeof answers[with]);
+    sizes[with] = sizeof answers[with];
+    ASSERT_EQ(0, ::getsockopt(v4.get(), IPPROTO_IP, IP_MULTICAST_IF, &answers[with], &sizes[with]));
+  }
+  EXPECT_EQ(sizeof(in_addr), sizes[0]);
+  EXPECT_EQ(sizes[0], sizes[1]);
+  EXPECT_EQ(0, std::memcmp(&answers[0], &answers[1], sizeof answers[0]));
+}
+
+// The kernel path's datagrams go there, too.
+TEST_F(multicast, a_device_that_is_given_is_set_on_the_adopted_socket) {
+  (*a)("ip link add other type veth peer name rehto && ip link set other up");
+  (*a)("ip addr add 10.90.0.1/24 dev other && ip link set rehto up");
+  const unique_fd member = listener(to("239.5.5.9:9000").address, "a0");
+  const unique_fd mine = group_socket(ip_family::v4, {.interface = "other"}, 8002);
+  transmitter tx(small());
+  auto s = tx.make_sender({.multicast_interface = "a0", .adopt_socket = mine.get()});
+  EXPECT_TRUE(comes_to(tx, s, to("239.5.5.9:9000"), "multicast_member")) << summary(tx.stats());
+  EXPECT_TRUE(hears(member.get(), patience));
+  capture wire(*b, "b0");
+  const raw_address name(to("239.5.5.9:9000"));
+  ASSERT_EQ(5, ::sendto(mine.get(), "hello", 5, 0, name.name(), name.size));
+  EXPECT_FALSE(wire.next().empty()) << "it is the application's own socket";
+}
+
 TEST_F(multicast, of_an_adopted_ipv4_socket_the_device_is_hidden_until_it_is_given) {
   const endpoint there = to("239.5.5.8:9000");
   transmitter tx(small());
   {
-    const unique_fd mine = plain(ip_family::v4, {.interface = "a0"}, 8002);
+    const unique_fd mine = group_socket(ip_family::v4, {.interface = "a0"}, 8002);
     auto s = tx.make_sender({.adopt_socket = mine.get()});
     EXPECT_TRUE(comes_to(tx, s, there, "multicast_interface_unknown")) << summary(tx.stats());
   }
-  const unique_fd mine = plain(ip_family::v4, {}, 8003);
+  const unique_fd mine = group_socket(ip_family::v4, {}, 8003);
   auto s = tx.make_sender({.multicast_interface = "a0", .adopt_socket = mine.get()});
   EXPECT_TRUE(comes_to(tx, s, there, "")) << summary(tx.stats());
 }
