@@ -40,12 +40,20 @@ void coverage::count_socket(const asked_flow& query) {
     ++(device != 0 ? bound : unscoped);
 }
 
+void coverage::count_group(const group_oracle::answer& kernel, const flow& question) {
+  const bool v4 = question.destination.is_v4();
+  (v4 ? group_frames_v4 : group_frames_v6) += !kernel.left.empty();
+  (v4 ? copies_v4 : copies_v6) += !kernel.heard.empty();
+  silenced += !question.cls.multicast_loop && !kernel.left.empty();
+}
+
 bool coverage::complete(flavour kind) const {
   const auto has = [](std::initializer_list<std::size_t> all) {
     return std::ranges::none_of(all, [](std::size_t one) { return one == 0; });
   };
   return has({members_v4, members_v6, groups_v4, groups_v6, buckets_v4, custom_tables, rejected_v4,
-              rejected_v6, mapped, plain_v6, scoped, bound_scoped, bound, unscoped}) &&
+              rejected_v6, mapped, plain_v6, scoped, bound_scoped, bound, unscoped, group_frames_v4,
+              group_frames_v6, copies_v4, copies_v6, silenced}) &&
          (kind != flavour::everything || has({buckets_v6, source_specific, redirected_v4,
                                               redirected_v6, path_mtus_v4, path_mtus_v6}));
 }
@@ -58,7 +66,9 @@ std::string coverage::text() const {
       << redirected_v6 << ", path MTUs " << path_mtus_v4 << " and " << path_mtus_v6
       << "\n  by sockets: mapped " << mapped << ", IPv6 " << plain_v6 << ", scope ids " << scoped
       << ", of the bound device " << bound_scoped << ", none but bound " << bound
-      << ", none at all " << unscoped << "\n";
+      << ", none at all " << unscoped << "\n  to groups: left " << group_frames_v4 << " and "
+      << group_frames_v6 << ", copies " << copies_v4 << " and " << copies_v6 << ", without loop "
+      << silenced << "\n";
   return out.str();
 }
 

@@ -2,6 +2,7 @@
 /// What random worlds have to offer for their comparison to mean something, and what was seen.
 #pragma once
 
+#include "group_oracle.hpp"
 #include "inventor.hpp"
 
 #include <cowire/netlink/request_socket.hpp>
@@ -29,10 +30,17 @@ struct coverage {
   std::size_t bound = 0;         ///< Link-local, without one, from a socket that is bound.
   std::size_t unscoped = 0;      ///< And from one that is not.
 
+  // To groups, by sockets that send.
+  std::size_t group_frames_v4 = 0, group_frames_v6 = 0;  ///< That left.
+  std::size_t copies_v4 = 0, copies_v6 = 0;              ///< That members here heard.
+  std::size_t silenced = 0;                              ///< That they did not, for want of loop.
+
   /// An answer of ours that was compared with the kernel's.
   void count(const resolution& answer, const netlink::route_answer& kernel, bool v4);
   /// A question to a socket.
   void count_socket(const asked_flow& query);
+  /// A datagram to a group.
+  void count_group(const group_oracle::answer& kernel, const flow& question);
   /// Whether nothing that worlds of this kind should have is missing.
   [[nodiscard]] bool complete(flavour kind) const;
   [[nodiscard]] std::string text() const;

@@ -365,6 +365,7 @@ std::vector<std::string> inventor::build() {
     for (std::uint32_t i = below(5); i > 0; --i) out += random_rule(false);
   }
   for (std::uint32_t i = below(10); i > 0; --i) out += random_neighbour();
+  for (std::uint32_t i = below(7); i > 0; --i) out += changed_members();
   return lines_of(out);
 }
 
@@ -447,6 +448,24 @@ std::string inventor::changed_objects() {
          " type resilient\n";
 }
 
+ip_address inventor::random_group(bool v4) {
+  return *ip_address::parse(
+      v4 ? pick({"239.1.2.3", "239.1.2.4", "239.77.0.1", "224.0.0.5", "224.0.0.1", "232.1.1.1"})
+         : pick({"ff0e::1", "ff1e::7", "ff02::5", "ff02::1", "ff05::2", "ff3e::8000:1"}));
+}
+
+/// Joined, or left again.
+std::string inventor::changed_members() {
+  if (!joined_.empty() && below(3) == 0) {
+    const auto at = joined_.begin() + below(static_cast<std::uint32_t>(joined_.size()));
+    const std::string left = *at;
+    joined_.erase(at);
+    return "leave " + left + "\n";
+  }
+  joined_.push_back("u" + std::to_string(below(4)) + " " + random_group(below(2) == 0).to_string());
+  return "join " + joined_.back() + "\n";
+}
+
 std::string inventor::rumour(const mirror& state) {
   if (below(8) == 0) return below(2) == 0 ? "ip route flush cache\n" : "ip -6 route flush cache\n";
   const bool v4 = below(2) == 0;
@@ -481,6 +500,7 @@ std::vector<std::string> inventor::disturb(const mirror& state) {
   // As long as devices have the names that the mirror knows.
   for (std::uint32_t i = below(6); !plain_ && i > 0; --i) out += rumour(state);
   for (std::uint32_t i = below(4); !plain_ && i > 0; --i) out += quiet_change();
+  for (std::uint32_t i = below(4); i > 0; --i) out += changed_members();
   for (std::uint32_t i = 2 + below(6); i > 0; --i) {
     const std::uint32_t what = below(18);
     if (what < 6)
@@ -564,6 +584,25 @@ asked_flow inventor::question(const mirror& state) {
 
   made.asked = query_of(made.question);
   made.as_written = written_form(made.question);
+  return made;
+}
+
+flow inventor::group_question(const mirror& state) {
+  const bool v4 = below(2) == 0;
+  flow made = question(state).question;
+  made.destination = random_group(v4);
+  if (!joined_.empty() && below(2) == 0) {
+    const std::string& member = joined_[below(static_cast<std::uint32_t>(joined_.size()))];
+    made.destination = *ip_address::parse(member.substr(member.find(' ') + 1));
+  }
+  made.destination_port = 9000;
+  flow_class& cls = made.cls;
+  cls.ip_protocol = IPPROTO_UDP;
+  // What the socket has of the other family matters to nobody.
+  (made.destination.is_v4() ? cls.source_v6 : cls.source_v4).reset();
+  if (below(2) == 0) cls.multicast_interface = 1 + below(10);
+  if (below(3) == 0) cls.multicast_loop = false;
+  if (below(3) == 0) cls.multicast_ttl = static_cast<std::uint8_t>(1 + below(255));
   return made;
 }
 

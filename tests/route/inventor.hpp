@@ -47,6 +47,8 @@ class inventor {
   /// A few changes, links going down and up among them; `state` is the world as it is.
   [[nodiscard]] std::vector<std::string> disturb(const mirror& state);
   [[nodiscard]] asked_flow question(const mirror& state);
+  /// Of a socket of the destination's family, to a group, of which half have members here.
+  [[nodiscard]] flow group_question(const mirror& state);
 
  private:
   [[nodiscard]] std::uint32_t below(std::uint32_t bound) {
@@ -78,6 +80,8 @@ class inventor {
   [[nodiscard]] std::string changed_addresses();
   [[nodiscard]] std::string changed_rules();
   [[nodiscard]] std::string changed_objects();
+  [[nodiscard]] std::string changed_members();
+  [[nodiscard]] ip_address random_group(bool v4);
   /// ICMP from the gateway of some destination, which makes it an exception or changes one.
   [[nodiscard]] std::string rumour(const mirror& state);
   [[nodiscard]] ip_address random_destination(bool v4, const mirror& state);
@@ -86,6 +90,7 @@ class inventor {
   std::mt19937_64 random_;
   bool plain_, devices_, shows_all_;
   std::vector<ip_address> told_about_;
+  std::vector<std::string> joined_;  ///< "DEVICE GROUP".
 };
 
 }  // namespace cowire::testing

@@ -2,7 +2,8 @@
 /// The kernel as oracle: seeded random worlds (inventor.hpp) in a network namespace of our own
 /// (kernel_world.hpp), changed at random several times, mirrored by dumps and, separately, by the
 /// notifications that all this caused. After each change the same questions go to RTM_GETROUTE,
-/// plain and with RTM_F_FIB_MATCH, to a UDP socket (socket_oracle.hpp), and to resolve(); and what
+/// plain and with RTM_F_FIB_MATCH, to a UDP socket (socket_oracle.hpp), and to resolve(); questions
+/// about groups, of which some have members, to sockets that really send (group_oracle.hpp); and what
 /// a compiler publishes, incrementally and from scratch, is compared with what resolve() says. And
 /// the two mirrors are compared: on a kernel that does not change an audit finds nothing.
 ///
@@ -11,6 +12,7 @@
 /// COWIRE_WORLDS=N and COWIRE_SEED=N choose how many worlds each test makes and which is the first;
 /// scripts/fuzz-routes sets them.
 #include "coverage.hpp"
+#include "group_oracle.hpp"
 #include "inventor.hpp"
 #include "kernel_world.hpp"
 #include "published_view.hpp"
@@ -56,6 +58,7 @@ void stay_on_one_cpu() {
 bool is_delegated(std::string_view reason) {
   return reason == "local_destination" || reason == "broadcast_destination" ||
          reason == "multicast_destination" || reason == "multicast_member" ||
+         reason == "multicast_members_unknown" || reason == "multicast_routing" ||
          reason == "no_source_address";
 }
 
@@ -205,9 +208,9 @@ bool still_differs(const line_list& lines, const asked_flow& query, view which,
 
 std::string script_of(const line_list& lines) {
   std::string text = "unshare --net sh -s <<'END'\n";
-  // What the shell cannot do: hearsay.hpp.
+  // What the shell cannot do: hearsay.hpp, and members of groups.
   for (const std::string& line : lines)
-    text += (line.starts_with("icmp") ? "# " : "") + line + "\n";
+    text += (line.starts_with("ip ") || line.starts_with("s") ? "" : "# ") + line + "\n";
   return text + "END\n";
 }
 
@@ -225,12 +228,14 @@ class KernelDifferential : public ::testing::Test {
                            const mirror& settled, const line_list& history);
   void compare(kernel_world& world, const asked_flow& query, view which, const opinions& ours,
                const kernel_answers& kernel, const line_list& history);
+  void compare_groups(inventor& from, kernel_world& world, const mirror& settled,
+                      const line_list& history);
   void note_diverted(const asked_flow& query, view which, const resolution& ours,
                      const line_list& history);
   static void compare_published(inventor& from, const compiled& kept, const mirror& state,
                                 const line_list& history);
 
-  static constexpr int changes = 2, questions = 500;
+  static constexpr int changes = 2, questions = 500, group_questions = 60;
   static constexpr std::size_t lookups = 2000;
   tally tally_;
 };
@@ -335,6 +340,64 @@ void KernelDifferential::compare_with_kernel(kernel_world& world,
   }
 }
 
+std::string describe_group_query(const flow& question) {
+  const flow_class& cls = question.cls;
+  std::ostringstream out;
+  out << "to " << question.destination.to_string() << " from "
+      << text_of(cls.source(question.destination.family())) << " bound to " << cls.output_interface
+      << " for groups " << cls.multicast_interface << " loop " << cls.multicast_loop << " ttl "
+      << int{cls.multicast_ttl} << " mark " << cls.mark << " tos " << int{cls.tos} << " sport "
+      << cls.source_port << " uid " << cls.uid;
+  return out.str();
+}
+
+/// Whether the world that `lines` make still shows this kind of disagreement for this group.
+bool group_still_differs(const line_list& lines, const flow& question, view which,
+                         const std::string& kind) {
+  if (!enter_fresh_namespace()) return false;
+  kernel_world world;
+  world.run(lines);
+  const mirror settled = world.settled();
+  const mirror& followed = world.follow();
+  const auto ours = resolve(which == view::dumped ? settled : followed, question);
+  if (!is_comparable(ours)) return false;
+  const auto kernel = group_oracle().ask({question}).front();
+  return kernel && kind_of(group_disagreement(question, ours, *kernel)) == kind;
+}
+
+/// Members, loop and interface options: what a socket does that really sends.
+void KernelDifferential::compare_groups(inventor& from, kernel_world& world, const mirror& settled,
+                                        const line_list& history) {
+  const mirror* const states[] = {&settled, &world.followed()};
+  std::vector<flow> asked;
+  for (int i = 0; i < group_questions; ++i) {
+    const flow question = from.group_question(settled);
+    // Where we do not know the next hop, a datagram might change the world.
+    if (std::ranges::all_of(
+            states, [&](const mirror* state) { return is_comparable(resolve(*state, question)); }))
+      asked.push_back(question);
+  }
+  const auto answers = group_oracle().ask(asked);
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    if (!answers[i]) continue;
+    tally_.seen.count_group(*answers[i], asked[i]);
+    for (const view which : {view::dumped, view::followed}) {
+      const auto ours = resolve(*states[which == view::followed], asked[i]);
+      const std::string differs = group_disagreement(asked[i], ours, *answers[i]);
+      if (differs.empty()) continue;
+      const auto differs_again = [&](const line_list& lines) {
+        return group_still_differs(lines, asked[i], which, kind_of(differs));
+      };
+      const bool again = differs_again(history);
+      FAIL() << (which == view::dumped ? "dumped" : "followed")
+             << " mirror: " << describe_group_query(asked[i]) << "\n  " << differs
+             << "\n  resolved members:" << describe_members(ours)
+             << (again ? "\nreproduced by\n" : "\nnot reproduced by doing the same again:\n")
+             << script_of(again ? reduced(history, differs_again) : history);
+    }
+  }
+}
+
 void KernelDifferential::compare_published(inventor& from, const compiled& kept,
                                            const mirror& state, const line_list& history) {
   for (std::size_t i = 0; i < lookups; ++i) {
@@ -371,6 +434,8 @@ void KernelDifferential::run_world(std::uint64_t seed, flavour kind) {
     compare_mirrors(world, settled, history);
     if (HasFatalFailure()) return;
     compare_with_kernel(world, asked, settled, history);
+    if (HasFatalFailure()) return;
+    compare_groups(from, world, settled, history);
     if (HasFatalFailure()) return;
     kept.publish(followed);
     compare_published(from, kept, followed, history);

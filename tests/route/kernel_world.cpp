@@ -3,12 +3,14 @@
 
 #include "hearsay.hpp"
 
+#include <cowire/base/socket_address.hpp>
 #include <cowire/route/mirror_comparison.hpp>
 
 #include <gtest/gtest.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <sys/socket.h>
 #include <sys/utsname.h>
@@ -64,6 +66,12 @@ void kernel_world::run(const line_list& lines) {
       ++i;
     } else if (lines[i].starts_with("icmp ")) {
       spread(lines[i]);
+      ++i;
+    } else if (lines[i].starts_with("join ")) {
+      join(lines[i].substr(5));
+      ++i;
+    } else if (lines[i].starts_with("leave ")) {
+      members_.erase(lines[i].substr(6));
       ++i;
     } else if (lines[i].starts_with("sysctl -w ")) {
       std::string path = lines[i].substr(10, lines[i].find('=') - 10);
@@ -185,6 +193,21 @@ mirror kernel_world::refreshed(mirror followed) {
   changes.addresses_advised = changes.netconf_advised = true;
   for (const netlink::dump_scope& scope : changes.advised()) refresh(followed, scope, changes);
   return followed;
+}
+
+/// In vain where the device is gone; what is a member of a device that goes is none any more.
+void kernel_world::join(const std::string& line) {
+  const std::size_t space = line.find(' ');
+  const ip_address group = *ip_address::parse(line.substr(space + 1));
+  const bool v4 = group.is_v4();
+  group_req request{};
+  request.gr_interface = ::if_nametoindex(line.substr(0, space).c_str());
+  if (request.gr_interface == 0) return;
+  static_cast<void>(to_sockaddr({group, 0, 0}, request.gr_group));
+  unique_fd& fd = members_[line];
+  fd.reset(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  static_cast<void>(::setsockopt(fd.get(), v4 ? IPPROTO_IP : IPPROTO_IPV6, MCAST_JOIN_GROUP,
+                                 &request, sizeof request));
 }
 
 /// A packet socket of the other end stands for the router behind it.

@@ -16,6 +16,7 @@
 #include <cowire/route/mirror.hpp>
 
 #include <chrono>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -35,7 +36,8 @@ class kernel_world {
   kernel_world& operator=(const kernel_world&) = delete;
 
   /// Lines as for a shell: `ip ...`, `ip -6 ...`, `sysctl -w name=value`, or `sleep 0.2`, which
-  /// waits until nothing moves any more; or hearsay.
+  /// waits until nothing moves any more; `join DEVICE GROUP` and `leave DEVICE GROUP`, which
+  /// sockets of the world's do; or hearsay.
   void run(const line_list& lines);
   /// Dumped when nothing moves any more: the kernel finishes carrier changes and IPv6 addresses in
   /// the background.
@@ -72,9 +74,11 @@ class kernel_world {
   [[nodiscard]] mirror_changes take_in_events();
   [[nodiscard]] mirror_changes ask_about_exceptions(detail::path_exceptions& of);
   void spread(const std::string& line);
+  void join(const std::string& line);
 
   netlink::request_socket socket_;
   unique_fd events_, questions_;
+  std::map<std::string, unique_fd> members_;  ///< By "DEVICE GROUP".
   std::vector<flow_class> classes_;
   std::set<ip_address> told_about_, unheard_;
   mirror followed_;
