@@ -187,7 +187,9 @@ std::string group_disagreement(const flow& question, const resolution& ours,
     return "errno " + std::to_string(error) + ", the socket's " + std::to_string(kernel.error);
   if (error != 0) return {};
   const bool copy = ours.divert == divert_reason::multicast_member;
-  if (copy != kernel.heard.contains(ours.interface_index))
+  const bool heard = kernel.heard.contains(ours.interface_index);
+  // Nobody hears anything on a device that is down, and nothing leaves there.
+  if (copy != heard && (heard || !kernel.left.empty()))
     return std::string("copy ") + (copy ? "" : "not ") + "expected, and the socket's was " +
            (copy ? "not " : "") + "heard";
   if (kernel.left.empty()) return {};  // The device has no carrier.
