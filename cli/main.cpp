@@ -60,6 +60,8 @@ Examples:
 
 constexpr const char* get_notes = R"(The words are those of 'ip route get':
   DST[%ZONE] [from SRC] [mark M] [oif DEV] [tos T] [ipproto P] [sport N] [dport N] [uid U]
+and of ours, for groups:
+  [multicast_ttl N] [multicast_interface DEV] [multicast_loop {0|1}]
 tos is hexadecimal, as there. In a batch file each line is one such query, optionally after
 'route get'. Without oif it is the device that the sockets of this process are bound to, as under
 'ip vrf exec'. Exit status 2 where the kernel would refuse; not in a batch.
@@ -108,7 +110,8 @@ void add_transmit_options(CLI::App& app, transmit_arguments& to) {
                "No copies of multicast for members on this host, as IP_MULTICAST_LOOP 0");
   app.add_flag("--broadcast", to.broadcast, "Permit broadcast, as SO_BROADCAST");
   app.add_option("--config", to.config_file,
-                 "TOML file with [xdp], [doublezero] and [[tunnel]]; options go before it")
+                 "TOML file with [xdp], [doublezero], [multicast], [[tunnel]] and more; options go "
+                 "before it")
       ->type_name("FILE");
   app.add_option("--interface", to.interfaces,
                  "Interfaces with AF_XDP sockets (default: every Ethernet device that is up)")

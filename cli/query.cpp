@@ -66,10 +66,17 @@ void apply(flow& f, const std::string& key, const std::string& value) {
     f.destination_port = number<std::uint16_t>("dport", value);
   } else if (key == "uid") {
     f.cls.uid = number<std::uint32_t>("uid", value);
+  } else if (key == "multicast_ttl") {
+    f.cls.multicast_ttl = number<std::uint8_t>("multicast_ttl", value);
+  } else if (key == "multicast_interface") {
+    f.cls.multicast_interface = parse_interface(key, value);
+  } else if (key == "multicast_loop") {
+    f.cls.multicast_loop = parse_number("multicast_loop", value, 0, 1) != 0;
   } else {
     throw usage_error(
         "'" + key +
-        "': not a part of a route query; use from, mark, oif, tos, ipproto, sport, dport or uid");
+        "': not a part of a route query; use from, mark, oif, tos, ipproto, sport, dport, uid, "
+        "multicast_ttl, multicast_interface or multicast_loop");
   }
 }
 

@@ -81,13 +81,26 @@ divert_reason reason_of_type(std::uint8_t type) {
   }
 }
 
+/// A group that stands for all that this is a route to, or nothing.
+std::optional<ip_address> group_of(const netlink::route& route) {
+  const ip_prefix& to = route.destination;
+  const bool v4 = to.family() == ip_family::v4;
+  if (!to.address().is_multicast() || to.length() < (v4 ? 4 : 8)) return std::nullopt;
+  // Global scope, which no group has of which all hosts are members.
+  const ip_address wide = *ip_address::parse(v4 ? "224.0.1.0" : "ff1e::1:0");
+  return to.contains(wide) ? wide : to.address();
+}
+
 // The hop that frames over this member of a route take: that of the gateway itself, asked on its
-// device. Without a gateway every destination has its own neighbour; then an unresolved one says
-// nothing against the route.
+// device, or the group's, which is sent to otherwise. Without a gateway every destination has its
+// own neighbour; then an unresolved one says nothing against the route.
 divert_reason member_service(const kernel_state& kernel, const netlink::route& route,
                              const netlink::next_hop& member, bool& fast) {
   flow question;
-  question.destination = member.gateway ? *member.gateway : route.destination.address();
+  const std::optional<ip_address> group = group_of(route);
+  question.destination = group            ? *group
+                         : member.gateway ? *member.gateway
+                                          : route.destination.address();
   question.cls.output_interface = member.index;
   question.cls.uid = ::getuid();
   const hop h = kernel.explain(question).template_hop;
@@ -101,7 +114,8 @@ json service_of(const kernel_state& kernel, const netlink::route& route) {
   const auto diverted = [](divert_reason reason) {
     return json{{"fast", false}, {"divert", name(reason)}, {"text", describe(reason)}};
   };
-  if (route.type != RTN_UNICAST) return diverted(reason_of_type(route.type));
+  if (route.type != RTN_UNICAST && !(route.type == RTN_MULTICAST && group_of(route)))
+    return diverted(reason_of_type(route.type));
   auto egress = json::array();
   for (const auto& member : route.next_hops) {
     bool fast = false;

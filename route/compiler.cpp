@@ -5,6 +5,7 @@
 #include <cowire/route/detail/family_compiler.hpp>
 #include <cowire/route/detail/hop_planner.hpp>
 #include <cowire/route/detail/hop_store.hpp>
+#include <cowire/route/detail/path_facts.hpp>
 #include <cowire/route/detail/version.hpp>
 #include <cowire/route/multipath_hash.hpp>
 
@@ -211,9 +212,10 @@ explanation compiler::impl::explain(const flow& question) {
     told.template_hop = told.template_hop.for_port(question.destination_port);
   const hop& shown = told.template_hop;
   if (shown.egress != divert_slot) {
+    const std::size_t outermost = header_capacity - shown.header_length;
     told.destination_mac.emplace();
-    std::memcpy(told.destination_mac->bytes.data(),
-                shown.header + header_capacity - shown.header_length, 6);
+    std::memcpy(told.destination_mac->bytes.data(), shown.header + outermost, 6);
+    if (shown.group_mac_at == outermost) told.destination_mac = detail::group_mac(to);
   }
   return told;
 }

@@ -41,6 +41,9 @@ route add 32.0.0.0/24 via 10.1.0.3 mtu 1300
 route add 33.0.0.0/24 via 10.1.0.3 table 100
 route add 35.0.0.0/24 via 10.1.0.4 src 10.0.0.1 table 101
 route add 36.0.0.0/24 via 10.1.0.5 tos 0x10
+route add 239.7.0.0/16 dev u1
+route add 239.8.0.0/16 via 10.1.0.99 metric 9
+route add multicast 239.9.0.0/16 dev u0
 rule add fwmark 7 lookup 100
 rule add from 10.1.0.1 lookup 101
 rule add to 34.0.0.0/24 prohibit
@@ -173,6 +176,31 @@ class Get(RouteTest):
                 answer = self.get(destination)["cowire"]
                 self.assertEqual(answer["divert"], reason)
                 self.assertTrue(answer["text"])
+
+    def test_a_group_is_sent_to_at_its_own_address_unless_this_host_gets_a_copy(self):
+        for query, mac, hops in (
+            ("239.1.130.7", "01:00:5e:01:82:07", 1),
+            ("239.1.130.7 multicast_ttl 9", "01:00:5e:01:82:07", 9),
+            ("224.0.0.1 multicast_loop 0", "01:00:5e:00:00:01", 1),
+            ("ff3e::1:2 multicast_interface u0", "33:33:00:01:00:02", 1),
+        ):
+            with self.subTest(query):
+                answer = self.get(query)["cowire"]
+                self.assertEqual(answer["egress"], "u0")
+                self.assertEqual(answer["destination_mac"], mac)
+                at = 22 if query[0] == "2" else 21
+                self.assertEqual(bytes.fromhex(answer["header_template"])[at], hops)
+        named = self.get("239.1.2.3 multicast_interface u1")
+        self.assertEqual((named["dev"], named["cowire"]["egress"]), ("u1", "u1"))
+        # All hosts are members.
+        self.assertEqual(self.get("224.0.0.1")["cowire"]["divert"], "multicast_member")
+        for words, what in (
+            ("multicast_ttl 256", "256"),
+            ("multicast_loop 2", "2"),
+            ("multicast_interface nosuch", "nosuch"),
+        ):
+            refused = self.cowire("route", "get", "239.1.2.3", *words.split(), check=2)
+            self.assertIn(what, refused.stderr)
 
     def test_text_has_the_answer_of_ip_and_a_line_of_ours(self):
         text = self.cowire("route", "get", "8.8.8.8", check=0).stdout.splitlines()
@@ -315,6 +343,10 @@ class Show(RouteTest):
         )
         self.assertEqual(routes["30.0.0.0/24"]["divert"], "rejected")
         self.assertEqual(routes["32.0.0.0/24"]["divert"], "neighbour_unresolved")
+        # Routes of groups: nobody asks the kernel about those.
+        self.assertEqual(routes["239.7.0.0/16"], {"fast": True, "egress": ["u1"]})
+        self.assertEqual(routes["239.8.0.0/16"]["divert"], "neighbour_unresolved")
+        self.assertEqual(routes["239.9.0.0/16"], {"fast": True, "egress": ["u0"]})
 
 
 class Monitor(unittest.TestCase):
