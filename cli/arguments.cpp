@@ -143,14 +143,29 @@ void check_families(const send_plan& plan) {
                         "; add a --source of that family, or give none");
 }
 
+/// What the command line says goes before the file.
+void set_multicast(sender_options& sender, const transmit_arguments& arguments,
+                   const file_options& more) {
+  sender.multicast_ttl = more.multicast_ttl.value_or(sender.multicast_ttl);
+  if (!arguments.multicast_ttl.empty())
+    sender.multicast_ttl =
+        static_cast<std::uint8_t>(parse_number("--multicast-ttl", arguments.multicast_ttl, 0, 255));
+  sender.multicast_interface = more.multicast_interface.value_or("");
+  if (!arguments.multicast_interface.empty()) {
+    static_cast<void>(parse_interface("--multicast-interface", arguments.multicast_interface));
+    sender.multicast_interface = arguments.multicast_interface;
+  }
+  sender.multicast_loop = more.multicast_loop.value_or(true) && !arguments.no_multicast_loop;
+}
+
 }  // namespace
 
 transmit_plan make_plan(const transmit_arguments& arguments) {
   transmit_plan plan;
-  if (file_options more; !arguments.config_file.empty()) {
-    read_config(arguments.config_file, plan.config, more);
-    plan.intake_group = more.intake_group;
-  }
+  file_options more;
+  if (!arguments.config_file.empty()) read_config(arguments.config_file, plan.config, more);
+  plan.intake_group = more.intake_group;
+  set_multicast(plan.sender, arguments, more);
   if (!arguments.interfaces.empty()) plan.config.interfaces.clear();
   const auto& declared = plan.config.tunnels;
   const bool device_comes =
@@ -168,13 +183,6 @@ transmit_plan make_plan(const transmit_arguments& arguments) {
   plan.sender.mark = number_or_zero<std::uint32_t>("--mark", arguments.mark, 0);
   plan.sender.tos = number_or_zero<std::uint8_t>("--tos", arguments.tos, 0);
   plan.sender.ttl = number_or_zero<std::uint8_t>("--ttl", arguments.ttl, 1);
-  if (!arguments.multicast_ttl.empty())
-    plan.sender.multicast_ttl =
-        static_cast<std::uint8_t>(parse_number("--multicast-ttl", arguments.multicast_ttl, 0, 255));
-  if (!arguments.multicast_interface.empty())
-    static_cast<void>(parse_interface("--multicast-interface", arguments.multicast_interface));
-  plan.sender.multicast_interface = arguments.multicast_interface;
-  plan.sender.multicast_loop = !arguments.no_multicast_loop;
   plan.sender.broadcast = arguments.broadcast;
   if (!arguments.mode.empty()) plan.config.mode = parse_mode(arguments.mode);
   if (!arguments.cpus.empty()) plan.config.cpus = parse_cpus(arguments.cpus);

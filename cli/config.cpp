@@ -53,6 +53,8 @@ class config_reader {
         read_table(key, value, doublezero_keys);
       else if (key == "output")
         read_table(key, value, output_keys);
+      else if (key == "multicast")
+        read_table(key, value, multicast_keys);
       else if (key == "intake")
         read_table(key, value, intake_keys);
       else if (key == "tunnel")
@@ -60,7 +62,7 @@ class config_reader {
       else
         fail(key.source(),
              "'" + std::string(key.str()) +
-                 "': no such table; use xdp, doublezero, output, intake or [[tunnel]]");
+                 "': no such table; use xdp, doublezero, output, multicast, intake or [[tunnel]]");
     }
   }
 
@@ -250,6 +252,21 @@ class config_reader {
     });
   }
 
+  // ---- [multicast] ----------------------------------------------------------------------------
+
+  void set_multicast_ttl(const toml::node& from) {
+    at_place_of(from, [&] {
+      more_.multicast_ttl = static_cast<std::uint8_t>(parse_number(key_, whole(from), 0, 255));
+    });
+  }
+  void set_multicast_interface(const toml::node& from) {
+    at_place_of(from, [&] {
+      static_cast<void>(parse_interface(key_, text(from)));
+      more_.multicast_interface = text(from);
+    });
+  }
+  void set_multicast_loop(const toml::node& from) { more_.multicast_loop = truth(from); }
+
   // ---- [intake] -------------------------------------------------------------------------------
 
   void set_group(const toml::node& from) {
@@ -347,6 +364,12 @@ class config_reader {
       {"traffic_control", &config_reader::set_output},
       {"control_groups", &config_reader::set_output},
       {"tracked_flows", &config_reader::set_tracked_flows},
+  }};
+
+  static constexpr std::array<key_rule, 3> multicast_keys = {{
+      {"ttl", &config_reader::set_multicast_ttl},
+      {"interface", &config_reader::set_multicast_interface},
+      {"loop", &config_reader::set_multicast_loop},
   }};
 
   static constexpr std::array<key_rule, 1> intake_keys = {{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The configuration file of `cowire send` and `cowire run`: TOML with the tables [xdp],
-/// [doublezero], [output] and [[tunnel]], which fill a transmitter_config, and [intake].
+/// [doublezero], [output] and [[tunnel]], which fill a transmitter_config, [multicast] and [intake].
 /// examples/doublezero.toml shows every key.
 ///
 /// Unknown keys and bad values throw a usage_error that begins with FILE:LINE:COLUMN. What the file
@@ -19,6 +19,10 @@ namespace cowire::cli {
 /// What a file may say besides.
 struct file_options {
   std::optional<std::uint32_t> intake_group;  ///< gid; intake_options::group.
+  // [multicast]: of sender_options.
+  std::optional<std::uint8_t> multicast_ttl;
+  std::optional<std::string> multicast_interface;
+  std::optional<bool> multicast_loop;
 };
 
 void read_config(const std::string& path, transmitter_config& to, file_options& more);

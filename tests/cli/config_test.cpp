@@ -83,6 +83,26 @@ TEST(config, the_intakes_group_is_a_name_or_a_number) {
   EXPECT_NE(refusal("[intake]\ngroup = 4294967295\n").find("4294967294"), std::string::npos);
 }
 
+TEST(config, the_keys_of_multicast_are_a_senders_options) {
+  const auto told = [](const std::string& text) {
+    transmitter_config config;
+    file_options more;
+    parse_config(text, "f", config, more);
+    return more;
+  };
+  const file_options none = told("[multicast]\n");
+  EXPECT_FALSE(none.multicast_ttl || none.multicast_interface || none.multicast_loop);
+  const file_options all = told("[multicast]\nttl = 0\ninterface = 'lo'\nloop = false\n");
+  EXPECT_EQ(all.multicast_ttl, 0u);
+  EXPECT_EQ(all.multicast_interface, "lo");
+  EXPECT_EQ(all.multicast_loop, false);
+  EXPECT_NE(refusal("[multicast]\nttl = 256\n").find("255"), std::string::npos);
+  EXPECT_NE(refusal("[multicast]\ninterface = 'no-such-if'\n").find("f:2:13: interface"),
+            std::string::npos);
+  EXPECT_NE(refusal("[multicast]\ngroup = 1\n").find("use one of ttl, interface, loop"),
+            std::string::npos);
+}
+
 TEST(config, restrictions_are_unset_unless_told_and_may_be_empty) {
   const auto untold = read("[doublezero]\n").restrictions;
   EXPECT_FALSE(untold.routing_tables);

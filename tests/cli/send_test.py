@@ -245,6 +245,64 @@ class Send(SendTest):
         got = {(source, port) for _, _, source, port in self.collect(receiver)}
         self.assertEqual(got, {("10.0.0.1", "7001")})
 
+    # Prints "ready", then for each datagram to the group: its length and TTL.
+    MEMBER = f"""
+import socket, struct, sys
+hearing = socket.socket(type=socket.SOCK_DGRAM)
+hearing.setsockopt(socket.IPPROTO_IP, 12, 1)  # IP_RECVTTL
+hearing.bind(("239.1.2.3", {PORT}))
+device = socket.if_nametoindex(sys.argv[1])
+request = struct.pack("=4s4si", socket.inet_aton("239.1.2.3"), bytes(4), device)
+hearing.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+print("ready", flush=True)
+while True:
+    data, [(_, _, ttl)], _, _ = hearing.recvmsg(2048, 64)
+    print(len(data), int.from_bytes(ttl[:4], sys.byteorder), flush=True)
+"""
+
+    def member(self, host):
+        process = self.world.start(host, sys.executable, "-c", self.MEMBER, "u0")
+        self.enterContext(support.ended(process))
+        self.assertEqual(process.stdout.readline(), "ready\n")
+        return process
+
+    def test_options_for_groups_are_those_of_a_socket(self):
+        there = self.member("b")
+        words = ("--to", f"239.1.2.3:{PORT}", "--count", 1, "--multicast-interface", "u0")
+        report = self.send(*words)
+        self.assertEqual(report["transmitted"], {"u0": 1})
+        self.assertEqual(there.stdout.readline().split()[1], "1")
+        report = self.send(*words, "--multicast-ttl", 7, "--ttl", 99)
+        self.assertEqual(report["transmitted"], {"u0": 1})
+        self.assertEqual(there.stdout.readline().split()[1], "7")
+        # A member here hears a copy, which is the kernel's to make, unless the sender wants none.
+        here = self.member("a")
+        self.assertEqual(self.send(*words)["diverted"], {"multicast_member": 1})
+        self.assertEqual(here.stdout.readline().split()[1], "1")
+        self.assertEqual(there.stdout.readline().split()[1], "1")
+        report = self.send(*words, "--no-multicast-loop", "--size", 100)
+        self.assertEqual(report["transmitted"], {"u0": 1})
+        self.assertEqual(there.stdout.readline().split()[0], "100")
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+            file.write('[multicast]\ninterface = "u0"\nttl = 3\nloop = false\n')
+            file.flush()
+            plain = ("--to", f"239.1.2.3:{PORT}", "--count", 1, "--config", file.name)
+            self.assertEqual(self.send(*plain)["transmitted"], {"u0": 1})
+            self.assertEqual(there.stdout.readline().split()[1], "3")
+            report = self.send(*plain, "--multicast-ttl", 4)
+            self.assertEqual(report["transmitted"], {"u0": 1})
+            self.assertEqual(there.stdout.readline().split()[1], "4")
+        # Of all these the member here has heard the one.
+        self.assertEqual(self.send(*words)["diverted"], {"multicast_member": 1})
+        self.assertNotEqual(here.stdout.readline().split()[0], "100")
+
+    def test_broadcast_needs_to_be_permitted(self):
+        words = ("--to", f"10.0.0.255:{PORT}", "--count", 1)
+        self.assertEqual(self.send(*words, check=1)["refused"], {"EACCES": 1})
+        receiver = self.receiver("0.0.0.0")
+        self.assertEqual(self.send(*words, "--broadcast")["kernel_path"], 1)
+        self.assertEqual(len(self.collect(receiver)), 1)
+
     def test_a_zone_or_a_device_leads_to_a_link_local_address(self):
         self.world.ip("b", "addr add fe80::77/64 dev u0 nodad")
         self.world.ip("a", f"neigh add fe80::77 lladdr {PEER_MAC} dev u0 nud permanent")
