@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/cli/doctor.hpp>
+#include <cowire/cli/doctor_groups.hpp>
 #include <cowire/cli/kernel_state.hpp>
 #include <cowire/cli/privilege.hpp>
 #include <cowire/route/egress_choice.hpp>
@@ -217,6 +218,7 @@ std::vector<finding> examine_decisions(std::vector<std::string> interfaces) try 
   const kernel_state now;
   examine_rules(now.state(), out);
   examine_bonds(now.state(), out);
+  std::ranges::move(examine_groups(now.state()), std::back_inserter(out));
   if (interfaces.empty()) interfaces.emplace_back();
   examine_output(now.state(), now.output(), interfaces, out);
   return out;

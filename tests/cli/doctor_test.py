@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shape of `cowire doctor`."""
 import json
+import os
+import sys
 import unittest
 
 import support
@@ -18,6 +20,7 @@ HOST_CHECKS = {
     "io_uring",
     "cpus",
     "rules",
+    "multicast",
     "output netfilter",
     "output conntrack",
     "output ipsec",
@@ -37,6 +40,16 @@ INTERFACE_CHECKS = {
     "mtu",
     "offload",
 }
+
+HEAR_TTL = """
+import socket, sys
+hearing = socket.socket(type=socket.SOCK_DGRAM)
+hearing.setsockopt(socket.IPPROTO_IP, 12, 1)  # IP_RECVTTL
+hearing.bind((sys.argv[1], 9000))
+print("ready", flush=True)
+_, [(_, _, ttl)], _, _ = hearing.recvmsg(64, 64)
+print(int.from_bytes(ttl[:4], sys.byteorder), flush=True)
+"""
 
 
 class Doctor(unittest.TestCase):
@@ -81,6 +94,64 @@ class Doctor(unittest.TestCase):
         self.assertNotIn("rules", checks)
         self.assertEqual(checks["ipv4 rule 77"]["status"], "warn")
         self.assertIn("destination port", checks["ipv4 rule 77"]["value"])
+
+    def test_routes_of_groups_that_share_the_kernels_memory_with_hosts_are_named(self):
+        """And nothing is amiss with the others: the kernel itself is asked and sends."""
+        support.need_root()
+        world = support.World("a", "b")
+        self.addCleanup(world.close)
+        world.ip("a", f"link add u0 type veth peer name u0 netns {world.names['b']}")
+        for host, address in (("a", "10.0.0.1/24"), ("b", "10.0.0.2/24")):
+            world.ip(host, f"address add {address} dev u0")
+            world.ip(host, "link set u0 up")
+        world.ip("b", "route add local 10.60.0.0/16 dev lo")
+        for number in (7, 8, 9):
+            world.ip("a", f"nexthop add id {number} via 10.0.0.2 dev u0")
+        through = "via 10.0.0.2 dev u0"
+        # Each pair in a table of its own that both of its destinations are looked up in.
+        pairs = (
+            (through, through, True),
+            (through + " src 10.0.0.1", through, False),
+            (through + " metric 77", through, False),
+            (through + " proto bgp", through + " proto bgp", True),
+            (through + " proto bgp", through, False),
+            ("nhid 7 metric 4", "nhid 7", True),
+            ("nhid 8", "nhid 9", False),
+            ("dev u0", through, False),
+        )
+        for n, (group, host, _) in enumerate(pairs):
+            table = f"table {100 + n}"
+            world.ip("a", f"rule add to 239.0.{n}.0/24 lookup {100 + n}")
+            world.ip("a", f"rule add to 10.60.{n}.0/24 lookup {100 + n}")
+            world.ip("a", f"route add 239.0.{n}.0/24 {group} {table}")
+            world.ip("a", f"route add 10.60.{n}.0/24 {host} {table}")
+        checks = {
+            check["name"]: check for check in self.report("u0", netns=world.names["a"])["checks"]
+        }
+        for n, (group, host, shared) in enumerate(pairs):
+            with self.subTest(group=group, host=host):
+                check = checks.get(f"group route 239.0.{n}.0/24")
+                self.assertEqual(check is not None, shared)
+                if shared:
+                    self.assertEqual(check["status"], "warn")
+                    self.assertIn(f"10.60.{n}.0/24", check["value"])
+                    self.assertIn("metric N" if "nhid" not in group else "nexthop", check["fix"])
+                elif self.ttl_after_question(world, n) == 1:
+                    self.fail("the kernel's memory is shared and nobody says so")
+
+    def ttl_after_question(self, world, n):
+        """The TTL of a datagram to a host right after a question about a group, on one CPU."""
+        listen = world.start("b", sys.executable, "-c", HEAR_TTL, f"10.60.{n}.1")
+        with support.ended(listen):
+            self.assertEqual(listen.stdout.readline(), "ready\n")
+            cpu = min(os.sched_getaffinity(0))
+            world.exec("a", "taskset", "-c", cpu, "ip", "route", "get", f"239.0.{n}.1", check=0)
+            send = (
+                "import socket\n"
+                f"socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('10.60.{n}.1', 9000))"
+            )
+            world.exec("a", "taskset", "-c", cpu, sys.executable, "-c", send, check=0)
+            return int(listen.stdout.readline())
 
     def output_checks(self, world, *words):
         """What it says of the output path of host a, by layer."""
