@@ -118,11 +118,11 @@ struct sender_options {
   /// device are used instead of the options above; -1 = none. It is duplicated: the application may
   /// close its own descriptor. IP_RECVERR is switched on and its error queue is read by cowire. An
   /// IPv6 socket without IPV6_V6ONLY serves IPv4 too, as it does for the application. Its options
-  /// are read now, those for multicast too; IP_MULTICAST_IF cannot be read, so `multicast_interface`
-  /// is set on it if given, and otherwise IPv4 groups of a socket without device are left to the
-  /// kernel. error::unsupported where one is set that only the kernel can follow:
-  /// SO_DONTROUTE, SO_PRIORITY, IP_UNICAST_IF, IP_OPTIONS, IPv6 extension headers, UDP_SEGMENT and
-  /// the like (docs/limits.md); the exception names it.
+  /// are read now, those for multicast too; IP_MULTICAST_IF cannot be read, so that
+  /// `multicast_interface` is set on it if given, and otherwise IPv4 groups of a socket without
+  /// device are left to the kernel. error::unsupported where one is set that only the kernel can
+  /// follow: SO_DONTROUTE, SO_PRIORITY, IP_UNICAST_IF, IP_OPTIONS, IPv6 extension headers,
+  /// UDP_SEGMENT and the like (docs/limits.md); the exception names it.
   int adopt_socket = -1;
   /// Newer errors than this many unread ones are dropped and counted (errors_dropped()).
   std::size_t error_queue_limit = 64;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The configuration file of `cowire send` and `cowire run`: TOML with the tables [xdp],
-/// [doublezero], [output] and [[tunnel]], which fill a transmitter_config, [multicast] and [intake].
+/// [doublezero], [output] and [[tunnel]], which fill a transmitter_config, [multicast] and
+/// [intake].
 /// examples/doublezero.toml shows every key.
 ///
 /// Unknown keys and bad values throw a usage_error that begins with FILE:LINE:COLUMN. What the file

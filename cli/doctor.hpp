@@ -29,8 +29,8 @@ struct finding {
 [[nodiscard]] std::vector<finding> examine_host(std::size_t sockets);
 
 /// What the kernel decides, in routing and after it, that keeps datagrams off the fast path: policy
-/// rules, bonds, multicast, and each layer of the output path as a sender without options meets it on its way through
-/// these interfaces. Of the output path nothing fails: the kernel path sends.
+/// rules, bonds, multicast, and each layer of the output path as a sender without options meets it
+/// on its way through these interfaces. Of the output path nothing fails: the kernel path sends.
 [[nodiscard]] std::vector<finding> examine_decisions(std::vector<std::string> interfaces);
 
 /// What concerns one interface; the caller has checked that it exists.

@@ -274,8 +274,7 @@ struct membership {
 };
 
 /// Any message this code understands.
-using message =
-    std::variant<link, address, route, rule, neighbour, nexthop_object, nexthop_bucket, netconf,
-                 membership>;
+using message = std::variant<link, address, route, rule, neighbour, nexthop_object, nexthop_bucket,
+                             netconf, membership>;
 
 }  // namespace cowire::netlink

@@ -456,7 +456,7 @@ void decider::answer_from_owner_of_source_v4() {
   result_.type = question_.is_multicast() ? RTN_MULTICAST : RTN_BROADCAST;
   if (!question_.is_multicast())
     static_cast<void>(divert(divert_reason::broadcast_destination));
-  else if (owners != 1)  // Which of several: by a hash chain's order (__ip_dev_find()).
+  else if (owners != 1)  // Which of several a hash chain decides.
     static_cast<void>(divert(divert_reason::multicast_destination));
   else
     divert_unless_only_copy();
@@ -844,8 +844,7 @@ void decider::divert_unless_only_copy() {
 /// with members are regions of their own.
 std::optional<divert_reason> decider::reason_of_copy(std::uint32_t index) const {
   const mirror::device* device = state_.find_device(index);
-  if (device == nullptr || (device->link.flags & IFF_LOOPBACK) != 0 ||
-      vrf_of(state_, *device) != 0)
+  if (device == nullptr || (device->link.flags & IFF_LOOPBACK) != 0 || vrf_of(state_, *device) != 0)
     return divert_reason::multicast_destination;
   if (!question_.cls->multicast_loop) return std::nullopt;
   if (state_.routes_multicast(question_.family(), index)) return divert_reason::multicast_routing;

@@ -3,9 +3,9 @@
 /// (kernel_world.hpp), changed at random several times, mirrored by dumps and, separately, by the
 /// notifications that all this caused. After each change the same questions go to RTM_GETROUTE,
 /// plain and with RTM_F_FIB_MATCH, to a UDP socket (socket_oracle.hpp), and to resolve(); questions
-/// about groups, of which some have members, to sockets that really send (group_oracle.hpp); and what
-/// a compiler publishes, incrementally and from scratch, is compared with what resolve() says. And
-/// the two mirrors are compared: on a kernel that does not change an audit finds nothing.
+/// about groups, of which some have members, to sockets that really send (group_oracle.hpp); and
+/// what a compiler publishes, incrementally and from scratch, is compared with what resolve() says.
+/// And the two mirrors are compared: on a kernel that does not change an audit finds nothing.
 ///
 /// A disagreement is reduced to the shortest list of commands that still shows it, and printed.
 ///
