@@ -73,6 +73,7 @@ struct link {
   std::uint32_t flags = 0;          ///< IFF_*, with IFF_LOWER_UP (0x10000).
   std::string name;
   std::uint32_t mtu = 0;
+  std::string alias;  ///< IFLA_IFALIAS, 255 bytes at most: whatever somebody noted there.
   std::vector<std::uint8_t> address, broadcast;  ///< 6 bytes on Ethernet; 4 or 16 on tunnels.
   std::uint32_t master = 0;  ///< ifindex of the bond, bridge or VRF above, 0 = none.
   /// IFLA_LINK: ifindex of the device below or the peer, 0 = none. A new pair of veths is announced

@@ -207,6 +207,15 @@ std::vector<std::byte> change_link(const link& wanted, std::uint32_t sequence) {
   return std::move(to).finish();
 }
 
+std::vector<std::byte> set_alias(std::uint32_t index, const std::string& alias,
+                                 std::uint32_t sequence) {
+  ifinfomsg header{};
+  header.ifi_index = static_cast<int>(index);
+  message_builder to(RTM_NEWLINK, NLM_F_REQUEST, sequence, header);
+  to.put(IFLA_IFALIAS, alias);
+  return std::move(to).finish();
+}
+
 std::vector<std::byte> remove_link(std::uint32_t index, std::uint32_t sequence) {
   ifinfomsg header{};
   header.ifi_index = static_cast<int>(index);

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -98,6 +99,10 @@ struct route_query {
 /// RTM_NEWLINK that gives the existing device of index and kind `wanted` its `info`, and its MTU
 /// unless that is 0. All of a tunnel's attributes are sent: the kernel starts from zero.
 [[nodiscard]] std::vector<std::byte> change_link(const link& wanted, std::uint32_t sequence);
+
+/// RTM_NEWLINK that gives a device an alias, and changes nothing else.
+[[nodiscard]] std::vector<std::byte> set_alias(std::uint32_t index, const std::string& alias,
+                                               std::uint32_t sequence);
 
 /// RTM_DELLINK of one device.
 [[nodiscard]] std::vector<std::byte> remove_link(std::uint32_t index, std::uint32_t sequence);

@@ -180,8 +180,8 @@ bool mirror::named_by_rule(std::string_view name) const noexcept {
 bool mirror::same_link(const netlink::link& a, const netlink::link& b) {
   return a.flags == b.flags && a.name == b.name && a.mtu == b.mtu && a.address == b.address &&
          a.master == b.master && a.lower == b.lower && a.group == b.group && a.kind == b.kind &&
-         a.info == b.info && a.bond_slave == b.bond_slave && a.carrier == b.carrier &&
-         a.lower_in_other_namespace == b.lower_in_other_namespace;
+         a.info == b.info && a.alias == b.alias && a.bond_slave == b.bond_slave &&
+         a.carrier == b.carrier && a.lower_in_other_namespace == b.lower_in_other_namespace;
 }
 
 void mirror::apply_one(const netlink::link& message, mirror_changes& changes) {

@@ -20,6 +20,7 @@ constexpr std::chrono::milliseconds detection_poll{20};
 
 declared_tunnels::declared_tunnels(const std::vector<tunnel_declaration>& wanted) {
   try {
+    clear_away(wanted);
     for (const auto& one : wanted) make(one);
   } catch (...) {
     remove();
@@ -29,18 +30,36 @@ declared_tunnels::declared_tunnels(const std::vector<tunnel_declaration>& wanted
 
 declared_tunnels::~declared_tunnels() { remove(); }
 
+void declared_tunnels::clear_away(const std::vector<tunnel_declaration>& wanted) {
+  for (const auto& one : kernel_.dump(netlink::object_kind::link)) {
+    const auto& device = std::get<netlink::link>(one);
+    if (!owner_.takes_over(device)) continue;
+    const auto same = std::ranges::find(wanted, device.name, &tunnel_declaration::name);
+    if (same == wanted.end() || !difference(kernel_, *same, device).empty())
+      remove_tunnel(kernel_, device);
+  }
+}
+
 void declared_tunnels::make(const tunnel_declaration& wanted) {
-  if (const auto existing = find_link(kernel_, wanted.name)) {
-    if (const auto differs = difference(kernel_, wanted, *existing); !differs.empty())
+  if (auto existing = find_link(kernel_, wanted.name)) {
+    const auto differs = difference(kernel_, wanted, *existing);
+    const bool own = owner_.takes_over(*existing);
+    if (differs.empty() && own) made_.push_back(std::move(*existing));
+    if (differs.empty()) return;
+    if (!own)
       throw_error(error::invalid_argument,
                   "tunnel " + wanted.name + " exists and is not as declared: declared " + differs +
                       "; change the declaration, or remove the tunnel");
-    return;
+    remove_tunnel(kernel_, *existing);  // What it is bound to was made anew.
   }
   netlink::link made;
   made.index = create_tunnel(kernel_, wanted);
   made.name = wanted.name;
   made_.push_back(std::move(made));
+  // Without it, after a crash, it is somebody else's.
+  std::error_code ignored;
+  if (!owner_.mark().empty())
+    kernel_.execute(netlink::set_alias(made_.back().index, owner_.mark(), 0), ignored);
   await_addresses(made_.back().index);
 }
 

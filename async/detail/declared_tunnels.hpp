@@ -2,12 +2,14 @@
 /// The tunnels that a transmitter's configuration declares: made at start, removed at stop.
 ///
 /// One that exists already is somebody else's: it must be as declared, is used as it is and stays.
-/// After a crash the own ones are found again in that way.
+/// But those of a process that was killed (tunnel_owner.hpp) are taken over where they are as
+/// declared, and removed where they are not, or not declared any more.
 ///
 /// One thread at a time; calls block for a few milliseconds a tunnel, and for two seconds where an
 /// IPv6 address is looked for on the other side first.
 #pragma once
 
+#include <cowire/async/detail/tunnel_owner.hpp>
 #include <cowire/async/tunnel.hpp>
 
 #include <cstdint>
@@ -27,6 +29,7 @@ class declared_tunnels {
   ~declared_tunnels();
 
  private:
+  void clear_away(const std::vector<tunnel_declaration>& wanted);
   void make(const tunnel_declaration& wanted);
   /// Until no socket is refused an IPv6 address of it because the kernel still looks for another
   /// owner (tunnels that carry Ethernet).
@@ -34,6 +37,7 @@ class declared_tunnels {
   void remove() noexcept;
 
   netlink::request_socket kernel_;
+  tunnel_owner owner_;
   std::vector<netlink::link> made_;
 };
 

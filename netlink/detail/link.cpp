@@ -24,6 +24,8 @@ std::optional<message> decode_link(body in, std::error_code& ec) {
     switch (a.type) {
       case IFLA_IFNAME:
         return read(a, to.name, ec);
+      case IFLA_IFALIAS:
+        return read(a, to.alias, ec);
       case IFLA_MTU:
         return read(a, to.mtu, ec);
       case IFLA_ADDRESS:
@@ -67,6 +69,7 @@ std::vector<std::byte> encode_object(const link& from) {
   header.ifi_flags = from.flags;
   message_builder to(type_for(from.action, RTM_NEWLINK, RTM_DELLINK), 0, 0, header);
   put_if_set(to, IFLA_IFNAME, from.name);
+  put_if_set(to, IFLA_IFALIAS, from.alias);
   to.put(IFLA_MTU, from.mtu);
   to.put(IFLA_OPERSTATE, from.operational_state);
   to.put(IFLA_GROUP, from.group);

@@ -4,6 +4,7 @@
 import functools
 import json
 import os
+import pathlib
 import unittest
 
 import support
@@ -352,6 +353,67 @@ class Declared(TunnelWorld):
             support.interrupt(service)
         self.assertIsNone(self.world.ip_json("a", "link show d0"))
         self.assertIsNone(self.world.ip_json("a", "link show d1"))
+
+    def running(self, config):
+        """A service with these tunnels, that is there."""
+        path = support.scratch_file(self, config)
+        intake = pathlib.Path(path + ".sock")
+        self.addCleanup(intake.unlink, missing_ok=True)
+        words = ["run", "--config", path, "--mode", "kernel", "--intake", intake]
+        service = self.world.start("a", support.COWIRE, *words)
+        try:
+            support.wait_until(intake.exists, "the service")
+        except BaseException:
+            service.kill()
+            raise
+        return support.ended(service)
+
+    def is_there(self, name):
+        return self.world.ip_json("a", f"link show {name}") is not None
+
+    def kill(self, config):
+        """Leaves them behind as a service does that is killed."""
+        with self.running(config) as service:
+            service.kill()
+            service.wait()
+        self.assertTrue(self.is_there("d0"))
+        self.assertIn("cowire", self.alias("d0"))
+
+    def alias(self, name):
+        shown = self.world.ip_json("a", f"link show {name}")
+        return shown[0].get("ifalias", "") if shown else ""
+
+    def test_those_of_a_killed_process_are_taken_over(self):
+        self.kill(self.CONFIG)
+        index = self.kernels("d0")["ifindex"]
+        with self.running(self.CONFIG) as service:
+            self.assertEqual(self.kernels("d0")["ifindex"], index)
+            support.interrupt(service)
+        self.assertFalse(self.is_there("d0"))
+        self.assertFalse(self.is_there("d1"))
+
+    def test_those_of_a_killed_process_that_differ_are_made_anew(self):
+        self.kill(self.CONFIG)
+        self.send(self.CONFIG.replace("ttl = 64", "ttl = 63").replace('"d1"', '"d3"'))
+        for name in ("d0", "d1", "d3"):
+            self.assertFalse(self.is_there(name), name)
+
+    def test_those_of_a_process_that_lives_are_left_alone(self):
+        with self.running(self.CONFIG) as service:
+            self.send(self.CONFIG)
+            done = self.send(self.CONFIG.replace("ttl = 64", "ttl = 63"), check=2)
+            self.assertIn("ttl 63", done.stderr)
+            self.assertTrue(self.is_there("d0") and self.is_there("d1"))
+            support.interrupt(service)
+        self.assertFalse(self.is_there("d0"))
+
+    def test_what_somebody_took_for_himself_stays(self):
+        self.kill(self.CONFIG)
+        for name in ("d0", "d1"):
+            self.world.ip("a", f"link set {name} alias mine")
+        self.send(self.CONFIG)
+        self.assertEqual(self.alias("d0"), "mine")
+        self.assertTrue(self.is_there("d1"))
 
     def send_from(self, *words, config=CONFIG):
         path = support.scratch_file(self, config)

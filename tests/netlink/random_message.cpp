@@ -146,6 +146,7 @@ class generator {
     l.hardware_type = number<std::uint16_t>();
     l.flags = number<std::uint32_t>();
     l.name = text();
+    l.alias = text();
     l.mtu = number<std::uint32_t>();
     l.address = hardware_address();
     l.broadcast = hardware_address();
