@@ -71,7 +71,8 @@ struct transmitter_config {
   route_restrictions restrictions{};
   /// What of the kernel's output path counts. The valve for hosts where it is known better that a
   /// layer matters to nobody: what is ignored is logged as a warning and told by stats(). What the
-  /// kernel sends for another reason meets all layers as ever.
+  /// kernel sends for another reason meets all layers as ever. Counters of rules that a flow passes
+  /// fall short by what the fast path sends, unless they are strict: then they divert it.
   output_layers output{};
   /// Flows (addresses and ports) at a time that may be on the fast path where the kernel tracks
   /// connections; others take the kernel path. Memory is used as they come, some 200 bytes each.

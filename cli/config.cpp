@@ -245,6 +245,13 @@ class config_reader {
       if (layer.name == key_) to_.output.*layer.member = told == "obey";
   }
 
+  void set_counters(const toml::node& from) {
+    const std::string told = text(from);
+    if (told != "soft" && told != "strict")
+      fail(from.source(), key_ + " '" + told + "': use \"soft\" or \"strict\"");
+    to_.output.strict_counters = told == "strict";
+  }
+
   void set_tracked_flows(const toml::node& from) {
     at_place_of(from, [&] {
       to_.tracked_flows =
@@ -357,12 +364,13 @@ class config_reader {
       {"prefixes", &config_reader::set_prefixes},
   }};
 
-  static constexpr std::array<key_rule, 6> output_keys = {{
+  static constexpr std::array<key_rule, 7> output_keys = {{
       {"netfilter", &config_reader::set_output},
       {"conntrack", &config_reader::set_output},
       {"ipsec", &config_reader::set_output},
       {"traffic_control", &config_reader::set_output},
       {"control_groups", &config_reader::set_output},
+      {"counters", &config_reader::set_counters},
       {"tracked_flows", &config_reader::set_tracked_flows},
   }};
 

@@ -439,6 +439,9 @@ chain read_chain(nft::family family, byte_span from, std::error_code& ec) {
       case NFTA_CHAIN_TYPE:
         out.type = text(a, ec);
         return;
+      case NFTA_CHAIN_COUNTERS:
+        out.policy_counts = true;
+        return;
       default:
         out.not_understood |= a.type > NFTA_CHAIN_USERDATA;
         return;
@@ -526,8 +529,9 @@ set read_set(nft::family family, byte_span from, std::error_code& ec) {
   return out;
 }
 
-bool only_counts(const expression& e) {
-  return std::holds_alternative<expressions::soft>(e.content);
+void add_to(element& one, const expression& e) {
+  const bool counter = std::holds_alternative<expressions::soft>(e.content);
+  (counter ? one.counts : one.not_understood) = true;
 }
 
 element read_element(byte_span from, std::error_code& ec) {
@@ -552,10 +556,9 @@ element read_element(byte_span from, std::error_code& ec) {
       case NFTA_SET_ELEM_FLAGS:
         return read_u32(a, flags, ec);
       case NFTA_SET_ELEM_EXPR:
-        out.not_understood |= !only_counts(read_expression(a.payload, ec));
-        return;
+        return add_to(out, read_expression(a.payload, ec));
       case NFTA_SET_ELEM_EXPRESSIONS:
-        out.not_understood |= !std::ranges::all_of(read_expressions(a.payload, ec), only_counts);
+        for (const expression& e : read_expressions(a.payload, ec)) add_to(out, e);
         return;
       case NFTA_SET_ELEM_TIMEOUT:
       case NFTA_SET_ELEM_EXPIRATION:

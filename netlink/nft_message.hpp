@@ -235,6 +235,7 @@ struct chain {
   std::optional<chain_hook> hook;  ///< Of base chains only.
   std::uint32_t policy = 1;        ///< 0 drop, 1 accept.
   std::string type;                ///< Of base chains: "filter", "route" or "nat".
+  bool policy_counts = false;      ///< Of base chains: datagrams that come to their policy.
   bool not_understood = false;
   friend bool operator==(const chain&, const chain&) = default;
 };
@@ -275,6 +276,7 @@ struct element {
   bool ends_interval = false;  ///< The first key that is no longer inside.
   bool is_catch_all = false;
   bool not_understood = false;  ///< Or it has an expression that is more than a counter.
+  bool counts = false;          ///< Has a counter.
   friend bool operator==(const element&, const element&) = default;
 };
 

@@ -214,8 +214,8 @@ bool tracks_connections(const netfilter_state& state, ip_family family) {
 }
 
 output_verdict judge_ruleset(const nft::ruleset& rules, const output_flow& region,
-                             tracking_state tracked) {
-  detail::output_sets sets(rules);
+                             tracking_state tracked, bool strict_counters) {
+  detail::output_sets sets(rules, strict_counters);
   detail::destination_verdicts found(region.destination);
   detail::output_walk(rules, sets, region, tracked, found).run();
   return found.of(region.destination);
@@ -283,7 +283,7 @@ std::vector<detail::port_verdicts> detail::judge_all_ports(const output_snapshot
 }
 
 output_verdict judge_output(const output_snapshot& state, const output_flow& region) {
-  detail::output_sets sets(*state.netfilter.rules);
+  detail::output_sets sets(*state.netfilter.rules, state.obeyed.strict_counters);
   return detail::judge_destinations(state, sets, region).of(region.destination);
 }
 

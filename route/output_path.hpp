@@ -161,9 +161,10 @@ struct output_verdict {
 /// datagrams of flows that are new to connection tracking and of established ones.
 [[nodiscard]] output_verdict judge_output(const output_snapshot& state, const output_flow& region);
 
-/// Rulesets alone, for one state of the flow's entry.
+/// Rulesets alone, for one state of the flow's entry. `strict_counters` as in output_layers.
 [[nodiscard]] output_verdict judge_ruleset(const netlink::nft::ruleset& rules,
-                                           const output_flow& region, tracking_state tracked);
+                                           const output_flow& region, tracking_state tracked,
+                                           bool strict_counters = false);
 
 /// Whether the kernel tracks connections of a family, as far as rules and hooks show.
 [[nodiscard]] bool tracks_connections(const netfilter_state& state, ip_family family);

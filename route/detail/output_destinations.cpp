@@ -55,6 +55,7 @@ std::array<std::byte, 2> number_before(std::span<const std::byte> port) {
 /// Collects what elements say, those together that answer the same.
 class answer_builder {
  public:
+  explicit answer_builder(const output_sets& sets) : sets_(sets) {}
   void add(const nft::element& one, const address_set::interval& where, bool sure) {
     group& into = group_of(one);
     into.possible.push_back(where);
@@ -62,7 +63,7 @@ class answer_builder {
       into.sure.push_back(where);
     else
       into.exact = false;
-    if (one.not_understood) side_effects_.push_back(where);
+    if (sets_.has_side_effects(one)) side_effects_.push_back(where);
   }
 
   [[nodiscard]] destination_answer finish(const output_sets::prepared& set, ip_family family) {
@@ -110,18 +111,19 @@ class answer_builder {
     return found;
   }
 
-  static void add_catch_all(destination_answer& out, const nft::element& one,
-                            const address_set& all) {
+  void add_catch_all(destination_answer& out, const nft::element& one,
+                     const address_set& all) const {
     destination_answer::group& made = out.groups.emplace_back();
     made.one = &one;
     made.possible = all;
     made.possible.remove(out.sure);
     made.sure = all;
     made.sure.remove(out.possible);
-    if (one.not_understood) out.has_side_effects.unite(made.possible);
+    if (sets_.has_side_effects(one)) out.has_side_effects.unite(made.possible);
     out.possible = out.sure = all;
   }
 
+  const output_sets& sets_;
   std::map<group_key, group> groups_;
   std::vector<address_set::interval> side_effects_;
   group* last_ = nullptr;
@@ -217,7 +219,7 @@ std::optional<destination_answer> output_walk::answer_for(const evaluation& e, c
   if (!concerned) return std::nullopt;
   auto& remembered = set.by_destination[static_cast<std::size_t>(family_)];
   if (plain && remembered) return remembered;
-  answer_builder builder;
+  answer_builder builder(sets_);
   const auto& fields = set.contents->set.fields;
   if (!spend(e, set.elements.size() + set.intervals.size())) return destination_answer{};
   const address_set::interval all{0, highest_number(family_)};

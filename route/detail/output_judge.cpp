@@ -26,7 +26,8 @@ void output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
   if (empty_)
     sets_ = nullptr;
   else if (!same_rules)
-    sets_ = std::make_unique<output_sets>(*snapshot_->netfilter.rules);
+    sets_ = std::make_unique<output_sets>(*snapshot_->netfilter.rules,
+                                          snapshot_->obeyed.strict_counters);
   if (empty_) return forget();
   std::erase_if(asked_, [](const asked& one) { return !one.divides; });
   for (asked& one : asked_) one.answers = answers_to(one.about);

@@ -18,14 +18,14 @@ constexpr std::size_t aligned(std::size_t length) noexcept {
   return (length + 3) & ~std::size_t{3};
 }
 
+}  // namespace
+
 /// One candidate more, which the key is (yes) or may be.
-void add(set_answer& to, const netlink::nft::element& one, ternary is) {
+void output_sets::add(set_answer& to, const element& one, ternary is) const {
   to.candidates.push_back(&one);
-  to.has_side_effects |= one.not_understood;
+  to.has_side_effects |= has_side_effects(one);
   to.found = is == ternary::yes && to.candidates.size() == 1 ? ternary::yes : ternary::maybe;
 }
-
-}  // namespace
 
 std::size_t output_sets::key_length(const netlink::nft::object_key& name) const {
   const auto found = rules_.sets.find(name);
@@ -63,7 +63,7 @@ output_sets::prepared output_sets::prepare(const netlink::nft::ruleset::set_cont
 }
 
 void output_sets::search_intervals(const prepared& set, const partial_key& key, set_answer& into,
-                                   std::size_t& steps) {
+                                   std::size_t& steps) const {
   const auto least = key.lowest(), most = key.highest();
   // The first interval that does not end below the key.
   auto at = std::ranges::partition_point(set.intervals, [&](const interval& i) {
@@ -78,7 +78,7 @@ void output_sets::search_intervals(const prepared& set, const partial_key& key, 
 }
 
 void output_sets::search_fields(const prepared& set, const partial_key& key, set_answer& into,
-                                std::size_t& steps) {
+                                std::size_t& steps) const {
   bool sure = false;
   for (const element* one : set.elements) {
     ++steps;
@@ -102,7 +102,7 @@ void output_sets::search_fields(const prepared& set, const partial_key& key, set
 }
 
 void output_sets::search_exact(const prepared& set, const partial_key& key, set_answer& into,
-                               std::size_t& steps) {
+                               std::size_t& steps) const {
   const auto least = key.lowest(), most = key.highest();
   auto at = std::ranges::partition_point(
       set.elements, [&](const element* one) { return partial_key::compare(least, one->key) > 0; });

@@ -21,7 +21,8 @@ struct set_answer {
   std::vector<const netlink::nft::element*> candidates;
   /// The set may hold more than what was read: elements with any value.
   bool contents_unknown = false;
-  /// A candidate does more than counting, or what it does is not understood.
+  /// A candidate does more than counting, or what it does is not understood; or it counts and that
+  /// matters.
   bool has_side_effects = false;
 };
 
@@ -56,7 +57,9 @@ class output_sets {
     mutable std::optional<destination_answer> by_destination[2];
   };
 
-  explicit output_sets(const netlink::nft::ruleset& rules) : rules_(rules) {}
+  /// `strict_counters`: an element that counts has side effects.
+  explicit output_sets(const netlink::nft::ruleset& rules, bool strict_counters = false)
+      : rules_(rules), strict_counters_(strict_counters) {}
 
   /// Empty where there is no such set, or its key is of another length than `key`. `steps` grows by
   /// what it costs.
@@ -67,19 +70,25 @@ class output_sets {
   /// Whether elements vanish without a word, and whether there may be others than those read.
   [[nodiscard]] static bool may_lose(const prepared& set) noexcept;
   [[nodiscard]] static bool may_gain(const prepared& set) noexcept;
+  [[nodiscard]] bool strict_counters() const noexcept { return strict_counters_; }
+  [[nodiscard]] bool has_side_effects(const element& one) const noexcept {
+    return one.not_understood || (strict_counters_ && one.counts);
+  }
   /// Bytes of a set's key; 0 = no such set.
   [[nodiscard]] std::size_t key_length(const netlink::nft::object_key& name) const;
 
  private:
   [[nodiscard]] static prepared prepare(const netlink::nft::ruleset::set_contents& contents);
-  static void search_intervals(const prepared& set, const partial_key& key, set_answer& into,
-                               std::size_t& steps);
-  static void search_fields(const prepared& set, const partial_key& key, set_answer& into,
-                            std::size_t& steps);
-  static void search_exact(const prepared& set, const partial_key& key, set_answer& into,
-                           std::size_t& steps);
+  void add(set_answer& to, const element& one, ternary is) const;
+  void search_intervals(const prepared& set, const partial_key& key, set_answer& into,
+                        std::size_t& steps) const;
+  void search_fields(const prepared& set, const partial_key& key, set_answer& into,
+                     std::size_t& steps) const;
+  void search_exact(const prepared& set, const partial_key& key, set_answer& into,
+                    std::size_t& steps) const;
 
   const netlink::nft::ruleset& rules_;
+  const bool strict_counters_;
   std::map<netlink::nft::object_key, prepared> prepared_;
 };
 

@@ -181,6 +181,8 @@ output_walk::packet_state output_walk::run_base_chain(const chain_rules& one, pa
   ways out = run_chain(one, std::move(state), 0, 0);
   if (out.on && one.chain.policy != 1)
     stop(one, 0, *out.on, divert_reason::netfilter, "its policy, drop");
+  else if (out.on && one.chain.policy_counts && sets_.strict_counters())
+    stop(one, 0, *out.on, divert_reason::netfilter, "the counter of its policy");
   else
     merge(out.accepted, std::move(out.on));
   return out.accepted ? std::move(*out.accepted) : packet_state{};
@@ -528,7 +530,9 @@ void output_walk::on(evaluation& e, const expression&, const ex::unknown_load&) 
   e.fork();
 }
 
-void output_walk::on(evaluation&, const expression&, const ex::soft&) {}
+void output_walk::on(evaluation& e, const expression& x, const ex::soft&) {
+  if (sets_.strict_counters()) touch(e, divert_reason::netfilter, x.name);
+}
 
 /// Without effect on a datagram that is tracked already.
 void output_walk::on(evaluation& e, const expression&, const ex::notrack&) {

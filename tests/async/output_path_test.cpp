@@ -56,6 +56,32 @@ TEST_F(output_path_end_to_end, a_ruleset_that_leaves_the_flow_alone_costs_it_not
   EXPECT_EQ(20u, sink.drain());
 }
 
+/// Where somebody reads the numbers they are the kernel's.
+TEST_F(output_path_end_to_end, strict_counters_count_every_datagram) {
+  NFT_OR_SKIP();
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  load("filter hook output priority 0", "udp dport 9000 counter accept");
+  const auto counted = [&] {
+    const std::string text = (*a)("nft list ruleset");
+    const auto at = text.find("counter packets ");
+    return at == std::string::npos ? 0ul : std::stoul(text.substr(at + 16));
+  };
+  ASSERT_EQ(0, plain_send(to(place)));
+  ASSERT_EQ(1u, counted());
+  sink.drain();
+  for (const bool strict : {false, true}) {
+    auto config = small();
+    config.output.strict_counters = strict;
+    transmitter tx(config);
+    auto s = tx.make_sender({.source_port = 8001});
+    send(tx, s, 20);
+    EXPECT_EQ(strict ? 20u : 0u, diverted(tx, "netfilter")) << summary(tx.stats());
+    EXPECT_EQ(strict ? 21u : 1u, counted());
+    EXPECT_EQ(20u, sink.drain());
+  }
+}
+
 TEST_F(output_path_end_to_end, classes_that_a_rule_tells_apart_fare_apart) {
   NFT_OR_SKIP();
   udp_sink sink(*b, to(place));

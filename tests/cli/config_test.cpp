@@ -133,6 +133,12 @@ TEST(config, each_layer_of_the_output_path_is_obeyed_unless_told) {
   }
 }
 
+TEST(config, counters_of_rules_are_soft_unless_told) {
+  EXPECT_FALSE(read("[output]\n").output.strict_counters);
+  EXPECT_FALSE(read("[output]\ncounters = 'soft'\n").output.strict_counters);
+  EXPECT_TRUE(read("[output]\ncounters = 'strict'\n").output.strict_counters);
+}
+
 TEST(config, tunnels_have_the_words_of_the_command_line) {
   const auto config = read(
       "[[tunnel]]\nname = 'g0'\nmode = 'gre'\nremote = '10.0.0.2'\nlocal = '10.0.0.1'\nttl = 64\n"

@@ -91,6 +91,42 @@ TEST_F(walk, what_is_not_understood_is_an_obstacle_wherever_it_is) {
   EXPECT_FALSE(judge().untouched());
 }
 
+TEST_F(walk, a_counter_is_an_obstacle_where_counters_are_strict) {
+  const auto strictly = [&] { return judge_ruleset(rules_, region_, tracking_state::fresh, true); };
+  const nft::expression counter{"counter", ex::soft{}, {}};
+  add("b", {{mark(), equals(7), counter, say(nft::verdict::accept)}}, 0);
+  EXPECT_TRUE(strictly().untouched());  // The mark is 0.
+  region_.mark = 7;
+  EXPECT_TRUE(judge().untouched());
+  EXPECT_EQ(strictly().obstacle, "table inet t, chain b, rule 1: counter");
+  EXPECT_TRUE(strictly().certain);
+  add("b", {{state(), equals(8), counter}}, 0);
+  EXPECT_FALSE(strictly().untouched());
+  add("b", {}, 0).policy_counts = true;
+  EXPECT_TRUE(judge().untouched());
+  EXPECT_EQ(strictly().obstacle, "table inet t, chain b: the counter of its policy");
+  add("b", {{say(nft::verdict::accept)}}, 0).policy_counts = true;
+  EXPECT_TRUE(strictly().untouched());
+}
+
+TEST_F(walk, an_element_that_counts_is_an_obstacle_where_counters_are_strict) {
+  add("b", {{mark(), {"lookup", ex::lookup{"s", 0, {}, false}, {}}}}, 0);
+  nft::ruleset::set_contents set;
+  set.set.table = "t";
+  set.set.name = "s";
+  set.set.key_length = 4;
+  set.elements.resize(2);
+  set.elements[0].key = number(7);
+  set.elements[1].key = number(8);
+  set.elements[1].counts = true;
+  rules_.sets[{nft::family::inet, "t", "s"}] = set;
+  for (const std::uint32_t mark : {7u, 8u, 9u}) {
+    region_.mark = mark;
+    EXPECT_TRUE(judge().untouched());
+    EXPECT_EQ(mark != 8, judge_ruleset(rules_, region_, tracking_state::fresh, true).untouched());
+  }
+}
+
 TEST_F(walk, a_jump_to_nowhere_a_loop_and_too_many_jumps_are_obstacles) {
   add("b", {{say(nft::verdict::jump, "c")}}, 0);
   EXPECT_FALSE(judge().untouched());
