@@ -304,6 +304,21 @@ content read_match(byte_span from, std::error_code& ec) {
   return out;
 }
 
+/// XT_CT_NOTRACK of linux/netfilter/xt_CT.h, in the first 16 bits of every revision; NOTRACK is
+/// what the target was called before.
+content read_target(const std::string& name, const fields<NFTA_TARGET_MAX>& f,
+                    std::error_code& ec) {
+  constexpr std::uint16_t no_tracking = 1;
+  if (name == "NOTRACK") return expressions::notrack{};
+  std::uint16_t flags = 0;
+  if (name != "CT" || !f.has(NFTA_TARGET_INFO)) return expressions::other{};
+  const auto info = copy(f.at(NFTA_TARGET_INFO, ec));
+  if (ec || info.size() < sizeof flags) return expressions::other{};
+  std::memcpy(&flags, info.data(), sizeof flags);
+  if ((flags & no_tracking) != 0) return expressions::notrack{};
+  return expressions::other{};
+}
+
 struct reader_of {
   std::string_view name;
   content (*read)(byte_span, std::error_code&);
@@ -358,7 +373,11 @@ expression read_expression(byte_span from, std::error_code& ec) {
     out.content = found->read(data, ec);
   } else if (out.name == "target") {
     const fields<NFTA_TARGET_MAX> f(data, ec);
-    if (f.has(NFTA_TARGET_NAME)) out.name += ":" + name_of(*f.by_number[NFTA_TARGET_NAME]);
+    if (f.has(NFTA_TARGET_NAME)) {
+      const std::string target = name_of(*f.by_number[NFTA_TARGET_NAME]);
+      out.name += ":" + target;
+      if (f.known) out.content = read_target(target, f, ec);
+    }
   } else if (out.name == "dynset") {
     const fields<NFTA_DYNSET_EXPRESSIONS> f(data, ec);
     out.filled_set = name_of(f.at(NFTA_DYNSET_SET_NAME, ec));

@@ -228,23 +228,27 @@ detail::destination_verdicts detail::judge_destinations(const output_snapshot& s
   const ip_family family = region.destination.family();
   const output_layers& obeyed = state.obeyed;
   destination_verdicts found(region.destination);
+  address_set untracked;
   if (obeyed.control_groups) found.touch_rest(judge_cgroup(state.cgroup, family));
   if (obeyed.ipsec) found.touch_rest(judge_ipsec(state.ipsec));
   if (obeyed.netfilter) {
     const netfilter_state& netfilter = state.netfilter;
     found.touch_rest(judge_beside_rules(netfilter, family));
+    untracked = address_set(region.destination);
     for (const auto tracked : {tracking_state::fresh, tracking_state::established})
       if (!found.untouched().empty())
-        output_walk(*netfilter.rules, sets, region, tracked, found, ports).run();
+        untracked = untracked.intersection(
+            output_walk(*netfilter.rules, sets, region, tracked, found, ports).run());
     found.touch_rest(judge_device_chains(*netfilter.rules, region));
   }
   if (obeyed.traffic_control) found.touch_rest(judge_devices(state, region));
   if (obeyed.netfilter && obeyed.conntrack && tracks_connections(state.netfilter, family))
-    found.track();
+    found.track_all_but(untracked);
   // Two passes of the hooks, of which connection tracking takes part in one.
-  if (found.tracked() && region.passes_vrf)
-    found.touch_rest(obstacle(divert_reason::conntrack_new,
-                              "connections are tracked, and the flow passes a VRF"));
+  if (!found.tracked().empty() && region.passes_vrf)
+    found.touch(address_set(found.tracked()),
+                obstacle(divert_reason::conntrack_new,
+                         "connections are tracked, and the flow passes a VRF"));
   return found;
 }
 

@@ -7,12 +7,21 @@
 namespace cowire::detail {
 
 destination_verdicts::destination_verdicts(const ip_prefix& region)
-    : region_(region), untouched_(region) {}
+    : region_(region), untouched_(region) {
+  tracked_answer_.tracked = true;
+}
+
+void destination_verdicts::track_all_but(const address_set& where) {
+  tracked_ = untouched_;
+  tracked_.remove(where);
+  pieces_.clear();
+}
 
 void destination_verdicts::touch(const address_set& where, const output_verdict& obstacle) {
   address_set hit = untouched_.extract(where);
   if (hit.empty()) return;
   pieces_.clear();
+  tracked_.remove(hit);
   if (!told_.empty() && told_.back().obstacle.obstacle == obstacle.obstacle) {
     told_.back().where.unite(hit);
     told_.back().obstacle.certain &= obstacle.certain;
@@ -28,7 +37,10 @@ std::span<const destination_verdicts::piece> destination_verdicts::pieces() cons
     std::uint32_t obstacle;
   };
   std::vector<bounded> all;
-  for (const auto& one : untouched_.intervals()) all.push_back({one, 0});
+  address_set passing = untouched_;
+  passing.remove(tracked_);
+  for (const auto& one : passing.intervals()) all.push_back({one, 0});
+  for (const auto& one : tracked_.intervals()) all.push_back({one, tracked_piece});
   for (std::size_t i = 0; i < told_.size(); ++i)
     for (const auto& one : told_[i].where.intervals())
       all.push_back({one, static_cast<std::uint32_t>(i + 1)});

@@ -33,15 +33,18 @@ class destination_verdicts {
   /// The obstacle that was told first of those in this part of the region. Certain if all of it
   /// meets it for certain.
   [[nodiscard]] output_verdict of(const ip_prefix& part) const;
-  /// Its reason alone.
-  [[nodiscard]] std::optional<divert_reason> reason_in(const ip_prefix& part) const {
-    return obstacle(first_in(part).obstacle).reason;
+  /// The same without a copy, and certain where it is for some.
+  [[nodiscard]] const output_verdict& look_at(const ip_prefix& part) const {
+    return obstacle(first_in(part).obstacle);
   }
-  /// Whatever is untouched is tracked (output_verdict::tracked).
-  void track() noexcept { none_.tracked = true; }
-  [[nodiscard]] bool tracked() const noexcept { return none_.tracked; }
+  /// Whatever is untouched is tracked (output_verdict::tracked), but these.
+  void track_all_but(const address_set& where);
+  /// Those of the untouched that are tracked.
+  [[nodiscard]] const address_set& tracked() const noexcept { return tracked_; }
 
-  /// From `first` to the next one's; 0 = untouched, else a number of an obstacle.
+  static constexpr std::uint32_t tracked_piece = ~std::uint32_t{0};
+  /// From `first` to the next one's; 0 = untouched and not tracked, `tracked_piece` = untouched,
+  /// else a number of an obstacle.
   struct piece {
     address_number first = 0;
     std::uint32_t obstacle = 0;
@@ -49,6 +52,7 @@ class destination_verdicts {
   /// All of the region, in order.
   [[nodiscard]] std::span<const piece> pieces() const;
   [[nodiscard]] const output_verdict& obstacle(std::uint32_t number) const noexcept {
+    if (number == tracked_piece) return tracked_answer_;
     return number == 0 ? none_ : told_[number - 1].obstacle;
   }
 
@@ -64,9 +68,9 @@ class destination_verdicts {
   };
 
   ip_prefix region_;
-  address_set untouched_;
+  address_set untouched_, tracked_;
   std::vector<told> told_;
-  output_verdict none_;
+  output_verdict none_, tracked_answer_;
   mutable std::vector<piece> pieces_;  ///< Empty: to be made.
 };
 

@@ -53,9 +53,10 @@ output_judge::answer output_judge::judge(const flow_class& cls, const hop_key& h
   if (!only_to_explain && !std::exchange(known.divides, true)) zones_of(hop.family).stale = true;
   std::vector<port_range> passing, stopped;
   for (const port_verdicts& one : known.answers) {
-    const auto reason = one.answer.reason_in(where);
+    const output_verdict& here = one.answer.look_at(where);
+    const auto& reason = here.reason;
     if (reason && !told.reason) told.reason = reason;
-    told.tracked |= !reason && one.answer.tracked();
+    told.tracked |= here.tracked;
     auto& to = reason ? stopped : passing;
     if (!to.empty() && to.back().last + 1 == one.ports.first)
       to.back().last = one.ports.last;
@@ -197,9 +198,9 @@ std::vector<zone_piece> output_judge::overlay(ip_family family) {
     for (std::size_t i = 0; i < answers.size(); ++i) {
       const auto pieces = answers[i]->pieces();
       while (at[i] + 1 < pieces.size() && pieces[at[i] + 1].first <= start) ++at[i];
-      const auto& reason = answers[i]->obstacle(pieces[at[i]].obstacle).reason;
-      told[i] = reason ? static_cast<std::uint16_t>(1 + static_cast<unsigned>(*reason))
-                       : std::uint16_t{answers[i]->tracked() ? tracked_number : untouched_number};
+      const output_verdict& here = answers[i]->obstacle(pieces[at[i]].obstacle);
+      told[i] = here.reason ? static_cast<std::uint16_t>(1 + static_cast<unsigned>(*here.reason))
+                            : std::uint16_t{here.tracked ? tracked_number : untouched_number};
     }
     if (!all.empty() && told == last) continue;
     last = told;

@@ -19,7 +19,8 @@ namespace ex = netlink::nft::expressions;
 namespace {
 
 // NF_CT_STATE_*BIT of linux/netfilter/nf_conntrack_common.h.
-constexpr std::uint32_t state_invalid = 1, state_established = 2, state_new = 8;
+constexpr std::uint32_t state_invalid = 1, state_established = 2, state_new = 8,
+                        state_untracked = 64;
 /// Where connection tracking looks at a datagram of this host (NF_IP_PRI_CONNTRACK).
 constexpr std::int32_t conntrack_priority = -200;
 constexpr std::size_t udp_header_size = 8;
@@ -121,6 +122,26 @@ bool output_walk::concerns(const chain_rules& one, std::uint32_t hook) const {
   return table == rules_.tables.end() || !table->second.is_dormant();
 }
 
+/// Untracked is what is so on both ways, or on the only one that there is.
+void output_walk::packet_state::join(const packet_state& other) {
+  mark.join(other.mark);
+  maybe_untracked |= other.maybe_untracked;
+  forked |= other.forked;
+  if (!untracked.empty() || !other.untracked.empty()) {
+    address_set here = untracked.intersection(destinations),
+                there = other.untracked.intersection(other.destinations);
+    address_set some = here, both = here.intersection(there);
+    some.unite(there);
+    here.remove(other.destinations);
+    there.remove(destinations);
+    both.unite(here);
+    both.unite(there);
+    maybe_untracked |= both != some;
+    untracked = std::move(both);
+  }
+  destinations.unite(other.destinations);
+}
+
 void output_walk::merge(maybe_state& to, maybe_state from) {
   if (!from || from->destinations.empty()) return;
   if (to)
@@ -129,12 +150,13 @@ void output_walk::merge(maybe_state& to, maybe_state from) {
     to = std::move(from);
 }
 
-void output_walk::run() {
+address_set output_walk::run() {
   packet_state state;
   state.mark = {region_.mark, ~std::uint32_t{0}};
   state.destinations = into_.untouched();
   run_hook(hook_local_out, state);
   if (!stopped()) run_hook(hook_post_routing, state);
+  return std::move(state.untracked);
 }
 
 /// Base chains by ascending priority. Which of those with the same priority runs first depends on
@@ -150,26 +172,41 @@ void output_walk::run_hook(std::uint32_t hook, packet_state& state) {
     const auto last = std::find_if(
         first, found.end(), [&](const chain_rules* c) { return priority(c) != priority(*first); });
     // Alone, a chain leaves exactly what it leaves.
-    if (last - first == 1) {
-      state = run_base_chain(**first, std::move(state));
-      if (stopped() || state.destinations.empty()) return;
-    } else {
-      for (packet_state before; before = state, true;) {
-        for (auto one = first; one != last; ++one) {
-          state.join(run_base_chain(**one, state));
-          if (stopped()) return;
-        }
-        if (state == before) break;
-      }
-    }
+    state = last - first == 1 ? run_base_chain(**first, std::move(state))
+                              : run_chains_alike({first, last}, std::move(state));
+    if (stopped() || state.destinations.empty()) return;
     first = last;
   }
+}
+
+output_walk::packet_state output_walk::run_chains_alike(std::span<const chain_rules* const> chains,
+                                                        packet_state state) {
+  address_set untracked;
+  for (packet_state before; before = state, true;) {
+    untracked = {};
+    for (const chain_rules* one : chains) {
+      const packet_state after = run_base_chain(*one, state);
+      // Whatever the order, each of them has its turn.
+      untracked.unite(after.untracked.intersection(after.destinations));
+      state.join(after);
+      if (stopped()) return state;
+    }
+    if (state == before) break;
+  }
+  state.untracked.unite(untracked);
+  return state;
 }
 
 /// What `ct state` finds where the walk is.
 partial_u32 output_walk::tracking_in(const packet_state& state) const noexcept {
   constexpr std::uint32_t all = ~std::uint32_t{0};
   const std::int32_t priority = base_->chain.hook->priority;
+  if (!state.untracked.empty()) {
+    address_set others = state.destinations;
+    others.remove(state.untracked);
+    if (others.empty()) return {state_untracked, all};
+    if (others != state.destinations) return {0, 0};
+  }
   if (state.maybe_untracked) return {0, 0};
   if (hook_ == hook_local_out && priority == conntrack_priority) return {0, 0};
   if (hook_ == hook_local_out && priority < conntrack_priority) return {state_invalid, all};
@@ -178,6 +215,13 @@ partial_u32 output_walk::tracking_in(const packet_state& state) const noexcept {
 
 output_walk::packet_state output_walk::run_base_chain(const chain_rules& one, packet_state state) {
   base_ = &one;
+  // Nothing is translated but what is tracked.
+  maybe_state passing;
+  if (one.chain.type == "nat" && !state.untracked.empty()) {
+    passing = state;
+    passing->destinations = state.destinations.extract(state.untracked);
+    if (state.destinations.empty()) return std::move(*passing);
+  }
   ways out = run_chain(one, std::move(state), 0, 0);
   if (out.on && one.chain.policy != 1)
     stop(one, 0, *out.on, divert_reason::netfilter, "its policy, drop");
@@ -185,6 +229,7 @@ output_walk::packet_state output_walk::run_base_chain(const chain_rules& one, pa
     stop(one, 0, *out.on, divert_reason::netfilter, "the counter of its policy");
   else
     merge(out.accepted, std::move(out.on));
+  merge(out.accepted, std::move(passing));
   return out.accepted ? std::move(*out.accepted) : packet_state{};
 }
 
@@ -508,6 +553,7 @@ void output_walk::on(evaluation& e, const expression&, const ex::ct_load& c) {
   store_unknown(e, c.to, 16);
   if (c.key == ex::ct_key_state) return store_u32(e, c.to, tracking_in(e.state));
   const partial_u32 state = tracking_in(e.state);
+  if (state.known != 0 && state.value == state_untracked) return e.must_break();
   if (c.key == ex::ct_key_direction && state.value == state_new && state.known != 0) {
     const std::uint8_t original = 0;
     return store(e, c.to, {&original, 1});
@@ -536,7 +582,11 @@ void output_walk::on(evaluation& e, const expression& x, const ex::soft&) {
 
 /// Without effect on a datagram that is tracked already.
 void output_walk::on(evaluation& e, const expression&, const ex::notrack&) {
-  e.state.maybe_untracked = true;
+  const bool in_time = hook_ == hook_local_out && base_->chain.hook->priority < conntrack_priority;
+  if (in_time)
+    e.state.untracked = e.state.destinations;
+  else
+    e.state.maybe_untracked = true;
 }
 
 void output_walk::on(evaluation& e, const expression&, const ex::xt_match& m) {

@@ -66,8 +66,9 @@ class output_walk {
   output_walk(const output_walk&) = delete;
   output_walk& operator=(const output_walk&) = delete;
 
-  /// All base chains of both hooks.
-  void run();
+  /// All base chains of both hooks. The destinations whose datagrams pass a `notrack` for certain
+  /// before connection tracking would see them; those that meet an obstacle may be among them.
+  address_set run();
 
   /// Expressions and elements looked at in one walk; more is an obstacle: not understood in time.
   static constexpr std::size_t steps_max = 2'000'000;
@@ -83,15 +84,14 @@ class output_walk {
   /// What rules may have changed by now.
   struct packet_state {
     partial_u32 mark;
-    bool maybe_untracked = false;  ///< A `notrack` may have been passed.
-    bool forked = false;           ///< Not every datagram to these destinations has come this way.
+    bool maybe_untracked =
+        false;            ///< A `notrack` may have been passed, by others than `untracked`.
+    bool forked = false;  ///< Not every datagram to these destinations has come this way.
     address_set destinations;
-    void join(const packet_state& other) {
-      mark.join(other.mark);
-      maybe_untracked |= other.maybe_untracked;
-      forked |= other.forked;
-      destinations.unite(other.destinations);
-    }
+    /// What goes to these of them has passed a `notrack` before connection tracking. There may be
+    /// others in it that do not come this way.
+    address_set untracked;
+    void join(const packet_state& other);
     friend bool operator==(const packet_state&, const packet_state&) = default;
   };
   using maybe_state = std::optional<packet_state>;
@@ -151,6 +151,8 @@ class output_walk {
   [[nodiscard]] partial_u32 tracking_in(const packet_state& state) const noexcept;
   [[nodiscard]] bool concerns(const chain_rules& one, std::uint32_t hook) const;
   void run_hook(std::uint32_t hook, packet_state& state);
+  [[nodiscard]] packet_state run_chains_alike(std::span<const chain_rules* const> chains,
+                                              packet_state state);
   [[nodiscard]] packet_state run_base_chain(const chain_rules& one, packet_state state);
   [[nodiscard]] ways run_chain(const chain_rules& one, packet_state state, unsigned depth,
                                unsigned jumps);

@@ -115,11 +115,11 @@ ternary match_addrtype(const xt_match& match, const xt_subject& subject) {
                      ternary_of((info->dest >> *subject.destination_type & 1) != 0));
 }
 
-/// Of connection tracking the state alone is known. Its bits are those of nf_tables, but for the
-/// ones above RELATED and NEW.
+/// Of connection tracking the state alone is known. Its bits are those of nf_tables, but for those
+/// of translations.
 ternary match_conntrack(const xt_match& match, const xt_subject& subject) {
   const auto info = info_of<xt_conntrack_mtinfo3>(match);
-  constexpr std::uint32_t plain = 0xf;  // INVALID, ESTABLISHED, RELATED, NEW
+  constexpr std::uint32_t plain = 0x4f;  // INVALID, ESTABLISHED, RELATED, NEW, UNTRACKED
   if (!info || match.revision != 3 || info->match_flags != XT_CONNTRACK_STATE ||
       (info->state_mask & ~plain) != 0 || subject.tracking.known != ~std::uint32_t{0})
     return ternary::maybe;

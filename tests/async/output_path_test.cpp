@@ -132,6 +132,24 @@ TEST_F(output_path_end_to_end, answers_pass_a_stateful_firewall) {
   })) << (*a)("nft list ruleset");
 }
 
+/// What is not tracked has no entry to be kept: not one datagram needs the kernel.
+TEST_F(output_path_end_to_end, a_flow_that_a_rule_keeps_untracked_is_fast_from_the_first_datagram) {
+  NFT_OR_SKIP();
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  load("filter hook input priority 0", "ct state established,related,untracked accept");
+  (*a)("nft 'add chain inet t raw { type filter hook output priority -300; }'");
+  (*a)("nft add rule inet t raw udp sport 8001 notrack");
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 20);
+  EXPECT_EQ(20u, by(tx, "a0")) << summary(tx.stats());
+  EXPECT_EQ(20u, sink.drain());
+  auto tracked = tx.make_sender({.source_port = 8002});
+  send(tx, tracked, 1);
+  EXPECT_EQ(1u, diverted(tx, "conntrack_new")) << summary(tx.stats());
+}
+
 /// The valve: a layer that is ignored is as if it were not there, for the fast path.
 TEST_F(output_path_end_to_end, an_ignored_firewall_is_passed_by_and_an_obeyed_one_is_not) {
   NFT_OR_SKIP();

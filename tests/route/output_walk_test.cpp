@@ -170,8 +170,61 @@ TEST_F(walk, a_flow_that_may_be_untracked_may_have_any_state) {
   constexpr std::uint32_t untracked = 64;
   add("b", {{state(), equals(untracked), say(nft::verdict::drop)}}, 0);
   EXPECT_TRUE(judge().untouched());
-  add("a", {{{"notrack", ex::notrack{}, {}}}}, -300);
+  add("a", {{{"rt", ex::unknown_load{}, {}}, equals(7), {"notrack", ex::notrack{}, {}}}}, -300);
   EXPECT_FALSE(judge().untouched());
+  add("b", {{state(), equals(8), say(nft::verdict::drop)}}, 0);
+  EXPECT_FALSE(judge().untouched());
+}
+
+TEST_F(walk, a_flow_that_is_untracked_for_certain_has_that_state_and_is_not_translated) {
+  constexpr std::uint32_t fresh = 8, untracked = 64;
+  const std::vector<nft::expression> no_tracking{{"notrack", ex::notrack{}, {}}};
+  add("a", {no_tracking}, -300);
+  add("b", {{state(), equals(untracked), say(nft::verdict::drop)}}, 0);
+  EXPECT_TRUE(judge().certain);
+  add("b", {{state(), equals(fresh), say(nft::verdict::drop)}}, 0);
+  EXPECT_TRUE(judge().untouched());
+  // Without an entry there is no direction: the rule ends there.
+  const nft::expression direction{"ct", ex::ct_load{0, ex::ct_key_direction}, {}};
+  add("b", {{direction, say(nft::verdict::drop)}}, 0);
+  EXPECT_TRUE(judge().untouched());
+  add("b", {}, 0);
+  add("p", {{statement("masq")}}, 100, "nat", 4);
+  EXPECT_TRUE(judge().untouched());
+  // Of two chains at one priority nobody knows which is first, but both are passed.
+  add("a2", {}, -300);
+  EXPECT_TRUE(judge().untouched());
+  // Too late, and where it may be too late.
+  for (const std::int32_t priority : {-200, -150}) {
+    add("a", {no_tracking}, priority);
+    EXPECT_EQ(judge().reason, divert_reason::nat);
+  }
+}
+
+TEST_F(walk, only_destinations_that_pass_a_notrack_need_no_entry) {
+  const nft::expression first_byte{
+      "payload", ex::payload_load{0, ex::payload_base::network, 16, 1}, {}};
+  const nft::expression is_ten{"cmp", ex::compare{0, ex::compare::equal, {std::byte{10}}}, {}};
+  add("a", {{first_byte, is_ten, {"notrack", ex::notrack{}, {}}}}, -300);
+  add("b", {{state(), equals(8), say(nft::verdict::accept)}}, 0);
+  output_snapshot s;
+  s.netfilter.rules = rules_;
+  const auto tracked = [&](const char* where) {
+    region_.destination = *ip_prefix::parse(where);
+    const output_verdict found = judge_output(s, region_);
+    EXPECT_TRUE(found.untouched());
+    return found.tracked;
+  };
+  EXPECT_FALSE(tracked("10.1.2.3/32"));
+  EXPECT_FALSE(tracked("10.0.0.0/8"));
+  EXPECT_TRUE(tracked("11.0.0.0/8"));
+  EXPECT_TRUE(tracked("0.0.0.0/0"));
+  // Translations of what passes are none of it; those of others are.
+  add("p", {{statement("masq")}}, 100, "nat", 4);
+  s.netfilter.rules = rules_;
+  EXPECT_FALSE(tracked("10.0.0.0/8"));
+  region_.destination = *ip_prefix::parse("11.0.0.0/8");
+  EXPECT_EQ(judge_output(s, region_).reason, divert_reason::nat);
 }
 
 TEST_F(walk, marks_are_seen_by_later_chains_and_by_all_of_the_same_priority) {
