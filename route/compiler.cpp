@@ -98,8 +98,11 @@ void compiler::impl::rebuild_everything() {
 
 void compiler::impl::incorporate() {
   mirror_changes changes = std::exchange(noted_, {});
-  if (!changes.links.empty() && planner_.output().has_something_to_say()) {
-    planner_.output().forget();  // Rules name devices.
+  // Rules name devices, and those by which a tunnel's outer datagrams leave.
+  if (planner_.output().has_something_to_say() &&
+      (!changes.links.empty() ||
+       (tunnels_may_move(changes) && planner_.output().outer_routes_differ()))) {
+    planner_.output().forget();
     changes.decisions_v4 = changes.decisions_v6 = true;
   }
   const bool links = std::exchange(egress_changed_, false) || !changes.links.empty();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/netlink/tunnel_kind.hpp>
 #include <cowire/route/detail/judge_destinations.hpp>
 #include <cowire/route/detail/output_judge.hpp>
+#include <cowire/route/detail/tunnel.hpp>
 #include <cowire/route/detail/vrf.hpp>
 #include <cowire/route/egress_choice.hpp>
 #include <cowire/route/rules.hpp>
@@ -30,7 +32,7 @@ void output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
                                           snapshot_->obeyed.strict_counters);
   if (empty_) return forget();
   std::erase_if(asked_, [](const asked& one) { return !one.divides; });
-  for (asked& one : asked_) one.answers = answers_to(one.about);
+  for (asked& one : asked_) answer_anew(one);
   for (family_zones& zones : zones_) zones.stale = true;
 }
 
@@ -87,7 +89,10 @@ output_judge::asked& output_judge::ask(const flow_class& cls, const hop_key& hop
   const question about{cls, hop.interface_index, hop.source, hop.tos, hop.hop_limit, hop.multicast};
   const auto known = std::ranges::find(asked_, about, &asked::about);
   if (known != asked_.end()) return *known;
-  return asked_.emplace_back(asked{about, answers_to(about)});
+  asked& fresh = asked_.emplace_back();
+  fresh.about = about;
+  answer_anew(fresh);
+  return fresh;
 }
 
 /// Whether a decision that is no local one means that the local table has no match: then the type
@@ -108,8 +113,8 @@ output_flow output_judge::region_of(const question& about) const {
   region.tos = about.tos;
   if (about.hop_limit != 0) region.ttl = about.hop_limit;
   region.uid = about.cls.uid;
-  region.passes_vrf = vrf_of(state_, about.interface_index) != 0;
-  const bool in_vrf = region.passes_vrf || vrf_of(state_, about.cls.output_interface) != 0;
+  const bool in_vrf = vrf_of(state_, about.interface_index) != 0 ||
+                      vrf_of(state_, about.cls.output_interface) != 0;
   if (about.multicast)
     region.destination_type = multicast;
   else if (local_table_comes_first(about.family()) && !in_vrf)  // In a VRF it finds something else.
@@ -125,50 +130,97 @@ output_flow output_judge::region_of(const question& about) const {
     // Every device there is, rather than which of them lie below this one.
     for (const auto& [index, any] : state_.devices()) region.devices.push_back(index);
   }
-  if (region.passes_vrf) return region;
-  region.output_interface = about.interface_index;
-  region.output_name = device->link.name;
+  leave_by(about.interface_index, region);
   return region;
 }
 
+void output_judge::leave_by(std::uint32_t interface_index, output_flow& region) const {
+  const mirror::device* device = state_.find_device(interface_index);
+  if (device == nullptr) return;
+  region.passes_vrf = vrf_of(state_, interface_index) != 0;
+  if (region.passes_vrf) return;
+  region.output_interface = interface_index;
+  region.output_name = device->link.name;
+}
+
+std::optional<output_judge::outer_route> output_judge::outer_route_of(const question& about) const {
+  const mirror::device* device = state_.find_device(about.interface_index);
+  if (device == nullptr || !is_tunnel_kind(device->link.kind)) return std::nullopt;
+  const auto through = tunnel_of(device->link);
+  if (std::holds_alternative<divert_reason>(through)) return std::nullopt;
+  gre::inner_packet packet;
+  packet.family = about.family();
+  packet.tos = about.tos;
+  const auto under = underlay_of(state_, device->link, std::get<gre::tunnel>(through), packet);
+  if (std::holds_alternative<divert_reason>(under)) return std::nullopt;
+  const auto& route = std::get<underlay>(under);
+  return outer_route{route.interface_index, route.source};
+}
+
+bool output_judge::outer_routes_differ() const {
+  return std::ranges::any_of(
+      asked_, [this](const asked& one) { return one.outer != outer_route_of(one.about); });
+}
+
 /// What a tunnel wraps around passes the same hooks again; mark and owner are those of the inner.
-output_verdict output_judge::ask_outer(const netlink::tunnel_info& tunnel,
-                                       const output_flow& inner) const {
+/// Where the route is not known, the answer is one for all that there may be.
+output_verdict output_judge::ask_outer(const netlink::link& tunnel, ip_family carried,
+                                       const output_flow& inner,
+                                       const std::optional<outer_route>& route) const {
   constexpr std::uint8_t ipip = 4, ipv6_in = 41, gre = 47;
+  constexpr std::uint32_t unicast = 1;  // RTN_UNICAST
+  const auto& info = std::get<netlink::tunnel_info>(tunnel.info);
+  const auto* kind = netlink::find_tunnel_kind(tunnel.kind);
   output_flow outer;
-  outer.destination = {tunnel.remote, tunnel.remote.bits()};
-  if (!tunnel.local.is_unspecified()) outer.source = tunnel.local;
+  outer.destination = {info.remote, info.remote.bits()};
+  if (!info.local.is_unspecified()) outer.source = info.local;
+  if (route) {
+    outer.source = route->source;
+    leave_by(route->interface_index, outer);
+    const bool in_vrf = outer.passes_vrf || vrf_above(state_, info.link) != 0;
+    if (local_table_comes_first(info.remote.family()) && !in_vrf) outer.destination_type = unicast;
+  } else {
+    outer.passes_vrf = std::ranges::any_of(
+        state_.devices(), [](const auto& item) { return item.second.link.kind == "vrf"; });
+  }
   outer.mark = inner.mark;
   outer.uid = inner.uid;
   outer.tos.reset();
   outer.devices = inner.devices;
   outer.mark_matters_below = true;
-  outer.passes_vrf = std::ranges::any_of(
-      state_.devices(), [](const auto& item) { return item.second.link.kind == "vrf"; });
-  for (const std::uint8_t protocol : {gre, ipip, ipv6_in}) {
-    outer.ip_protocol = protocol;
-    auto found = judge_output(*snapshot_, outer);
-    if (found.tracked) {
-      found.reason = divert_reason::conntrack_new;
-      found.obstacle = "connections are tracked, and their entry must be kept alive";
-    }
-    if (!found.reason) continue;
-    found.obstacle = "of the tunnel's outer datagrams: " + found.obstacle;
-    return found;
+  if (kind == nullptr || kind->gre)
+    outer.ip_protocol = gre;
+  else
+    outer.ip_protocol = carried == ip_family::v4 ? ipip : ipv6_in;
+  output_verdict found =
+      detail::judge_destinations(*snapshot_, *sets_, outer).of(outer.destination);
+  if (found.tracked) {
+    found.reason = divert_reason::conntrack_new;
+    found.obstacle = "connections are tracked, and their entry must be kept alive";
   }
-  return {};
+  if (found.reason) found.obstacle = "of the tunnel's outer datagrams: " + found.obstacle;
+  return found;
 }
 
-std::vector<port_verdicts> output_judge::answers_to(const question& about) const {
-  const output_flow region = region_of(about);
-  auto found = judge_all_ports(*snapshot_, *sets_, region);
-  const mirror::device* device = state_.find_device(about.interface_index);
-  const auto* tunnel =
-      device != nullptr ? std::get_if<netlink::tunnel_info>(&device->link.info) : nullptr;
-  if (tunnel == nullptr) return found;
-  const output_verdict outer = ask_outer(*tunnel, region);
-  for (port_verdicts& one : found) one.answer.touch_rest(outer);
-  return found;
+void output_judge::answer_anew(asked& one) const {
+  const output_flow region = region_of(one.about);
+  one.answers = judge_all_ports(*snapshot_, *sets_, region);
+  one.outer = outer_route_of(one.about);
+  std::optional<outer_route> route = one.outer;
+  ip_family carried = one.about.family();
+  for (std::uint32_t index = one.about.interface_index;;) {
+    const mirror::device* device = state_.find_device(index);
+    if (device == nullptr) return;
+    const auto* tunnel = std::get_if<netlink::tunnel_info>(&device->link.info);
+    if (tunnel == nullptr) return;
+    const output_verdict outer = ask_outer(device->link, carried, region, route);
+    for (port_verdicts& part : one.answers) part.answer.touch_rest(outer);
+    if (!route) return;
+    // A tunnel around it, the route of which may depend on what a header inherits.
+    index = route->interface_index;
+    carried = tunnel->remote.family();
+    route.reset();
+  }
 }
 
 // ---- zones --------------------------------------------------------------------------------------

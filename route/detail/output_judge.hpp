@@ -35,6 +35,8 @@ class output_judge {
   void set(std::shared_ptr<const output_snapshot> snapshot);
   /// Devices have changed.
   void forget();
+  /// Whether the outer datagrams of some tunnel that was asked about leave otherwise by now.
+  [[nodiscard]] bool outer_routes_differ() const;
   /// Whether answers may differ between flows at all.
   [[nodiscard]] bool has_something_to_say() const noexcept { return snapshot_ && !empty_; }
 
@@ -70,9 +72,17 @@ class output_judge {
     [[nodiscard]] ip_family family() const noexcept { return source.family(); }
     friend bool operator==(const question&, const question&) = default;
   };
+  /// Where a tunnel's outer datagrams leave, and from which address.
+  struct outer_route {
+    std::uint32_t interface_index = 0;
+    ip_address source;
+    friend bool operator==(const outer_route&, const outer_route&) = default;
+  };
   struct asked {
     question about;
     std::vector<port_verdicts> answers;
+    /// Of a tunnel, as the answers know it; unset: not a tunnel, or no such route.
+    std::optional<outer_route> outer;
     bool divides = false;  ///< The compiler asked.
   };
   struct family_zones {
@@ -85,10 +95,13 @@ class output_judge {
     std::vector<ip_prefix> examples;  ///< By id, from 1 on; those of old ids stay.
   };
   [[nodiscard]] asked& ask(const flow_class& cls, const hop_key& hop);
-  [[nodiscard]] std::vector<port_verdicts> answers_to(const question& about) const;
+  void answer_anew(asked& one) const;
   [[nodiscard]] output_flow region_of(const question& about) const;
-  [[nodiscard]] output_verdict ask_outer(const netlink::tunnel_info& tunnel,
-                                         const output_flow& inner) const;
+  void leave_by(std::uint32_t interface_index, output_flow& region) const;
+  [[nodiscard]] std::optional<outer_route> outer_route_of(const question& about) const;
+  [[nodiscard]] output_verdict ask_outer(const netlink::link& tunnel, ip_family carried,
+                                         const output_flow& inner,
+                                         const std::optional<outer_route>& route) const;
   [[nodiscard]] bool local_table_comes_first(ip_family family) const;
   [[nodiscard]] std::vector<zone_piece> overlay(ip_family family);
   void refresh(ip_family family);

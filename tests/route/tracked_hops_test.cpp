@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <memory>
 #include <string>
 
@@ -49,14 +50,44 @@ std::shared_ptr<const output_snapshot> tracking(bool on) {
   return out;
 }
 
-TEST(TrackedHops, AreThoseOfTrackedFamiliesButNotOfTunnelsWhoseOuterDatagramsAreTracked) {
-  mirror state = tunnel_world();
-  epoch_domain epochs;
-  publisher published;
-  compiler made(state, epochs, published, {});
-  made.set_egress(2, 1);
-  const flow_class_id id = made.add_class({});
-  const auto fate = [&](const char* destination) {
+namespace nft = netlink::nft;
+namespace ex = netlink::nft::expressions;
+
+nft::bytes number(std::uint32_t value) {  // As it lies in a register.
+  nft::bytes out(4);
+  std::memcpy(out.data(), &value, 4);
+  return out;
+}
+
+/// Rules of one chain at hook output.
+nft::ruleset rules(std::int32_t priority, std::vector<std::vector<nft::expression>> all) {
+  nft::ruleset out;
+  out.tables[{nft::family::ipv4, "t", {}}] = {nft::family::ipv4, "t", 0};
+  auto& made = out.chains[{nft::family::ipv4, "t", "o"}];
+  made.chain.family = nft::family::ipv4;
+  made.chain.table = "t";
+  made.chain.name = "o";
+  made.chain.type = "filter";
+  made.chain.hook = nft::chain_hook{3, priority, {}};
+  for (auto& one : all)
+    made.rules.push_back(
+        {nft::family::ipv4, "t", "o", made.rules.size() + 1, std::move(one), false});
+  return out;
+}
+
+nft::expression load(ex::meta_key key) { return {"meta", ex::meta_load{0, key}, {}}; }
+nft::expression equals(nft::bytes value) {
+  return {"cmp", ex::compare{0, ex::compare::equal, std::move(value)}, {}};
+}
+
+/// A compiler with a class, and what becomes of its datagrams to a destination.
+struct sender_world {
+  explicit sender_world(mirror& world) : state(world), made(world, epochs, published, {}) {
+    made.set_egress(2, 1);
+    made.set_egress(3, 1);
+    id = made.add_class({});
+  }
+  [[nodiscard]] std::string fate(const char* destination) {
     flow question;
     question.destination = ip(destination);
     const hop explained = made.explain(question).template_hop;
@@ -68,17 +99,107 @@ TEST(TrackedHops, AreThoseOfTrackedFamiliesButNotOfTunnelsWhoseOuterDatagramsAre
     if (shown.egress == divert_slot) return std::string(name(shown.reason));
     EXPECT_EQ(shown.egress % tracked_egress, 1);
     return std::string(shown.is_tracked() ? "tracked" : "fast");
-  };
-  for (int round = 0; round < 2; ++round) {
-    made.set_output(tracking(false));
-    made.publish();
-    EXPECT_EQ(fate("20.0.0.1"), "fast");
-    EXPECT_EQ(fate("30.0.0.1"), "fast");
-    made.set_output(tracking(true));
-    made.publish();
-    EXPECT_EQ(fate("20.0.0.1"), "tracked");
-    EXPECT_EQ(fate("30.0.0.1"), "conntrack_new");
   }
+  void obey(nft::ruleset in_force, bool tracks = false) {
+    auto out = std::make_shared<output_snapshot>(*tracking(tracks));
+    out->netfilter.rules = std::move(in_force);
+    made.set_output(std::move(out));
+    made.publish();
+  }
+  void tell(const netlink::message& m) {
+    mirror_changes changes;
+    state.apply(m, changes, message_origin::notification);
+    made.note(std::move(changes));
+    made.publish();
+  }
+
+  mirror& state;
+  epoch_domain epochs;
+  publisher published;
+  compiler made;
+  flow_class_id id{};
+};
+
+TEST(TrackedHops, ATunnelWhoseOuterDatagramsAreUntrackedNeedsTheInnerEntryOnly) {
+  mirror state = tunnel_world();
+  sender_world world(state);
+  const nft::expression is_gre = equals({std::byte{47}});
+  world.obey(rules(-300, {{load(ex::meta_key::l4proto), is_gre, {"notrack", ex::notrack{}, {}}}}),
+             true);
+  EXPECT_EQ(world.fate("20.0.0.1"), "tracked");
+  EXPECT_EQ(world.fate("30.0.0.1"), "tracked");
+  world.obey(rules(-300, {{{"notrack", ex::notrack{}, {}}}}), true);
+  EXPECT_EQ(world.fate("20.0.0.1"), "fast");
+  EXPECT_EQ(world.fate("30.0.0.1"), "fast");
+}
+
+nft::ruleset drop_gre_on(std::uint32_t device) {
+  const nft::verdict drop{nft::verdict::drop, {}};
+  return rules(0, {{load(ex::meta_key::l4proto),
+                    equals({std::byte{47}}),
+                    load(ex::meta_key::oif),
+                    equals(number(device)),
+                    {"immediate", ex::immediate{ex::verdict_register, drop}, {}}}});
+}
+
+/// A rule about the device of a tunnel's outer datagrams is told from one about another.
+TEST(TunnelHops, OuterDatagramsAreJudgedByTheDeviceThatTheyLeaveBy) {
+  mirror state = tunnel_world();
+  sender_world world(state);
+  world.obey(drop_gre_on(2));
+  EXPECT_EQ(world.fate("30.0.0.1"), "netfilter");
+  EXPECT_EQ(world.fate("20.0.0.1"), "fast");
+  world.obey(drop_gre_on(3));
+  EXPECT_EQ(world.fate("30.0.0.1"), "fast");
+  // The other end moves behind the other device.
+  world.tell(neighbour(3, ip("10.3.0.9")));
+  world.tell(added(route_via(net("10.2.0.2/32"), "10.3.0.9", 3)));
+  EXPECT_EQ(world.fate("30.0.0.1"), "netfilter");
+  world.obey(drop_gre_on(2));
+  EXPECT_EQ(world.fate("30.0.0.1"), "fast");
+}
+
+TEST(TrackedHops, AreThoseOfTrackedFamiliesButNotOfTunnelsWhoseOuterDatagramsAreTracked) {
+  mirror state = tunnel_world();
+  sender_world world(state);
+  for (int round = 0; round < 2; ++round) {
+    world.made.set_output(tracking(false));
+    world.made.publish();
+    EXPECT_EQ(world.fate("20.0.0.1"), "fast");
+    EXPECT_EQ(world.fate("30.0.0.1"), "fast");
+    world.made.set_output(tracking(true));
+    world.made.publish();
+    EXPECT_EQ(world.fate("20.0.0.1"), "tracked");
+    EXPECT_EQ(world.fate("30.0.0.1"), "conntrack_new");
+  }
+}
+
+/// What a tunnel around a tunnel wraps passes the hooks a third time.
+TEST(TunnelHops, OuterDatagramsOfATunnelAroundATunnelAreJudged) {
+  mirror state = tunnel_world();
+  mirror_changes changes;
+  netlink::link outermost = state.find_device(tunnel_index)->link;
+  netlink::link inside = ethernet(tunnel_index + 1, "g1");
+  inside.kind = "gre";
+  inside.mtu = 1452;
+  inside.info = outermost.info;
+  std::get<netlink::tunnel_info>(inside.info).local = ip("172.16.10.1");
+  std::get<netlink::tunnel_info>(inside.info).remote = ip("30.0.0.2");
+  const auto add = [&](const netlink::message& m) {
+    state.apply(m, changes, message_origin::notification);
+  };
+  add(inside);
+  add(address(inside.index, "172.16.11.1", 32));
+  add(local_route(ip("172.16.11.1"), inside.index));
+  auto through = route_on(net("40.0.0.0/8"), inside.index);
+  through.preferred_source = ip("172.16.11.1");
+  add(added(through));
+
+  sender_world world(state);
+  world.obey({});
+  EXPECT_EQ(world.fate("40.0.0.1"), "fast");
+  world.obey(drop_gre_on(2));
+  EXPECT_EQ(world.fate("40.0.0.1"), "netfilter");
 }
 
 }  // namespace
