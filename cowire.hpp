@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What an application includes: `#include <cowire/cowire.hpp>`.
 ///
-/// Ten headers, each of which stands alone as well. Beside them, for who needs it: the intake of
+/// Eleven headers, each of which stands alone as well. Beside them, for who needs it: the intake of
 /// other processes' datagrams (async/intake.hpp), tunnel devices (async/tunnel.hpp), timers and
 /// receiving on the same ring (ring/).
 #pragma once
 
 #include <cowire/async/sender.hpp>
+#include <cowire/async/shared_sender.hpp>
 #include <cowire/async/transmitter.hpp>
 #include <cowire/async/transmitter_config.hpp>
 #include <cowire/async/transmitter_stats.hpp>

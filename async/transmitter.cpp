@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/engine.hpp>
+#include <cowire/async/detail/shared_producer.hpp>
 #include <cowire/async/transmitter.hpp>
 
 #include <utility>
@@ -49,6 +50,33 @@ sender transmitter::make_sender(const sender_options& options, std::error_code& 
     auto via = options.via.impl_ ? options.via.impl_ : engine_->producer_of_this_thread();
     auto state = engine_->make_sender(options, *via, ec);
     return ec ? sender() : sender(std::move(via), std::move(state));
+  } catch (const std::system_error& failed) {
+    ec = failed.code();
+    return {};
+  }
+}
+
+shared_sender transmitter::make_shared_sender(const sender_options& options) {
+  std::error_code ec;
+  auto made = make_shared_sender(options, ec);
+  if (ec)
+    throw_error(ec, options.via.impl_ ? "a shared sender has producers of its own; leave via alone"
+                                      : what_failed(options));
+  return made;
+}
+
+shared_sender transmitter::make_shared_sender(const sender_options& options, std::error_code& ec) {
+  ec.clear();
+  if (options.via.impl_) {
+    ec = error::invalid_argument;
+    return {};
+  }
+  try {
+    auto via = engine_->shared();
+    auto states = engine_->make_shared_sender(options, *via, ec);
+    if (ec) return {};
+    return shared_sender(
+        std::make_shared<detail::shared_sender_state>(std::move(via), std::move(states)));
   } catch (const std::system_error& failed) {
     ec = failed.code();
     return {};

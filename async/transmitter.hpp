@@ -29,6 +29,7 @@
 #pragma once
 
 #include <cowire/async/sender.hpp>
+#include <cowire/async/shared_sender.hpp>
 #include <cowire/async/transmitter_config.hpp>
 #include <cowire/async/transmitter_stats.hpp>
 #include <cowire/follow/route_events.hpp>
@@ -62,6 +63,12 @@ class transmitter {
   /// A producer for one strand or one thread, apart from the thread's own. Throws std::system_error
   /// (error::no_producer when all are lent).
   [[nodiscard]] producer make_producer();
+
+  /// A sender that any number of threads use at once (shared_sender.hpp). options.via must be the
+  /// default. Throws std::system_error as make_sender() does.
+  [[nodiscard]] shared_sender make_shared_sender(const sender_options& options = {});
+  [[nodiscard]] shared_sender make_shared_sender(const sender_options& options,
+                                                 std::error_code& ec);
 
   /// Routing changes from now on.
   [[nodiscard]] route_events watch_routes(std::size_t queue_limit = 4096);

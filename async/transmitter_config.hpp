@@ -27,6 +27,7 @@ inline constexpr std::uint32_t tx_cores_max = 64;
 struct transmitter_limits {
   static constexpr std::uint32_t max_producers_max = 1024;
   static constexpr std::uint32_t frames_per_producer_max = 1u << 20;
+  static constexpr std::uint32_t shared_producers_max = 64;
   static constexpr std::uint32_t ring_capacity_min = 64, ring_capacity_max = 1u << 16;
   static constexpr std::chrono::microseconds busy_poll_max{10'000};
   static constexpr std::uint32_t busy_poll_budget_max = 1024;
@@ -58,8 +59,13 @@ struct transmitter_config {
   std::uint32_t tx_cores = 1;
   std::uint32_t frames_per_producer = 4096;  ///< What one thread can have on the way at once.
   std::uint32_t max_producers = 8;           ///< Threads and explicit producers, intakes included.
-  std::uint32_t frame_size = 2048;           ///< 2048 or 4096; payloads hold 128 bytes less.
-  std::uint32_t ring_capacity = 2048;        ///< Descriptors of each AF_XDP transmit ring.
+  /// Producers behind shared senders, which have the frames of one producer more together. A thread
+  /// uses one of them, so that threads are in each other's way less often the more there are. 1:
+  /// the datagrams of all threads leave in the order of their calls, as from a socket. 0: no shared
+  /// senders, and no memory for them.
+  std::uint32_t shared_producers = 4;
+  std::uint32_t frame_size = 2048;     ///< 2048 or 4096; payloads hold 128 bytes less.
+  std::uint32_t ring_capacity = 2048;  ///< Descriptors of each AF_XDP transmit ring.
   /// As socket_options::busy_poll, for every zero-copy queue. 0 = interrupts, as the driver has it.
   std::chrono::microseconds busy_poll{0};
   std::uint32_t busy_poll_budget = busy_poll_budget_default;

@@ -72,6 +72,7 @@ transmitter_config checked(transmitter_config config) {
   check_range("max_producers", config.max_producers, 1, limits::max_producers_max);
   check_range("frames_per_producer", config.frames_per_producer, 1,
               limits::frames_per_producer_max);
+  check_range("shared_producers", config.shared_producers, 0, limits::shared_producers_max);
   if (config.frame_size != 2048 && config.frame_size != 4096)
     refuse("frame_size must be 2048 or 4096, not " + std::to_string(config.frame_size));
   check_range("ring_capacity", config.ring_capacity, limits::ring_capacity_min,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/checked_config.hpp>
 #include <cowire/async/detail/engine.hpp>
+#include <cowire/async/detail/shared_producer.hpp>
 #include <cowire/base/assert.hpp>
 #include <cowire/base/signals_blocked.hpp>
 
@@ -67,9 +68,18 @@ std::uint32_t fill_frames(const transmitter_config& config) {
   return sum;
 }
 
+/// Those of one shared producer: together they have those of one producer, and a block at least.
+std::uint32_t frames_of_shared(const transmitter_config& config) {
+  const std::uint32_t each = config.frames_per_producer / config.shared_producers;
+  return std::max((each + slice_granularity - 1) / slice_granularity, 1u) * slice_granularity;
+}
+
 umem_options memory_options(const transmitter_config& config) {
+  const std::uint32_t shared =
+      config.shared_producers == 0 ? 0 : config.shared_producers * frames_of_shared(config);
   return {.frame_size = config.frame_size,
-          .frame_count = config.max_producers * config.frames_per_producer + fill_frames(config),
+          .frame_count =
+              config.max_producers * config.frames_per_producer + shared + fill_frames(config),
           .huge_pages = config.huge_pages};
 }
 
@@ -338,6 +348,17 @@ std::shared_ptr<producer> engine::producer_of_this_thread() {
   return made;
 }
 
+/// Control thread, with producers_mutex_ locked.
+producer* engine::add_producer(std::uint32_t frames) {
+  const auto slice = umem_.allocate_slice(frames);
+  COWIRE_ASSERT(slice);  // The umem was made for all that may be asked for.
+  producers_.push_back(std::make_unique<producer>(static_cast<std::uint32_t>(producers_.size()),
+                                                  umem_.memory(), *slice, cores_));
+  producer* const made = producers_.back().get();
+  for (std::uint32_t i = 0; i < cores_.size(); ++i) cores_[i].attach(made->channel(i));
+  return made;
+}
+
 std::shared_ptr<producer> engine::new_producer() {
   refuse_if_inherited();
   if (stopping()) throw_error(error::closed, "transmitter");
@@ -349,15 +370,9 @@ std::shared_ptr<producer> engine::new_producer() {
       idle_producers_.pop_back();
       return;
     }
-    const auto slice = producers_.size() < config_.max_producers
-                           ? umem_.allocate_slice(config_.frames_per_producer)
-                           : std::nullopt;
-    if (!slice)
+    if (producers_.size() - shared_made_ >= config_.max_producers)
       throw_error(error::no_producer, "max_producers is " + std::to_string(config_.max_producers));
-    producers_.push_back(std::make_unique<producer>(static_cast<std::uint32_t>(producers_.size()),
-                                                    umem_.memory(), *slice, cores_));
-    chosen = producers_.back().get();
-    for (std::uint32_t i = 0; i < cores_.size(); ++i) cores_[i].attach(chosen->channel(i));
+    chosen = add_producer(config_.frames_per_producer);
   });
   // Lets go of the engine when it runs: the deleter itself lives as long as any weak_ptr does.
   std::shared_ptr<producer> handle(chosen, [self = shared_from_this()](producer* idle) mutable {
@@ -376,8 +391,46 @@ void engine::recycle(producer* idle) noexcept {
 }
 
 void engine::settle_idle_producers() {
+  if (const auto shared = shared_.lock()) shared->settle();
   const std::lock_guard lock(producers_mutex_);
   for (producer* idle : idle_producers_) idle->settle();
+  for (producer* idle : idle_shared_) idle->settle();
+}
+
+// Shared producers
+// ----------------------------------------------------------------------------------
+
+std::shared_ptr<shared_producers> engine::shared() {
+  refuse_if_inherited();
+  if (stopping()) throw_error(error::closed, "transmitter");
+  if (config_.shared_producers == 0) throw_error(error::no_producer, "shared_producers is 0");
+  std::shared_ptr<shared_producers> out;
+  on_control_thread([&] {
+    out = shared_.lock();
+    if (out) return;
+    out = std::make_shared<shared_producers>(shared_from_this(), take_shared());
+    out->begin();
+    shared_ = out;
+  });
+  return out;
+}
+
+std::vector<producer*> engine::take_shared() {
+  std::unique_lock lock(producers_mutex_);
+  while (shared_made_ < config_.shared_producers) {
+    idle_shared_.push_back(add_producer(frames_of_shared(config_)));
+    ++shared_made_;
+  }
+  // The last owner of the former ones may be about to return them, on a thread that needs nothing
+  // of ours for it.
+  shared_returned_.wait(lock, [this] { return idle_shared_.size() == shared_made_; });
+  return std::exchange(idle_shared_, {});
+}
+
+void engine::recycle_shared(producer* idle) noexcept {
+  const std::lock_guard lock(producers_mutex_);
+  idle_shared_.push_back(idle);
+  shared_returned_.notify_all();
 }
 
 // Senders
@@ -441,6 +494,32 @@ std::array<flow_class, 2> classes_of(const sender_options& options, const backin
 
 std::shared_ptr<sender_state> engine::make_sender(const sender_options& options, producer& via,
                                                   std::error_code& ec) {
+  auto state = describe(options, ec);
+  if (!state) return nullptr;
+  state->via = &via;
+  if (options.when_full == full_policy::shed_oldest) via.allow_shedding();
+  enroll({&state, 1}, options);
+  return state;
+}
+
+std::vector<std::shared_ptr<sender_state>> engine::make_shared_sender(const sender_options& options,
+                                                                      const shared_producers& via,
+                                                                      std::error_code& ec) {
+  const auto first = describe(options, ec);
+  if (!first) return {};
+  std::vector<std::shared_ptr<sender_state>> states;
+  for (std::size_t i = 0; i < via.size(); ++i) {
+    states.push_back(i == 0 ? first : std::make_shared<sender_state>(*first));
+    states[i]->hears_network = i == 0;
+    states[i]->via = &via[i].via();
+    if (options.when_full == full_policy::shed_oldest) states[i]->via->allow_shedding();
+  }
+  enroll(states, options);
+  return states;
+}
+
+/// All of it but what others know it by.
+std::shared_ptr<sender_state> engine::describe(const sender_options& options, std::error_code& ec) {
   refuse_if_inherited();
   if (stopping()) {
     ec = error::closed;
@@ -455,11 +534,9 @@ std::shared_ptr<sender_state> engine::make_sender(const sender_options& options,
   state->socket = socket_for(options, ec);
   if (!state->socket) return nullptr;
   const backing_socket& socket = *state->socket;
-  const std::array<flow_class, 2> classes = classes_of(options, socket);
   state->source_port = be16::from_host(socket.port());
   state->scope = socket.interface_index();
   state->when_full = options.when_full;
-  if (options.when_full == full_policy::shed_oldest) via.allow_shedding();
   state->errors =
       std::make_shared<event_queue<send_error>>(control_executor(), options.error_queue_limit);
   for (const auto family : {ip_family::v4, ip_family::v6}) {
@@ -470,20 +547,25 @@ std::shared_ptr<sender_state> engine::make_sender(const sender_options& options,
     state->group_control[index] = send_control::from(family, options.mark, options.tos, 0);
     state->control[index] = send_control::from(family, options.mark, options.tos, options.ttl);
   }
-  state->via = &via;
+  return state;
+}
+
+void engine::enroll(std::span<const std::shared_ptr<sender_state>> states,
+                    const sender_options& options) {
+  const std::array<flow_class, 2> classes = classes_of(options, *states.front()->socket);
   on_control_thread([&] {
-    state->id = ++last_sender_id_;
-    for (const auto family : {ip_family::v4, ip_family::v6}) {
-      const auto index = static_cast<std::size_t>(family);
-      // The class of a family without a socket is never sent with.
-      const bool needed = state->family_served[index];
-      state->flow_class[index] =
-          routes_.compiler().add_class(needed ? classes[index] : classes[1 - index]);
+    for (const auto& state : states) {
+      state->id = ++last_sender_id_;
+      for (std::size_t index = 0; index < classes.size(); ++index) {
+        // The class of a family without a socket is never sent with.
+        const bool needed = state->family_served[index];
+        state->flow_class[index] =
+            routes_.compiler().add_class(needed ? classes[index] : classes[1 - index]);
+      }
     }
     routes_.publish();  // No request of a class may be sent before a table knows it.
-    kernel_.add_sender(state);
+    for (const auto& state : states) kernel_.add_sender(state);
   });
-  return state;
 }
 
 void engine::retire(const sender_state& sender) {

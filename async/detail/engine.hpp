@@ -29,15 +29,19 @@
 #include <cowire/xdp/umem.hpp>
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <thread>
 #include <vector>
 
 namespace cowire::detail {
+
+class shared_producers;
 
 class engine : public std::enable_shared_from_this<engine> {
  public:
@@ -59,6 +63,13 @@ class engine : public std::enable_shared_from_this<engine> {
   [[nodiscard]] std::shared_ptr<producer> new_producer();
   [[nodiscard]] std::shared_ptr<sender_state> make_sender(const sender_options& options,
                                                           producer& via, std::error_code& ec);
+  /// The producers of all shared senders, made on first use.
+  [[nodiscard]] std::shared_ptr<shared_producers> shared();
+  /// A sender on each of them, with one socket and one error queue. Empty on failure.
+  [[nodiscard]] std::vector<std::shared_ptr<sender_state>> make_shared_sender(
+      const sender_options& options, const shared_producers& via, std::error_code& ec);
+  /// Nobody uses a shared producer any more.
+  void recycle_shared(producer* idle) noexcept;
   /// The sender's handle is gone: forget it once its last frame has come back. Producer's thread.
   void retire(const sender_state& sender);
   [[nodiscard]] transmitter_stats stats() const;
@@ -97,7 +108,13 @@ class engine : public std::enable_shared_from_this<engine> {
   void wait_until_drained() noexcept;
   void close_everything();
   void check_interfaces();
+  [[nodiscard]] producer* add_producer(std::uint32_t frames);
+  [[nodiscard]] std::vector<producer*> take_shared();
   void recycle(producer* idle) noexcept;
+  [[nodiscard]] std::shared_ptr<sender_state> describe(const sender_options& options,
+                                                       std::error_code& ec);
+  /// Makes them known to those who serve them: in one go.
+  void enroll(std::span<const std::shared_ptr<sender_state>> states, const sender_options& options);
   void settle_idle_producers();
   [[nodiscard]] std::shared_ptr<backing_socket> socket_for(const sender_options& options,
                                                            std::error_code& ec);
@@ -122,10 +139,14 @@ class engine : public std::enable_shared_from_this<engine> {
   bool closing_ = false;  ///< Control thread: serve_cores() is to end.
   std::once_flag stop_once_;
 
-  /// Guards the two below, of which producers_ only the control thread changes.
+  /// Guards the three below, of which producers_ only the control thread changes.
   mutable std::mutex producers_mutex_;
   std::vector<std::unique_ptr<producer>> producers_;
   std::vector<producer*> idle_producers_;
+  std::vector<producer*> idle_shared_;       ///< Guarded by it, too.
+  std::condition_variable shared_returned_;  ///< Of idle_shared_.
+  std::uint32_t shared_made_ = 0;            ///< Control thread.
+  std::weak_ptr<shared_producers> shared_;   ///< Control thread.
   std::mutex sockets_mutex_;
   std::map<source_key, std::weak_ptr<backing_socket>> sockets_;
   std::uint32_t last_sender_id_ = 0;   ///< Control thread.

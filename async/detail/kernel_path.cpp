@@ -353,7 +353,7 @@ void kernel_path::read_errors(lane& on) {
     on.unanswered.set(
         std::min<std::size_t>(static_cast<std::size_t>(error.number), errno_limit - 1));
     for (const auto& [id, sender] : senders_)
-      if (sender->socket == on.socket)
+      if (sender->socket == on.socket && sender->hears_network)
         sender->errors->push({.destination = error.destination,
                               .code = errno_code(error.number),
                               .mtu = error.mtu,

@@ -2,6 +2,7 @@
 #include <cowire/async/detail/core_set.hpp>
 #include <cowire/async/detail/engine.hpp>
 #include <cowire/async/detail/producer.hpp>
+#include <cowire/async/detail/shared_producer.hpp>
 #include <cowire/base/assert.hpp>
 #include <cowire/base/checksum.hpp>
 
@@ -80,13 +81,14 @@ frame_index producer::detach(payload&& what) noexcept {
 payload producer::try_acquire(const sender_state& for_whom) noexcept {
   frame_index frame;
   if (inherited() || stopped()) return {};
-  const bool free = waiters_.empty() && take(frame);
+  const bool free = in_turn() && take(frame);
   if (!free && !take_from_oldest(for_whom, frame)) return {};
   return lease(frame, 0);
 }
 
 void producer::release(frame_index frame) noexcept {
   if (inherited()) return;
+  if (sharer_ != nullptr) return sharer_->release(frame);
   pool_.release(frame);
   // Whoever waits for frames is served as if the frame had come back from the wire.
   if (!waiters_.empty()) wake();
@@ -161,7 +163,7 @@ std::error_code producer::try_send(const sender_state& from, std::span<const std
   if (bytes.size() > pool_.payload_capacity()) return error::too_long;
   if (!from.serves(to)) return error::family_mismatch;
   frame_index frame;
-  const bool free = waiters_.empty() && take(frame);
+  const bool free = in_turn() && take(frame);
   if (!free && !take_from_oldest(from, frame)) return error::would_block;
   const auto sum = fold_sum(copy_and_sum(pool_.payload(frame).data(), bytes));
   submit_one(from, frame, bytes.size(), sum, to);
@@ -350,8 +352,12 @@ void producer::wake() {
   if (!somebody_waits_.exchange(false, std::memory_order_acq_rel)) return;
   std::shared_ptr<producer> alive;  // Released after the lock, which its deleter takes.
   // Under the lock, so that the executor may go away once nobody waits.
-  const std::lock_guard lock(wake_mutex_);
+  std::unique_lock lock(wake_mutex_);
   alive = self_.lock();
+  if (alive && sharer_ != nullptr) {
+    lock.unlock();  // Its lock comes before ours.
+    return sharer_->serve();
+  }
   if (!alive || !wake_place_) return;
   std::unique_ptr<deferred_call> call = std::make_unique<serve_call>(alive);
   // Where its context is going away, context_gone() comes after us and asks anew.
@@ -414,6 +420,35 @@ void producer::retire(const sender_state& sender) {
   if (!inherited()) owner_->retire(sender);
 }
 
+// Sharing
+// -------------------------------------------------------------------------------------------
+
+shared_producer* producer::sharer_of(const payload& what) noexcept {
+  return what.owner_ ? what.owner_->sharer_ : nullptr;
+}
+
+void producer::set_sharer(shared_producer* sharer) {
+  const std::lock_guard lock(wake_mutex_);
+  sharer_ = sharer;
+}
+
+bool producer::take_for(payload& first) noexcept {
+  frame_index frame;
+  if (!pool_.try_acquire(frame)) return false;
+  first = lease(frame, 0);
+  return true;
+}
+
+bool producer::ask_for_frames() noexcept {
+  somebody_waits_.store(true, std::memory_order_release);  // Pairs with the exchange in wake().
+  links_.set_waiting(true);
+  // As in ask_for_wake(): either who returns frames sees `waiting`, or we see the frames.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (links_.anything_returned()) return true;
+  links_.ask_for_completions();
+  return false;
+}
+
 // Shedding
 // ------------------------------------------------------------------------------------------
 
@@ -423,7 +458,7 @@ bool producer::take_from_oldest(const sender_state& for_whom, frame_index& frame
   if (for_whom.when_full != full_policy::shed_oldest) return false;
   frame_index oldest;
   // Where there is none all were handed over just now, then, because others had come back.
-  if (!held_back_.shed_oldest(oldest)) return waiters_.empty() && take(frame);
+  if (!held_back_.shed_oldest(oldest)) return in_turn() && take(frame);
   came_back(oldest);
   flushes_.settle();
   if (drain_is_due()) wake();

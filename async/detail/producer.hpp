@@ -14,6 +14,9 @@
 /// is served. Destroying such a context is a use of the producer, as it destroys payloads.
 ///
 /// Senders that shed have their datagrams go through held_back.hpp.
+///
+/// Where a shared_producer (shared_producer.hpp) has it, "the producer's thread" is whoever holds
+/// its lock, nobody waits here, and frames that come back have its waiters served instead.
 #pragma once
 
 #include <cowire/async/detail/backing_socket.hpp>
@@ -55,6 +58,7 @@ namespace cowire::detail {
 class core_set;
 class engine;
 class producer;
+class shared_producer;
 
 /// One sender as the producer (hot fields) and the kernel path (the rest) see it.
 struct sender_state {
@@ -70,6 +74,8 @@ struct sender_state {
   std::array<send_control, 2> control, group_control;
   std::uint32_t scope = 0;  ///< Interface of destinations that name no scope id, 0 = none.
   std::shared_ptr<event_queue<send_error>> errors;
+  /// False: what comes from the network is told to another one with the same `errors`.
+  bool hears_network = true;
 
   /// Whether there is a backing socket for a destination, which may be IPv4-mapped.
   [[nodiscard]] bool serves(const endpoint& to) const noexcept {
@@ -95,7 +101,7 @@ class producer final : public cancellable {
                                          const endpoint& to) noexcept;
   [[nodiscard]] std::error_code send(const sender_state& from, payload&& what,
                                      const endpoint& to) noexcept;
-  /// Gives a leased frame back.
+  /// Gives a leased frame back, by way of the shared_producer if there is one.
   void release(frame_index frame) noexcept;
   [[nodiscard]] std::size_t payload_capacity() const noexcept { return pool_.payload_capacity(); }
   [[nodiscard]] const frame_slice& slice() const noexcept { return pool_.slice(); }
@@ -119,6 +125,10 @@ class producer final : public cancellable {
       return one ? std::span<const endpoint>(&*one, 1) : many;
     }
   };
+  /// Why an operation cannot begin.
+  [[nodiscard]] std::error_code check(const send_operation& op) const noexcept;
+  /// Submits as much as there are frames for; true when the operation is over.
+  [[nodiscard]] bool advance(send_operation& op) noexcept;
   /// sender's asynchronous operations, their handlers made completions with fallback().
   void begin_acquire(const sender_state& for_whom,
                      direct_completion<std::error_code, payload> done);
@@ -137,6 +147,25 @@ class producer final : public cancellable {
 
   /// A sender's handle is gone.
   void retire(const sender_state& sender);
+
+  // A shared_producer, under its lock. ------------------------------------------------------------
+
+  /// Whose frame a payload is; nullptr = no shared one's.
+  [[nodiscard]] static shared_producer* sharer_of(const payload& what) noexcept;
+  /// Before and after anybody uses it.
+  void set_sharer(shared_producer* sharer);
+  /// Nobody may take frames out of turn while somebody waits there.
+  void keep_turns(bool somebody_waits) noexcept { others_wait_ = somebody_waits; }
+  /// Has shared_producer::serve() called when frames come back. True if some have already.
+  [[nodiscard]] bool ask_for_frames() noexcept;
+  /// For who is first in line.
+  [[nodiscard]] bool take_for(payload& first) noexcept;
+  /// Whether who asks for a frame now is the next to get one.
+  [[nodiscard]] bool in_turn() const noexcept { return waiters_.empty() && !others_wait_; }
+  void ask_no_more() noexcept { nobody_waits(); }
+  /// release(), under the lock.
+  void put_back(frame_index frame) noexcept { pool_.release(frame); }
+  [[nodiscard]] bool stopped() const noexcept;
 
   // The engine. -----------------------------------------------------------------------------------
 
@@ -187,13 +216,9 @@ class producer final : public cancellable {
   /// What is due to complete; delivered after the state is consistent, as the last thing.
   struct deliveries;
 
-  [[nodiscard]] bool stopped() const noexcept;
   void cancel(std::uint64_t ticket) override;
   void context_gone(std::uint64_t ticket) override;
 
-  [[nodiscard]] std::error_code check(const send_operation& op) const noexcept;
-  /// Submits as much as there are frames for; true when the operation is over.
-  [[nodiscard]] bool advance(send_operation& op) noexcept;
   /// The number of the core that takes what goes there.
   [[nodiscard]] std::uint32_t core_for(const endpoint& to) const noexcept;
   void submit(const sender_state& from, std::span<const tx_request> requests,
@@ -236,6 +261,8 @@ class producer final : public cancellable {
   std::list<drain_waiter> drains_;
   std::uint64_t ticket_ = 0;
   flush_generations flushes_;
+  bool others_wait_ = false;
+  shared_producer* sharer_ = nullptr;
 
   /// Guards the two below against the control thread, which reads them in wake().
   std::mutex wake_mutex_;

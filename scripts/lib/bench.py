@@ -20,6 +20,7 @@ NAMES = (
     "lpm",
     "convergence",
     "spsc",
+    "shared-sender",
     "epoch",
     "checksum",
     "tx",

@@ -45,7 +45,7 @@ def skip(reason):
     sys.exit(SKIPPED)
 
 
-def events(program, workload, function, *options):
+def events(program, workload, function, *options, datagrams=BATCHES * BATCH_SIZE):
     """What callgrind counts, per datagram: instructions first, others as the options say."""
     done = subprocess.run(
         [
@@ -62,9 +62,11 @@ def events(program, workload, function, *options):
         text=True,
     )
     collected = re.search(r"Collected\s*:([\d ]+)", done.stderr)
+    if done.returncode == SKIPPED:
+        skip(done.stderr.splitlines()[-1])
     if done.returncode != 0 or not collected:
         sys.exit(f"{done.stderr}\ninstructions: callgrind failed")
-    return [int(number) / BATCHES / BATCH_SIZE for number in collected.group(1).split()]
+    return [int(number) / datagrams for number in collected.group(1).split()]
 
 
 def compare(counts, budget):

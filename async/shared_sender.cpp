@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/detail/shared_producer.hpp>
+#include <cowire/async/shared_sender.hpp>
+#include <cowire/base/assert.hpp>
+
+#include <utility>
+
+namespace cowire {
+namespace {
+
+using detail::sender_state;
+using detail::shared_producer;
+using detail::shared_sender_state;
+using send_operation = detail::producer::send_operation;
+
+/// One of the producers, and the sender on it.
+struct place {
+  shared_producer& through;
+  const std::shared_ptr<sender_state>& from;
+};
+
+place at(const shared_sender_state& state, std::size_t index) noexcept {
+  return {(*state.producers)[index], state.states[index]};
+}
+
+place mine(const shared_sender_state& state) noexcept { return at(state, state.producers->mine()); }
+
+/// Where the frame of a payload is at home.
+place home_of(const shared_sender_state& state, const payload& what) noexcept {
+  if (!what) return mine(state);
+  const shared_producer* const home = detail::producer::sharer_of(what);
+  std::size_t index = 0;
+  while (index < state.producers->size() && &(*state.producers)[index] != home) ++index;
+  COWIRE_ASSERT(index < state.producers->size());  // A payload of another transmitter.
+  return at(state, index);
+}
+
+/// For an operation that ends within the call: an owner that owns nothing, and counts nothing.
+std::shared_ptr<sender_state> lent(const std::shared_ptr<sender_state>& state) noexcept {
+  return {std::shared_ptr<void>(), state.get()};
+}
+
+}  // namespace
+
+std::uint16_t shared_sender::source_port() const noexcept {
+  return state()->states.front()->source_port.host();
+}
+
+endpoint shared_sender::local_endpoint(ip_family family) const noexcept {
+  const auto source = state()->states.front()->socket->source(family);
+  return {source.value_or(ip_address::any(family)), source_port()};
+}
+
+std::size_t shared_sender::payload_capacity() const noexcept {
+  return (*state()->producers)[0].via().payload_capacity();
+}
+
+shared_sender::executor_type shared_sender::get_executor() const noexcept {
+  return state()->states.front()->errors->get_executor();
+}
+
+payload shared_sender::try_acquire() const noexcept {
+  const place here = mine(*state());
+  return here.through.try_acquire(*here.from);
+}
+
+bool shared_sender::try_send(datagram_bytes bytes, const endpoint& destination) const noexcept {
+  const place here = mine(*state());
+  return !here.through.try_send(*here.from, bytes.span(), destination);
+}
+
+void shared_sender::try_send(datagram_bytes bytes, const endpoint& destination,
+                             std::error_code& ec) const noexcept {
+  const place here = mine(*state());
+  ec = here.through.try_send(*here.from, bytes.span(), destination);
+}
+
+std::size_t shared_sender::try_send(datagram_bytes bytes, std::span<const endpoint> destinations,
+                                    std::error_code& ec) const noexcept {
+  const place here = mine(*state());
+  send_operation op{.from = lent(here.from), .bytes = bytes.span(), .many = destinations};
+  ec = here.through.try_send(op);
+  return op.sent;
+}
+
+std::size_t shared_sender::try_send(payload& what, std::span<const endpoint> destinations,
+                                    std::error_code& ec) const noexcept {
+  const place here = home_of(*state(), what);
+  send_operation op{.from = lent(here.from), .own = std::move(what), .many = destinations};
+  ec = here.through.try_send(op);
+  what = std::move(op.own);
+  return op.sent;
+}
+
+void shared_sender::send(payload what, const endpoint& destination,
+                         std::error_code& ec) const noexcept {
+  const place here = home_of(*state(), what);
+  ec = here.through.send(*here.from, std::move(what), destination);
+}
+
+void shared_sender::begin_acquire(direct_completion<std::error_code, payload> done) const {
+  const place here = mine(*state());
+  here.through.begin_acquire(*here.from, state_, std::move(done));
+}
+
+void shared_sender::begin_send(payload what, std::span<const endpoint> to, sent done) const {
+  const place here = home_of(*state(), what);
+  here.through.begin_send(
+      {.from = here.from, .own = std::move(what), .many = to, .done = std::move(done)}, state_);
+}
+
+void shared_sender::begin_send(payload what, const endpoint& to, sent done) const {
+  const place here = home_of(*state(), what);
+  here.through.begin_send(
+      {.from = here.from, .own = std::move(what), .one = to, .done = std::move(done)}, state_);
+}
+
+void shared_sender::begin_send(std::span<const std::byte> bytes, std::span<const endpoint> to,
+                               sent done) const {
+  const place here = mine(*state());
+  here.through.begin_send({.from = here.from, .bytes = bytes, .many = to, .done = std::move(done)},
+                          state_);
+}
+
+void shared_sender::begin_send(std::span<const std::byte> bytes, const endpoint& to,
+                               sent done) const {
+  const place here = mine(*state());
+  here.through.begin_send({.from = here.from, .bytes = bytes, .one = to, .done = std::move(done)},
+                          state_);
+}
+
+void shared_sender::begin_next_error(direct_completion<std::error_code, send_error> done) const {
+  state()->states.front()->errors->start(std::move(done));
+}
+
+const std::shared_ptr<shared_sender_state>& shared_sender::state() const noexcept {
+  COWIRE_ASSERT(state_ != nullptr);
+  return state_;
+}
+
+std::uint64_t shared_sender::errors_dropped() const noexcept {
+  return state()->states.front()->errors->dropped();
+}
+
+}  // namespace cowire
