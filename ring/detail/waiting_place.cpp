@@ -57,10 +57,12 @@ void context_waiters::end() noexcept {
   {
     std::unique_lock lock(mutex_);
     ended_ = true;
-    // A post at most, each: nobody waits in there.
-    left_.wait(lock, [this] { return inside_ == 0; });
+    // In one go with that: whoever comes too late from here on leaves the handler to us, and may
+    // be the last to hold its place.
     for (auto* place = first_; place; place = place->next_)
       if (auto alive = place->weak_from_this().lock()) places.push_back(std::move(alive));
+    // A post at most, each: nobody waits in there.
+    left_.wait(lock, [this] { return inside_ == 0; });
   }
   for (const auto& place : places) place->on_context_gone();
 }

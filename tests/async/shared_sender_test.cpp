@@ -351,6 +351,7 @@ TEST_F(shared_senders, a_context_that_goes_takes_its_waiters_along_and_no_others
 TEST_F(shared_senders, contexts_go_while_others_are_served) {
   transmitter tx(with_one());
   const auto s = tx.make_shared_sender();
+  const auto held = std::make_shared<int>();
   std::atomic<bool> done{false};
   std::thread hammer([&] {
     while (!done)
@@ -361,7 +362,7 @@ TEST_F(shared_senders, contexts_go_while_others_are_served) {
     for (int i = 0; i < 100; ++i)
       co_spawn(
           short_lived,
-          [&, copy = s]() -> awaitable<void> {
+          [&, copy = s, mine = held]() -> awaitable<void> {
             const std::string its_own(100, 'y');
             const std::vector<endpoint> many(20, destination);
             static_cast<void>(co_await copy.async_send(its_own, many, use_awaitable));
@@ -373,6 +374,7 @@ TEST_F(shared_senders, contexts_go_while_others_are_served) {
   hammer.join();
   EXPECT_TRUE(drained(tx)) << summary(tx.stats());
   EXPECT_EQ(frames_each, all_frames(s).size());
+  EXPECT_EQ(1, held.use_count());  // Each was called, or destroyed with its context.
 }
 
 TEST_F(shared_senders, stopping_completes_what_waits_and_refuses_the_rest) {
