@@ -3,7 +3,7 @@
 /// own.
 ///
 ///     shared_sender s = tx.make_shared_sender({.source_port = 8001});
-///     std::thread([s] { while (!s.try_send("hello", there)) std::this_thread::yield(); });
+///     std::thread([s] { while (!s.try_send(bytes, there)) std::this_thread::yield(); });
 ///
 /// Behind it are a few producers that all shared senders of a transmitter have in common
 /// (transmitter_config::shared_producers), each under a lock that is held for a datagram, or for
