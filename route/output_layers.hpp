@@ -16,8 +16,8 @@ struct output_layers {
   bool ipsec = true;            ///< Policies of XFRM.
   bool traffic_control = true;  ///< Queueing disciplines, filters, tcx and netkit programs.
   bool control_groups = true;   ///< Egress and sendmsg programs.
-  /// Whether a counter that the kernel would have moved is an obstacle: of a rule, of an element, of
-  /// a base chain's policy. If not, datagrams are unaffected and the numbers fall short.
+  /// Whether a counter that the kernel would have moved is an obstacle: of a rule, of an element,
+  /// of a base chain's policy. If not, datagrams are unaffected and the numbers fall short.
   bool strict_counters = false;
   friend bool operator==(const output_layers&, const output_layers&) = default;
 };

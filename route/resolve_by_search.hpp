@@ -10,7 +10,8 @@
 
 namespace cowire {
 
-/// `tables` are those that rules may lead to; what goes to another is table_not_mirrored. Null = all.
+/// `tables` are those that rules may lead to; what goes to another is table_not_mirrored. Null =
+/// all.
 [[nodiscard]] resolution resolve_by_search(const mirror& state, const flow& question,
                                            route_question as,
                                            const std::vector<std::uint32_t>* tables = nullptr);

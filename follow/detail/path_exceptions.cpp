@@ -3,8 +3,8 @@
 #include <cowire/follow/detail/truth_audit.hpp>
 #include <cowire/netlink/codec.hpp>
 #include <cowire/route/agreement.hpp>
-#include <cowire/route/detail/tunnel.hpp>
 #include <cowire/route/exception_owner.hpp>
+#include <cowire/route/outer_questions.hpp>
 #include <cowire/route/resolve_by_search.hpp>
 
 #include <linux/in_route.h>

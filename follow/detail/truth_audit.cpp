@@ -3,7 +3,7 @@
 #include <cowire/follow/detail/truth_audit.hpp>
 #include <cowire/netlink/codec.hpp>
 #include <cowire/route/agreement.hpp>
-#include <cowire/route/detail/tunnel.hpp>
+#include <cowire/route/outer_questions.hpp>
 #include <cowire/route/resolve_by_search.hpp>
 
 #include <algorithm>

@@ -113,8 +113,8 @@ output_flow output_judge::region_of(const question& about) const {
   region.tos = about.tos;
   if (about.hop_limit != 0) region.ttl = about.hop_limit;
   region.uid = about.cls.uid;
-  const bool in_vrf = vrf_of(state_, about.interface_index) != 0 ||
-                      vrf_of(state_, about.cls.output_interface) != 0;
+  const bool in_vrf =
+      vrf_of(state_, about.interface_index) != 0 || vrf_of(state_, about.cls.output_interface) != 0;
   if (about.multicast)
     region.destination_type = multicast;
   else if (local_table_comes_first(about.family()) && !in_vrf)  // In a VRF it finds something else.

@@ -39,13 +39,6 @@ struct underlay {
 [[nodiscard]] std::optional<flow> outer_flow_of(const mirror& state, const netlink::link& link,
                                                 const gre::tunnel& through,
                                                 const gre::inner_packet& packet);
-/// What RTM_GETROUTE can be asked about the datagrams that carry those of a flow; unset where it
-/// goes through no tunnel that the fast path builds, or cannot be asked so.
-[[nodiscard]] std::optional<flow> outer_question_below(const mirror& state, const flow& inner);
-
-/// The classes of such questions for all tunnels to this address.
-[[nodiscard]] std::vector<flow_class> outer_classes_to(const mirror& state,
-                                                       const ip_address& remote);
 
 /// As the tunnel driver looks it up. `tables` are those that rules may lead to; null = all.
 [[nodiscard]] std::variant<underlay, divert_reason> underlay_of(

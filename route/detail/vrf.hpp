@@ -38,7 +38,7 @@ namespace cowire::detail {
 }
 
 /// The VRF that a device is in by whatever master it has, as tunnels look for it
-/// (l3mdev_master_upper_ifindex_by_index()); 0 = none.
+/// (__l3mdev_master_upper_ifindex_by_index() in net/l3mdev/l3mdev.c); 0 = none.
 [[nodiscard]] inline std::uint32_t vrf_above(const mirror& state, std::uint32_t index) {
   constexpr int depth_max = 8;  // Masters upon masters; more are nowhere allowed.
   for (int depth = 0; depth < depth_max; ++depth) {

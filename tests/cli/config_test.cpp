@@ -209,7 +209,7 @@ const std::vector<std::pair<const char*, const char*>>& wrong_files() {
       {"[output]\nipsec = false\n", "f:2:9: ipsec: not a string"},
       {"[output]\nfirewall = 'ignore'\n",
        "f:2:1: 'firewall': no such key in [output]; use one of netfilter, conntrack, ipsec, "
-       "traffic_control, control_groups, tracked_flows"},
+       "traffic_control, control_groups, counters, tracked_flows"},
       {"[output]\ntracked_flows = 0\n",
        "f:2:17: tracked_flows '0': out of range; use 1 to 1048576"},
       {"[output]\ntracked_flows = '9'\n", "f:2:17: tracked_flows: not a whole number"},

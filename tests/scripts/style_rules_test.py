@@ -129,7 +129,7 @@ class Subjects(unittest.TestCase):
 
 
 class Tree(unittest.TestCase):
-    def test_the_umbrella_includes_the_ten_headers_that_the_architecture_lists(self):
+    def test_the_umbrella_includes_the_headers_that_the_architecture_lists(self):
         root = pathlib.Path(__file__).resolve().parents[2]
         included = rules.re.findall(
             r"^#include <cowire/(.+)>", (root / "cowire.hpp").read_text(), rules.re.MULTILINE
@@ -137,7 +137,6 @@ class Tree(unittest.TestCase):
         text = (root / "docs/architecture.md").read_text()
         listed = rules.re.findall(r"^\| `(\w+/\w+\.hpp)` \|", text, rules.re.MULTILINE)
         self.assertEqual(sorted(listed), sorted(included))
-        self.assertEqual(len(included), 10)
 
     def test_the_umbrella_drags_in_neither_engine_nor_netlink(self):
         root = pathlib.Path(__file__).resolve().parents[2]
