@@ -14,19 +14,21 @@ using detail::shared_sender_state;
 using send_operation = detail::producer::send_operation;
 
 /// One of the producers, and the sender on it.
-struct place {
+struct whereabouts {
   shared_producer& through;
   const std::shared_ptr<sender_state>& from;
 };
 
-place at(const shared_sender_state& state, std::size_t index) noexcept {
+whereabouts at(const shared_sender_state& state, std::size_t index) noexcept {
   return {(*state.producers)[index], state.states[index]};
 }
 
-place mine(const shared_sender_state& state) noexcept { return at(state, state.producers->mine()); }
+whereabouts mine(const shared_sender_state& state) noexcept {
+  return at(state, state.producers->mine());
+}
 
 /// Where the frame of a payload is at home.
-place home_of(const shared_sender_state& state, const payload& what) noexcept {
+whereabouts home_of(const shared_sender_state& state, const payload& what) noexcept {
   if (!what) return mine(state);
   const shared_producer* const home = detail::producer::sharer_of(what);
   std::size_t index = 0;
@@ -55,29 +57,31 @@ std::size_t shared_sender::payload_capacity() const noexcept {
   return (*state()->producers)[0].via().payload_capacity();
 }
 
+std::size_t shared_sender::place() const noexcept { return state()->producers->mine(); }
+
 shared_sender::executor_type shared_sender::get_executor() const noexcept {
   return state()->states.front()->errors->get_executor();
 }
 
 payload shared_sender::try_acquire() const noexcept {
-  const place here = mine(*state());
+  const whereabouts here = mine(*state());
   return here.through.try_acquire(*here.from);
 }
 
 bool shared_sender::try_send(datagram_bytes bytes, const endpoint& destination) const noexcept {
-  const place here = mine(*state());
+  const whereabouts here = mine(*state());
   return !here.through.try_send(*here.from, bytes.span(), destination);
 }
 
 void shared_sender::try_send(datagram_bytes bytes, const endpoint& destination,
                              std::error_code& ec) const noexcept {
-  const place here = mine(*state());
+  const whereabouts here = mine(*state());
   ec = here.through.try_send(*here.from, bytes.span(), destination);
 }
 
 std::size_t shared_sender::try_send(datagram_bytes bytes, std::span<const endpoint> destinations,
                                     std::error_code& ec) const noexcept {
-  const place here = mine(*state());
+  const whereabouts here = mine(*state());
   send_operation op{.from = lent(here.from), .bytes = bytes.span(), .many = destinations};
   ec = here.through.try_send(op);
   return op.sent;
@@ -85,7 +89,7 @@ std::size_t shared_sender::try_send(datagram_bytes bytes, std::span<const endpoi
 
 std::size_t shared_sender::try_send(payload& what, std::span<const endpoint> destinations,
                                     std::error_code& ec) const noexcept {
-  const place here = home_of(*state(), what);
+  const whereabouts here = home_of(*state(), what);
   send_operation op{.from = lent(here.from), .own = std::move(what), .many = destinations};
   ec = here.through.try_send(op);
   what = std::move(op.own);
@@ -94,37 +98,37 @@ std::size_t shared_sender::try_send(payload& what, std::span<const endpoint> des
 
 void shared_sender::send(payload what, const endpoint& destination,
                          std::error_code& ec) const noexcept {
-  const place here = home_of(*state(), what);
+  const whereabouts here = home_of(*state(), what);
   ec = here.through.send(*here.from, std::move(what), destination);
 }
 
 void shared_sender::begin_acquire(direct_completion<std::error_code, payload> done) const {
-  const place here = mine(*state());
+  const whereabouts here = mine(*state());
   here.through.begin_acquire(*here.from, state_, std::move(done));
 }
 
 void shared_sender::begin_send(payload what, std::span<const endpoint> to, sent done) const {
-  const place here = home_of(*state(), what);
+  const whereabouts here = home_of(*state(), what);
   here.through.begin_send(
       {.from = here.from, .own = std::move(what), .many = to, .done = std::move(done)}, state_);
 }
 
 void shared_sender::begin_send(payload what, const endpoint& to, sent done) const {
-  const place here = home_of(*state(), what);
+  const whereabouts here = home_of(*state(), what);
   here.through.begin_send(
       {.from = here.from, .own = std::move(what), .one = to, .done = std::move(done)}, state_);
 }
 
 void shared_sender::begin_send(std::span<const std::byte> bytes, std::span<const endpoint> to,
                                sent done) const {
-  const place here = mine(*state());
+  const whereabouts here = mine(*state());
   here.through.begin_send({.from = here.from, .bytes = bytes, .many = to, .done = std::move(done)},
                           state_);
 }
 
 void shared_sender::begin_send(std::span<const std::byte> bytes, const endpoint& to,
                                sent done) const {
-  const place here = mine(*state());
+  const whereabouts here = mine(*state());
   here.through.begin_send({.from = here.from, .bytes = bytes, .one = to, .done = std::move(done)},
                           state_);
 }

@@ -81,6 +81,9 @@ class shared_sender {
   [[nodiscard]] endpoint local_endpoint(ip_family family) const noexcept;
   /// The longest payload; longer ones are error::too_long.
   [[nodiscard]] std::size_t payload_capacity() const noexcept;
+  /// Which of the shared producers serves the calling thread: a number below
+  /// transmitter_config::shared_producers, always the same one. For who waits on behalf of threads.
+  [[nodiscard]] std::size_t place() const noexcept;
   /// What handlers without an executor of their own run on: the transmitter's control thread.
   [[nodiscard]] executor_type get_executor() const noexcept;
 

@@ -14,6 +14,7 @@ NEEDS = {
     "follow": "base ring netlink route",
     "async": "base ring netlink gre route xdp follow",
     "cli": "base ring netlink gre route xdp follow async",
+    "c": "base route async cli",
 }
 # (who includes, what of another room's detail/): why, until it is mended. An entry that nobody
 # needs is a finding.

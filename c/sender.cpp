@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/base/socket_address.hpp>
+#include <cowire/c/error_text.hpp>
+#include <cowire/c/handles.hpp>
+#include <cowire/c/options.hpp>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace {
+
+using namespace cowire;
+
+std::optional<endpoint> endpoint_of(const cowire_address& from) noexcept {
+  return to_endpoint(&from.any, sizeof from);
+}
+
+void fill(cowire_address& to, const endpoint& from) noexcept {
+  sockaddr_storage address;
+  const auto size = to_sockaddr(from, address);
+  to = {};
+  std::memcpy(&to, &address, std::min<std::size_t>(size, sizeof to));
+}
+
+std::optional<ip_address> source_of(const cowire_address& from, const char* name) {
+  if (from.any.sa_family == AF_UNSPEC) return std::nullopt;
+  const auto parsed = endpoint_of(from);
+  if (!parsed)
+    throw_error(error::invalid_argument,
+                std::string(name) + " is of family " + std::to_string(from.any.sa_family));
+  return parsed->address;
+}
+
+sender_options options_of(const cowire_sender_options& from) {
+  sender_options out;
+  out.source_port = from.source_port;
+  out.source_v4 = source_of(from.source_v4, "source_v4");
+  out.source_v6 = source_of(from.source_v6, "source_v6");
+  out.mark = from.mark;
+  out.tos = from.tos;
+  out.ttl = from.ttl;
+  if (from.device != nullptr) out.bound_device = from.device;
+  out.adopt_socket = from.adopt_socket;
+  if (from.errors_max != 0) out.error_queue_limit = from.errors_max;
+  out.when_full = full_policy::wait;
+  return out;
+}
+
+/// What an attempt comes to: how many, or why not even one.
+ssize_t result(const cowire_sender* s, std::size_t accepted, std::error_code ec) noexcept {
+  if (ec == error::would_block) s->core->tell_of_room();
+  if (accepted != 0 || !ec) return static_cast<ssize_t>(accepted);
+  return c::failed(ec);
+}
+
+int bad_address(std::size_t index, sa_family_t family) noexcept {
+  return c::failed(EINVAL, "address " + std::to_string(index) + " is of family " +
+                               std::to_string(family) + "; AF_INET or AF_INET6 is wanted");
+}
+
+/// Calls `send` with some endpoints at a time, in order, until it takes fewer than it was given.
+template <class Send>
+ssize_t in_batches(const cowire_sender* s, const cowire_address* to, std::size_t n, Send&& send) {
+  std::size_t accepted = 0;
+  std::error_code ec;
+  if (n == 0) return c::failed(error::no_destination);
+  while (accepted < n) {
+    std::array<endpoint, 64> some;
+    std::size_t count = 0;
+    for (; count < some.size() && accepted + count < n; ++count) {
+      const auto one = endpoint_of(to[accepted + count]);
+      if (!one) break;
+      some[count] = *one;
+    }
+    if (count == 0 && accepted == 0) return bad_address(0, to[0].any.sa_family);
+    if (count == 0) break;
+    const std::size_t taken =
+        send(std::span<const endpoint>(some.data(), count), accepted + count == n, ec);
+    accepted += taken;
+    if (taken < count) break;
+  }
+  return result(s, accepted, ec);
+}
+
+payload& payload_in(cowire_frame& frame) noexcept {
+  static_assert(sizeof(payload) <= sizeof frame.opaque &&
+                alignof(payload) <= alignof(cowire_frame));
+  return *std::launder(reinterpret_cast<payload*>(frame.opaque));
+}
+
+void forget(cowire_frame& frame) noexcept {
+  std::destroy_at(&payload_in(frame));
+  frame = {};
+}
+
+}  // namespace
+
+int cowire_sender_open(cowire_transmitter* tx, const cowire_sender_options* options,
+                       cowire_sender** out) {
+  return c::guarded([&] {
+    const cowire_sender_options defaults = COWIRE_SENDER_OPTIONS_INIT;
+    const sender_options wanted = options_of(c::known(options, defaults, "cowire_sender_options"));
+    auto core = std::make_shared<c::sender_core>(tx->sends.make_shared_sender(wanted),
+                                                 wanted.error_queue_limit);
+    core->begin();
+    *out = new cowire_sender{std::move(core)};
+    return 0;
+  });
+}
+
+void cowire_sender_close(cowire_sender* s) { delete s; }
+
+uint16_t cowire_source_port(const cowire_sender* s) { return s->core->through().source_port(); }
+
+size_t cowire_payload_max(const cowire_sender* s) { return s->core->through().payload_capacity(); }
+
+ssize_t cowire_try_send(cowire_sender* s, const cowire_datagram* datagrams, size_t n) {
+  std::error_code ec;
+  for (std::size_t i = 0; i < n; ++i) {
+    const cowire_datagram& one = datagrams[i];
+    const auto to = endpoint_of(one.to);
+    if (!to && i == 0) return bad_address(i, one.to.any.sa_family);
+    if (one.reserved != 0 && i == 0) return c::failed(EINVAL, "reserved must be 0");
+    if (!to || one.reserved != 0) return static_cast<ssize_t>(i);
+    const std::span bytes(static_cast<const std::byte*>(one.data), one.length);
+    s->core->through().try_send(bytes, *to, ec);
+    if (ec) return result(s, i, ec);
+  }
+  return static_cast<ssize_t>(n);
+}
+
+ssize_t cowire_fan_out(cowire_sender* s, const void* data, size_t length,
+                       const cowire_address* addresses, size_t n, const void* reserved) {
+  if (reserved != nullptr) return c::failed(EINVAL, "reserved must be NULL");
+  const std::span bytes(static_cast<const std::byte*>(data), length);
+  return in_batches(s, addresses, n, [&](std::span<const endpoint> to, bool, std::error_code& ec) {
+    return s->core->through().try_send(bytes, to, ec);
+  });
+}
+
+int cowire_frame_acquire(cowire_sender* s, cowire_frame* frame) {
+  *frame = {};
+  payload got = s->core->through().try_acquire();
+  if (!got) {
+    s->core->tell_of_room();
+    return c::failed(error::would_block);
+  }
+  frame->data = got.bytes().data();
+  frame->capacity = got.capacity();
+  ::new (static_cast<void*>(frame->opaque)) payload(std::move(got));
+  return 0;
+}
+
+ssize_t cowire_frame_submit(cowire_sender* s, cowire_frame* frame, const cowire_address* addresses,
+                            size_t n) {
+  if (frame->data == nullptr) return c::failed(EINVAL, "the frame is gone already");
+  if (frame->length > frame->capacity)
+    return c::failed(EMSGSIZE, "length is " + std::to_string(frame->length) + " and capacity " +
+                                   std::to_string(frame->capacity));
+  payload& what = payload_in(*frame);
+  what.resize(frame->length);
+  const ssize_t accepted = in_batches(
+      s, addresses, n, [&](std::span<const endpoint> to, bool last, std::error_code& ec) {
+        const auto& through = s->core->through();
+        // Only the last destination of all takes the frame itself.
+        return last ? through.try_send(what, to, ec) : through.try_send(what.content(), to, ec);
+      });
+  if (!what) forget(*frame);
+  return accepted;
+}
+
+void cowire_frame_release(cowire_frame* frame) {
+  if (frame->data != nullptr) forget(*frame);
+}
+
+int cowire_sender_fd(const cowire_sender* s) { return s->core->fd(); }
+
+int cowire_next_error(cowire_sender* s, cowire_error* error) {
+  return c::guarded([&] {
+    send_error told;
+    if (!s->core->next_error(told)) return c::failed(EAGAIN, "no error is waiting");
+    fill(error->destination, told.destination);
+    error->number = told.code.value();
+    error->mtu = told.mtu;
+    error->from_network = told.from == send_error::origin::network ? 1 : 0;
+    return 0;
+  });
+}
+
+uint64_t cowire_errors_dropped(const cowire_sender* s) {
+  return s->core->through().errors_dropped();
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+// The C interface as a program in C++ sees it, and the example in C. COWIRE_LIBRARY and the examples' places are set by the build.
+#include <cowire/c/cowire.h>
+
+#include <tests/async/numbered_stream.hpp>
+#include <tests/support/two_hosts.hpp>
+
+#include <poll.h>
+
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <string>
+
+namespace cowire::test {
+namespace {
+
+cowire_address address_of(const endpoint& to) {
+  const raw_address raw(to);
+  cowire_address out{};
+  std::memcpy(&out, &raw.storage, raw.size);
+  return out;
+}
+
+std::map<std::string, std::uint64_t> counters(const cowire_transmitter* tx) {
+  std::vector<cowire_counter> some(cowire_counters(tx, nullptr, 0));
+  EXPECT_EQ(some.size(), cowire_counters(tx, some.data(), some.size()));
+  std::map<std::string, std::uint64_t> out;
+  for (const auto& one : some) out[one.name] = one.value;
+  return out;
+}
+
+class c_interface : public two_hosts {
+ protected:
+  void SetUp() override {
+    two_hosts::SetUp();
+    if (IsSkipped()) return;
+    sink = std::make_unique<numbered_sink>(*b, to("10.77.1.2:9000"));
+    resolve("10.77.1.2");
+  }
+  void TearDown() override {
+    cowire_sender_close(s);
+    cowire_close(tx);
+    sink.reset();
+    two_hosts::TearDown();
+  }
+  void open(std::uint32_t frames = 256, std::uint32_t parts = 1) {
+    cowire_options options = COWIRE_OPTIONS_INIT;
+    options.frames = frames;
+    options.shared_producers = parts;
+    ASSERT_EQ(0, cowire_open(&options, &tx)) << cowire_text();
+    ASSERT_EQ(0, cowire_sender_open(tx, nullptr, &s)) << cowire_text();
+  }
+  cowire_datagram numbered(const std::uint64_t& number) const {
+    return {&number, sizeof number, there, 0};
+  }
+  std::vector<cowire_frame> all_frames() {
+    std::vector<cowire_frame> out;
+    cowire_frame one;
+    while (cowire_frame_acquire(s, &one) == 0) out.push_back(one);
+    return out;
+  }
+  bool readable(int timeout_ms) const {
+    pollfd news{cowire_sender_fd(s), POLLIN, 0};
+    return ::poll(&news, 1, timeout_ms) == 1;
+  }
+  void expect_exactly(std::uint64_t sent) {
+    EXPECT_TRUE(eventually([&] { return counters(tx)["on_the_way"] == 0; }));
+    EXPECT_EQ(sent, counters(tx)["submitted"]);
+    EXPECT_TRUE(eventually([&] { return sink->arrived() == sent; })) << sink->arrived();
+    sink->stop();
+    EXPECT_EQ("", sink->missing(sent));
+    EXPECT_EQ(0u, sink->duplicates());
+  }
+
+  const cowire_address there = address_of(to("10.77.1.2:9000"));
+  cowire_transmitter* tx = nullptr;
+  cowire_sender* s = nullptr;
+  std::unique_ptr<numbered_sink> sink;
+};
+
+TEST_F(c_interface, threads_send_batches_and_wait_by_poll) {
+  open(256, 4);
+  constexpr std::uint64_t threads = 16, each = 500;
+  std::vector<std::thread> all;
+  for (std::uint64_t t = 0; t < threads; ++t)
+    all.emplace_back([&, t] {
+      std::vector<std::uint64_t> numbers(each);
+      std::vector<cowire_datagram> some;
+      for (std::uint64_t i = 0; i < each; ++i) {
+        numbers[i] = t * each + i;
+        some.push_back(numbered(numbers[i]));
+      }
+      for (std::size_t done = 0; done < some.size();) {
+        const auto accepted = cowire_try_send(s, &some[done], some.size() - done);
+        if (accepted >= 0) {
+          done += static_cast<std::size_t>(accepted);
+          continue;
+        }
+        ASSERT_EQ(-EAGAIN, accepted) << cowire_text();
+        cowire_error error;
+        readable(100);  // Another thread may take the news away: so not without limit.
+        ASSERT_EQ(-EAGAIN, cowire_next_error(s, &error));
+      }
+    });
+  for (auto& one : all) one.join();
+  expect_exactly(threads * each);
+}
+
+TEST_F(c_interface, a_fan_out_says_whom_it_has_reached) {
+  open();
+  std::vector<cowire_address> to_all(10, there);
+  auto leased = all_frames();
+  ASSERT_EQ(256u, leased.size());
+  const std::uint64_t number = 0;
+  EXPECT_EQ(-EAGAIN, cowire_fan_out(s, &number, sizeof number, to_all.data(), 10, nullptr));
+  hold_devices_up();
+  for (int i = 0; i < 6; ++i) {
+    cowire_frame_release(&leased.back());
+    leased.pop_back();
+  }
+  // The descriptor's own frame is back by then, and it is told.
+  EXPECT_TRUE(readable(60'000));
+  ssize_t accepted = 0;
+  EXPECT_TRUE(eventually([&] {
+    accepted = cowire_fan_out(s, &number, sizeof number, to_all.data(), 10, nullptr);
+    return accepted != -EAGAIN;
+  }));
+  EXPECT_EQ(6, accepted);
+  for (auto& one : leased) cowire_frame_release(&one);
+  EXPECT_TRUE(eventually([&] {
+    const auto rest = static_cast<std::size_t>(10 - accepted);
+    const auto more = cowire_fan_out(s, &number, sizeof number, &to_all[10 - rest], rest, nullptr);
+    accepted += std::max<ssize_t>(more, 0);
+    return accepted == 10;
+  }));
+  EXPECT_EQ(10u, counters(tx)["submitted"]);
+}
+
+TEST_F(c_interface, frames_are_written_in_place_submitted_and_released) {
+  open();
+  for (std::uint64_t i = 0; i < 100; ++i) {
+    cowire_frame frame, moved;
+    ASSERT_EQ(0, cowire_frame_acquire(s, &frame)) << cowire_text();
+    EXPECT_EQ(cowire_payload_max(s), frame.capacity);
+    std::memcpy(frame.data, &i, sizeof i);
+    frame.length = sizeof i;
+    moved = frame;
+    ASSERT_EQ(1, cowire_frame_submit(s, &moved, &there, 1)) << cowire_text();
+    EXPECT_EQ(nullptr, moved.data);
+    EXPECT_EQ(-EINVAL, cowire_frame_submit(s, &moved, &there, 1));
+    cowire_frame_release(&moved);
+  }
+  expect_exactly(100);
+  auto all = all_frames();
+  EXPECT_EQ(256u, all.size());
+  for (auto& one : all) cowire_frame_release(&one);
+}
+
+TEST_F(c_interface, errors_make_the_descriptor_readable_and_are_told) {
+  open();
+  const cowire_address closed = address_of(to("10.77.1.2:7")),
+                       nowhere = address_of(to("203.0.113.1:7"));
+  cowire_error error;
+  EXPECT_EQ(-EAGAIN, cowire_next_error(s, &error));
+  EXPECT_FALSE(readable(0));
+  EXPECT_EQ(1, cowire_fan_out(s, "x", 1, &closed, 1, nullptr));
+  ASSERT_TRUE(readable(60'000));
+  ASSERT_EQ(0, cowire_next_error(s, &error));
+  EXPECT_EQ(ECONNREFUSED, error.number);
+  EXPECT_EQ(1, error.from_network);
+  EXPECT_EQ(0, std::memcmp(&closed, &error.destination, sizeof(sockaddr_in)));
+  EXPECT_EQ(-EAGAIN, cowire_next_error(s, &error));
+  EXPECT_FALSE(readable(0));
+  EXPECT_EQ(1, cowire_fan_out(s, "x", 1, &nowhere, 1, nullptr));
+  ASSERT_TRUE(readable(60'000));
+  ASSERT_EQ(0, cowire_next_error(s, &error));
+  EXPECT_EQ(ENETUNREACH, error.number);
+  EXPECT_EQ(0, error.from_network);
+}
+
+TEST_F(c_interface, options_are_those_of_a_socket) {
+  cowire_options options = COWIRE_OPTIONS_INIT;
+  options.interfaces = "a0";
+  ASSERT_EQ(0, cowire_open(&options, &tx)) << cowire_text();
+  cowire_sender_options wanted = COWIRE_SENDER_OPTIONS_INIT;
+  wanted.source_port = 4321;
+  wanted.device = "a0";
+  wanted.source_v4 = address_of(to("10.77.1.1:1"));
+  ASSERT_EQ(0, cowire_sender_open(tx, &wanted, &s)) << cowire_text();
+  EXPECT_EQ(4321, cowire_source_port(s));
+  udp_sink other(*b, to("10.77.1.2:9001"));
+  const cowire_address to_other = address_of(to("10.77.1.2:9001"));
+  EXPECT_EQ(1, cowire_fan_out(s, "x", 1, &to_other, 1, nullptr));
+  const auto got = other.next();
+  ASSERT_TRUE(got);
+  EXPECT_EQ(to("10.77.1.1:4321"), got->from);
+}
+
+TEST_F(c_interface, sizes_tell_old_programs_from_new_ones) {
+  struct {
+    cowire_options known = COWIRE_OPTIONS_INIT;
+    std::uint64_t later = 0;
+  } newer;
+  newer.known.size = sizeof newer;
+  newer.known.mode = COWIRE_MODE_KERNEL;
+  ASSERT_EQ(0, cowire_open(&newer.known, &tx)) << cowire_text();
+  cowire_close(std::exchange(tx, nullptr));
+  newer.later = 1;
+  EXPECT_EQ(-E2BIG, cowire_open(&newer.known, &tx));
+  cowire_options older = COWIRE_OPTIONS_INIT;
+  older.size = offsetof(cowire_options, tx_cores);
+  older.mode = COWIRE_MODE_KERNEL;
+  older.tx_cores = 1u << 30;  // Not looked at.
+  ASSERT_EQ(0, cowire_open(&older, &tx)) << cowire_text();
+  older.size = 0;
+  cowire_transmitter* none = nullptr;
+  EXPECT_EQ(-EINVAL, cowire_open(&older, &none));
+}
+
+TEST_F(c_interface, what_is_wrong_has_a_number_and_a_text) {
+  cowire_options options = COWIRE_OPTIONS_INIT;
+  options.interfaces = "absent0";
+  EXPECT_EQ(-ENODEV, cowire_open(&options, &tx));
+  EXPECT_NE(std::string::npos, std::string(cowire_text()).find("absent0")) << cowire_text();
+  options.interfaces = nullptr;
+  options.mode = 77;
+  EXPECT_EQ(-EINVAL, cowire_open(&options, &tx));
+  EXPECT_GT(0, cowire_open_file("/absent/cowire.toml", &tx));
+  EXPECT_NE(std::string::npos, std::string(cowire_text()).find("/absent/cowire.toml"));
+  open();
+  const std::vector<char> longest(cowire_payload_max(s) + 1);
+  cowire_datagram d{longest.data(), longest.size(), there, 0};
+  EXPECT_EQ(-EMSGSIZE, cowire_try_send(s, &d, 1));
+  d.length = 1;
+  d.reserved = 1;
+  EXPECT_EQ(-EINVAL, cowire_try_send(s, &d, 1));
+  d.reserved = 0;
+  d.to.any.sa_family = AF_UNIX;
+  EXPECT_EQ(-EINVAL, cowire_try_send(s, &d, 1));
+  EXPECT_EQ(-EDESTADDRREQ, cowire_fan_out(s, "x", 1, nullptr, 0, nullptr));
+  cowire_close(std::exchange(tx, nullptr));
+  d.to = there;
+  EXPECT_EQ(-ESHUTDOWN, cowire_try_send(s, &d, 1));
+}
+
+TEST_F(c_interface, opens_from_a_file) {
+  char path[] = "/tmp/cowire_c_XXXXXX";
+  const unique_fd file(::mkstemp(path));
+  const std::string_view text = "[xdp]\ninterface = \"a0\"\n";
+  ASSERT_EQ(static_cast<ssize_t>(text.size()), ::write(file.get(), text.data(), text.size()));
+  const int opened = cowire_open_file(path, &tx);
+  ::unlink(path);
+  ASSERT_EQ(0, opened) << cowire_text();
+  ASSERT_EQ(0, cowire_sender_open(tx, nullptr, &s)) << cowire_text();
+  const std::uint64_t number = 0;
+  const auto d = numbered(number);
+  EXPECT_EQ(1, cowire_try_send(s, &d, 1));
+  expect_exactly(1);
+}
+
+TEST_F(c_interface, explains_as_the_command_does) {
+  std::string json(4096, '\0');
+  const auto length = cowire_explain("10.77.1.2 dport 9000", json.data(), json.size());
+  ASSERT_GT(length, 0) << cowire_text();
+  json.resize(static_cast<std::size_t>(length));
+  EXPECT_NE(std::string::npos, json.find("\"dev\":\"a0\"")) << json;
+  EXPECT_NE(std::string::npos, json.find("\"cowire\":")) << json;
+  char few[4];
+  EXPECT_EQ(length, cowire_explain("10.77.1.2 dport 9000", few, sizeof few));
+  EXPECT_EQ(json.substr(0, 3), few);
+  EXPECT_EQ(-EINVAL, cowire_explain("no address", few, sizeof few));
+}
+
+TEST_F(c_interface, a_child_is_refused) {
+  open();
+  const std::uint64_t number = 0;
+  const auto d = numbered(number);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    cowire_frame frame;
+    ::_exit(cowire_try_send(s, &d, 1) == -ECHILD && cowire_frame_acquire(s, &frame) < 0 ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(child, ::waitpid(child, &status, 0));
+  EXPECT_EQ(0, status);
+  EXPECT_EQ(1, cowire_try_send(s, &d, 1));
+  expect_exactly(1);
+}
+
+TEST_F(c_interface, only_its_functions_are_exported) {
+  const auto symbols = run("nm -D --defined-only --format=posix " COWIRE_LIBRARY);
+  std::size_t functions = 0;
+  std::istringstream lines(symbols);
+  for (std::string name, type, rest; lines >> name >> type && std::getline(lines, rest);) {
+    if (name.starts_with("COWIRE_0") && type == "A") continue;  // The version itself.
+    EXPECT_TRUE(name.starts_with("cowire_") && type == "T") << name << " " << type;
+    ++functions;
+  }
+  // As many as the header declares.
+  std::ifstream header(COWIRE_HEADER);
+  std::size_t declared = 0;
+  for (std::string line; std::getline(header, line);) declared += line.starts_with("COWIRE_API ");
+  EXPECT_EQ(declared, functions) << symbols;
+}
+
+#if defined(C_EXAMPLE)
+TEST_F(c_interface, the_example_in_c_sends) {
+  udp_sink other(*b, to("10.77.1.2:9001"));
+  const auto out = run(C_EXAMPLE " 10.77.1.2 9001 20");
+  EXPECT_NE(std::string::npos, out.find("submitted 20\n")) << out;
+  for (int i = 0; i < 20; ++i) {
+    const auto got = other.next();
+    ASSERT_TRUE(got) << i;
+    EXPECT_EQ("datagram " + std::to_string(i), got->bytes);
+  }
+}
+#endif
+
+}  // namespace
+}  // namespace cowire::test
