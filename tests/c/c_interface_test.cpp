@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The C interface as a program in C++ sees it, and the example in C. COWIRE_LIBRARY and the examples' places are set by the build.
+// The C interface as a program in C++ sees it, and the examples in C and Python, which tests of
+// other languages cannot be. COWIRE_LIBRARY and the examples' places are set by the build.
 #include <cowire/c/cowire.h>
 
 #include <tests/async/numbered_stream.hpp>
@@ -321,6 +322,20 @@ TEST_F(c_interface, the_example_in_c_sends) {
   }
 }
 #endif
+
+TEST_F(c_interface, the_example_in_python_sends) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "python3 is not built with the sanitizer that the library needs";
+#endif
+  udp_sink other(*b, to("10.77.1.2:9001"));
+  const auto out = run("python3 -B " PYTHON_EXAMPLE " " COWIRE_LIBRARY " 10.77.1.2 9001 20");
+  EXPECT_EQ("submitted 22\n", out);
+  for (int i = 0; i < 22; ++i) {
+    const auto got = other.next();
+    ASSERT_TRUE(got) << i;
+    EXPECT_EQ(i < 20 ? "datagram " + std::to_string(i) : "to all", got->bytes);
+  }
+}
 
 }  // namespace
 }  // namespace cowire::test
