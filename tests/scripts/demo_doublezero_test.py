@@ -11,8 +11,8 @@ import sys
 import tempfile
 
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "scripts/lib/demo"
-# Of the stream after each step: tunnels, cut, link down, repair, deletion, tunnel, routes.
-PATHS = "fiber public public fiber public fiber fiber fiber".split()
+# Of the stream after each step: tunnels, publication, cut, link down, repair, deletion, tunnel, routes.
+PATHS = "fiber fiber public public fiber public fiber fiber fiber".split()
 
 
 def main(cowire, receiver):
@@ -30,6 +30,9 @@ def main(cowire, receiver):
     assert [change["path_after"] for change in report["changes"]] == PATHS, report
     assert min(report["received_by_path"].values()) > 100, report
     assert report["first_on_new_path_us"]["moves"] == 5, report
+    multicast = report["multicast"]
+    assert multicast["lost"] == 0 and multicast["received"] > 100, multicast
+    assert multicast["transmitted"]["public"] > 9 * multicast["kernel_path"], multicast
     assert picture.count('class="badge"') == len(PATHS), picture
     return 0
 

@@ -20,6 +20,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 import analysis
 import doublezero
 import page
+import publication
 import terminal
 from hosts import Failure
 from stream import Arrivals, Monitor, Receiver, Sender
@@ -106,6 +107,7 @@ class Demo:
         self.programs = []
         self.receiver = self.monitor = None
         self.next_look = 0.0
+        self.published = None  # What became of what the world has sent besides.
 
     def run(self):
         chosen, world = self.chosen, self.world
@@ -118,7 +120,8 @@ class Demo:
 
             self.receiver = start(Receiver(b, chosen.receiver, self.records_path))
             self.receiver.wait_for(0, timeout_s=10)
-            for daemon in world.daemons(self.records_path.parent):
+            self.start = start
+            for daemon in world.daemons(self.records_path.parent, chosen):
                 start(daemon)
             self.monitor = start(Monitor(a, chosen.cowire))
             shell = stack.enter_context(world.shell())
@@ -127,6 +130,7 @@ class Demo:
             sender = start(Sender(world, chosen.cowire, chosen.rate, chosen.size, longest_s))
             self.receiver.wait_for(1, timeout_s=20, sender=sender)
             self._stream(shell)
+            self.published = world.settle(self.changes)
             totals = sender.stop()
             time.sleep(0.2)  # What has left A is in B's socket buffer long before.
             self.receiver.finish_reading()
@@ -153,6 +157,8 @@ class Demo:
     def _perform(self, step, before, shell):
         begin_ns, end_ns, after = shell.change(step.in_a)
         old_path_ns = new_path_ns = None
+        if step.starts:  # Here: a program ends with the thread that has started it.
+            self.start(step.starts())
         if step.action:
             with concurrent.futures.ThreadPoolExecutor() as aside:
                 action = aside.submit(step.action)
@@ -234,6 +240,8 @@ def run(chosen):
             names = ", ".join(map(world.namespace, world.HOSTS))
             screen.line(f"kept: namespaces {names}; remove them with `ip netns del`")
     report = analysis.report(account, demo.changes, demo.origin_ns)
+    if demo.published:
+        report["multicast"] = demo.published
     picture = page.render(
         account, demo.changes, demo.arrivals, demo.paths, demo.origin_ns, world.WORDS
     )
@@ -242,8 +250,10 @@ def run(chosen):
     if chosen.json:
         print(json.dumps(report))
     else:
-        screen.summary(account, demo.changes, chosen.output)
+        screen.summary(account, demo.changes, chosen.output, demo.published)
     complaints = account.complaints()
+    if demo.published:
+        complaints += publication.complaints(demo.published)
     for complaint in complaints:
         print(f"demo: {complaint}", file=sys.stderr)
     return 1 if complaints else 0

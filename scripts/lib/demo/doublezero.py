@@ -12,6 +12,9 @@ addresses. BIRD runs on all four. The stream goes to B's public address: without
 route; when A has learned that address as a /32, into the tunnel to DA, over the fiber to DB and
 through the tunnel to B. What a device has learned serves only what comes out of a tunnel or the
 fiber; its own tunnel packets take the public way, always.
+
+A also publishes to a multicast group, for which it has a route over the second tunnel. The devices
+hand it on over the fiber to B, a member on its own second tunnel.
 """
 import os
 import re
@@ -20,6 +23,7 @@ import subprocess
 
 from analysis import CUT
 from hosts import Program, run
+from publication import Publication
 from world import PREFIX, Step, Words, World, wait_until
 
 PUBLIC = {"a": "10.1.0.2", "b": "10.2.0.2", "da": "10.3.0.2", "db": "10.4.0.2"}
@@ -200,7 +204,10 @@ class DoubleZero(World):
     def _connect_to_internet(self, host, address):
         router = address.rsplit(".", 1)[0] + ".1"
         namespace = self.namespace(host)
-        self.ip("internet", f"link add to_{host} type veth peer public netns {namespace}")
+        # A queue for the stream, and one for the publication.
+        queues = "numtxqueues 2 numrxqueues 2"
+        peer = f"peer name public {queues} netns {namespace}"
+        self.ip("internet", f"link add to_{host} {queues} type veth {peer}")
         self.ip("internet", f"address add {router}/24 dev to_{host}")
         self.ip("internet", f"link set to_{host} up")
         self.ip(host, f"address add {address}/24 dev public")
@@ -220,9 +227,24 @@ class DoubleZero(World):
         # The private network never hands over to the Internet.
         self.ip(device, f"route add blackhole default table {TABLE} metric 1000")
 
-    def daemons(self, folder):
+    def daemons(self, folder, chosen):
         self._db_control = control(folder, "db")
-        return [Bird(self, host, folder, configuration(host)) for host in PUBLIC]
+        self._chosen = chosen
+        self._publication = Publication(self, MULTICAST_GROUP, PUBLIC["a"], folder)
+        birds = [Bird(self, host, folder, configuration(host)) for host in PUBLIC]
+        copies = {"da": ("to_user1", "fiber"), "db": ("fiber", "to_user1")}
+        return [*birds, *self._publication.listeners(chosen.receiver, "doublezero1", copies)]
+
+    def _publish(self):
+        chosen = self._chosen
+        rate, longest_s = max(100, chosen.rate // 5), chosen.duration + 1200
+        return self._publication.begin(chosen.cowire, rate, chosen.size, longest_s)
+
+    def settle(self, changes):
+        """The fiber is cut from the break to the first of the stream that comes over it again."""
+        cuts = [change.begin_ns for change in changes if change.breaks == "fiber"]
+        repairs = [change.first_ns or change.end_ns for change in changes if change.repairs]
+        return self._publication.settle(list(zip(cuts, repairs)))
 
     def _change_others(self, verb, expected):
         """Announces ("enable") or withdraws the others and waits until A's kernel has followed."""
@@ -258,6 +280,10 @@ class DoubleZero(World):
                 "A's tunnels doublezero0 and doublezero1 come up",
                 action=self._executor(*in_a(validator_tunnels("a"))),
                 until_path="fiber",
+            ),
+            Step(
+                f"A publishes to {MULTICAST_GROUP}, through doublezero1",
+                starts=self._publish,
             ),
             Step(
                 "fiber cut: tc qdisc add dev fiber root netem loss 100%",

@@ -15,9 +15,9 @@ RECORD_WORDS = (
 class Receiver(Program):
     """Counts what has arrived, by interface; the records themselves are in the file."""
 
-    def __init__(self, namespace, program, records_path):
+    def __init__(self, namespace, program, records_path, port=PORT):
         self.report = None
-        super().__init__(namespace, [program, str(PORT), str(records_path)], self._note)
+        super().__init__(namespace, [program, str(port), str(records_path)], self._note)
 
     def _note(self, report):
         self.report = report
@@ -39,14 +39,14 @@ class Receiver(Program):
 
 
 class Sender(Interrupted):
-    """The stream."""
+    """The stream, or another one."""
 
-    def __init__(self, world, cowire, rate, size, longest_s):
+    def __init__(self, world, cowire, rate, size, longest_s, to=None, options=None):
         words = [
             "send",
             "--to",
-            f"{world.SERVICE}:{PORT}",
-            *world.SENDER_OPTIONS,
+            to or f"{world.SERVICE}:{PORT}",
+            *(options or world.SENDER_OPTIONS),
             "--rate",
             str(rate),
             "--size",

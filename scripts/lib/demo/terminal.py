@@ -3,6 +3,7 @@
 import shutil
 import time
 
+import publication
 from analysis import CAUSES, move_latencies_us
 from world import PATHS
 
@@ -81,7 +82,7 @@ class Screen:
         print("\n".join(row[: width - 1] for row in rows), file=self._out, flush=True)
         self._live_lines = len(rows)
 
-    def summary(self, account, changes, folder):
+    def summary(self, account, changes, folder, published=None):
         self.line()
         rows = [("submitted", account.submitted)]
         rows += account.carriers()
@@ -97,6 +98,8 @@ class Screen:
             for cause, each in account.excused.items()
         ]
         rows.append(("reordered", account.reordered))
+        if published:
+            rows += publication.rows(published)
         for label, count in rows:
             self.line(f"{label:<48} {count:>12}")
         if moved := move_latencies_us(changes):

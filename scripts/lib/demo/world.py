@@ -22,6 +22,7 @@ class Step:
 
     title: str
     in_a: str = ""  # An ip command for A that takes effect at once, without the leading "ip",
+    starts: Callable | None = None  # or what starts a Program,
     action: Callable | None = None  # or what does it, on a thread of its own,
     until_path: str | None = None  # and then the kernel of A must send the stream there.
     breaks: str | None = None  # The path that loses from now on what is still sent there.
@@ -69,9 +70,13 @@ class World(Hosts):
         """What this machine lacks for the story, or None."""
         return None
 
-    def daemons(self, _folder):
+    def daemons(self, _folder, _chosen):
         """Starts the programs that belong to the world; they may keep files in the folder."""
         return []
+
+    def settle(self, _changes):
+        """Ends what the world has sent besides the stream: an account, or None."""
+        return None
 
     def paths_of_arrival(self):
         """Path by index of B's interfaces."""
