@@ -3,12 +3,17 @@
 #include <cowire/async/detail/shared_producer.hpp>
 #include <cowire/async/transmitter.hpp>
 
+#include <net/if.h>
+
 #include <utility>
 
 namespace cowire {
 namespace {
 
 std::string what_failed(const sender_options& options) {
+  const std::string& groups = options.multicast_interface;
+  if (!groups.empty() && ::if_nametoindex(groups.c_str()) == 0)
+    return "multicast_interface '" + groups + "' (name a device that exists)";
   if (options.adopt_socket >= 0) {
     const std::string refusal = detail::backing_socket::refusal_of(options.adopt_socket);
     return "adopting socket " + std::to_string(options.adopt_socket) + " (" +
@@ -16,8 +21,12 @@ std::string what_failed(const sender_options& options) {
                             : refusal) +
            ")";
   }
-  return "UDP port " + std::to_string(options.source_port) +
-         (options.bound_device.empty() ? "" : " on " + options.bound_device);
+  std::string what = "UDP port " + std::to_string(options.source_port);
+  if (!options.bound_device.empty()) what += " on " + options.bound_device;
+  if (!options.bound_device.empty() && !groups.empty() && groups != options.bound_device)
+    what += " with multicast_interface " + groups +
+            " (a bound socket sends to groups over its device alone: leave it out)";
+  return what;
 }
 
 }  // namespace

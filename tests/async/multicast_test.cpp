@@ -205,6 +205,24 @@ TEST_F(multicast, that_a_router_on_this_host_wants_is_the_kernels) {
   EXPECT_TRUE(comes_to(tx, silent, there, "")) << summary(tx.stats());
 }
 
+TEST_F(multicast, devices_that_cannot_be_are_named) {
+  (*a)("ip link add other type veth peer name rehto");
+  transmitter tx(small());
+  const auto refusal = [&](const sender_options& wanted) -> std::string {
+    try {
+      static_cast<void>(tx.make_sender(wanted));
+    } catch (const std::system_error& error) {
+      return error.what();
+    }
+    return "none";
+  };
+  EXPECT_NE(std::string::npos,
+            refusal({.multicast_interface = "no-such"}).find("multicast_interface 'no-such'"));
+  const std::string both = refusal({.multicast_interface = "other", .bound_device = "a0"});
+  EXPECT_NE(std::string::npos, both.find("on a0 with multicast_interface other")) << both;
+  EXPECT_EQ("none", refusal({.multicast_interface = "a0", .bound_device = "a0"}));
+}
+
 TEST_F(multicast, ttl_0_is_the_kernels) {
   transmitter tx(small());
   auto s = tx.make_sender({.multicast_ttl = 0});
