@@ -13,6 +13,7 @@ class multicast_tunnel : public two_hosts {
   void SetUp() override {
     two_hosts::SetUp();
     if (IsSkipped()) return;
+    ::alarm(900);  // The lab is slow.
     for (const char* kind :
          {"gre remote 10.0.0.2", "gretap remote 10.0.0.2", "ip6gre remote fd01::1"})
       if (std::system(
