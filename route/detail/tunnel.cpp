@@ -114,6 +114,32 @@ std::optional<flow> outer_flow_of(const mirror& state, const netlink::link& link
   return outer;
 }
 
+namespace {
+
+bool has_shares_of_its_own(const resolution& route) {
+  std::vector<std::uint32_t> takers;
+  for (const path_share& share : route.shares) takers.push_back(share.member);
+  std::ranges::sort(takers);
+  return takers.size() == route.members.size() &&
+         std::ranges::adjacent_find(takers) == takers.end();
+}
+
+/// Whether all datagrams through the tunnel take the member that is chosen for the outer flow. Over
+/// IPv4 the hash of the inner flow counts, which holds a secret of the boot (ip_tunnel_xmit() in
+/// net/ipv4/ip_tunnel.c). Over IPv6 the outer flow alone is hashed (ip6_tnl_xmit() in
+/// net/ipv6/ip6_tunnel.c), with its label, and its key in the place of ports. Unless the traffic
+/// class is inherited the answer is kept per CPU: on a host (not a router), one from a moment when a
+/// gateway had failed, too.
+bool takes_one_member(const mirror& state, const gre::tunnel& through, const resolution& route) {
+  constexpr std::uint8_t policy_of_ports = 1;
+  return through.outer == ip_family::v6 && route.choice_known && route.route &&
+         route.route->nexthop_id == 0 && has_shares_of_its_own(route) && through.flow_label == 0 &&
+         !(through.key && state.settings().multipath_v6.policy == policy_of_ports) &&
+         (through.inherits_traffic_class || state.forwarding(ip_family::v6));
+}
+
+}  // namespace
+
 std::variant<underlay, divert_reason> underlay_of(const mirror& state, const netlink::link& link,
                                                   const gre::tunnel& through,
                                                   const gre::inner_packet& packet,
@@ -124,7 +150,8 @@ std::variant<underlay, divert_reason> underlay_of(const mirror& state, const net
   if (route.error != 0) return divert_reason::tunnel_underlay;
   if (route.divert) return *route.divert;
   if (route.mtu_locked) return divert_reason::needs_identification;
-  if (route.shares.size() > 1) return divert_reason::tunnel_multipath;
+  if (route.shares.size() > 1 && !takes_one_member(state, through, route))
+    return divert_reason::tunnel_multipath;
   const path_member& member = route.members.at(route.chosen);
   if (!member.source || member.interface_index == link.index) return divert_reason::tunnel_underlay;
   return underlay{member.interface_index, member.gateway.value_or(outer->destination),

@@ -3,6 +3,7 @@
 // asks about them as it does about those of senders.
 #include <cowire/base/checksum.hpp>
 
+#include <tests/async/frame_capture.hpp>
 #include <tests/async/lost_notifications.hpp>
 #include <tests/async/numbered_stream.hpp>
 #include <tests/support/two_hosts.hpp>
@@ -11,8 +12,12 @@
 #include <netinet/in.h>
 
 #include <array>
+#include <memory>
 #include <mutex>
+#include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace cowire::test {
 namespace {
@@ -125,6 +130,81 @@ TEST_F(outer_routes, a_path_mtu_of_one_is_learnt) {
   EXPECT_TRUE(eventually([&] {
     return out.try_send(bytes_of("short"), there) && by(tx, "a0") > fast;
   })) << summary(tx.stats());
+}
+
+/// Tunnels over IPv6 to remote addresses that both links lead to, 10.201.N.2 through each.
+class divided_outer_routes : public comparable<two_links> {
+ protected:
+  static constexpr int tunnels = 8;
+
+  void SetUp() override {
+    comparable::SetUp();
+    if (IsSkipped()) return;
+    for (const char* probe : {"ip link add probe type ip6gre remote fd01::1 && ip link del probe",
+                              "sysctl net.ipv4.fib_multipath_hash_seed"})
+      if (std::system((std::string(probe) + " >/dev/null 2>&1").c_str()) != 0)
+        GTEST_SKIP() << "this kernel refuses " << probe;
+    (*a)(
+        "sysctl -qw net.ipv4.fib_multipath_hash_seed=7 net.ipv6.conf.all.forwarding=1 "
+        "net.ipv6.conf.default.addr_gen_mode=1 && "
+        "ip -6 route add fd98::/32 nexthop via fd77:1::2 nexthop via fd77:2::2");
+    (*b)("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0");
+    for (const std::string n : {"0", "1"})
+      (*a)("ip neigh replace fd77:" + std::to_string(std::stoi(n) + 1) + "::2 dev a" + n +
+           " lladdr " + mac_of("b" + n) + " nud permanent");
+    for (int i = 0; i < tunnels; ++i) {
+      const std::string n = std::to_string(i), remote = " local fd77:1::1 remote fd98::" + n;
+      const char* const kinds[] = {"ip6gre", "ip6gre tclass inherit", "ip6tnl mode ipip6",
+                                   "ip6gre key 9"};
+      std::string kind = kinds[i % 4];
+      const auto space = kind.find(' ');
+      const std::string more = space == std::string::npos ? "" : kind.substr(space);
+      (*a)("ip link add m" + n + " type " + kind.substr(0, space) + remote + more +
+           " && ip addr add 10.201." + n + ".1/24 dev m" + n + " && ip link set m" + n + " up");
+    }
+    wires_[0] = std::make_unique<capture>(*b, "b0");
+    wires_[1] = std::make_unique<capture>(*b, "b1");
+  }
+  void TearDown() override {
+    for (auto& wire : wires_) wire.reset();
+    comparable::TearDown();
+  }
+  static endpoint through(int i) { return to("10.201." + std::to_string(i) + ".2:9000"); }
+  /// The link that a datagram comes out of, and its frame.
+  std::pair<int, std::string> next() {
+    std::pair<int, std::string> seen{-1, {}};
+    eventually([&] {
+      for (int link = 0; link < 2; ++link)
+        if (auto frame = wires_[link]->next(1ms); !frame.empty()) seen = {link, std::move(frame)};
+      return seen.first >= 0;
+    });
+    return seen;
+  }
+
+ private:
+  std::unique_ptr<capture> wires_[2];
+};
+
+TEST_F(divided_outer_routes, each_tunnel_takes_the_member_that_the_kernel_takes) {
+  std::vector<std::pair<int, std::string>> kernel;
+  std::set<int> links;
+  for (int i = 0; i < tunnels; ++i) {
+    kernel_sender(ip_family::v4, {}).send(through(i), patterned(100));
+    kernel.push_back(next());
+    links.insert(kernel.back().first);
+  }
+  EXPECT_EQ((std::set<int>{0, 1}), links);
+  transmitter tx(small());
+  auto out = tx.make_sender({.source_port = 8001});
+  for (int i = 0; i < tunnels; ++i) {
+    ASSERT_TRUE(out.try_send(bytes_of(patterned(100)), through(i)));
+    const auto seen = next();
+    const auto& [link, frame] = kernel[static_cast<std::size_t>(i)];
+    EXPECT_EQ(link, seen.first) << i;
+    EXPECT_EQ(hex(frame), hex(seen.second)) << i;
+  }
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(0u, tx.stats().kernel_path) << summary(tx.stats());
 }
 
 }  // namespace
