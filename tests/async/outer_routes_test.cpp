@@ -207,5 +207,17 @@ TEST_F(divided_outer_routes, each_tunnel_takes_the_member_that_the_kernel_takes)
   EXPECT_EQ(0u, tx.stats().kernel_path) << summary(tx.stats());
 }
 
+TEST_F(divided_outer_routes, what_is_not_certain_is_left_to_the_kernel) {
+  (*a)(
+      "sysctl -qw net.ipv6.conf.all.forwarding=0");  // A gateway that had failed may be remembered.
+  transmitter tx(small());
+  auto out = tx.make_sender({.source_port = 8001});
+  ASSERT_TRUE(out.try_send(bytes_of("x"), through(0)));
+  ASSERT_TRUE(out.try_send(bytes_of("x"), through(1)));  // Asks each time.
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(1u, tx.stats().diverted.at("tunnel_multipath")) << summary(tx.stats());
+  EXPECT_EQ(1u, tx.stats().kernel_path) << summary(tx.stats());
+}
+
 }  // namespace
 }  // namespace cowire::test
