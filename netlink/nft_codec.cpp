@@ -720,6 +720,45 @@ const char* name(family which) noexcept {
   return "?";
 }
 
+// ---- elements -----------------------------------------------------------------------------------
+
+bool element_list::is_before(const element& a, const element& b) noexcept {
+  const std::size_t common = std::min(a.key.size(), b.key.size());
+  const int order = common == 0 ? 0 : std::memcmp(a.key.data(), b.key.data(), common);
+  if (order != 0) return order < 0;
+  if (a.key.size() != b.key.size()) return a.key.size() < b.key.size();
+  return a.ends_interval && !b.ends_interval;
+}
+
+element_list::element_list(std::vector<element> all) {
+  if (!std::ranges::is_sorted(all, is_before)) std::ranges::sort(all, is_before);
+  for (element& one : all) {
+    note_size(one);
+    push_back(std::move(one));
+  }
+}
+
+void element_list::note_size(const element& one) noexcept {
+  if (one.is_catch_all) return;
+  if (key_size_ == 0) key_size_ = one.key.size();
+  mixed_ |= one.key.size() != key_size_ || (one.key_end && one.key_end->size() != key_size_);
+}
+
+void element_list::add(element one) {
+  note_size(one);
+  const auto at = partition_point([&](const element& e) { return is_before(e, one); });
+  const bool known = at != end() && !is_before(one, *at);
+  const auto before = known ? erase(at) : at;
+  insert(before, std::move(one));
+}
+
+bool element_list::remove(const element& like) {
+  const auto at = partition_point([&](const element& e) { return is_before(e, like); });
+  if (at == end() || is_before(like, *at)) return false;
+  static_cast<void>(erase(at));
+  return true;
+}
+
 std::size_t ruleset::rule_count() const noexcept {
   std::size_t count = 0;
   for (const auto& [key, one] : chains) count += one.rules.size();

@@ -14,6 +14,8 @@
 /// net/netfilter/nft_*.c.
 #pragma once
 
+#include <cowire/base/shared_list.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -280,6 +282,39 @@ struct element {
   friend bool operator==(const element&, const element&) = default;
 };
 
+/// The elements of a set by ascending key; where an interval ends and another begins, the end comes
+/// first, and the catch-all before all others. Copies share what is the same.
+class element_list : private shared_list<element> {
+ public:
+  using shared_list::front, shared_list::back, shared_list::operator[], shared_list::chunks;
+  using shared_list::partition_point;
+  using shared_list::size, shared_list::empty, shared_list::begin, shared_list::end;
+  using shared_list::value_type, shared_list::iterator, shared_list::const_iterator;
+
+  element_list() = default;
+  element_list(std::initializer_list<element> all) : element_list(std::vector<element>(all)) {}
+  /// In any order.
+  explicit element_list(std::vector<element> all);
+
+  /// Where it belongs, instead of one that is there.
+  void add(element one);
+  /// The one with this key that ends an interval, or does not; false: there is none.
+  bool remove(const element& like);
+  /// Whether all keys, but that of the catch-all, are of this size.
+  [[nodiscard]] bool has_keys_of(std::size_t key_bytes) const noexcept {
+    return !mixed_ && (key_size_ == 0 || key_size_ == key_bytes);
+  }
+  [[nodiscard]] static bool is_before(const element& a, const element& b) noexcept;
+  friend bool operator==(const element_list& a, const element_list& b) {
+    return static_cast<const shared_list&>(a) == static_cast<const shared_list&>(b);
+  }
+
+ private:
+  void note_size(const element& one) noexcept;
+  std::size_t key_size_ = 0;  ///< 0: not known yet.
+  bool mixed_ = false;
+};
+
 /// Elements of one set; the kernel sends them in several messages.
 struct set_elements {
   nft::family family = nft::family::inet;
@@ -321,16 +356,16 @@ struct object_key {
   friend bool operator==(const object_key&, const object_key&) = default;
 };
 
-/// All of a network namespace at one generation.
+/// All of a network namespace at one generation. A copy shares rules and elements.
 struct ruleset {
   struct chain_rules {
     nft::chain chain;
-    std::vector<rule> rules;  ///< In order of evaluation.
+    shared_list<rule> rules;  ///< In order of evaluation.
     friend bool operator==(const chain_rules&, const chain_rules&) = default;
   };
   struct set_contents {
     nft::set set;
-    std::vector<element> elements;  ///< As the kernel lists them.
+    element_list elements;
     /// A rule of the packet path fills it: the contents change without a word.
     bool filled_by_packets = false;
     friend bool operator==(const set_contents&, const set_contents&) = default;

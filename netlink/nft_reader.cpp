@@ -32,6 +32,7 @@ void reader::restart() {
   error_.clear();
   result_ = {};
   sets_to_read_.clear();
+  elements_.clear();
 }
 
 void reader::finish(std::error_code ec) {
@@ -92,7 +93,10 @@ void reader::on_end(int error_number) {
 }
 
 void reader::advance() {
-  if (stage_ == stage::elements) sets_to_read_.pop_back();
+  if (stage_ == stage::elements) {
+    result_.sets[sets_to_read_.back()].elements = element_list(std::exchange(elements_, {}));
+    sets_to_read_.pop_back();
+  }
   if (stage_ != stage::elements) stage_ = static_cast<stage>(static_cast<int>(stage_) + 1);
   if (stage_ == stage::elements && sets_to_read_.empty()) stage_ = stage::generation_again;
 }
@@ -138,7 +142,10 @@ void reader::keep(decoded&& one) {
   } else if (auto* e = std::get_if<set_elements>(&one.message)) {
     const auto found = result_.sets.find({e->family, e->table, e->set});
     if (found == result_.sets.end()) return finish(cowire::error::malformed);
-    std::ranges::move(e->elements, std::back_inserter(found->second.elements));
+    if (stage_ != stage::elements ||
+        object_key{e->family, e->table, e->set} != sets_to_read_.back())
+      return finish(cowire::error::malformed);
+    std::ranges::move(e->elements, std::back_inserter(elements_));
   }
 }
 

@@ -75,6 +75,7 @@ class reader {
   int attempts_ = 0;
   std::uint32_t sequence_ = 0;
   std::vector<object_key> sets_to_read_;
+  std::vector<element> elements_;  ///< Of the set that is read.
   std::error_code error_;
   ruleset result_;
 };

@@ -34,7 +34,7 @@ class compiler::impl {
   [[nodiscard]] std::vector<flow_class> distinct_classes() const;
   [[nodiscard]] compiler_statistics statistics() const noexcept;
   [[nodiscard]] bool pending() const noexcept {
-    return !noted_.empty() || egress_changed_ || class_added_ ||
+    return !noted_.empty() || output_changed_ || egress_changed_ || class_added_ ||
            (rebuild_ && (version_.number() == 0 || !classes_.empty()));
   }
 
@@ -60,6 +60,7 @@ class compiler::impl {
   detail::family_compiler v4_, v6_;
   detail::version_store version_;
   bool egress_changed_ = false;
+  bool output_changed_ = false;
   bool class_added_ = false;  ///< One that shares its table with another.
   bool rebuild_ = true;
   std::map<std::uint32_t, ip_address> tunnels_;  ///< Remote address by ifindex.
@@ -106,7 +107,7 @@ void compiler::impl::incorporate() {
     changes.decisions_v4 = changes.decisions_v6 = true;
   }
   const bool links = std::exchange(egress_changed_, false) || !changes.links.empty();
-  class_added_ = false;
+  class_added_ = output_changed_ = false;
   if (classes_.empty()) return;  // Nobody asks yet; the first class has everything built.
   const bool everything =
       std::exchange(rebuild_, false) || !options_.performance_mode ||
@@ -165,10 +166,8 @@ void compiler::impl::clear_egress(std::uint32_t interface_index) {
 }
 
 void compiler::impl::set_output(std::shared_ptr<const output_snapshot> state) {
-  const bool said_something = planner_.output().has_something_to_say();
-  planner_.output().set(std::move(state));
-  if (said_something || planner_.output().has_something_to_say())
-    noted_.decisions_v4 = noted_.decisions_v6 = true;
+  output_changed_ = true;
+  if (planner_.output().set(std::move(state))) noted_.decisions_v4 = noted_.decisions_v6 = true;
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -225,16 +225,22 @@ detail::destination_verdicts detail::judge_destinations(const output_snapshot& s
                                                         output_sets& sets,
                                                         const output_flow& region,
                                                         asked_ports* ports) {
+  return judge_some(state, sets, region, address_set(region.destination), ports);
+}
+
+detail::destination_verdicts detail::judge_some(const output_snapshot& state, output_sets& sets,
+                                                const output_flow& region, const address_set& which,
+                                                asked_ports* ports) {
   const ip_family family = region.destination.family();
   const output_layers& obeyed = state.obeyed;
-  destination_verdicts found(region.destination);
+  destination_verdicts found(which);
   address_set untracked;
   if (obeyed.control_groups) found.touch_rest(judge_cgroup(state.cgroup, family));
   if (obeyed.ipsec) found.touch_rest(judge_ipsec(state.ipsec));
   if (obeyed.netfilter) {
     const netfilter_state& netfilter = state.netfilter;
     found.touch_rest(judge_beside_rules(netfilter, family));
-    untracked = address_set(region.destination);
+    untracked = which;
     for (const auto tracked : {tracking_state::fresh, tracking_state::established})
       if (!found.untouched().empty())
         untracked = untracked.intersection(
@@ -242,8 +248,9 @@ detail::destination_verdicts detail::judge_destinations(const output_snapshot& s
     found.touch_rest(judge_device_chains(*netfilter.rules, region));
   }
   if (obeyed.traffic_control) found.touch_rest(judge_devices(state, region));
-  if (obeyed.netfilter && obeyed.conntrack && tracks_connections(state.netfilter, family))
-    found.track_all_but(untracked);
+  auto& tracks = sets.tracked_families[static_cast<std::size_t>(family)];
+  if (!tracks) tracks = tracks_connections(state.netfilter, family);
+  if (obeyed.netfilter && obeyed.conntrack && *tracks) found.track_all_but(untracked);
   // Two passes of the hooks, of which connection tracking takes part in one.
   if (!found.tracked().empty() && region.passes_vrf)
     found.touch(address_set(found.tracked()),

@@ -19,7 +19,9 @@ namespace cowire::detail {
 class destination_verdicts {
  public:
   /// Nothing is touched yet.
-  explicit destination_verdicts(const ip_prefix& region);
+  explicit destination_verdicts(const ip_prefix& region)
+      : destination_verdicts(address_set(region)) {}
+  explicit destination_verdicts(address_set region);
 
   /// Destinations of which nothing was said so far.
   [[nodiscard]] const address_set& untouched() const noexcept { return untouched_; }
@@ -41,6 +43,9 @@ class destination_verdicts {
   void track_all_but(const address_set& where);
   /// Those of the untouched that are tracked.
   [[nodiscard]] const address_set& tracked() const noexcept { return tracked_; }
+
+  /// From now on these destinations are as the other has them, which knows of no others.
+  void replace(const address_set& where, const destination_verdicts& with);
 
   static constexpr std::uint32_t tracked_piece = ~std::uint32_t{0};
   /// From `first` to the next one's; 0 = untouched and not tracked, `tracked_piece` = untouched,
@@ -67,7 +72,10 @@ class destination_verdicts {
     output_verdict obstacle;
   };
 
-  ip_prefix region_;
+  [[nodiscard]] std::uint32_t number_of_obstacle(const output_verdict& obstacle);
+  void replace_pieces(const address_set::interval& where, std::span<const piece> with);
+
+  address_number last_;  ///< Of the region.
   address_set untouched_, tracked_;
   std::vector<told> told_;
   output_verdict none_, tracked_answer_;

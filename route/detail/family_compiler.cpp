@@ -652,6 +652,12 @@ std::vector<ip_prefix> family_compiler::list_touched(const mirror_changes& chang
 }
 
 void family_compiler::change(const mirror_changes& changes, bool state_changed) {
+  follow_changes(changes, state_changed);
+  // What was decided for a zone without destinations was decided for somebody else's.
+  if (state_changed) purge();
+}
+
+void family_compiler::follow_changes(const mirror_changes& changes, bool state_changed) {
   bool derive = false;
   // Where a search ends depends on IPv6 neighbours, asked for or not.
   if (state_changed || (family_ == ip_family::v6 && !changes.neighbours.empty()))

@@ -97,6 +97,7 @@ class family_compiler {
   [[nodiscard]] zone_id zone_at(const ip_prefix& prefix) const;
   [[nodiscard]] bool matters_to_hosts(const ip_prefix& prefix) const;
 
+  void follow_changes(const mirror_changes& changes, bool state_changed);
   void build_regions();
   void follow_zones();
   [[nodiscard]] std::vector<ip_prefix> take_zones();

@@ -16,6 +16,10 @@ namespace cowire::detail {
 [[nodiscard]] destination_verdicts judge_destinations(const output_snapshot& state,
                                                       output_sets& sets, const output_flow& region,
                                                       asked_ports* ports = nullptr);
+/// Of these destinations of the region's only.
+[[nodiscard]] destination_verdicts judge_some(const output_snapshot& state, output_sets& sets,
+                                              const output_flow& region, const address_set& which,
+                                              asked_ports* ports);
 
 /// The answers for a range of destination ports.
 struct port_verdicts {

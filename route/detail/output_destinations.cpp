@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a ruleset says of destinations: comparisons and sets that divide them.
 #include <cowire/route/detail/output_walk.hpp>
+#include <cowire/route/detail/xt_match.hpp>
 
 #include <algorithm>
 #include <map>
@@ -52,8 +53,10 @@ std::array<std::byte, 2> number_before(std::span<const std::byte> port) {
   return {std::byte(number >> 8), std::byte(number & 0xff)};
 }
 
+}  // namespace
+
 /// Collects what elements say, those together that answer the same.
-class answer_builder {
+class output_walk::answer_builder {
  public:
   explicit answer_builder(const output_sets& sets) : sets_(sets) {}
   void add(const nft::element& one, const address_set::interval& where, bool sure) {
@@ -129,8 +132,6 @@ class answer_builder {
   group* last_ = nullptr;
 };
 
-}  // namespace
-
 std::optional<output_walk::destination_match> output_walk::equal_to(
     const evaluation& e, std::size_t at, std::span<const std::byte> value) {
   std::array<std::uint8_t, 16> mask{}, wanted{};
@@ -203,60 +204,108 @@ std::optional<ternary> output_walk::port_match(const evaluation& e, std::size_t 
   return ports_between(low, high);
 }
 
+/// Of a key that is the destination, what elements say of destinations in `within`.
+void output_walk::answer_plainly(const output_sets::prepared& set, const address_set& within,
+                                 answer_builder& builder, std::size_t& steps) const {
+  const auto number = [&](const nft::bytes& key) { return number_from(family_, key, 0); };
+  for (const address_set::interval& part : within.intervals()) {
+    if (set.has_intervals) {
+      output_sets::for_intervals(
+          set.elements(), [&](const nft::bytes& k) { return number(k) <= part.first; },
+          [&](const nft::bytes& k) { return number(k) <= part.last; },
+          [&](const nft::element& first, const nft::bytes* end) {
+            ++steps;
+            const address_number behind = end == nullptr ? 0 : number(*end);
+            const address_number last = behind == 0 ? highest_number(family_) : behind - 1;
+            builder.add(first, {number(first.key), last}, true);
+          });
+      continue;
+    }
+    auto at = set.elements().partition_point(
+        [&](const nft::element& one) { return one.is_catch_all || number(one.key) < part.first; });
+    for (; at != set.elements().end() && number(at->key) <= part.last; ++at, ++steps)
+      builder.add(*at, {number(at->key), number(at->key)}, true);
+  }
+}
+
 /// Fields of a concatenation each for itself; all other keys as a whole.
 std::optional<destination_answer> output_walk::answer_for(const evaluation& e, const ex::lookup& l,
                                                           const output_sets::prepared& set) {
+  constexpr std::size_t parts_max = 8;  // Of few destinations only their elements are looked at.
   const std::size_t length = set.contents->set.key_length;
   const auto is_destination = [&](std::size_t at) {
     return e.destination_at[l.key + at].index != destination_byte::none;
   };
-  bool concerned = false, plain = length == size_of(family_);
-  const bool is_port = length == 2 && has_port_at(e, l.key);
+  bool concerned = false, plain = length == size_of(family_) && set.contents->set.fields.empty();
   for (std::size_t i = 0; i < length; ++i) {
     concerned |= is_destination(i) || has_port_at(e, l.key + i);
     plain &= e.destination_at[l.key + i].is_plain(i);
   }
   if (!concerned) return std::nullopt;
-  auto& remembered = set.by_destination[static_cast<std::size_t>(family_)];
-  if (plain && remembered) return remembered;
   answer_builder builder(sets_);
-  const auto& fields = set.contents->set.fields;
-  if (!spend(e, set.elements.size() + set.intervals.size())) return destination_answer{};
+  std::size_t steps = 0;
+  if (plain) {
+    auto& remembered = set.by_destination[static_cast<std::size_t>(family_)];
+    if (remembered) return remembered;
+    const address_set all(ip_prefix::all(family_));
+    const bool few = e.state.destinations.size() <= parts_max && e.state.destinations != all;
+    answer_plainly(set, few ? e.state.destinations : all, builder, steps);
+    if (!spend(e, steps)) return destination_answer{};
+    destination_answer made = builder.finish(set, family_);
+    if (!few) remembered = made;
+    return made;
+  }
+  if (!spend(e, set.elements().size())) return destination_answer{};
+  if (set.has_intervals) {
+    if (length != 2 || !has_port_at(e, l.key)) return std::nullopt;
+    answer_ports(set, builder);
+  } else if (!answer_fields(e, l, set, builder)) {
+    return std::nullopt;
+  }
+  return builder.finish(set, family_);
+}
+
+/// Intervals of destination ports.
+void output_walk::answer_ports(const output_sets::prepared& set, answer_builder& builder) {
   const address_set::interval all{0, highest_number(family_)};
-  for (const output_sets::interval& one : set.intervals) {
-    if (is_port) {
-      const std::span<const std::byte> first(one.first->key);
-      const auto last = one.end == nullptr ? number_before({}) : number_before(*one.end);
-      const ternary inside = ports_between(first, last);
-      if (inside != ternary::no) builder.add(*one.first, all, inside == ternary::yes);
-      continue;
-    }
-    if (!plain) return std::nullopt;
-    const address_number first = number_from(family_, one.first->key, 0);
-    const address_number end = one.end == nullptr ? 0 : number_from(family_, *one.end, 0);
-    const address_number last = end == 0 ? highest_number(family_) : end - 1;
-    builder.add(*one.first, {first, last}, true);
-  }
-  const partial_key key = key_at(e, l.key, length);
-  for (const nft::element* one : set.elements) {
-    const nft::bytes& end = one->key_end ? *one->key_end : one->key;
-    std::optional<destination_match> match = destination_match{};
-    if (fields.empty()) {
-      match = equal_to(e, l.key, one->key);
-    } else {
-      match->where = address_set(ip_prefix::all(family_));
-      for (std::size_t i = 0, at = 0; match && i < fields.size();
-           at += (fields[i++] + 3) & ~std::size_t{3})
-        match = also_within(e, l.key, at, std::span(one->key).subspan(at, fields[i]),
-                            std::span(end).subspan(at, fields[i]), key, std::move(*match));
-    }
-    if (!match) return std::nullopt;
+  const auto any = [](const nft::bytes&) { return true; };
+  const auto none = [](const nft::bytes&) { return false; };
+  output_sets::for_intervals(
+      set.elements(), none, any, [&](const nft::element& first, const nft::bytes* end) {
+        const auto last = end == nullptr ? number_before({}) : number_before(*end);
+        const ternary inside = ports_between(std::span<const std::byte>(first.key), last);
+        if (inside != ternary::no) builder.add(first, all, inside == ternary::yes);
+      });
+}
+
+/// False: the destination is in the keys in a way that intervals cannot express.
+bool output_walk::answer_fields(const evaluation& e, const ex::lookup& l,
+                                const output_sets::prepared& set, answer_builder& builder) {
+  const partial_key key = key_at(e, l.key, set.contents->set.key_length);
+  for (const nft::element& one : set.elements()) {
+    if (one.is_catch_all) continue;
+    const auto match = match_element(e, l.key, set, key, one);
+    if (!match) return false;
     if (match->rest == ternary::no || match->where.empty()) continue;
-    builder.add(*one, match->where.intervals().front(), match->rest == ternary::yes);
+    builder.add(one, match->where.intervals().front(), match->rest == ternary::yes);
   }
-  destination_answer made = builder.finish(set, family_);
-  if (plain) remembered = made;
-  return made;
+  return true;
+}
+
+/// Of a set without intervals, or with fields. Unset as in equal_to().
+std::optional<output_walk::destination_match> output_walk::match_element(
+    const evaluation& e, std::size_t key_at, const output_sets::prepared& set,
+    const partial_key& key, const nft::element& one) {
+  const auto& fields = set.contents->set.fields;
+  if (fields.empty()) return equal_to(e, key_at, one.key);
+  const nft::bytes& end = one.key_end ? *one.key_end : one.key;
+  std::optional<destination_match> match = destination_match{};
+  match->where = address_set(ip_prefix::all(family_));
+  for (std::size_t i = 0, at = 0; match && i < fields.size();
+       at += (fields[i++] + 3) & ~std::size_t{3})
+    match = also_within(e, key_at, at, std::span(one.key).subspan(at, fields[i]),
+                        std::span(end).subspan(at, fields[i]), key, std::move(*match));
+  return match;
 }
 
 /// A match that holds only if one more field lies between these two. Unset as in equal_to().
@@ -343,6 +392,114 @@ void output_walk::look_up_destination(evaluation& e, const ex::lookup& l,
            "an element without a verdict");
   }
   e.ended = true;
+}
+
+// ---- what a change concerns ---------------------------------------------------------------------
+
+namespace {
+
+/// Whether it only decides whether the rule goes on.
+bool is_match(const nft::expression& x) {
+  if (const auto* i = std::get_if<ex::immediate>(&x.content))
+    return std::holds_alternative<nft::bytes>(i->value);
+  if (const auto* l = std::get_if<ex::lookup>(&x.content)) return l->to != ex::verdict_register;
+  if (const auto* m = std::get_if<ex::xt_match>(&x.content)) return !changes_state(*m);
+  return !std::holds_alternative<ex::other>(x.content) &&
+         !std::holds_alternative<ex::payload_write>(x.content) &&
+         !std::holds_alternative<ex::meta_write>(x.content) &&
+         !std::holds_alternative<ex::notrack>(x.content);
+}
+
+}  // namespace
+
+/// As if any rules had been passed: of the mark and of connection tracking nothing is known.
+output_walk::evaluation output_walk::begin_anywhere(const chain_rules& chain, const rule& one) {
+  hook_ = hook_post_routing;
+  base_ = &chain;
+  evaluation e;
+  e.chain = &chain;
+  e.current = &one;
+  e.state.mark = {0, 0};
+  e.state.maybe_untracked = true;
+  e.state.destinations = address_set(ip_prefix::all(family_));
+  return e;
+}
+
+address_set output_walk::with_obstacles(address_set found) const {
+  address_set others(ip_prefix::all(family_));
+  others.remove(into_.untouched());
+  found.unite(others);
+  return found;
+}
+
+address_set output_walk::that_may_match(const chain_rules& chain, const rule& one) {
+  if (!is_one_of_ours(chain.chain.family, family_)) return {};
+  evaluation e = begin_anywhere(chain, one);
+  if (one.not_understood) return std::move(e.state.destinations);
+  for (const expression& x : one.expressions) {
+    if (e.ended || stopped() || !is_match(x)) break;
+    std::visit([&](const auto& content) { on(e, x, content); }, x.content);
+  }
+  return with_obstacles(e.ended ? address_set() : std::move(e.state.destinations));
+}
+
+address_set output_walk::that_may_find(const chain_rules& chain, const rule& one,
+                                       const nft::object_key& set,
+                                       std::span<const nft::element* const> elements) {
+  if (!is_one_of_ours(chain.chain.family, family_)) return {};
+  evaluation e = begin_anywhere(chain, one);
+  address_set found;
+  for (const expression& x : one.expressions) {
+    if (e.ended || stopped()) break;
+    const auto* l = std::get_if<ex::lookup>(&x.content);
+    const bool asks = l != nullptr && l->set == set.name;
+    if (!asks && !is_match(x)) {
+      // Whatever it does, it does to those that have come so far; they may go on.
+      store_unknown(e, 0, nft::register_bytes);
+      continue;
+    }
+    if (!asks) {
+      std::visit([&](const auto& content) { on(e, x, content); }, x.content);
+      continue;
+    }
+    const auto* prepared = sets_.find(set, sets_.key_length(set));
+    if (prepared == nullptr || l->key + sets_.key_length(set) > nft::register_bytes)
+      return address_set(ip_prefix::all(family_));
+    found.unite(that_find(e, *l, *prepared, elements).intersection(e.state.destinations));
+    if (l->to) store_unknown(e, 0, nft::register_bytes);
+  }
+  return with_obstacles(std::move(found));
+}
+
+/// What a bound of an interval says it says up to the next bound.
+address_set output_walk::that_find(const evaluation& e, const ex::lookup& l,
+                                   const output_sets::prepared& set,
+                                   std::span<const nft::element* const> elements) {
+  const address_set all(ip_prefix::all(family_));
+  const std::size_t length = set.contents->set.key_length;
+  const partial_key key = key_at(e, l.key, length);
+  bool plain = length == size_of(family_);
+  for (std::size_t i = 0; i < length; ++i) plain &= e.destination_at[l.key + i].is_plain(i);
+  address_set found;
+  for (const nft::element* one : elements) {
+    if (one->is_catch_all || one->key.size() != length ||
+        (one->key_end && one->key_end->size() != length))
+      return all;
+    if (!set.has_intervals) {
+      const auto match = match_element(e, l.key, set, key, *one);
+      if (!match) return all;
+      if (match->rest != ternary::no) found.unite(match->where);
+      continue;
+    }
+    if (!plain) return all;
+    auto next = set.elements().partition_point(
+        [&](const nft::element& other) { return other.is_catch_all || other.key <= one->key; });
+    const address_number behind =
+        next == set.elements().end() ? 0 : number_from(family_, next->key, 0);
+    found.unite(address_set(address_set::interval{
+        number_from(family_, one->key, 0), behind == 0 ? highest_number(family_) : behind - 1}));
+  }
+  return found;
 }
 
 }  // namespace cowire::detail

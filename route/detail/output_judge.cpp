@@ -20,20 +20,29 @@ static_assert(divert_reason_count < tracked_number);
 
 }  // namespace
 
-void output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
-  const bool same_rules =
-      snapshot && snapshot_ && sets_ && &*snapshot->netfilter.rules == &*snapshot_->netfilter.rules;
-  snapshot_ = std::move(snapshot);
-  empty_ = !snapshot_ || is_empty(*snapshot_);
-  if (empty_)
-    sets_ = nullptr;
-  else if (!same_rules)
-    sets_ = std::make_unique<output_sets>(*snapshot_->netfilter.rules,
-                                          snapshot_->obeyed.strict_counters);
-  if (empty_) return forget();
+bool output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
+  const auto before = std::exchange(snapshot_, std::move(snapshot));
+  const bool was_empty = std::exchange(empty_, !snapshot_ || is_empty(*snapshot_));
+  const auto sets_before = std::exchange(sets_, nullptr);
+  if (empty_) {
+    forget();
+    return !was_empty;
+  }
+  sets_ =
+      std::make_unique<output_sets>(*snapshot_->netfilter.rules, snapshot_->obeyed.strict_counters);
   std::erase_if(asked_, [](const asked& one) { return !one.divides; });
+  // Zone 0 is no certain answer: it stands for whatever all destinations have in common.
+  const bool told_apart = is_told_apart();
+  if (!was_empty && follow(*before, *sets_before)) return !told_apart || !is_told_apart();
   for (asked& one : asked_) answer_anew(one);
   for (family_zones& zones : zones_) zones.stale = true;
+  return true;
+}
+
+/// Of all families that were asked about.
+bool output_judge::is_told_apart() {
+  return std::ranges::all_of(
+      asked_, [this](const asked& one) { return !zones(one.about.family()).empty(); });
 }
 
 void output_judge::forget() {
@@ -206,16 +215,24 @@ void output_judge::answer_anew(asked& one) const {
   const output_flow region = region_of(one.about);
   one.answers = judge_all_ports(*snapshot_, *sets_, region);
   one.outer = outer_route_of(one.about);
+  one.outer_verdicts = ask_all_outer(one, region);
+  for (const output_verdict& outer : one.outer_verdicts)
+    for (port_verdicts& part : one.answers) part.answer.touch_rest(outer);
+}
+
+/// Of each tunnel on the way, from the inside; its route as `one` knows it.
+std::vector<output_verdict> output_judge::ask_all_outer(const asked& one,
+                                                        const output_flow& region) const {
+  std::vector<output_verdict> found;
   std::optional<outer_route> route = one.outer;
   ip_family carried = one.about.family();
   for (std::uint32_t index = one.about.interface_index;;) {
     const mirror::device* device = state_.find_device(index);
-    if (device == nullptr) return;
-    const auto* tunnel = std::get_if<netlink::tunnel_info>(&device->link.info);
-    if (tunnel == nullptr) return;
-    const output_verdict outer = ask_outer(device->link, carried, region, route);
-    for (port_verdicts& part : one.answers) part.answer.touch_rest(outer);
-    if (!route) return;
+    const auto* tunnel =
+        device == nullptr ? nullptr : std::get_if<netlink::tunnel_info>(&device->link.info);
+    if (tunnel == nullptr) return found;
+    found.push_back(ask_outer(device->link, carried, region, route));
+    if (!route) return found;
     // A tunnel around it, the route of which may depend on what a header inherits.
     index = route->interface_index;
     carried = tunnel->remote.family();
@@ -223,26 +240,142 @@ void output_judge::answer_anew(asked& one) const {
   }
 }
 
+// ---- single rules and elements ------------------------------------------------------------------
+
+namespace {
+
+bool alike_beside_rules(const output_snapshot& a, const output_snapshot& b) {
+  const netfilter_state &x = a.netfilter, &y = b.netfilter;
+  return a.obeyed == b.obeyed && x.rules_unreadable == y.rules_unreadable && x.hooks == y.hooks &&
+         x.legacy_tables_v4 == y.legacy_tables_v4 && x.legacy_tables_v6 == y.legacy_tables_v6 &&
+         x.legacy_unreadable == y.legacy_unreadable && a.ipsec == b.ipsec && a.cgroup == b.cgroup &&
+         a.devices == b.devices && a.devices_unreadable == b.devices_unreadable;
+}
+
+/// Whether a chain can have a part in the output path; those that no base chain leads to count.
+bool may_be_passed(const output_walk::chain_rules& one) {
+  const auto& hook = one.chain.hook;
+  return !hook || hook->number == hook_local_out || hook->number == hook_post_routing;
+}
+
+bool looks_up(const netlink::nft::rule& one, const std::string& set) {
+  return std::ranges::any_of(one.expressions, [&](const netlink::nft::expression& x) {
+    const auto* l = std::get_if<netlink::nft::expressions::lookup>(&x.content);
+    return l != nullptr && l->set == set;
+  });
+}
+
+}  // namespace
+
+/// False: ask everything anew.
+bool output_judge::follow(const output_snapshot& before, output_sets& sets_before) {
+  using netlink::nft::family;
+  if (!alike_beside_rules(before, *snapshot_)) return false;
+  const auto difference = difference_between(*before.netfilter.rules, *snapshot_->netfilter.rules);
+  if (!difference) return false;
+  for (const auto* rules : {&difference->gone, &difference->come})
+    for (const auto& one : *rules)
+      if (one.chain->chain.family == family::netdev) return false;
+  for (const ip_family each : {ip_family::v4, ip_family::v6}) {
+    const auto i = static_cast<std::size_t>(each);
+    sets_->tracked_families[i] = tracks_connections(snapshot_->netfilter, each);
+    if (sets_before.tracked_families[i].value_or(*sets_->tracked_families[i]) !=
+        *sets_->tracked_families[i])
+      return false;
+  }
+  constexpr std::size_t parts_max = 64;
+  address_set changed[2];
+  for (asked& one : asked_) {
+    const output_flow region = region_of(one.about);
+    const address_set which = concerned_by(*difference, region, sets_before);
+    if (which.size() > parts_max || which == address_set(region.destination) ||
+        !judge_again(one, region, which))
+      return false;
+    changed[static_cast<std::size_t>(one.about.family())].unite(which);
+  }
+  for (const ip_family each : {ip_family::v4, ip_family::v6})
+    follow_zones(each, changed[static_cast<std::size_t>(each)]);
+  return true;
+}
+
+address_set output_judge::concerned_by(const ruleset_difference& difference,
+                                       const output_flow& region, output_sets& sets_before) {
+  address_set found;
+  const auto ask = [&](const auto& rules, output_sets& sets) {
+    for (const auto& one : rules) {
+      if (!may_be_passed(*one.chain)) continue;
+      destination_verdicts ignored(region.destination);
+      found.unite(output_walk(sets.rules(), sets, region, tracking_state::fresh, ignored)
+                      .that_may_match(*one.chain, *one.rule));
+    }
+  };
+  ask(difference.gone, sets_before);
+  ask(difference.come, *sets_);
+  found.unite(concerned_by_elements(difference, region, sets_before));
+  found.unite(concerned_by_elements(difference, region, *sets_));
+  return found;
+}
+
+address_set output_judge::concerned_by_elements(const ruleset_difference& difference,
+                                                const output_flow& region, output_sets& sets) {
+  address_set found;
+  for (const auto& [set, elements] : difference.elements)
+    for (const auto& [key, chain] : sets.rules().chains) {
+      if (key.family != set.family || key.table != set.table || !may_be_passed(chain)) continue;
+      for (const netlink::nft::rule& one : chain.rules) {
+        if (!looks_up(one, set.name)) continue;
+        destination_verdicts ignored(region.destination);
+        found.unite(output_walk(sets.rules(), sets, region, tracking_state::fresh, ignored)
+                        .that_may_find(chain, one, set, elements));
+      }
+    }
+  return found;
+}
+
+/// False: ports would have to be told apart otherwise.
+bool output_judge::judge_again(asked& one, const output_flow& region, const address_set& which) {
+  const auto alike = [](const output_verdict& a, const output_verdict& b) {
+    return a.reason == b.reason && a.obstacle == b.obstacle;
+  };
+  if (!std::ranges::equal(ask_all_outer(one, region), one.outer_verdicts, alike)) return false;
+  if (which.empty()) return true;
+  for (port_verdicts& part : one.answers) {
+    asked_ports ports;
+    ports.range = part.ports;
+    auto told = judge_some(*snapshot_, *sets_, region, which, &ports);
+    if (!ports.divided_at.empty() && told.touches_something()) return false;
+    for (const output_verdict& outer : one.outer_verdicts) told.touch_rest(outer);
+    part.answer.replace(which, told);
+  }
+  return true;
+}
+
 // ---- zones --------------------------------------------------------------------------------------
 
 /// All answers above each other.
-std::vector<zone_piece> output_judge::overlay(ip_family family) {
+std::vector<zone_piece> output_judge::overlay(ip_family family,
+                                              const address_set::interval& where) {
   std::vector<const destination_verdicts*> answers;
-  std::vector<address_number> starts;
+  std::vector<address_number> starts{where.first};
+  std::vector<std::size_t> at;
   std::size_t questions = 0;
   for (const asked& one : asked_) {
     if (!one.divides || one.about.family() != family) continue;
     ++questions;
     for (const port_verdicts& part : one.answers) {
       answers.push_back(&part.answer);
-      for (const auto& piece : part.answer.pieces()) starts.push_back(piece.first);
+      const auto pieces = part.answer.pieces();
+      auto next =
+          std::ranges::upper_bound(pieces, where.first, {}, &destination_verdicts::piece::first);
+      at.push_back(static_cast<std::size_t>(next - pieces.begin()) - 1);
+      for (; next != pieces.end() && next->first <= where.last; ++next)
+        starts.push_back(next->first);
     }
   }
   std::ranges::sort(starts);
   starts.erase(std::ranges::unique(starts).begin(), starts.end());
   family_zones& zones = zones_of(family);
   std::vector<zone_piece> all;
-  std::vector<std::size_t> at(answers.size());
   // One question more, and no number means what it meant: regions are decided while they are asked.
   std::vector<std::uint16_t> told(answers.size()), last;
   for (; questions != 0; questions >>= 16) told.push_back(static_cast<std::uint16_t>(questions));
@@ -269,10 +402,59 @@ std::vector<zone_piece> output_judge::overlay(ip_family family) {
 void output_judge::refresh(ip_family family) {
   family_zones& zones = zones_of(family);
   if (!std::exchange(zones.stale, false)) return;
-  std::vector<zone_prefix> next = prefixes_of(family, overlay(family));
+  std::vector<zone_prefix> next = prefixes_of(family, overlay(family, {0, highest_number(family)}));
   if (next == zones.prefixes) return;
   zones.prefixes = std::move(next);
   ++zones.version;
+}
+
+/// After answers about these destinations have changed. What lies around them stays as it is, which
+/// may cost a prefix more than to divide everything anew.
+void output_judge::follow_zones(ip_family family, const address_set& where) {
+  family_zones& zones = zones_of(family);
+  zones.stale |= zones.prefixes.empty();  // There was one zone.
+  if (zones.stale) return;
+  for (const address_set::interval& interval : where.intervals())
+    for (const ip_prefix& part : prefixes_in(family, interval)) {
+      const zone_prefix* around = find_around(zones.prefixes, part, part.length());
+      const auto made =
+          prefixes_within(part, around == nullptr ? 0 : around->zone,
+                          overlay(family, {number_of(part.address()), number_of(part.last())}));
+      const auto first = std::ranges::lower_bound(zones.prefixes, part, {}, &zone_prefix::prefix);
+      const auto last = std::find_if(first, zones.prefixes.end(), [&](const zone_prefix& one) {
+        return !part.contains(one.prefix);
+      });
+      if (std::equal(first, last, made.begin(), made.end())) continue;
+      zones.prefixes.insert(zones.prefixes.erase(first, last), made.begin(), made.end());
+      ++zones.version;
+    }
+  zones.stale = !renew_examples(zones, where);
+}
+
+/// Those of zones that an example has left. False: a zone has destinations, but none was found.
+bool output_judge::renew_examples(family_zones& zones, const address_set& where) {
+  const auto zone_at = [&](const ip_prefix& host) {
+    const zone_prefix* found = find_around(zones.prefixes, host, host.length() + 1);
+    return found == nullptr ? zone_id{0} : found->zone;
+  };
+  for (zone_id id = 1; id <= zones.examples.size(); ++id) {
+    ip_prefix& example = zones.examples[id - 1];
+    if (!where.contains(number_of(example.address())) || zone_at(example) == id) continue;
+    bool has_prefixes = false, found = false;
+    for (const zone_prefix& one : zones.prefixes) {
+      if (one.zone != id) continue;
+      has_prefixes = true;
+      for (const ip_address& end : {one.prefix.address(), one.prefix.last()}) {
+        const ip_prefix host(end, end.bits());
+        if (zone_at(host) != id) continue;
+        example = host;
+        found = true;
+      }
+      if (found) break;
+    }
+    if (has_prefixes && !found) return false;
+  }
+  return true;
 }
 
 const std::vector<zone_prefix>& output_judge::zones(ip_family family) {

@@ -13,6 +13,7 @@
 #include <cowire/route/detail/header_template.hpp>
 #include <cowire/route/detail/judge_destinations.hpp>
 #include <cowire/route/detail/output_sets.hpp>
+#include <cowire/route/detail/ruleset_difference.hpp>
 #include <cowire/route/detail/zone_map.hpp>
 #include <cowire/route/flow.hpp>
 #include <cowire/route/mirror.hpp>
@@ -31,8 +32,10 @@ class output_judge {
  public:
   explicit output_judge(const mirror& state) : state_(state) {}
 
-  /// Unset: nothing is known and nothing is asked.
-  void set(std::shared_ptr<const output_snapshot> snapshot);
+  /// Unset: nothing is known and nothing is asked. Where single rules or elements are all that is
+  /// different, only destinations that they concern are asked about again. False: zones() says
+  /// everything that may be decided otherwise.
+  bool set(std::shared_ptr<const output_snapshot> snapshot);
   /// Devices have changed.
   void forget();
   /// Whether the outer datagrams of some tunnel that was asked about leave otherwise by now.
@@ -83,7 +86,8 @@ class output_judge {
     std::vector<port_verdicts> answers;
     /// Of a tunnel, as the answers know it; unset: not a tunnel, or no such route.
     std::optional<outer_route> outer;
-    bool divides = false;  ///< The compiler asked.
+    std::vector<output_verdict> outer_verdicts;  ///< Of its outer datagrams: ask_all_outer().
+    bool divides = false;                        ///< The compiler asked.
   };
   struct family_zones {
     bool stale = false;
@@ -102,9 +106,21 @@ class output_judge {
   [[nodiscard]] output_verdict ask_outer(const netlink::link& tunnel, ip_family carried,
                                          const output_flow& inner,
                                          const std::optional<outer_route>& route) const;
+  [[nodiscard]] std::vector<output_verdict> ask_all_outer(const asked& one,
+                                                          const output_flow& region) const;
   [[nodiscard]] bool local_table_comes_first(ip_family family) const;
-  [[nodiscard]] std::vector<zone_piece> overlay(ip_family family);
+  [[nodiscard]] bool is_told_apart();
+  [[nodiscard]] bool follow(const output_snapshot& before, output_sets& sets_before);
+  [[nodiscard]] address_set concerned_by(const ruleset_difference& difference,
+                                         const output_flow& region, output_sets& sets_before);
+  [[nodiscard]] address_set concerned_by_elements(const ruleset_difference& difference,
+                                                  const output_flow& region, output_sets& sets);
+  [[nodiscard]] bool judge_again(asked& one, const output_flow& region, const address_set& which);
+  [[nodiscard]] std::vector<zone_piece> overlay(ip_family family,
+                                                const address_set::interval& where);
   void refresh(ip_family family);
+  void follow_zones(ip_family family, const address_set& where);
+  [[nodiscard]] bool renew_examples(family_zones& zones, const address_set& where);
   [[nodiscard]] family_zones& zones_of(ip_family family) noexcept {
     return zones_[static_cast<std::size_t>(family)];
   }

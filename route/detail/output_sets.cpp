@@ -10,10 +10,6 @@ using netlink::nft::bytes;
 
 namespace {
 
-bool less(const bytes& a, const bytes& b) noexcept {
-  return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end());
-}
-
 constexpr std::size_t aligned(std::size_t length) noexcept {
   return (length + 3) & ~std::size_t{3};
 }
@@ -32,61 +28,31 @@ std::size_t output_sets::key_length(const netlink::nft::object_key& name) const 
   return found == rules_.sets.end() ? 0 : found->second.set.key_length;
 }
 
-output_sets::prepared output_sets::prepare(const netlink::nft::ruleset::set_contents& contents) {
-  prepared out;
-  out.contents = &contents;
-  const bool intervals =
-      (contents.set.flags & netlink::nft::set_interval) != 0 && contents.set.fields.empty();
-  for (const element& one : contents.elements) {
-    if (one.is_catch_all)
-      out.catch_all = &one;
-    else
-      out.elements.push_back(&one);
-  }
-  // Where one interval ends another may begin: then the beginning counts, so it comes last.
-  std::ranges::sort(out.elements, [](const element* a, const element* b) {
-    return a->key != b->key ? less(a->key, b->key) : a->ends_interval && !b->ends_interval;
-  });
-  if (!intervals) return out;
-  const bytes* next = nullptr;  // The nearest key above.
-  const bytes* here = nullptr;
-  for (auto one = out.elements.rbegin(); one != out.elements.rend(); ++one) {
-    if (here == nullptr || (*one)->key != *here) {
-      next = here;
-      here = &(*one)->key;
-    }
-    if (!(*one)->ends_interval) out.intervals.push_back({*one, next});
-  }
-  std::ranges::reverse(out.intervals);
-  out.elements.clear();
-  return out;
-}
-
 void output_sets::search_intervals(const prepared& set, const partial_key& key, set_answer& into,
                                    std::size_t& steps) const {
   const auto least = key.lowest(), most = key.highest();
-  // The first interval that does not end below the key.
-  auto at = std::ranges::partition_point(set.intervals, [&](const interval& i) {
-    return i.end != nullptr && partial_key::compare(least, *i.end) >= 0;
-  });
-  for (; at != set.intervals.end() && partial_key::compare(most, at->first->key) >= 0; ++at) {
-    ++steps;
-    const bool whole = partial_key::compare(least, at->first->key) >= 0 &&
-                       (at->end == nullptr || partial_key::compare(most, *at->end) < 0);
-    add(into, *at->first, whole ? ternary::yes : ternary::maybe);
-  }
+  for_intervals(
+      set.elements(), [&](const bytes& k) { return partial_key::compare(least, k) >= 0; },
+      [&](const bytes& k) { return partial_key::compare(most, k) >= 0; },
+      [&](const element& first, const bytes* end) {
+        ++steps;
+        const bool whole = partial_key::compare(least, first.key) >= 0 &&
+                           (end == nullptr || partial_key::compare(most, *end) < 0);
+        add(into, first, whole ? ternary::yes : ternary::maybe);
+      });
 }
 
 void output_sets::search_fields(const prepared& set, const partial_key& key, set_answer& into,
                                 std::size_t& steps) const {
   bool sure = false;
-  for (const element* one : set.elements) {
+  for (const element& one : set.elements()) {
+    if (one.is_catch_all) continue;
     ++steps;
-    const bytes& end = one->key_end ? *one->key_end : one->key;
+    const bytes& end = one.key_end ? *one.key_end : one.key;
     ternary all = ternary::yes;
     std::size_t at = 0;
     for (const std::uint32_t length : set.contents->set.fields) {
-      const std::span low(one->key.data() + at, length), high(end.data() + at, length);
+      const std::span low(one.key.data() + at, length), high(end.data() + at, length);
       const ternary part = key.within(low, high, at);
       if (part == ternary::no) all = ternary::no;
       if (part == ternary::maybe && all == ternary::yes) all = ternary::maybe;
@@ -94,7 +60,7 @@ void output_sets::search_fields(const prepared& set, const partial_key& key, set
       at += aligned(length);
     }
     if (all == ternary::no) continue;
-    add(into, *one, all);
+    add(into, one, all);
     sure |= all == ternary::yes;
   }
   // Several may hold the key: which of them answers is not known, but one does.
@@ -104,12 +70,13 @@ void output_sets::search_fields(const prepared& set, const partial_key& key, set
 void output_sets::search_exact(const prepared& set, const partial_key& key, set_answer& into,
                                std::size_t& steps) const {
   const auto least = key.lowest(), most = key.highest();
-  auto at = std::ranges::partition_point(
-      set.elements, [&](const element* one) { return partial_key::compare(least, one->key) > 0; });
-  for (; at != set.elements.end() && partial_key::compare(most, (*at)->key) >= 0; ++at) {
+  auto at = set.elements().partition_point([&](const element& one) {
+    return one.is_catch_all || partial_key::compare(least, one.key) > 0;
+  });
+  for (; at != set.elements().end() && partial_key::compare(most, at->key) >= 0; ++at) {
     ++steps;
-    const ternary same = key.equals((*at)->key);
-    if (same != ternary::no) add(into, **at, same);
+    const ternary same = key.equals(at->key);
+    if (same != ternary::no) add(into, *at, same);
   }
 }
 
@@ -121,14 +88,17 @@ const output_sets::prepared* output_sets::find(const netlink::nft::object_key& n
   if (ready != prepared_.end()) return &ready->second;
   const auto& contents = known->second;
   // The kernel pads keys; one that is shorter here would be read beyond its end.
-  for (const element& one : contents.elements)
-    if (!one.is_catch_all &&
-        (one.key.size() != key_size || (one.key_end && one.key_end->size() != key_size)))
-      return nullptr;
+  if (!contents.elements.has_keys_of(key_size)) return nullptr;
   std::size_t total = 0;
   for (const std::uint32_t length : contents.set.fields) total += aligned(length);
   if (total > key_size) return nullptr;
-  return &prepared_.emplace(name, prepare(contents)).first->second;
+  prepared& made = prepared_[name];
+  made.contents = &contents;
+  made.has_intervals =
+      (contents.set.flags & netlink::nft::set_interval) != 0 && contents.set.fields.empty();
+  if (!contents.elements.empty() && contents.elements.front().is_catch_all)
+    made.catch_all = &contents.elements.front();
+  return &made;
 }
 
 bool output_sets::may_lose(const prepared& set) noexcept {
@@ -148,7 +118,7 @@ std::optional<set_answer> output_sets::look_up(const netlink::nft::object_key& n
   set_answer answer;
   if (!set.contents->set.fields.empty())
     search_fields(set, key, answer, steps);
-  else if ((set.contents->set.flags & netlink::nft::set_interval) != 0)
+  else if (set.has_intervals)
     search_intervals(set, key, answer, steps);
   else
     search_exact(set, key, answer, steps);

@@ -7,6 +7,7 @@
 #include <cowire/route/detail/partial_bytes.hpp>
 
 #include <cstddef>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <vector>
@@ -43,19 +44,34 @@ struct destination_answer {
 class output_sets {
  public:
   using element = netlink::nft::element;
-  /// From the first key inside to the first that is no longer: none = to the last there is.
-  struct interval {
-    const element* first = nullptr;
-    const netlink::nft::bytes* end = nullptr;
-  };
+  using element_list = netlink::nft::element_list;
   struct prepared {
     const netlink::nft::ruleset::set_contents* contents = nullptr;
     const element* catch_all = nullptr;
-    std::vector<interval> intervals;       ///< Sorted. Of sets with intervals, without fields.
-    std::vector<const element*> elements;  ///< Sorted by key. Of all others.
+    bool has_intervals = false;  ///< Whose elements are their bounds.
     /// By family: of a key that is the destination and nothing else; made when first asked for.
     mutable std::optional<destination_answer> by_destination[2];
+    [[nodiscard]] const element_list& elements() const noexcept { return contents->elements; }
   };
+  /// Calls `visit(first, end)` for the intervals that meet a range of keys: `end` is the first key
+  /// that is no longer inside, null = none. `from_here(key)`: key <= the range's first; `to_here`:
+  /// key <= its last.
+  template <class FromHere, class ToHere, class Visit>
+  static void for_intervals(const element_list& all, const FromHere& from_here,
+                            const ToHere& to_here, const Visit& visit) {
+    auto at =
+        all.partition_point([&](const element& e) { return e.is_catch_all || from_here(e.key); });
+    // At one key an end comes before a beginning.
+    if (at != all.begin()) --at;
+    for (; at != all.end(); ++at) {
+      if (at->is_catch_all) continue;
+      if (!from_here(at->key) && !to_here(at->key)) return;
+      if (at->ends_interval) continue;
+      auto next = std::next(at);
+      while (next != all.end() && next->key == at->key) ++next;
+      visit(*at, next == all.end() ? nullptr : &next->key);
+    }
+  }
 
   /// `strict_counters`: an element that counts has side effects.
   explicit output_sets(const netlink::nft::ruleset& rules, bool strict_counters = false)
@@ -70,6 +86,9 @@ class output_sets {
   /// Whether elements vanish without a word, and whether there may be others than those read.
   [[nodiscard]] static bool may_lose(const prepared& set) noexcept;
   [[nodiscard]] static bool may_gain(const prepared& set) noexcept;
+  [[nodiscard]] const netlink::nft::ruleset& rules() const noexcept { return rules_; }
+  /// A place for tracks_connections() of the rules' namespace, by family.
+  std::optional<bool> tracked_families[2];
   [[nodiscard]] bool strict_counters() const noexcept { return strict_counters_; }
   [[nodiscard]] bool has_side_effects(const element& one) const noexcept {
     return one.not_understood || (strict_counters_ && one.counts);
@@ -78,7 +97,6 @@ class output_sets {
   [[nodiscard]] std::size_t key_length(const netlink::nft::object_key& name) const;
 
  private:
-  [[nodiscard]] static prepared prepare(const netlink::nft::ruleset::set_contents& contents);
   void add(set_answer& to, const element& one, ternary is) const;
   void search_intervals(const prepared& set, const partial_key& key, set_answer& into,
                         std::size_t& steps) const;

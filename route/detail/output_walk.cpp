@@ -41,11 +41,6 @@ bool is_nat(std::string_view name) {
   return std::ranges::find(names, name) != std::end(names);
 }
 
-bool is_one_of_ours(nft::family which, ip_family ours) {
-  return which == nft::family::inet ||
-         which == (ours == ip_family::v4 ? nft::family::ipv4 : nft::family::ipv6);
-}
-
 }  // namespace
 
 output_walk::output_walk(const nft::ruleset& rules, output_sets& sets, const output_flow& region,
@@ -200,7 +195,6 @@ output_walk::packet_state output_walk::run_chains_alike(std::span<const chain_ru
 /// What `ct state` finds where the walk is.
 partial_u32 output_walk::tracking_in(const packet_state& state) const noexcept {
   constexpr std::uint32_t all = ~std::uint32_t{0};
-  const std::int32_t priority = base_->chain.hook->priority;
   if (!state.untracked.empty()) {
     address_set others = state.destinations;
     others.remove(state.untracked);
@@ -208,6 +202,7 @@ partial_u32 output_walk::tracking_in(const packet_state& state) const noexcept {
     if (others != state.destinations) return {0, 0};
   }
   if (state.maybe_untracked) return {0, 0};
+  const std::int32_t priority = base_->chain.hook->priority;
   if (hook_ == hook_local_out && priority == conntrack_priority) return {0, 0};
   if (hook_ == hook_local_out && priority < conntrack_priority) return {state_invalid, all};
   return {tracked_ == tracking_state::fresh ? state_new : state_established, all};

@@ -44,6 +44,12 @@ struct partial_u32 {
   friend bool operator==(const partial_u32&, const partial_u32&) = default;
 };
 
+/// Whether chains of a table of this family see datagrams of the other one's.
+[[nodiscard]] constexpr bool is_one_of_ours(netlink::nft::family which, ip_family ours) noexcept {
+  using netlink::nft::family;
+  return which == family::inet || which == (ours == ip_family::v4 ? family::ipv4 : family::ipv6);
+}
+
 /// Destination ports that are asked about together, and what was learnt on the way.
 struct asked_ports {
   port_range range{0, 0xffff};
@@ -55,6 +61,9 @@ struct asked_ports {
 
 class output_walk {
  public:
+  using chain_rules = netlink::nft::ruleset::chain_rules;
+  using rule = netlink::nft::rule;
+
   /// All outlive the walk; `sets` are those of the rules. Of the region's destinations only those
   /// that `into` has as untouched are asked for; what meets an obstacle is told there. `ports`:
   /// where the region has no destination port; null = any, and nobody wants to know.
@@ -70,15 +79,21 @@ class output_walk {
   /// before connection tracking would see them; those that meet an obstacle may be among them.
   address_set run();
 
+  /// Without run(): the destinations whose datagrams may get past the matches of a rule, whatever
+  /// other rules do to them before. With `into` that knows of all destinations.
+  [[nodiscard]] address_set that_may_match(const chain_rules& chain, const rule& one);
+  /// Those for which a look-up of this set by the rule may have another answer for these elements.
+  [[nodiscard]] address_set that_may_find(const chain_rules& chain, const rule& one,
+                                          const netlink::nft::object_key& set,
+                                          std::span<const netlink::nft::element* const> elements);
+
   /// Expressions and elements looked at in one walk; more is an obstacle: not understood in time.
   static constexpr std::size_t steps_max = 2'000'000;
   /// As NFT_JUMP_STACK_SIZE, beyond which the kernel refuses a ruleset; `goto` counts here too.
   static constexpr unsigned depth_max = 64, jump_depth_max = 16;
 
  private:
-  using chain_rules = netlink::nft::ruleset::chain_rules;
   using expression = netlink::nft::expression;
-  using rule = netlink::nft::rule;
   using expression_lookup = netlink::nft::expressions::lookup;
 
   /// What rules may have changed by now.
@@ -158,6 +173,11 @@ class output_walk {
                                unsigned jumps);
   [[nodiscard]] ways run_rule(const chain_rules& chain, const rule& one, packet_state state,
                               unsigned depth, unsigned jumps);
+  [[nodiscard]] evaluation begin_anywhere(const chain_rules& chain, const rule& one);
+  [[nodiscard]] address_set with_obstacles(address_set found) const;
+  [[nodiscard]] address_set that_find(const evaluation& e, const expression_lookup& l,
+                                      const output_sets::prepared& set,
+                                      std::span<const netlink::nft::element* const> elements);
   void run_verdict(evaluation& e, const netlink::nft::verdict& v, packet_state state);
 
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::other&);
@@ -193,6 +213,17 @@ class output_walk {
   [[nodiscard]] std::optional<destination_answer> answer_for(const evaluation& e,
                                                              const expression_lookup& l,
                                                              const output_sets::prepared& set);
+  class answer_builder;
+  void answer_plainly(const output_sets::prepared& set, const address_set& within,
+                      answer_builder& builder, std::size_t& steps) const;
+  void answer_ports(const output_sets::prepared& set, answer_builder& builder);
+  [[nodiscard]] bool answer_fields(const evaluation& e, const expression_lookup& l,
+                                   const output_sets::prepared& set, answer_builder& builder);
+  [[nodiscard]] std::optional<destination_match> match_element(const evaluation& e,
+                                                               std::size_t key_at,
+                                                               const output_sets::prepared& set,
+                                                               const partial_key& key,
+                                                               const netlink::nft::element& one);
   [[nodiscard]] std::optional<destination_match> also_within(
       const evaluation& e, std::size_t key_at, std::size_t at, std::span<const std::byte> low,
       std::span<const std::byte> high, const partial_key& key, destination_match match);

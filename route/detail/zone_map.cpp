@@ -13,8 +13,8 @@ class divider {
   divider(ip_family family, std::span<const zone_piece> pieces)
       : family_(family), bits_(family == ip_family::v4 ? 32 : 128), pieces_(pieces) {}
 
-  [[nodiscard]] std::vector<zone_prefix> run() && {
-    divide(0, 0, 0, pieces_.size(), 0);
+  [[nodiscard]] std::vector<zone_prefix> run(const ip_prefix& whole, zone_id inherited) && {
+    divide(number_of(whole.address()), whole.length(), 0, pieces_.size(), inherited);
     std::ranges::sort(out_);
     return std::move(out_);
   }
@@ -72,7 +72,38 @@ std::vector<zone_prefix> prefixes_of(ip_family family, std::span<const zone_piec
   const bool alike =
       std::ranges::all_of(pieces, [&](const auto& p) { return p.zone == pieces.front().zone; });
   if (alike) return {};
-  return divider(family, pieces).run();
+  return divider(family, pieces).run(ip_prefix::all(family), 0);
+}
+
+std::vector<zone_prefix> prefixes_within(const ip_prefix& whole, zone_id inherited,
+                                         std::span<const zone_piece> pieces) {
+  return divider(whole.family(), pieces).run(whole, inherited);
+}
+
+const zone_prefix* find_around(std::span<const zone_prefix> prefixes, const ip_prefix& inner,
+                               unsigned below) {
+  while (below-- > 0) {
+    const ip_prefix wanted(inner.address(), below);
+    const auto found = std::ranges::lower_bound(prefixes, wanted, {}, &zone_prefix::prefix);
+    if (found != prefixes.end() && found->prefix == wanted) return &*found;
+  }
+  return nullptr;
+}
+
+std::vector<ip_prefix> prefixes_in(ip_family family, const address_set::interval& interval) {
+  const unsigned bits = family == ip_family::v4 ? 32 : 128;
+  std::vector<ip_prefix> out;
+  for (address_number first = interval.first;;) {
+    unsigned free = 0;  // Bits that may be anything.
+    const auto last_with = [&](unsigned count) {
+      return first | (count >= 128 ? ~address_number{0} : (address_number{1} << count) - 1);
+    };
+    while (free < bits && (first >> free & 1) == 0 && last_with(free + 1) <= interval.last) ++free;
+    out.emplace_back(address_of(family, first), bits - free);
+    const address_number last = last_with(free);
+    if (last >= interval.last) return out;
+    first = last + 1;
+  }
 }
 
 }  // namespace cowire::detail

@@ -39,4 +39,18 @@ struct zone_piece {
 [[nodiscard]] std::vector<zone_prefix> prefixes_of(ip_family family,
                                                    std::span<const zone_piece> pieces);
 
+/// Of a prefix of which `pieces` cover all, the first beginning where it does: what is said inside
+/// it where `inherited` is said around it. Sorted.
+[[nodiscard]] std::vector<zone_prefix> prefixes_within(const ip_prefix& whole, zone_id inherited,
+                                                       std::span<const zone_piece> pieces);
+
+/// Among prefixes as prefixes_of() returns them, the longest that contains this one and is shorter
+/// than `below`; null if there is none.
+[[nodiscard]] const zone_prefix* find_around(std::span<const zone_prefix> prefixes,
+                                             const ip_prefix& inner, unsigned below);
+
+/// The fewest prefixes that together are an interval; in order.
+[[nodiscard]] std::vector<ip_prefix> prefixes_in(ip_family family,
+                                                 const address_set::interval& interval);
+
 }  // namespace cowire::detail

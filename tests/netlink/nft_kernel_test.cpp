@@ -202,7 +202,7 @@ TEST(nft_kernel, a_ruleset_that_is_replaced_meanwhile_is_never_read_as_a_mixture
     EXPECT_FALSE(ec) << ec.message();
     ++whole;
     EXPECT_EQ(found.rule_count(), 300u);
-    const auto& first = found.chains.begin()->second.rules.at(0).expressions.at(3);
+    const auto& first = found.chains.begin()->second.rules[0].expressions.at(3);
     for (const auto& [key, chain] : found.chains)
       for (const rule& r : chain.rules) EXPECT_EQ(r.expressions.at(3), first);
     if (HasFailure()) break;

@@ -259,8 +259,17 @@ struct fault {
 template <class Change>
 void change_expressions(nft::ruleset& in, Change&& change) {
   for (auto& [key, chain] : in.chains)
-    for (nft::rule& r : chain.rules)
-      for (nft::expression& e : r.expressions) change(e);
+    for (std::size_t i = 0; i < chain.rules.size(); ++i)
+      for (nft::expression& e : chain.rules.edit(i).expressions) change(e);
+}
+
+template <class Change>
+void change_elements(nft::ruleset& in, Change&& change) {
+  for (auto& [key, set] : in.sets) {
+    std::vector<nft::element> all(set.elements.begin(), set.elements.end());
+    for (nft::element& e : all) change(e);
+    set.elements = nft::element_list(std::move(all));
+  }
 }
 
 void change_verdicts(nft::ruleset& in, std::int32_t from, std::int32_t to) {
@@ -297,15 +306,15 @@ void for_destinations(nft::ruleset& in, Change&& change) {
 const fault faults[] = {
     {"an interval's end is taken for inside",
      [](nft::ruleset& in) {
-       for (auto& [key, set] : in.sets)
-         for (nft::element& e : set.elements)
-           if (e.ends_interval) step(e.key, +1);
+       change_elements(in, [](nft::element& e) {
+         if (e.ends_interval) step(e.key, +1);
+       });
      }},
     {"an interval's last key is taken for outside",
      [](nft::ruleset& in) {
-       for (auto& [key, set] : in.sets)
-         for (nft::element& e : set.elements)
-           if (e.ends_interval && e.key != nft::bytes(e.key.size())) step(e.key, -1);
+       change_elements(in, [](nft::element& e) {
+         if (e.ends_interval && e.key != nft::bytes(e.key.size())) step(e.key, -1);
+       });
      }},
     {"return is passed by",
      [](nft::ruleset& in) {
@@ -360,9 +369,9 @@ const fault faults[] = {
      [](nft::ruleset& in) { for_destinations(in, [](nft::bytes& value) { step(value, +1); }); }},
     {"elements of sets are taken for the ones before them",
      [](nft::ruleset& in) {
-       for (auto& [key, set] : in.sets)
-         for (nft::element& e : set.elements)
-           if (!e.key.empty() && !e.ends_interval) step(e.key, +1);
+       change_elements(in, [](nft::element& e) {
+         if (!e.key.empty() && !e.ends_interval) step(e.key, +1);
+       });
      }},
     {"masks of addresses are not looked at",
      [](nft::ruleset& in) {
@@ -373,10 +382,10 @@ const fault faults[] = {
      }},
     {"a verdict map answers every key alike",
      [](nft::ruleset& in) {
-       for (auto& [key, set] : in.sets)
-         for (nft::element& e : set.elements)
-           if (std::holds_alternative<nft::verdict>(e.value))
-             e.value = nft::verdict{nft::verdict::accept, {}};
+       change_elements(in, [](nft::element& e) {
+         if (std::holds_alternative<nft::verdict>(e.value))
+           e.value = nft::verdict{nft::verdict::accept, {}};
+       });
      }},
     {"lookups are not inverted",
      [](nft::ruleset& in) {

@@ -421,8 +421,7 @@ rule_maker random_rules(random_world& world, ip_family family) {
     }
     const std::string name = "s" + std::to_string(n);
     auto& set = rules.add_set(name);
-    for (auto k = random() % 4; k > 0; --k)
-      set.elements.push_back(rule_maker::element(destination()));
+    for (auto k = random() % 4; k > 0; --k) set.elements.add(rule_maker::element(destination()));
     rules.add_lookup(name, random() % 2, verdict);
   }
   return rules;
@@ -490,6 +489,119 @@ TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_
   EXPECT_LT(coarse, diverted / 10) << "of " << diverted;  // More ranges of ports than have room.
 }
 
+/// Rules and sets that change by a little each time.
+class changing_rules {
+ public:
+  changing_rules(std::mt19937_64& random, ip_family family)
+      : random_(random), family_(family), rules_(family) {
+    static_cast<void>(rules_.add_set("plain"));
+    static_cast<void>(rules_.add_set("wide", nft::set_interval));
+    rules_.add_lookup("plain", false, nft::verdict::drop);
+    rules_.add_lookup("wide", random_() % 2, verdict());
+    for (int i = 0; i < 6; ++i) add_rule();
+  }
+  [[nodiscard]] auto snapshot() const { return rules_.snapshot(); }
+  /// One of few, so that they meet.
+  [[nodiscard]] ip_address destination() {
+    auto number = detail::number_of(family_ == ip_family::v4 ? ip("20.0.0.0") : ip("2001:db8::"));
+    return detail::address_of(family_, number + random_() % 64 * (random_() % 2 ? 1 : 1024));
+  }
+  void step() {
+    switch (random_() % 5) {
+      case 0:
+        return add_rule();
+      case 1:
+        return remove_rule();
+      case 2:
+        return change_plain();
+      default:
+        return change_wide();
+    }
+  }
+
+ private:
+  auto& chain() { return rules_.rules().chains.begin()->second.rules; }
+  nft::element_list& set(const char* name) {
+    for (auto& [key, one] : rules_.rules().sets)
+      if (key.name == name) return one.elements;
+    throw std::logic_error("no such set");
+  }
+  std::int32_t verdict() {
+    return random_() % 3 ? nft::verdict::drop + 0 : nft::verdict::accept + 0;
+  }
+  void add_rule() {
+    if (random_() % 4 == 0) {
+      const ip_address at = destination();
+      rules_.add_ports(5, 7, verdict(), &at);
+    } else {
+      const unsigned bits = family_ == ip_family::v4 ? 32 : 128;
+      rules_.add_prefix({destination(), bits - static_cast<unsigned>(random_() % 12)},
+                        random_() % 8 == 0, verdict());
+    }
+    // Somewhere among the others.
+    nft::rule made = chain().back();
+    made.handle = ++handle_;
+    chain().erase(std::prev(chain().end()));
+    auto at = chain().begin();
+    std::advance(at, static_cast<std::ptrdiff_t>(random_() % (chain().size() + 1)));
+    chain().insert(at, made);
+  }
+  void remove_rule() {
+    auto at = chain().begin();
+    std::advance(at, static_cast<std::ptrdiff_t>(random_() % chain().size()));
+    const auto looks_up = [](const nft::expression& e) { return e.name == "lookup"; };
+    if (std::ranges::none_of(at->expressions, looks_up)) static_cast<void>(chain().erase(at));
+  }
+  void change_plain() {
+    const nft::element one = rule_maker::element(destination());
+    if (!set("plain").remove(one)) set("plain").add(one);
+  }
+  void change_wide() {
+    nft::element low = rule_maker::element(destination()), high = low;
+    high.ends_interval = true;
+    high.key = rule_maker::element(destination()).key;
+    if (high.key <= low.key) return;
+    if (!set("wide").remove(low)) set("wide").add(low);
+    if (random_() % 2 && !set("wide").remove(high)) set("wide").add(high);
+  }
+
+  std::mt19937_64& random_;
+  const ip_family family_;
+  rule_maker rules_;
+  std::uint64_t handle_ = 1000;
+};
+
+/// However often single rules and elements have changed, readers see what a compiler says that has
+/// just read everything.
+TEST(output_regions, after_any_small_changes_all_is_as_if_compiled_anew) {
+  for (std::uint64_t seed = 1; seed <= test_seeds(); ++seed) {
+    std::mt19937_64 random(seed);
+    const ip_family family = seed % 2 ? ip_family::v4 : ip_family::v6;
+    const mirror state = world_with_default_route();
+    bench followed(state);
+    const flow_class_id id = followed.made.add_class({});
+    changing_rules rules(random, family);
+    for (int step = 0; step < 60; ++step) {
+      followed.made.set_output(rules.snapshot());
+      static_cast<void>(followed.made.publish());
+      bench fresh(state);
+      const flow_class_id same = fresh.made.add_class({});
+      fresh.made.set_output(rules.snapshot());
+      static_cast<void>(fresh.made.publish());
+      for (int i = 0; i < 150; ++i) {
+        const ip_address to = rules.destination();
+        ASSERT_EQ(followed.look_up(id, to), fresh.look_up(same, to))
+            << "seed " << seed << " step " << step << " to " << to.to_string();
+        for (const std::uint16_t port : {std::uint16_t{1}, std::uint16_t{5}, std::uint16_t{8}})
+          ASSERT_EQ(followed.made.explain({{}, to, port}).output.reason,
+                    fresh.made.explain({{}, to, port}).output.reason)
+              << "seed " << seed << " step " << step << " to " << to.to_string() << ":" << port;
+      }
+      for (auto n = random() % 3 + 1; n > 0; --n) rules.step();
+    }
+  }
+}
+
 TEST(output_regions, copies_of_a_snapshot_share_its_rules_and_are_equal_to_it) {
   rule_maker rules(ip_family::v4);
   rules.add_prefix(net("20.1.2.3/32"), false, nft::verdict::drop);
@@ -521,7 +633,7 @@ TEST(output_regions, a_large_set_is_one_zone_and_one_element_more_one_region_mor
   rule_maker rules(ip_family::v4);
   auto& set = rules.add_set("s");
   for (std::uint32_t i = 0; i < count; ++i)
-    set.elements.push_back(rule_maker::element(ip_address::v4(0x14000000 + 2 * i * 3)));
+    set.elements.add(rule_maker::element(ip_address::v4(0x14000000 + 2 * i * 3)));
   rules.add_lookup("s", false, nft::verdict::drop);
   b.made.set_output(rules.snapshot());
   const double whole = publish_ms(b.made);
@@ -530,7 +642,7 @@ TEST(output_regions, a_large_set_is_one_zone_and_one_element_more_one_region_mor
   EXPECT_LE(divided.situations, 2 * plain.situations + 2);
   EXPECT_EQ(b.look_up(id, ip_address::v4(0x14000000 + 600)).reason, divert_reason::netfilter);
   EXPECT_EQ(b.look_up(id, ip_address::v4(0x14000000 + 601)).egress, 1);
-  rules.rules().sets.begin()->second.elements.push_back(rule_maker::element(ip("9.9.9.9")));
+  rules.rules().sets.begin()->second.elements.add(rule_maker::element(ip("9.9.9.9")));
   b.made.set_output(rules.snapshot());
   const double one_more = publish_ms(b.made);
   EXPECT_EQ(b.look_up(id, ip("9.9.9.9")).reason, divert_reason::netfilter);

@@ -87,7 +87,7 @@ TEST_F(walk, what_is_not_understood_is_an_obstacle_wherever_it_is) {
   EXPECT_FALSE(judge().untouched());
   add("c", {{}});
   EXPECT_TRUE(judge().untouched());
-  rules_.chains[{nft::family::inet, "t", "c"}].rules[0].not_understood = true;
+  rules_.chains[{nft::family::inet, "t", "c"}].rules.edit(0).not_understood = true;
   EXPECT_FALSE(judge().untouched());
 }
 
@@ -115,10 +115,12 @@ TEST_F(walk, an_element_that_counts_is_an_obstacle_where_counters_are_strict) {
   set.set.table = "t";
   set.set.name = "s";
   set.set.key_length = 4;
-  set.elements.resize(2);
-  set.elements[0].key = number(7);
-  set.elements[1].key = number(8);
-  set.elements[1].counts = true;
+  nft::element one;
+  one.key = number(7);
+  set.elements.add(one);
+  one.key = number(8);
+  one.counts = true;
+  set.elements.add(one);
   rules_.sets[{nft::family::inet, "t", "s"}] = set;
   for (const std::uint32_t mark : {7u, 8u, 9u}) {
     region_.mark = mark;
@@ -269,12 +271,12 @@ TEST_F(walk, sets_that_packets_fill_or_that_time_out_decide_nothing) {
   set.filled_by_packets = true;
   EXPECT_FALSE(looked_up(false));
   set.filled_by_packets = false;
-  set.elements.push_back({number(0), {}, {}, false, false, false});
+  set.elements.add({number(0), {}, {}, false, false, false});
   EXPECT_FALSE(looked_up(false));
   EXPECT_TRUE(looked_up(true));
   set.set.flags = nft::set_timeout;
   EXPECT_FALSE(looked_up(true));
-  set.elements[0].not_understood = true;
+  set.elements.add({number(0), {}, {}, false, false, true});
   EXPECT_FALSE(looked_up(false));
   rules_.sets.clear();
   EXPECT_FALSE(looked_up(false));
