@@ -548,6 +548,17 @@ set read_set(nft::family family, byte_span from, std::error_code& ec) {
   return out;
 }
 
+set read_set_name(nft::family family, byte_span from, std::error_code& ec) {
+  set out;
+  out.family = family;
+  for_each_attribute(from, ec, [&](const attribute& a) {
+    if (a.type == NFTA_SET_TABLE) out.table = text(a, ec);
+    if (a.type == NFTA_SET_NAME) out.name = text(a, ec);
+  });
+  require(!out.table.empty() && !out.name.empty(), ec);
+  return out;
+}
+
 void add_to(element& one, const expression& e) {
   const bool counter = std::holds_alternative<expressions::soft>(e.content);
   (counter ? one.counts : one.not_understood) = true;
@@ -776,6 +787,45 @@ std::optional<decoded> decode(std::span<const std::byte> from, std::error_code& 
   auto found = read_message(one->type & 0xffu, family, rest, ec);
   if (!found || ec) return std::nullopt;
   return decoded{std::move(*found), be16{generic.res_id}.host()};
+}
+
+std::optional<change> decode_change(std::span<const std::byte> from, std::error_code& ec) {
+  ec.clear();
+  const auto one = next_envelope(from, ec);
+  if (!one || !is_nf_tables(one->type)) return std::nullopt;
+  byte_span rest = one->bytes.subspan(sizeof(nlmsghdr));
+  nfgenmsg generic{};
+  nlmsghdr header;
+  std::memcpy(&header, one->bytes.data(), sizeof header);
+  if (!detail::take(rest, generic, ec)) return std::nullopt;
+  const auto family = static_cast<nft::family>(generic.nfgen_family);
+  change out;
+  std::optional<nft::message> found;
+  switch (one->type & 0xffu) {
+    case NFT_MSG_DELRULE:
+      out.removed = true;
+      found = read_rule(family, rest, ec);
+      break;
+    case NFT_MSG_DELSETELEM:
+      out.removed = true;
+      found = read_elements(family, rest, ec);
+      break;
+    case NFT_MSG_DELSET:
+      out.removed = true;
+      found = read_set_name(family, rest, ec);
+      break;
+    default:
+      found = read_message(one->type & 0xffu, family, rest, ec);
+  }
+  if (!found || ec) return std::nullopt;
+  out.message = std::move(*found);
+  out.appended = (header.nlmsg_flags & NLM_F_APPEND) != 0;
+  if (std::holds_alternative<rule>(out.message))
+    for_each_attribute(rest, ec, [&](const attribute& a) {
+      if (a.type == NFTA_RULE_POSITION) detail::read(a, out.position, ec);
+    });
+  out.position = __builtin_bswap64(out.position);
+  return out;
 }
 
 bool ends_transaction(const envelope& notification) noexcept {

@@ -32,6 +32,18 @@ struct decoded {
 /// removal, a kind that is not modelled). Empty with `ec`: error::truncated or error::malformed.
 [[nodiscard]] std::optional<decoded> decode(std::span<const std::byte> from, std::error_code& ec);
 
+/// What a notification says of one object. Of removed sets and rules only names and handles are
+/// there, of removed elements their keys.
+struct change {
+  bool removed = false;
+  nft::message message;
+  std::uint64_t position = 0;  ///< Of a rule: the handle of the one before it; 0 = not said.
+  bool appended = false;       ///< Of a rule without a position: it is the last.
+};
+/// As decode(), for notifications; empty without error also for removals of other objects.
+[[nodiscard]] std::optional<change> decode_change(std::span<const std::byte> from,
+                                                  std::error_code& ec);
+
 /// Whether a notification ends a transaction, that is whether the ruleset is another one now.
 [[nodiscard]] bool ends_transaction(const envelope& notification) noexcept;
 

@@ -28,6 +28,8 @@ class output_reader {
   /// Everything that is obeyed, as it is now. The ruleset is taken from `before` where its
   /// generation is the same.
   [[nodiscard]] output_snapshot read(const output_snapshot* before = nullptr);
+  /// The functions at hooks, where they are obeyed and the kernel lists them.
+  void read_hooks(netfilter_state& into);
 
  private:
   /// Sends and hands on each answer, until the last. The errno that the kernel ended with.
@@ -35,7 +37,6 @@ class output_reader {
   [[nodiscard]] int ask(const unique_fd& socket, std::span<const std::byte> request, bool dump,
                         const visitor& visit);
   void read_rules(netfilter_state& into, const output_snapshot* before);
-  void read_hooks(netfilter_state& into);
   static void read_legacy(netfilter_state& into);
   void read_ipsec(ipsec_state& into);
   void read_devices(output_snapshot& into);

@@ -5,6 +5,7 @@
 #include <cowire/follow/detail/output_reader.hpp>
 #include <cowire/follow/detail/output_service.hpp>
 #include <cowire/netlink/nft_codec.hpp>
+#include <cowire/netlink/request_socket.hpp>
 #include <cowire/netlink/tc_codec.hpp>
 #include <cowire/netlink/xfrm_codec.hpp>
 
@@ -16,7 +17,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
+#include <span>
 
 namespace cowire::detail {
 namespace {
@@ -34,13 +37,23 @@ unique_fd make_event() {
 
 /// Empty where the kernel refuses: then the poll alone notices.
 unique_fd listen_to(int protocol, int group) {
+  constexpr int room = 1 << 20;
   unique_fd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol));
   sockaddr_nl any{};
   any.nl_family = AF_NETLINK;
   if (!fd || ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&any), sizeof any) != 0 ||
       ::setsockopt(fd.get(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group) != 0)
     return {};
+  static_cast<void>(::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room));
   return fd;
+}
+
+/// What the announcements say does not matter, nor whether some were lost.
+void drain(const unique_fd& fd) noexcept {
+  char announced[8192];
+  while (fd && (::recv(fd.get(), announced, sizeof announced, MSG_DONTWAIT | MSG_TRUNC) >= 0 ||
+                errno == ENOBUFS || errno == EINTR))
+    continue;
 }
 
 }  // namespace
@@ -55,6 +68,7 @@ output_service::output_service(ring_context& ring, const output_layers& obeyed)
       traffic_fd_(obeyed.traffic_control ? listen_to(NETLINK_ROUTE, netlink::tc_group)
                                          : unique_fd()),
       changes_(std::make_shared<event_queue<snapshot>>(ring.get_executor(), changes_ahead)),
+      buffer_(netlink::datagram_size_max),
       first_(std::make_shared<output_snapshot>(output_reader(obeyed).read())) {
   const signals_blocked during_creation;
   thread_ = std::thread([this] { run(); });
@@ -75,29 +89,59 @@ void output_service::stop() noexcept {
 }
 
 void output_service::run() {
+  using clock = std::chrono::steady_clock;
   output_reader reader(obeyed_);
   snapshot last = first_;
+  clock::time_point all_read_at{};
   while (!stopping_.load(std::memory_order_acquire)) {  // Pairs with the exchange in stop().
     pollfd waiting[] = {{stop_fd_.get(), POLLIN, 0},
                         {rules_fd_.get(), POLLIN, 0},
                         {policies_fd_.get(), POLLIN, 0},
                         {traffic_fd_.get(), POLLIN, 0}};
-    ::poll(waiting, std::size(waiting), poll_period_ms);
+    const int ready = ::poll(waiting, std::size(waiting), poll_period_ms);
     if (stopping_.load(std::memory_order_acquire)) return;
-    drain();  // Before reading: what is announced from now on is read again.
-    auto now = std::make_shared<const output_snapshot>(reader.read(last.get()));
-    if (*now != *last && changes_->push(now)) last = std::move(now);
+    // Before reading: what is announced from now on is read again.
+    hear_rules();
+    for (const unique_fd* fd : {&policies_fd_, &traffic_fd_}) drain(*fd);
+    const bool only_rules = ready == 1 && waiting[1].revents != 0 &&
+                            clock::now() - all_read_at < std::chrono::milliseconds(poll_period_ms);
+    auto now = next_after(last, reader, !only_rules);
+    if (!only_rules) all_read_at = clock::now();
+    if (now != last && *now != *last && changes_->push(now)) last = std::move(now);
   }
 }
 
-/// What the announcements say does not matter, nor whether some were lost.
-void output_service::drain() const noexcept {
-  char announced[8192];
-  for (const unique_fd* fd : {&rules_fd_, &policies_fd_, &traffic_fd_}) {
-    if (!*fd) continue;
-    while (::recv(fd->get(), announced, sizeof announced, MSG_DONTWAIT | MSG_TRUNC) >= 0 ||
-           errno == ENOBUFS || errno == EINTR)
-      continue;
+/// `all`: everything is looked at, and not only what was announced of the rules.
+output_service::snapshot output_service::next_after(const snapshot& last, output_reader& reader,
+                                                    bool all) {
+  using outcome = netlink::nft::follower::outcome;
+  auto rules = *last->netfilter.rules;
+  const auto followed = follower_.follow(rules);
+  const bool known = !last->netfilter.rules_unreadable && followed != outcome::must_be_read;
+  if (!all && known && followed == outcome::unchanged) return last;
+  auto next = std::make_shared<output_snapshot>(*last);
+  if (known && followed != outcome::unchanged) next->netfilter.rules = std::move(rules);
+  if (all || !known) return std::make_shared<const output_snapshot>(reader.read(next.get()));
+  // A rule may have connections tracked, or be the last that does.
+  if (followed == outcome::rules) {
+    next->netfilter.hooks.reset();
+    reader.read_hooks(next->netfilter);
+  }
+  return next;
+}
+
+/// Whether some were lost does not matter but to the follower.
+void output_service::hear_rules() {
+  if (!rules_fd_) return;
+  for (;;) {
+    const auto size =
+        ::recv(rules_fd_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT | MSG_TRUNC);
+    if (size >= 0 && static_cast<std::size_t>(size) <= buffer_.size())
+      follower_.on_datagram(std::span(buffer_).first(static_cast<std::size_t>(size)));
+    else if (size >= 0 || errno == ENOBUFS)
+      follower_.on_loss();
+    else if (errno != EINTR)
+      return;
   }
 }
 

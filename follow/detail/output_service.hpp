@@ -2,23 +2,28 @@
 /// Keeps a snapshot of the output path fresh, on a thread of its own.
 ///
 /// What the kernel announces (rulesets, IPsec policies, traffic control) is read again as soon as
-/// it says so; everything is looked at once a second besides, because hooks, legacy tables,
-/// programs and the defaults of traffic control announce nothing. Reading may wait for locks of the
-/// kernel's: that is why the control thread does not do it.
+/// it says so; single rules and elements are taken from what it says (netlink/nft_follower.hpp).
+/// Everything is looked at once a second besides, because hooks, legacy tables, programs and the
+/// defaults of traffic control announce nothing. Reading may wait for locks of the kernel's: that is
+/// why the control thread does not do it.
 ///
 /// Made, used and destroyed on the ring thread, or while the ring does not run. The thread is in
 /// the network namespace, and its sockets count for the control group, of the one that makes it.
 #pragma once
 
 #include <cowire/base/unique_fd.hpp>
+#include <cowire/follow/detail/output_reader.hpp>
+#include <cowire/netlink/nft_follower.hpp>
 #include <cowire/ring/event_queue.hpp>
 #include <cowire/route/output_path.hpp>
 
 #include <atomic>
+#include <cstddef>
 #include <memory>
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace cowire::detail {
 
@@ -48,7 +53,8 @@ class output_service {
 
  private:
   void run();
-  void drain() const noexcept;
+  [[nodiscard]] snapshot next_after(const snapshot& last, output_reader& reader, bool all);
+  void hear_rules();
 
   const output_layers obeyed_;
   const unique_fd stop_fd_;
@@ -56,6 +62,8 @@ class output_service {
   const unique_fd rules_fd_, policies_fd_, traffic_fd_;
   std::atomic<bool> stopping_{false};
   const std::shared_ptr<event_queue<snapshot>> changes_;
+  netlink::nft::follower follower_;  ///< Of the service's thread, as the buffer.
+  std::vector<std::byte> buffer_;
   snapshot first_;
   std::thread thread_;
 };

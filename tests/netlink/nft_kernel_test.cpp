@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rulesets that nft(8) loads into a namespace, as they are read back.
 #include <cowire/base/error.hpp>
+#include <cowire/netlink/nft_follower.hpp>
 #include <cowire/netlink/nft_reader.hpp>
 
 #include "tests/support/netns.hpp"
@@ -11,7 +12,11 @@
 #include <algorithm>
 #include <atomic>
 #include <fstream>
+#include <random>
+#include <span>
+#include <string>
 #include <thread>
+#include <vector>
 
 #define NFT_OR_SKIP() \
   if (std::system("nft --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "needs nft"
@@ -23,6 +28,14 @@ void load(const test::netns& in, const std::string& text) {
   const std::string file = "/tmp/" + in.name() + ".nft";
   std::ofstream(file) << text;
   in("nft -f " + file);
+  ::unlink(file.c_str());
+}
+
+/// What nft refuses changes nothing.
+void try_to_load(const test::netns& in, const std::string& text) {
+  const std::string file = "/tmp/" + in.name() + ".nft";
+  std::ofstream(file) << text;
+  in("nft -f " + file + " 2>/dev/null || true");
   ::unlink(file.c_str());
 }
 
@@ -172,6 +185,101 @@ TEST(nft_kernel, ten_thousand_rules_and_a_large_set_come_whole) {
     ASSERT_EQ(port->value, of({number >> 8, number & 0xff}));
   }
   EXPECT_EQ(found.sets.at({family::ipv4, "big", "s"}).elements.size(), 5000u);
+}
+
+// What is followed is what is read, whatever user space does.
+TEST(nft_kernel, a_followed_ruleset_is_the_one_that_would_be_read) {
+  NETNS_OR_SKIP();
+  NFT_OR_SKIP();
+  const test::netns ns;
+  load(ns, sample);
+  load(ns, "add set inet t plain { type ipv4_addr; }\n");
+  std::error_code ec;
+  unique_fd fd;
+  {
+    const test::netns::scope inside(ns);
+    fd = open_socket({.non_blocking = true}, true, ec);
+    ASSERT_FALSE(ec) << ec.message();
+  }
+  ruleset known = read_in(ns);
+  follower following;
+  std::vector<std::byte> buffer(datagram_size_max);
+  std::mt19937_64 random(20261129);
+  const auto number = [&](unsigned below) { return std::to_string(1 + random() % below); };
+  const auto command = [&]() -> std::string {
+    switch (random() % 9) {
+      case 0:
+        return "add rule inet t out ip daddr 10.3.0." + number(250) + " drop\n";
+      case 1:
+        return "insert rule inet t out ip daddr { 10.4.0." + number(9) + ", 10.5.0.1 } accept\n";
+      case 2:
+        return "add element inet t blocked { 20." + number(200) + ".0.0/16 }\n";
+      case 3:
+        return "delete element inet t plain { 1.1.1." + number(40) + " }\n";
+      case 4: {
+        const auto& rules = known.chains.at({family::inet, "t", "out"}).rules;
+        const auto handle = std::to_string(rules[random() % rules.size()].handle);
+        return (random() % 2 ? "delete rule inet t out handle " + handle
+                             : "add rule inet t out handle " + handle + " udp dport 7 drop") +
+               "\n";
+      }
+      case 5:
+        return "add chain inet t extra" + number(3) + "\n";
+      default:
+        return "add element inet t plain { 1.1.1." + number(40) + " }\n" +
+               (random() % 2 ? "add rule inet t out udp dport 9 drop\n" : "");
+    }
+  };
+  unsigned followed = 0, read = 0;
+  for (int i = 0; i < 150; ++i) {
+    try_to_load(ns, command());
+    for (ssize_t size; (size = ::recv(fd.get(), buffer.data(), buffer.size(), 0)) > 0;)
+      following.on_datagram(std::span(buffer).first(static_cast<std::size_t>(size)));
+    const auto outcome = following.follow(known);
+    const ruleset now = read_in(ns);
+    if (outcome == follower::outcome::must_be_read) {
+      known = now;
+      ++read;
+    }
+    followed += outcome == follower::outcome::elements || outcome == follower::outcome::rules;
+    ASSERT_EQ(known.generation, now.generation);
+    ASSERT_TRUE(known == now) << "step " << i;
+  }
+  EXPECT_GT(followed, 60u);
+  EXPECT_GT(read, 0u);
+}
+
+TEST(nft_kernel, a_transaction_that_was_not_heard_whole_is_not_followed) {
+  NETNS_OR_SKIP();
+  NFT_OR_SKIP();
+  const test::netns ns;
+  load(ns, sample);
+  std::error_code ec;
+  unique_fd fd;
+  {
+    const test::netns::scope inside(ns);
+    fd = open_socket({.non_blocking = true}, true, ec);
+  }
+  std::vector<std::byte> buffer(datagram_size_max);
+  for (const bool lost : {false, true}) {
+    ruleset known = read_in(ns);
+    follower following;
+    load(ns, "add element inet t blocked { 30.0.0.0/8 }\n");
+    if (lost) following.on_loss();
+    for (ssize_t size; (size = ::recv(fd.get(), buffer.data(), buffer.size(), 0)) > 0;)
+      following.on_datagram(std::span(buffer).first(static_cast<std::size_t>(size)));
+    EXPECT_EQ(following.follow(known),
+              lost ? follower::outcome::must_be_read : follower::outcome::elements);
+    load(ns, "delete element inet t blocked { 30.0.0.0/8 }\n");
+    // One that nobody heard of makes a gap.
+    while (::recv(fd.get(), buffer.data(), buffer.size(), 0) > 0) continue;
+    load(ns, "add element inet t blocked { 31.0.0.0/8 }\n");
+    for (ssize_t size; (size = ::recv(fd.get(), buffer.data(), buffer.size(), 0)) > 0;)
+      following.on_datagram(std::span(buffer).first(static_cast<std::size_t>(size)));
+    EXPECT_EQ(following.follow(known), follower::outcome::must_be_read);
+    load(ns, "delete element inet t blocked { 31.0.0.0/8 }\n");
+    while (::recv(fd.get(), buffer.data(), buffer.size(), 0) > 0) continue;
+  }
 }
 
 // Somebody loads rulesets all the time: what is read is one of them, never a mixture.
