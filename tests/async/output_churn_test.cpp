@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rulesets, policies, filters and programs that change at random under traffic: what the kernel
+// would drop stops leaving soon after the command returned, and what it would not goes on.
+//
+// COWIRE_CHANGES: how many (24). COWIRE_SEED: other ones. COWIRE_EXACT_TIMES: the documented figures
+// hold (10 ms for what is announced, 1 s for what is polled); otherwise a busy machine may take its
+// time, and the worst is printed.
+#include <tests/support/two_hosts.hpp>
+
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <random>
+
+namespace cowire::test {
+namespace {
+
+#define NFT_OR_SKIP() \
+  if (std::system("nft --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "needs nft"
+
+using clock = std::chrono::steady_clock;
+
+std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
+}
+
+/// A version 2 control group that this process is in as long as this lives; none where the host has
+/// no such thing.
+class own_cgroup {
+ public:
+  own_cgroup() {
+    std::string mount = run("findmnt -n -o TARGET -t cgroup2 | head -n1 | tr -d '\\n'");
+    std::ifstream groups("/proc/self/cgroup");
+    for (std::string line; std::getline(groups, line);)
+      if (line.starts_with("0::")) before_ = mount + line.substr(3);
+    if (mount.empty() || before_.empty()) return;
+    folder_ = mount + "/cowire-churn-" + std::to_string(::getpid());
+    if (::mkdir(folder_.c_str(), 0755) != 0 || !enter(folder_)) {
+      ::rmdir(folder_.c_str());
+      folder_.clear();
+      return;
+    }
+    fd_.reset(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    program_ = load();
+  }
+  ~own_cgroup() {
+    if (folder_.empty()) return;
+    static_cast<void>(enter(before_));
+    ::rmdir(folder_.c_str());
+  }
+  own_cgroup(const own_cgroup&) = delete;
+  own_cgroup& operator=(const own_cgroup&) = delete;
+
+  /// False: there are no such programs.
+  [[nodiscard]] bool deny(bool on) const {
+    if (!fd_ || !program_) return false;
+    bpf_attr attach{};
+    attach.target_fd = static_cast<std::uint32_t>(fd_.get());
+    attach.attach_bpf_fd = static_cast<std::uint32_t>(program_.get());
+    attach.attach_type = BPF_CGROUP_INET_EGRESS;
+    return ::syscall(SYS_bpf, on ? BPF_PROG_ATTACH : BPF_PROG_DETACH, &attach, sizeof attach) == 0;
+  }
+
+ private:
+  static bool enter(const std::string& folder) {
+    const unique_fd members(::open((folder + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
+    return members && ::write(members.get(), "0", 1) == 1;
+  }
+  /// One that lets nothing pass.
+  static unique_fd load() {
+    const bpf_insn instructions[] = {{BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, 0},
+                                     {BPF_JMP | BPF_EXIT, 0, 0, 0, 0}};
+    bpf_attr load{};
+    load.prog_type = BPF_PROG_TYPE_CGROUP_SKB;
+    load.expected_attach_type = BPF_CGROUP_INET_EGRESS;
+    load.insn_cnt = std::size(instructions);
+    load.insns = reinterpret_cast<std::uintptr_t>(instructions);
+    load.license = reinterpret_cast<std::uintptr_t>("GPL");
+    return unique_fd(static_cast<int>(::syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load)));
+  }
+  std::string folder_, before_;
+  unique_fd fd_, program_;
+};
+
+/// From when on the kernel drops, by what, and until when at least.
+struct closed_time {
+  clock::time_point from, to = clock::time_point::max();
+  std::string kind;
+};
+
+class output_churn : public two_hosts {
+ protected:
+  static constexpr const char* place = "10.77.1.2:9000";
+
+  bool tries(const std::string& command) const {
+    return std::system(
+               ("ip netns exec " + a->name() + " sh -c '" + command + "' 2>/dev/null").c_str()) ==
+           0;
+  }
+  void find_means() {
+    ASSERT_TRUE(
+        tries("nft add table inet t; nft \"add set inet t s { type ipv4_addr; }\"; "
+              "nft \"add chain inet t c { type filter hook output priority 0; }\"; "
+              "nft add rule inet t c ip daddr @s drop"));
+    means_["rule"] = [this](bool on) {
+      return tries(on ? "nft add rule inet t c udp dport 9000 drop"
+                      : "nft \"flush chain inet t c; add rule inet t c ip daddr @s drop\"");
+    };
+    means_["element"] = [this](bool on) {
+      return tries(std::string("nft ") + (on ? "add" : "delete") +
+                   " element inet t s { 10.77.1.2 }");
+    };
+    means_["table"] = [this](bool on) {
+      return tries(on ? "nft \"table ip u { chain c { type filter hook postrouting priority 5; "
+                        "udp sport 8001 drop; }; }\""
+                      : "nft delete table ip u");
+    };
+    add_if_possible("policy", [this](bool on) {
+      return tries(std::string("ip xfrm policy ") + (on ? "add" : "delete") +
+                   " dst 10.77.1.2/32 dir out" + (on ? " action block" : ""));
+    });
+    add_if_possible("filter", [this](bool on) {
+      return tries(on ? "tc qdisc add dev a0 clsact && tc filter add dev a0 egress matchall "
+                        "action drop"
+                      : "tc qdisc del dev a0 clsact");
+    });
+    add_if_possible("program", [this](bool on) { return group_.deny(on); });
+  }
+  void add_if_possible(const std::string& kind, std::function<bool(bool)> what) {
+    if (what(true) && what(false)) means_[kind] = std::move(what);
+  }
+
+  /// One of them closed, a while, and open again; with pauses in which nothing is closed.
+  void change(std::mt19937_64& random, std::uint64_t count) {
+    for (std::uint64_t i = 0; i < count && !HasFailure(); ++i) {
+      auto one = means_.begin();
+      std::advance(one, static_cast<std::ptrdiff_t>(random() % means_.size()));
+      const bool polled = one->first == "program";
+      ASSERT_TRUE(one->second(true)) << one->first;
+      const auto from = clock::now();
+      std::this_thread::sleep_for(allowed(polled) + std::chrono::milliseconds(random() % 40));
+      const auto to = clock::now();
+      {
+        const std::lock_guard lock(mutex_);
+        closed_.push_back({from, to, one->first});
+      }
+      ASSERT_TRUE(one->second(false)) << one->first;
+      std::this_thread::sleep_for(std::chrono::milliseconds(random() % 60));
+    }
+  }
+  [[nodiscard]] std::chrono::milliseconds allowed(bool polled) const {
+    if (exact_) return polled ? 1100ms : 15ms;
+    return polled ? 2500ms : 500ms;
+  }
+
+  const bool exact_ = std::getenv("COWIRE_EXACT_TIMES") != nullptr;
+  own_cgroup group_;  ///< Before any socket.
+  std::map<std::string, std::function<bool(bool)>> means_;
+  std::mutex mutex_;
+  std::vector<closed_time> closed_;
+};
+
+TEST_F(output_churn, nothing_leaves_that_the_kernel_would_have_dropped_for_a_while) {
+  NFT_OR_SKIP();
+  ::alarm(0);  // As long as there are changes.
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  find_means();
+  const auto seed = from_environment("COWIRE_SEED", 20261129);
+  std::mt19937_64 random(seed);
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  std::atomic<bool> done{false};
+  std::thread changes([&] {
+    change(random, from_environment("COWIRE_CHANGES", 24));
+    done = true;
+  });
+  // Of each datagram when it was handed over, by the number that it carries.
+  std::vector<clock::time_point> sent;
+  std::vector<std::uint32_t> arrived;
+  const auto hear = [&] {
+    std::uint32_t number = 0;
+    for (ssize_t size; (size = ::recv(sink.fd(), &number, sizeof number, MSG_DONTWAIT)) > 0;)
+      if (size == sizeof number) arrived.push_back(number);
+  };
+  while (!done) {
+    const auto number = static_cast<std::uint32_t>(sent.size());
+    const auto now = clock::now();
+    if (s.try_send(std::as_bytes(std::span(&number, 1)), to(place))) sent.push_back(now);
+    hear();
+    std::this_thread::sleep_for(200us);
+  }
+  changes.join();
+  ASSERT_TRUE(drained(tx));
+  EXPECT_TRUE(eventually([&] {
+    hear();
+    const auto before = by(tx, "a0");
+    return s.try_send(bytes_of("p"), to(place)) && drained(tx) && by(tx, "a0") > before;
+  })) << summary(tx.stats());
+  std::map<std::string, double> worst_ms;
+  std::size_t while_closed = 0;
+  for (const std::uint32_t number : arrived) {
+    ASSERT_LT(number, sent.size());
+    for (const closed_time& one : closed_) {
+      if (sent[number] < one.from || sent[number] >= one.to) continue;
+      ++while_closed;
+      const auto late = std::chrono::duration<double, std::milli>(sent[number] - one.from);
+      worst_ms[one.kind] = std::max(worst_ms[one.kind], late.count());
+      ASSERT_LE(late, allowed(one.kind == "program"))
+          << "seed " << seed << ": datagram " << number << " left after a change of a " << one.kind;
+    }
+  }
+  std::cout << "seed " << seed << ": " << closed_.size() << " changes, " << sent.size()
+            << " datagrams, " << arrived.size() << " arrived, " << by(tx, "a0") << " by AF_XDP, "
+            << while_closed << " while closed; the last of them after";
+  for (const auto& [kind, how] : means_) std::cout << " " << kind << " " << worst_ms[kind] << " ms";
+  std::cout << "\n";
+  EXPECT_GT(by(tx, "a0"), 0u);
+}
+
+}  // namespace
+}  // namespace cowire::test
