@@ -13,6 +13,7 @@ if(libdpdk_FOUND)
   target_compile_definitions(bench_lpm PRIVATE COWIRE_BENCH_DPDK=1)
 endif()
 
+cowire_bench(output_rules SOURCES output_rules_bench.cpp DEPENDS cowire::route)
 cowire_bench(convergence SOURCES convergence_bench.cpp DEPENDS cowire::route)
 
 cowire_bench(epoch SOURCES epoch_bench.cpp DEPENDS cowire::route)

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What large rulesets cost the compiler: a set of 100 000 addresses, 10 000 rules for an address
+/// each; compiled whole, one more or one less (the median of many, and the most), and the memory.
+///
+/// Prints a table, or what Google Benchmark prints for --benchmark_format=json.
+#include <cowire/netlink/nft_message.hpp>
+#include <cowire/route/compiler.hpp>
+
+#include <linux/if.h>
+#include <linux/if_addr.h>
+#include <linux/if_arp.h>
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "bench/results.hpp"
+
+namespace cowire {
+namespace {
+
+namespace nft = netlink::nft;
+namespace ex = netlink::nft::expressions;
+using clock = std::chrono::steady_clock;
+
+constexpr std::uint32_t elements_count = 100'000, rules_count = 10'000, first_address = 0x14000000;
+constexpr int changes_count = 200;
+
+nft::bytes bytes_of(std::uint32_t address) {
+  nft::bytes out(4);
+  for (int i = 0; i < 4; ++i) out[static_cast<std::size_t>(i)] = std::byte(address >> (24 - 8 * i));
+  return out;
+}
+
+nft::rule make_rule(std::uint64_t handle, nft::expression match) {
+  const nft::expression load{"payload", ex::payload_load{0, ex::payload_base::network, 16, 4}, {}};
+  const nft::expression drop{
+      "immediate", ex::immediate{ex::verdict_register, nft::verdict{nft::verdict::drop, {}}}, {}};
+  return {nft::family::ipv4, "t", "o", handle, {load, std::move(match), drop}, false};
+}
+
+nft::ruleset empty_chain() {
+  nft::ruleset out;
+  out.tables[{nft::family::ipv4, "t", {}}] = {nft::family::ipv4, "t", 0};
+  auto& chain = out.chains[{nft::family::ipv4, "t", "o"}].chain;
+  chain.family = nft::family::ipv4;
+  chain.table = "t";
+  chain.name = "o";
+  chain.type = "filter";
+  chain.hook = nft::chain_hook{3, 0, {}};
+  return out;
+}
+
+void drop_to(nft::ruleset& in, std::uint64_t handle, std::uint32_t address) {
+  in.chains.begin()->second.rules.push_back(
+      make_rule(handle, {"cmp", ex::compare{0, ex::compare::equal, bytes_of(address)}, {}}));
+}
+
+nft::element element_of(std::uint32_t address) {
+  nft::element one;
+  one.key = bytes_of(address);
+  return one;
+}
+
+/// A default route over one device, whose gateway is known.
+mirror small_world() {
+  constexpr std::uint32_t device = 2;
+  const auto own = ip_address::v4(0x0a000001), gateway = ip_address::v4(0x0a000002);
+  mirror state;
+  mirror_changes ignored;
+  const auto tell = [&](const netlink::message& m) {
+    state.apply(m, ignored, message_origin::dump);
+  };
+  netlink::link link;
+  link.index = device;
+  link.name = "eth0";
+  link.flags = IFF_UP | IFF_RUNNING | 0x10000u;  // IFF_LOWER_UP
+  link.mtu = 1500;
+  link.hardware_type = ARPHRD_ETHER;
+  link.address = {2, 0, 0, 0, 0, 1};
+  tell(link);
+  for (const auto& [priority, table] :
+       {std::pair{0u, RT_TABLE_LOCAL}, {32766u, RT_TABLE_MAIN}, {32767u, RT_TABLE_DEFAULT}}) {
+    netlink::rule rule;
+    rule.priority = priority;
+    rule.table = static_cast<std::uint32_t>(table);
+    rule.kind = 1;  // FR_ACT_TO_TBL
+    tell(rule);
+  }
+  netlink::address address;
+  address.index = device;
+  address.local = address.peer = own;
+  address.prefix_length = 24;
+  address.flags = IFA_F_PERMANENT;
+  tell(address);
+  const auto route = [&](const ip_prefix& destination, std::uint8_t type) {
+    netlink::route made;
+    made.destination = destination;
+    made.source = ip_prefix::all(ip_family::v4);
+    made.table = type == RTN_LOCAL ? RT_TABLE_LOCAL : RT_TABLE_MAIN;
+    made.protocol = RTPROT_KERNEL;
+    made.type = type;
+    made.scope = type == RTN_LOCAL ? RT_SCOPE_HOST : RT_SCOPE_LINK;
+    made.next_hops.push_back({device, std::nullopt, 1, 0, false});
+    return made;
+  };
+  tell(route({own, 32}, RTN_LOCAL));
+  tell(route({own, 24}, RTN_UNICAST));
+  netlink::route outside = route(ip_prefix::all(ip_family::v4), RTN_UNICAST);
+  outside.scope = RT_SCOPE_UNIVERSE;
+  outside.next_hops.front().gateway = gateway;
+  tell(outside);
+  netlink::neighbour neighbour;
+  neighbour.index = device;
+  neighbour.destination = gateway;
+  neighbour.state = NUD_REACHABLE;
+  neighbour.link_address = {2, 1, 0, 0, 0, 1};
+  neighbour.type = RTN_UNICAST;
+  tell(neighbour);
+  return state;
+}
+
+/// A compiler that follows a ruleset.
+class ruled {
+ public:
+  ruled() : state_(small_world()), made_(state_, epoch_, published_) {
+    static_cast<void>(made_.add_class({}));
+    made_.set_egress(2, 1);
+    static_cast<void>(made_.publish());
+  }
+  double obey_ms(const nft::ruleset& rules) {
+    const auto start = clock::now();
+    auto made = std::make_shared<output_snapshot>();
+    made->netfilter.rules = rules;
+    made->netfilter.hooks.emplace();
+    made_.set_output(std::move(made));
+    static_cast<void>(made_.publish());
+    return std::chrono::duration<double, std::milli>(clock::now() - start).count();
+  }
+  [[nodiscard]] compiler_statistics statistics() const { return made_.statistics(); }
+
+ private:
+  mirror state_;
+  epoch_domain epoch_;
+  publisher published_;
+  compiler made_;
+};
+
+struct figures {
+  double whole_ms = 0, median_ms = 0, most_ms = 0;
+  compiler_statistics memory;
+};
+
+figures measure(nft::ruleset rules, const std::function<void(nft::ruleset&, int)>& change) {
+  ruled one;
+  figures out;
+  out.whole_ms = one.obey_ms(rules);
+  out.memory = one.statistics();
+  std::vector<double> times;
+  for (int i = 0; i < changes_count; ++i) {
+    change(rules, i);
+    times.push_back(one.obey_ms(rules));
+  }
+  std::ranges::sort(times);
+  out.median_ms = times[times.size() / 2];
+  out.most_ms = times.back();
+  return out;
+}
+
+figures measure_elements() {
+  nft::ruleset rules = empty_chain();
+  auto& set = rules.sets[{nft::family::ipv4, "t", "s"}];
+  set.set = {nft::family::ipv4, "t", "s", 0, 4, false, {}, false};
+  std::vector<nft::element> all;
+  for (std::uint32_t i = 0; i < elements_count; ++i)
+    all.push_back(element_of(first_address + 6 * i));
+  set.elements = nft::element_list(std::move(all));
+  rules.chains.begin()->second.rules.push_back(
+      make_rule(1, {"lookup", ex::lookup{"s", 0, {}, false}, {}}));
+  return measure(std::move(rules), [](nft::ruleset& in, int i) {
+    auto& elements = in.sets.begin()->second.elements;
+    const nft::element one =
+        element_of(first_address + 3 + 6 * 997 * static_cast<std::uint32_t>(i / 2));
+    if (i % 2 == 0)
+      elements.add(one);
+    else
+      static_cast<void>(elements.remove(one));
+  });
+}
+
+figures measure_rules() {
+  nft::ruleset rules = empty_chain();
+  for (std::uint32_t i = 0; i < rules_count; ++i) drop_to(rules, i + 1, first_address + 6 * i);
+  return measure(std::move(rules), [](nft::ruleset& in, int i) {
+    auto& chain = in.chains.begin()->second.rules;
+    if (i % 2 == 0)
+      drop_to(in, rules_count + 1, first_address + 3 + 6 * static_cast<std::uint32_t>(i));
+    else
+      static_cast<void>(chain.erase(std::prev(chain.end())));
+  });
+}
+
+int run(bool json, const char* program) {
+  const std::pair<const char*, figures> all[] = {{"100000_elements", measure_elements()},
+                                                 {"10000_rules", measure_rules()}};
+  std::vector<bench::result> results;
+  for (const auto& [name, told] : all) {
+    const std::string group = std::string("output_rules/") + name;
+    results.push_back({group + "/whole", told.whole_ms * 1e6});
+    results.push_back({group + "/one_change_median", told.median_ms * 1e6});
+    results.push_back({group + "/one_change_most", told.most_ms * 1e6});
+  }
+  if (json) {
+    bench::print_json(program, results);
+    return 0;
+  }
+  bench::print_lines(results);
+  for (const auto& [name, told] : all)
+    std::printf("%-48s %12zu KiB read by cores, %zu KiB of the compiler's\n", name,
+                told.memory.bytes_live / 1024, told.memory.bytes_writer / 1024);
+  return 0;
+}
+
+}  // namespace
+}  // namespace cowire
+
+int main(int argc, char** argv) {
+  const bool json = argc > 1 && std::string_view(argv[1]) == "--benchmark_format=json";
+  return cowire::run(json, argv[0]);
+}
