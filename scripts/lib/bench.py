@@ -29,6 +29,7 @@ NAMES = (
     "path-change",
     "latency",
     "tracked-flows",
+    "output-rules",
 )
 NEEDS_ROOT = {"end-to-end", "follow", "path-change", "latency", "tracked-flows"}
 REPETITIONS = 7
