@@ -2,9 +2,9 @@
 /// Follows a ruleset by what the kernel announces of each transaction, where that is single rules
 /// and elements, so that one element more of a hundred thousand need not be read with all others.
 ///
-/// Without I/O: datagrams of a socket in notification_group go in. A transaction is followed only if
-/// its generation is the next one, all of it was heard, and it is understood; otherwise the ruleset
-/// has to be read anew (nft_reader.hpp). Nothing is announced of what packets do to sets.
+/// Without I/O: datagrams of a socket in notification_group go in. A transaction is followed only
+/// if its generation is the next one, all of it was heard, and it is understood; otherwise the
+/// ruleset has to be read anew (nft_reader.hpp). Nothing is announced of what packets do to sets.
 ///
 /// One thread at a time. Source: net/netfilter/nf_tables_api.c, nf_tables_rule_notify() and its
 /// neighbours.

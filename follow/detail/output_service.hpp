@@ -4,8 +4,8 @@
 /// What the kernel announces (rulesets, IPsec policies, traffic control) is read again as soon as
 /// it says so; single rules and elements are taken from what it says (netlink/nft_follower.hpp).
 /// Everything is looked at once a second besides, because hooks, legacy tables, programs and the
-/// defaults of traffic control announce nothing. Reading may wait for locks of the kernel's: that is
-/// why the control thread does not do it.
+/// defaults of traffic control announce nothing. Reading may wait for locks of the kernel's: that
+/// is why the control thread does not do it.
 ///
 /// Made, used and destroyed on the ring thread, or while the ring does not run. The thread is in
 /// the network namespace, and its sockets count for the control group, of the one that makes it.

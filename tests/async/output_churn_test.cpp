@@ -2,8 +2,9 @@
 // Rulesets, policies, filters and programs that change at random under traffic: what the kernel
 // would drop stops leaving soon after the command returned, and what it would not goes on.
 //
-// COWIRE_CHANGES: how many (24). COWIRE_SEED: other ones. COWIRE_EXACT_TIMES: the documented figures
-// hold (10 ms for what is announced, 1 s for what is polled); otherwise a busy machine may take its
+// COWIRE_CHANGES: how many (24). COWIRE_SEED: other ones. COWIRE_EXACT_TIMES: the documented
+// figures hold (10 ms for what is announced, 1 s for what is polled); otherwise a busy machine may
+// take its
 // time, and the worst is printed.
 #include <tests/support/two_hosts.hpp>
 
