@@ -4,8 +4,7 @@
 //
 // COWIRE_CHANGES: how many (24). COWIRE_SEED: other ones. COWIRE_EXACT_TIMES: the documented
 // figures hold (10 ms for what is announced, 1 s for what is polled); otherwise a busy machine may
-// take its
-// time, and the worst is printed.
+// take its time, and the worst is printed.
 #include <tests/support/two_hosts.hpp>
 
 #include <fcntl.h>
