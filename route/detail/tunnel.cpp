@@ -128,8 +128,8 @@ bool has_shares_of_its_own(const resolution& route) {
 /// IPv4 the hash of the inner flow counts, which holds a secret of the boot (ip_tunnel_xmit() in
 /// net/ipv4/ip_tunnel.c). Over IPv6 the outer flow alone is hashed (ip6_tnl_xmit() in
 /// net/ipv6/ip6_tunnel.c), with its label, and its key in the place of ports. Unless the traffic
-/// class is inherited the answer is kept per CPU: on a host (not a router), one from a moment when a
-/// gateway had failed, too.
+/// class is inherited the answer is kept per CPU: on a host (not a router), one from a moment when
+/// a gateway had failed, too.
 bool takes_one_member(const mirror& state, const gre::tunnel& through, const resolution& route) {
   constexpr std::uint8_t policy_of_ports = 1;
   return through.outer == ip_family::v6 && route.choice_known && route.route &&
