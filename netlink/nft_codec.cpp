@@ -8,11 +8,13 @@
 #include <linux/netfilter/nf_tables_compat.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -834,6 +836,21 @@ bool ends_transaction(const envelope& notification) noexcept {
 
 std::vector<std::byte> generation_request(std::uint32_t sequence) {
   return request(NFT_MSG_GETGEN, AF_UNSPEC, 0, sequence).finish();
+}
+
+std::vector<std::byte> settle_request(std::uint32_t sequence) {
+  std::vector<std::byte> out;
+  for (const int type : {NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END}) {
+    struct {
+      nlmsghdr header;
+      nfgenmsg generic;
+    } one{};
+    one.header = {sizeof one, static_cast<std::uint16_t>(type), NLM_F_REQUEST, sequence, 0};
+    one.generic = {AF_UNSPEC, NFNETLINK_V0, htons(NFNL_SUBSYS_NFTABLES)};
+    const auto raw = std::as_bytes(std::span(&one, 1));
+    out.insert(out.end(), raw.begin(), raw.end());
+  }
+  return out;
 }
 
 std::vector<std::byte> dump_request(object_kind kind, std::uint32_t sequence) {

@@ -49,6 +49,10 @@ struct change {
 
 /// NFT_MSG_GETGEN; answered by one message.
 [[nodiscard]] std::vector<std::byte> generation_request(std::uint32_t sequence);
+/// A transaction of nothing. It changes nothing and is not answered, but when send() returns, no
+/// transaction that began before it is under way any more (nf_tables_valid_genid() and
+/// nf_tables_commit() in net/netfilter/nf_tables_api.c hold one lock).
+[[nodiscard]] std::vector<std::byte> settle_request(std::uint32_t sequence);
 /// A dump of all objects of a kind, of all families. For elements see the other.
 [[nodiscard]] std::vector<std::byte> dump_request(object_kind kind, std::uint32_t sequence);
 /// A dump of one set's elements.

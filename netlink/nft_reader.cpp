@@ -47,6 +47,10 @@ std::optional<std::vector<std::byte>> reader::next_request() {
   waits_ = true;
   ++sequence_;
   switch (stage_) {
+    case stage::settling:
+      waits_ = false;
+      advance();
+      return settle_request(sequence_);
     case stage::tables:
       return dump_request(object_kind::table, sequence_);
     case stage::chains:

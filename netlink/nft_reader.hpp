@@ -6,6 +6,10 @@
 ///
 /// The generation is asked for first and last, and every message of every dump names it: where one
 /// differs, or a dump says that it was interrupted, all is read again, at most attempts_max times.
+/// But a transaction has its number before the kernel has unlinked what it replaces, and dumps,
+/// which go on by counting, would then leave out rules: so its end is waited for
+/// (settle_request()).
+///
 /// What cannot be decoded ends the reading with its error: half a ruleset is worth nothing.
 ///
 /// One thread at a time. To hear of changes after it, listen to notification_group *before*
@@ -33,7 +37,8 @@ class reader {
   /// Begins anew, whatever was going on.
   void start();
 
-  /// The next thing to send. Empty while an answer is awaited, and at the end.
+  /// The next thing to send; waits() tells whether it is answered. Empty while an answer is
+  /// awaited, and at the end.
   [[nodiscard]] std::optional<std::vector<std::byte>> next_request();
   [[nodiscard]] bool waits() const noexcept { return waits_; }
   /// An answer from the kernel; others than to the last request are passed by.
@@ -53,6 +58,7 @@ class reader {
  private:
   enum class stage : std::uint8_t {
     generation,
+    settling,
     tables,
     chains,
     rules,

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 #include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 
 #include <cstring>
@@ -137,11 +138,16 @@ class kernel {
  public:
   std::uint32_t generation = 7;
   std::uint16_t dump_flags = 0;
-  int chains_seen = 0;
+  int chains_seen = 0, settled = 0;
 
   void answer(reader& to, const std::vector<std::byte>& request) {
     nlmsghdr header;
     std::memcpy(&header, request.data(), sizeof header);
+    if (header.nlmsg_type == NFNL_MSG_BATCH_BEGIN) {
+      EXPECT_FALSE(to.waits());
+      ++settled;
+      return;
+    }
     const int type = header.nlmsg_type & 0xff;
     const auto low = static_cast<std::uint16_t>(generation);
     const auto send = [&](std::uint8_t kind, const nft_attributes& content) {
@@ -149,8 +155,10 @@ class kernel {
     };
     if (type == NFT_MSG_GETGEN)
       return send(NFT_MSG_NEWGEN, nft_attributes().put32(NFTA_GEN_ID, generation));
-    if (type == NFT_MSG_GETTABLE)
+    if (type == NFT_MSG_GETTABLE) {
+      EXPECT_GT(settled, chains_seen);  // What was under way had ended before.
       send(NFT_MSG_NEWTABLE, nft_attributes().text(NFTA_TABLE_NAME, "t"));
+    }
     if (type == NFT_MSG_GETCHAIN) ++chains_seen;
     const nlmsghdr end{sizeof end, NLMSG_DONE, dump_flags, header.nlmsg_seq, 0};
     to.on_datagram(std::as_bytes(std::span(&end, 1)));
@@ -190,7 +198,7 @@ TEST(nft_reader, an_interrupted_dump_is_read_again) {
   peer.dump_flags = NLM_F_DUMP_INTR;
   reader reading;
   reading.start();
-  for (int i = 0; i < 2; ++i) peer.answer(reading, reading.next_request().value());
+  for (int i = 0; i < 3; ++i) peer.answer(reading, reading.next_request().value());
   peer.dump_flags = 0;
   while (const auto request = reading.next_request()) peer.answer(reading, *request);
   EXPECT_FALSE(reading.error());
@@ -201,7 +209,7 @@ TEST(nft_reader, what_lies_ends_it_with_an_error_and_without_a_ruleset) {
   kernel peer;
   reader reading;
   reading.start();
-  peer.answer(reading, reading.next_request().value());
+  for (int i = 0; i < 2; ++i) peer.answer(reading, reading.next_request().value());
   const auto request = reading.next_request().value();
   nlmsghdr header;
   std::memcpy(&header, request.data(), sizeof header);

@@ -179,19 +179,34 @@ bool is_comparable(const resolution& ours) {
   return ours.type == RTN_MULTICAST && ours.members.size() == 1 && !ours.members.front().gateway;
 }
 
-std::string group_disagreement(const flow& question, const resolution& ours,
+namespace {
+
+/// A copy for this host is received on the device that it would leave by. A bond takes over what
+/// its slaves receive, or drops it (bond_handle_frame() in drivers/net/bonding/bond_main.c).
+std::string copy_disagreement(const mirror& state, const resolution& ours,
+                              const group_oracle::answer& kernel) {
+  const bool copy = ours.divert == divert_reason::multicast_member;
+  const mirror::device* device = state.find_device(ours.interface_index);
+  const bool enslaved = device != nullptr && device->link.master != 0;
+  const bool heard = enslaved ? !kernel.heard.empty() : kernel.heard.contains(ours.interface_index);
+  if (enslaved && copy) return {};
+  // Nobody hears anything on a device that is down, and nothing leaves there.
+  if (copy == heard || (!heard && kernel.left.empty())) return {};
+  return std::string("copy ") + (copy ? "" : "not ") + "expected, and the socket's was " +
+         (copy ? "not " : "") + "heard";
+}
+
+}  // namespace
+
+std::string group_disagreement(const mirror& state, const flow& question, const resolution& ours,
                                const group_oracle::answer& kernel) {
   int error = ours.error;
   if (error == 0 && !ours.source && question.destination.is_v6()) error = EADDRNOTAVAIL;
   if (error != kernel.error)
     return "errno " + std::to_string(error) + ", the socket's " + std::to_string(kernel.error);
   if (error != 0) return {};
-  const bool copy = ours.divert == divert_reason::multicast_member;
-  const bool heard = kernel.heard.contains(ours.interface_index);
-  // Nobody hears anything on a device that is down, and nothing leaves there.
-  if (copy != heard && (heard || !kernel.left.empty()))
-    return std::string("copy ") + (copy ? "" : "not ") + "expected, and the socket's was " +
-           (copy ? "not " : "") + "heard";
+  if (std::string differs = copy_disagreement(state, ours, kernel); !differs.empty())
+    return differs;
   if (kernel.left.empty()) return {};  // The device has no carrier.
   const auto at = kernel.left.find(ours.interface_index);
   if (at == kernel.left.end())

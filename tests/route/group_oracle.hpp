@@ -53,7 +53,8 @@ class group_oracle {
 [[nodiscard]] bool is_comparable(const resolution& ours);
 
 /// Ours, resolved as route_question::send, beside what the socket did; "" = they agree.
-[[nodiscard]] std::string group_disagreement(const flow& question, const resolution& ours,
+[[nodiscard]] std::string group_disagreement(const mirror& state, const flow& question,
+                                             const resolution& ours,
                                              const group_oracle::answer& kernel);
 
 }  // namespace cowire::testing

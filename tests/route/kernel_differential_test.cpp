@@ -359,10 +359,11 @@ bool group_still_differs(const line_list& lines, const flow& question, view whic
   world.run(lines);
   const mirror settled = world.settled();
   const mirror& followed = world.follow();
-  const auto ours = resolve(which == view::dumped ? settled : followed, question);
+  const mirror& state = which == view::dumped ? settled : followed;
+  const auto ours = resolve(state, question);
   if (!is_comparable(ours)) return false;
   const auto kernel = group_oracle().ask({question}).front();
-  return kernel && kind_of(group_disagreement(question, ours, *kernel)) == kind;
+  return kernel && kind_of(group_disagreement(state, question, ours, *kernel)) == kind;
 }
 
 /// Members, loop and interface options: what a socket does that really sends.
@@ -382,8 +383,9 @@ void KernelDifferential::compare_groups(inventor& from, kernel_world& world, con
     if (!answers[i]) continue;
     tally_.seen.count_group(*answers[i], asked[i]);
     for (const view which : {view::dumped, view::followed}) {
-      const auto ours = resolve(*states[which == view::followed], asked[i]);
-      const std::string differs = group_disagreement(asked[i], ours, *answers[i]);
+      const mirror& state = *states[which == view::followed];
+      const auto ours = resolve(state, asked[i]);
+      const std::string differs = group_disagreement(state, asked[i], ours, *answers[i]);
       if (differs.empty()) continue;
       const auto differs_again = [&](const line_list& lines) {
         return group_still_differs(lines, asked[i], which, kind_of(differs));

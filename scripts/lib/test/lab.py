@@ -15,7 +15,7 @@ RUNS = {"virtio": ["-L", "^lab$"], "igb": ["-L", "^nic$"]}
 # What shows in seconds that the guest starts, a NIC sends without copies and GRE is served.
 FIRST_TESTS = ["-R", "^zero_copy$"]
 FIRST_CASES = "zero_copy.carries_*"
-TIMEOUT_S = 1800
+TIMEOUT_S = 2400
 JOBS = 2  # As many as the guest has CPUs; those that need its NICs lock them.
 UNAVAILABLE = 126  # As scripts/lab says it.
 
