@@ -373,11 +373,13 @@ void route_store::sweep(mirror_changes& changes) {
       }
       if (any_gone) table.items_.erase_if([](const auto& item) { return item.second.empty(); });
     }
-  for (const auto& [where, entries] : std::exchange(unnamed_routes_, {})) {
-    const route_entries* at = find_table(where.second.family(), where.first)->find(where.second);
-    for (const route_entry& entry : entries)
+  for (const auto& [where, entries] : std::exchange(unnamed_routes_, {}))
+    for (const route_entry& entry : entries) {
+      const route_table* const table = find_table(where.second.family(), where.first);
+      const route_entries* const at = table == nullptr ? nullptr : table->find(where.second);
+      if (at == nullptr) break;  // Notifications have removed all of it meanwhile.
       if (!may_be_left_out(entry, at->get())) remove_exactly(entry.route_to(where.second), changes);
-  }
+    }
 }
 
 void route_store::add_route_v4(const netlink::route& route, const taking& how) {

@@ -85,11 +85,11 @@ TEST_P(ring_context_test, executor_has_the_properties_asio_asks_for) {
 TEST_P(ring_context_test, tracked_executor_keeps_run_from_returning) {
   auto work = std::make_unique<asio::any_io_executor>(
       asio::prefer(ring().get_executor(), asio::execution::outstanding_work.tracked));
+  const auto begun = std::chrono::steady_clock::now();
   std::thread later([&] {
     std::this_thread::sleep_for(20ms);
     work.reset();
   });
-  const auto begun = std::chrono::steady_clock::now();
   run();
   EXPECT_GE(std::chrono::steady_clock::now() - begun, 15ms);
   later.join();

@@ -427,6 +427,21 @@ TEST_F(Mirror, RefreshSweepsWhatTheDumpNoLongerNames) {
   EXPECT_EQ(changes.routes.front().destination, net("20.0.0.0/8"));
 }
 
+TEST_F(Mirror, WhatNotificationsRemoveDuringARefreshNeedsNoSweeping) {
+  netlink::route first = route_via(net("20.0.0.0/8"), "10.2.0.2", 2);
+  netlink::route second = first;
+  second.priority = 7;
+  apply(added(first));
+  apply(added(second));
+  state.begin_refresh(object_kind::route);
+  state.apply(first, changes, message_origin::dump);
+  apply(removal(second));
+  apply(removal(first));
+  EXPECT_FALSE(has("20.0.0.0/8"));
+  state.end_refresh(object_kind::route, changes);
+  EXPECT_FALSE(has("20.0.0.0/8"));
+}
+
 TEST_F(Mirror, RefreshOfAddressesSweepsToo) {
   state.begin_refresh(object_kind::address);
   for (const std::uint32_t index : {1u, 3u, 4u})
