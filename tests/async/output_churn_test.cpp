@@ -5,6 +5,7 @@
 // COWIRE_CHANGES: how many (24). COWIRE_SEED: other ones. COWIRE_EXACT_TIMES: the documented
 // figures hold (10 ms for what is announced, 1 s for what is polled); otherwise a busy machine may
 // take its time, and the worst is printed.
+#include <tests/support/egress_program.hpp>
 #include <tests/support/two_hosts.hpp>
 
 #include <fcntl.h>
@@ -52,7 +53,7 @@ class own_cgroup {
       return;
     }
     fd_.reset(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    program_ = load();
+    program_ = load_egress_program(false);
   }
   ~own_cgroup() {
     if (folder_.empty()) return;
@@ -76,18 +77,6 @@ class own_cgroup {
   static bool enter(const std::string& folder) {
     const unique_fd members(::open((folder + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
     return members && ::write(members.get(), "0", 1) == 1;
-  }
-  /// One that lets nothing pass.
-  static unique_fd load() {
-    const bpf_insn instructions[] = {{BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, 0},
-                                     {BPF_JMP | BPF_EXIT, 0, 0, 0, 0}};
-    bpf_attr load{};
-    load.prog_type = BPF_PROG_TYPE_CGROUP_SKB;
-    load.expected_attach_type = BPF_CGROUP_INET_EGRESS;
-    load.insn_cnt = std::size(instructions);
-    load.insns = reinterpret_cast<std::uintptr_t>(instructions);
-    load.license = reinterpret_cast<std::uintptr_t>("GPL");
-    return unique_fd(static_cast<int>(::syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load)));
   }
   std::string folder_, before_;
   unique_fd fd_, program_;

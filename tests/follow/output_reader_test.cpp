@@ -4,6 +4,7 @@
 #include <cowire/follow/detail/output_service.hpp>
 #include <cowire/ring/ring_timer.hpp>
 
+#include <tests/support/egress_program.hpp>
 #include <tests/support/netns.hpp>
 
 #include <fcntl.h>
@@ -185,19 +186,6 @@ TEST_F(output_path, disciplines_that_shape_and_filters_are_obstacles) {
   if (tried == 0) GTEST_SKIP() << "the kernel has no traffic control";
 }
 
-/// A program of a control group's egress hook that lets everything pass.
-unique_fd load_egress_program() {
-  const bpf_insn instructions[] = {{BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, 1},
-                                   {BPF_JMP | BPF_EXIT, 0, 0, 0, 0}};
-  bpf_attr load{};
-  load.prog_type = BPF_PROG_TYPE_CGROUP_SKB;
-  load.expected_attach_type = BPF_CGROUP_INET_EGRESS;
-  load.insn_cnt = std::size(instructions);
-  load.insns = reinterpret_cast<std::uintptr_t>(instructions);
-  load.license = reinterpret_cast<std::uintptr_t>("GPL");
-  return unique_fd(static_cast<int>(::syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load)));
-}
-
 /// The programs that a process sees which is in `folder`, or -1.
 int egress_programs_in(const std::string& folder) {
   const pid_t child = ::fork();
@@ -222,7 +210,7 @@ TEST_F(output_path, programs_of_the_own_control_group_and_of_those_above_count) 
   EXPECT_EQ(0, ::mkdir(inner.c_str(), 0755));
   const auto before = egress_programs_in(inner);
   EXPECT_GE(before, 0);
-  const unique_fd program = load_egress_program();
+  const unique_fd program = load_egress_program(true);
   const unique_fd folder(::open(outer.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   bpf_attr attach{};
   attach.target_fd = static_cast<std::uint32_t>(folder.get());

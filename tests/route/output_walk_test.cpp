@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rulesets made by hand: what no kernel would load, or no random world is likely to make.
+#include "nft_register.hpp"
+
 #include <cowire/route/output_path.hpp>
 
 #include <gtest/gtest.h>
-
-#include <cstring>
 
 namespace cowire {
 namespace {
@@ -12,11 +12,7 @@ namespace {
 namespace nft = netlink::nft;
 namespace ex = netlink::nft::expressions;
 
-nft::bytes number(std::uint32_t value) {  // As it lies in a register.
-  nft::bytes out(4);
-  std::memcpy(out.data(), &value, 4);
-  return out;
-}
+using cowire::testing::number;
 
 nft::expression say(std::int32_t code, std::string chain = {}) {
   return {

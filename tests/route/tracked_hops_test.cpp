@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which hops leave only while connection tracking knows their flow.
+#include "nft_register.hpp"
 #include "world.hpp"
 
 #include <cowire/route/compiler.hpp>
 
 #include <gtest/gtest.h>
 
-#include <cstring>
 #include <memory>
 #include <string>
 
@@ -52,12 +52,6 @@ std::shared_ptr<const output_snapshot> tracking(bool on) {
 
 namespace nft = netlink::nft;
 namespace ex = netlink::nft::expressions;
-
-nft::bytes number(std::uint32_t value) {  // As it lies in a register.
-  nft::bytes out(4);
-  std::memcpy(out.data(), &value, 4);
-  return out;
-}
 
 /// Rules of one chain at hook output.
 nft::ruleset rules(std::int32_t priority, std::vector<std::vector<nft::expression>> all) {
