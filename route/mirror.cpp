@@ -100,9 +100,7 @@ std::optional<bool> mirror::rules_configured(ip_family family) const noexcept {
   if (!std::ranges::all_of(rules.list, is_initial)) return true;
   // The first one of a namespace adds rules of both families (vrf_newlink() in drivers/net/vrf.c),
   // which who removes has told of.
-  if (std::ranges::any_of(devices(),
-                          [](const auto& item) { return item.second.link.kind == "vrf"; }))
-    return true;
+  if (detail::has_vrfs(*this)) return true;
   // In IPv6 only an addition ever counted.
   const bool removal_counts = family == ip_family::v4 &&
                               settings_.kernel_version < kernel_quirks::removed_rules_do_not_count;

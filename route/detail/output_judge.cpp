@@ -189,8 +189,7 @@ output_verdict output_judge::ask_outer(const netlink::link& tunnel, ip_family ca
     const bool in_vrf = outer.passes_vrf || vrf_above(state_, info.link) != 0;
     if (local_table_comes_first(info.remote.family()) && !in_vrf) outer.destination_type = unicast;
   } else {
-    outer.passes_vrf = std::ranges::any_of(
-        state_.devices(), [](const auto& item) { return item.second.link.kind == "vrf"; });
+    outer.passes_vrf = has_vrfs(state_);
   }
   outer.mark = inner.mark;
   outer.uid = inner.uid;

@@ -6,6 +6,7 @@
 
 #include <cowire/route/mirror.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <variant>
 
@@ -27,6 +28,11 @@ namespace cowire::detail {
 [[nodiscard]] inline bool is_vrf(const mirror& state, std::uint32_t index) {
   const mirror::device* device = state.find_device(index);
   return device != nullptr && device->link.kind == "vrf";
+}
+
+[[nodiscard]] inline bool has_vrfs(const mirror& state) {
+  return std::ranges::any_of(state.devices(),
+                             [](const auto& item) { return item.second.link.kind == "vrf"; });
 }
 
 /// The table of a VRF device; 0 = it is none.
