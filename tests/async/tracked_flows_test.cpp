@@ -196,6 +196,7 @@ TEST_F(tracked_flows_end_to_end, entries_live_as_long_as_a_plain_sockets) {
   };
   both();
   alike("after the first");
+  EXPECT_TRUE(are_fast(tx, 1)) << describe(tx);
   for (int i = 0; i < 40; ++i) {
     both();
     std::this_thread::sleep_for(100ms);
@@ -570,6 +571,7 @@ table inet ufw {
     ASSERT_TRUE(drained(tx));
   };
   everyone();
+  EXPECT_TRUE(are_fast(tx, 4 * peers)) << describe(tx);
   const auto before = by(tx, "a0");
   for (int i = 0; i < each; ++i) everyone();
   const auto fast = by(tx, "a0") - before;
