@@ -95,7 +95,7 @@ class shared_sender {
   template <asio::completion_token_for<acquire_signature> Token>
   auto async_acquire(Token&& token) const {
     return asio::async_initiate<Token, acquire_signature>(
-        [](auto handler, shared_sender self) {
+        [](auto handler, const shared_sender& self) {
           self.begin_acquire({std::move(handler), self.get_executor()});
         },
         token, *this);
@@ -125,7 +125,7 @@ class shared_sender {
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(payload what, std::span<const endpoint> destinations, Token&& token) const {
     return asio::async_initiate<Token, send_signature>(
-        [](auto handler, shared_sender self, payload moved, std::span<const endpoint> to) {
+        [](auto handler, const shared_sender& self, payload moved, std::span<const endpoint> to) {
           self.begin_send(std::move(moved), to, {std::move(handler), self.get_executor()});
         },
         token, *this, std::move(what), destinations);
@@ -134,7 +134,7 @@ class shared_sender {
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(payload what, const endpoint& destination, Token&& token) const {
     return asio::async_initiate<Token, send_signature>(
-        [](auto handler, shared_sender self, payload moved, const endpoint& to) {
+        [](auto handler, const shared_sender& self, payload moved, const endpoint& to) {
           self.begin_send(std::move(moved), to, {std::move(handler), self.get_executor()});
         },
         token, *this, std::move(what), destination);
@@ -143,7 +143,7 @@ class shared_sender {
   auto async_send(datagram_bytes bytes, std::span<const endpoint> destinations,
                   Token&& token) const {
     return asio::async_initiate<Token, send_signature>(
-        [](auto handler, shared_sender self, std::span<const std::byte> from,
+        [](auto handler, const shared_sender& self, std::span<const std::byte> from,
            std::span<const endpoint> to) {
           self.begin_send(from, to, {std::move(handler), self.get_executor()});
         },
@@ -152,7 +152,8 @@ class shared_sender {
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(datagram_bytes bytes, const endpoint& destination, Token&& token) const {
     return asio::async_initiate<Token, send_signature>(
-        [](auto handler, shared_sender self, std::span<const std::byte> from, const endpoint& to) {
+        [](auto handler, const shared_sender& self, std::span<const std::byte> from,
+           const endpoint& to) {
           self.begin_send(from, to, {std::move(handler), self.get_executor()});
         },
         token, *this, bytes.span(), destination);
@@ -163,7 +164,7 @@ class shared_sender {
   template <asio::completion_token_for<error_signature> Token>
   auto async_next_error(Token&& token) const {
     return asio::async_initiate<Token, error_signature>(
-        [](auto handler, shared_sender self) {
+        [](auto handler, const shared_sender& self) {
           self.begin_next_error({std::move(handler), self.get_executor()});
         },
         token, *this);

@@ -163,6 +163,8 @@ struct alignas(64) hop {
   }
 
   friend bool operator==(const hop& a, const hop& b) noexcept {
+    // Unused bytes and the union's other side are zero, and copied with the rest.
+    // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
     return std::memcmp(&a, &b, sizeof(hop)) == 0;
   }
 

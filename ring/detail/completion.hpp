@@ -126,7 +126,7 @@ class handler_completion final : public completion<Results...> {
     allocator memory(plain);
     std::allocator_traits<allocator>::destroy(memory, self);
     std::allocator_traits<allocator>::deallocate(memory, self, 1);
-    if (!run) return;
+    if (!run || !results) return;  // Who runs it has completed it.
     asio::dispatch(asio::prefer(working, asio::execution::outstanding_work.untracked),
                    delivery<Handler, plain_allocator, Results...>{plain, std::move(handler),
                                                                   std::move(*results)});

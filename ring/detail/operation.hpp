@@ -3,6 +3,7 @@
 /// destroyed exactly once, and the memory it lives in.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <memory>
 #include <new>
@@ -131,7 +132,9 @@ class function_operation final : public operation {
   using allocator = recycling_allocator<function_operation>;
 
   template <class F>
-  explicit function_operation(F&& f) : operation(&complete), function_(std::forward<F>(f)) {}
+  requires(!std::same_as<std::remove_cvref_t<F>, function_operation>) explicit function_operation(
+      F&& f)
+      : operation(&complete), function_(std::forward<F>(f)) {}
 
   static void complete(operation* base, bool run) {
     auto* self = static_cast<function_operation*>(base);

@@ -157,6 +157,7 @@ void route_store::edit(ip_family family, Change&& change, mirror_changes& change
       count = count + one.after.size() - one.before.size();
       item.second.list_ = one.after.list_;
       any_empty |= item.second.empty();
+      // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): of the map that is being walked.
       changes.routes.push_back({id, item.first});
     });
     if (any_empty) table.items_.erase_if([](const auto& item) { return item.second.empty(); });
