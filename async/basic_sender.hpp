@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cowire/async/datagram_bytes.hpp>
+#include <cowire/async/message.hpp>
 #include <cowire/async/payload.hpp>
 #include <cowire/async/sender.hpp>
 #include <cowire/base/address.hpp>
@@ -58,6 +59,16 @@ class basic_sender : public sender {
   auto async_send(datagram_bytes bytes, const endpoint& destination,
                   Token&& token = default_token()) {
     return sender::async_send(bytes, destination, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send_batch(std::span<const message> messages, Token&& token = default_token()) {
+    return sender::async_send_batch(messages, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                           const endpoint& destination, Token&& token = default_token()) {
+    return sender::async_send_segments(bytes, segment_size, destination,
+                                       std::forward<Token>(token));
   }
   template <class Token = default_token>
   auto async_flush(Token&& token = default_token()) {

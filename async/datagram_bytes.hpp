@@ -19,6 +19,7 @@ namespace cowire {
 
 class datagram_bytes {
  public:
+  datagram_bytes() noexcept = default;  ///< None: an empty datagram.
   template <class Bytes>
   requires std::convertible_to<const Bytes&, std::span<const std::byte>> datagram_bytes(
       const Bytes& bytes)

@@ -82,6 +82,40 @@ void sender::begin_send(std::span<const std::byte> bytes, const endpoint& to,
       {.from = shared_state(), .bytes = bytes, .one = to, .done = std::move(done)});
 }
 
+std::size_t sender::try_send_batch(std::span<const message> messages,
+                                   std::error_code& ec) noexcept {
+  detail::producer::send_operation op{.from = shared_state(), .batch = messages};
+  ec = messages.empty() ? std::error_code() : shared_producer()->try_send(op);
+  return op.sent;
+}
+
+std::size_t sender::try_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                                      const endpoint& destination, std::error_code& ec) noexcept {
+  detail::producer::send_operation op{.from = shared_state(),
+                                      .bytes = bytes.span(),
+                                      .one = destination,
+                                      .segment_size = segment_size};
+  ec = shared_producer()->try_send(op);
+  return op.sent;
+}
+
+void sender::begin_send_batch(std::span<const message> messages,
+                              direct_completion<std::error_code, std::size_t> done) {
+  if (messages.empty()) return done.complete({}, std::size_t{0});
+  shared_producer()->begin_send(
+      {.from = shared_state(), .batch = messages, .done = std::move(done)});
+}
+
+void sender::begin_send_segments(std::span<const std::byte> bytes, std::size_t segment_size,
+                                 const endpoint& to,
+                                 direct_completion<std::error_code, std::size_t> done) {
+  shared_producer()->begin_send({.from = shared_state(),
+                                 .bytes = bytes,
+                                 .one = to,
+                                 .segment_size = segment_size,
+                                 .done = std::move(done)});
+}
+
 void sender::begin_flush(direct_completion<std::error_code> done) {
   shared_producer()->begin_flush(std::move(done));
 }

@@ -49,6 +49,7 @@
 
 #include <cowire/async/datagram_bytes.hpp>
 #include <cowire/async/full_policy.hpp>
+#include <cowire/async/message.hpp>
 #include <cowire/async/payload.hpp>
 #include <cowire/async/send_error.hpp>
 #include <cowire/base/address.hpp>
@@ -226,6 +227,39 @@ class sender {
         token, bytes.span(), destination);
   }
 
+  /// Several datagrams with one publication to the TX core; the bytes are copied. Returns how many
+  /// were submitted, which are the first ones; where it is not all of them `ec` says why not the
+  /// next: would_block (no frame now), too_long, family_mismatch, closed. None at all is no error.
+  [[nodiscard]] std::size_t try_send_batch(std::span<const message> messages,
+                                           std::error_code& ec) noexcept;
+  /// Cuts `bytes` into datagrams of `segment_size` bytes, the last of which may be shorter, as
+  /// UDP_SEGMENT does, but any number of them; 0 = one datagram. Returns how many were submitted:
+  /// what is left begins at that many times `segment_size`. Errors as above.
+  [[nodiscard]] std::size_t try_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                                              const endpoint& destination,
+                                              std::error_code& ec) noexcept;
+  /// The same, waiting for frames: completes with how many were submitted, and why not all.
+  /// Messages and bytes must stay valid until then; the destination is copied. Errors: as above,
+  /// operation_aborted, and would_block only if that is the sender's policy.
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send_batch(std::span<const message> messages, Token&& token) {
+    return asio::async_initiate<Token, send_signature>(
+        [this](auto handler, std::span<const message> what) {
+          begin_send_batch(what, {std::move(handler), get_executor()});
+        },
+        token, messages);
+  }
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                           const endpoint& destination, Token&& token) {
+    return asio::async_initiate<Token, send_signature>(
+        [this](auto handler, std::span<const std::byte> from, std::size_t size,
+               const endpoint& to) {
+          begin_send_segments(from, size, to, {std::move(handler), get_executor()});
+        },
+        token, bytes.span(), segment_size, destination);
+  }
+
   /// Completes when everything submitted on this sender's *producer* before the call has left the
   /// host or is counted as refused, lost or shed. Errors: operation_aborted.
   template <asio::completion_token_for<flush_signature> Token>
@@ -267,6 +301,11 @@ class sender {
                   direct_completion<std::error_code, std::size_t> done);
   void begin_send(std::span<const std::byte> bytes, const endpoint& to,
                   direct_completion<std::error_code, std::size_t> done);
+  void begin_send_batch(std::span<const message> messages,
+                        direct_completion<std::error_code, std::size_t> done);
+  void begin_send_segments(std::span<const std::byte> bytes, std::size_t segment_size,
+                           const endpoint& to,
+                           direct_completion<std::error_code, std::size_t> done);
   void begin_flush(direct_completion<std::error_code> done);
   void begin_next_error(direct_completion<std::error_code, send_error> done);
   /// These assert that it has a producer.

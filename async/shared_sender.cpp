@@ -133,6 +133,43 @@ void shared_sender::begin_send(std::span<const std::byte> bytes, const endpoint&
                           state_);
 }
 
+std::size_t shared_sender::try_send_batch(std::span<const message> messages,
+                                          std::error_code& ec) const noexcept {
+  const whereabouts here = mine(*state());
+  send_operation op{.from = lent(here.from), .batch = messages};
+  ec = messages.empty() ? std::error_code() : here.through.try_send(op);
+  return op.sent;
+}
+
+std::size_t shared_sender::try_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                                             const endpoint& destination,
+                                             std::error_code& ec) const noexcept {
+  const whereabouts here = mine(*state());
+  send_operation op{.from = lent(here.from),
+                    .bytes = bytes.span(),
+                    .one = destination,
+                    .segment_size = segment_size};
+  ec = here.through.try_send(op);
+  return op.sent;
+}
+
+void shared_sender::begin_send_batch(std::span<const message> messages, sent done) const {
+  if (messages.empty()) return done.complete({}, std::size_t{0});
+  const whereabouts here = mine(*state());
+  here.through.begin_send({.from = here.from, .batch = messages, .done = std::move(done)}, state_);
+}
+
+void shared_sender::begin_send_segments(std::span<const std::byte> bytes, std::size_t segment_size,
+                                        const endpoint& to, sent done) const {
+  const whereabouts here = mine(*state());
+  here.through.begin_send({.from = here.from,
+                           .bytes = bytes,
+                           .one = to,
+                           .segment_size = segment_size,
+                           .done = std::move(done)},
+                          state_);
+}
+
 void shared_sender::begin_next_error(direct_completion<std::error_code, send_error> done) const {
   state()->states.front()->errors->start(std::move(done));
 }

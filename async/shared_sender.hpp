@@ -32,6 +32,7 @@
 #pragma once
 
 #include <cowire/async/datagram_bytes.hpp>
+#include <cowire/async/message.hpp>
 #include <cowire/async/payload.hpp>
 #include <cowire/async/send_error.hpp>
 #include <cowire/async/sender.hpp>
@@ -159,6 +160,39 @@ class shared_sender {
         token, *this, bytes.span(), destination);
   }
 
+  /// Several datagrams with one publication to the TX core; the bytes are copied. Returns how many
+  /// were submitted, which are the first ones; where it is not all of them `ec` says why not the
+  /// next: would_block (no frame now), too_long, family_mismatch, closed. None at all is no error.
+  [[nodiscard]] std::size_t try_send_batch(std::span<const message> messages,
+                                           std::error_code& ec) const noexcept;
+  /// Cuts `bytes` into datagrams of `segment_size` bytes, the last of which may be shorter, as
+  /// UDP_SEGMENT does, but any number of them; 0 = one datagram. Returns how many were submitted:
+  /// what is left begins at that many times `segment_size`. Errors as above.
+  [[nodiscard]] std::size_t try_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                                              const endpoint& destination,
+                                              std::error_code& ec) const noexcept;
+  /// The same, waiting for frames: completes with how many were submitted, and why not all.
+  /// Messages and bytes must stay valid until then; the destination is copied. Errors: as above,
+  /// operation_aborted, and would_block only if that is the sender's policy.
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send_batch(std::span<const message> messages, Token&& token) const {
+    return asio::async_initiate<Token, send_signature>(
+        [](auto handler, const shared_sender& self, std::span<const message> what) {
+          self.begin_send_batch(what, {std::move(handler), self.get_executor()});
+        },
+        token, *this, messages);
+  }
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                           const endpoint& destination, Token&& token) const {
+    return asio::async_initiate<Token, send_signature>(
+        [](auto handler, const shared_sender& self, std::span<const std::byte> from,
+           std::size_t size, const endpoint& to) {
+          self.begin_send_segments(from, size, to, {std::move(handler), self.get_executor()});
+        },
+        token, *this, bytes.span(), segment_size, destination);
+  }
+
   /// The next error report of all copies, oldest first; as sender::async_next_error(). One call at
   /// a time. Errors: closed, operation_aborted.
   template <asio::completion_token_for<error_signature> Token>
@@ -182,6 +216,9 @@ class shared_sender {
   void begin_send(payload what, const endpoint& to, sent done) const;
   void begin_send(std::span<const std::byte> bytes, std::span<const endpoint> to, sent done) const;
   void begin_send(std::span<const std::byte> bytes, const endpoint& to, sent done) const;
+  void begin_send_batch(std::span<const message> messages, sent done) const;
+  void begin_send_segments(std::span<const std::byte> bytes, std::size_t segment_size,
+                           const endpoint& to, sent done) const;
   void begin_next_error(direct_completion<std::error_code, send_error> done) const;
   /// Asserts that there is one.
   [[nodiscard]] const std::shared_ptr<detail::shared_sender_state>& state() const noexcept;
@@ -229,6 +266,16 @@ class basic_shared_sender : public shared_sender {
   auto async_send(datagram_bytes bytes, const endpoint& destination,
                   Token&& token = default_token()) const {
     return shared_sender::async_send(bytes, destination, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send_batch(std::span<const message> messages, Token&& token = default_token()) const {
+    return shared_sender::async_send_batch(messages, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                           const endpoint& destination, Token&& token = default_token()) const {
+    return shared_sender::async_send_segments(bytes, segment_size, destination,
+                                              std::forward<Token>(token));
   }
   template <class Token = default_token>
   auto async_next_error(Token&& token = default_token()) const {

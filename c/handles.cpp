@@ -76,8 +76,9 @@ void sender_core::tell_of_room() noexcept {
   try {
     const std::size_t place = through_.place();
     if (places_->asked[place].exchange(true, std::memory_order_acq_rel)) return;
-    // The frame comes and goes: what counts is that it is this place's turn.
-    through_.async_acquire([to = signals_, by = places_, place](std::error_code, const payload&) {
+    // The frame comes and goes, before anybody is told, who may want just this one.
+    through_.async_acquire([to = signals_, by = places_, place](std::error_code, payload frame) {
+      frame.reset();
       by->asked[place].store(false, std::memory_order_release);
       to->there_is_room();
     });

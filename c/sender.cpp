@@ -87,6 +87,23 @@ ssize_t in_batches(const cowire_sender* s, const cowire_address* to, std::size_t
   return result(s, accepted, ec);
 }
 
+int bad_datagram(const cowire_datagram& first) noexcept {
+  if (first.reserved != 0) return c::failed(EINVAL, "reserved must be 0");
+  return bad_address(0, first.to.any.sa_family);
+}
+
+std::span<const std::byte> bytes_of(const cowire_datagram& one) noexcept {
+  return {static_cast<const std::byte*>(one.data), one.length};
+}
+
+ssize_t send_one(cowire_sender* s, const cowire_datagram& one) noexcept {
+  const auto to = endpoint_of(one.to);
+  if (!to || one.reserved != 0) return bad_datagram(one);
+  std::error_code ec;
+  s->core->through().try_send(bytes_of(one), *to, ec);
+  return result(s, ec ? 0 : 1, ec);
+}
+
 payload& payload_in(cowire_frame& frame) noexcept {
   static_assert(sizeof(payload) <= sizeof frame.opaque &&
                 alignof(payload) <= alignof(cowire_frame));
@@ -120,18 +137,25 @@ uint16_t cowire_source_port(const cowire_sender* s) { return s->core->through().
 size_t cowire_payload_max(const cowire_sender* s) { return s->core->through().payload_capacity(); }
 
 ssize_t cowire_try_send(cowire_sender* s, const cowire_datagram* datagrams, size_t n) {
+  if (n == 1) return send_one(s, *datagrams);
+  std::size_t accepted = 0;
   std::error_code ec;
-  for (std::size_t i = 0; i < n; ++i) {
-    const cowire_datagram& one = datagrams[i];
-    const auto to = endpoint_of(one.to);
-    if (!to && i == 0) return bad_address(i, one.to.any.sa_family);
-    if (one.reserved != 0 && i == 0) return c::failed(EINVAL, "reserved must be 0");
-    if (!to || one.reserved != 0) return static_cast<ssize_t>(i);
-    const std::span bytes(static_cast<const std::byte*>(one.data), one.length);
-    s->core->through().try_send(bytes, *to, ec);
-    if (ec) return result(s, i, ec);
+  while (accepted < n) {
+    std::array<message, 64> some;
+    std::size_t count = 0;
+    for (; count < some.size() && accepted + count < n; ++count) {
+      const cowire_datagram& one = datagrams[accepted + count];
+      const auto to = endpoint_of(one.to);
+      if (!to || one.reserved != 0) break;
+      some[count] = {bytes_of(one), *to};
+    }
+    if (count == 0) break;
+    const std::size_t taken = s->core->through().try_send_batch({some.data(), count}, ec);
+    accepted += taken;
+    if (taken < count) break;
   }
-  return static_cast<ssize_t>(n);
+  if (accepted == 0 && !ec && n != 0) return bad_datagram(*datagrams);
+  return result(s, accepted, ec);
 }
 
 ssize_t cowire_fan_out(cowire_sender* s, const void* data, size_t length,

@@ -131,13 +131,13 @@ void producer::submit_guarded(const sender_state& from, std::uint32_t core,
     held_back_.pass(core, request);
 }
 
-/// `to` holds the destinations of the requests.
-void producer::submit(const sender_state& from, std::span<const tx_request> requests,
-                      const endpoint* to) noexcept {
+void producer::submit(const send_operation& op, std::span<const tx_request> requests) noexcept {
+  std::size_t next = op.sent;
   for (const tx_request& request : requests) flushes_.note_submitted(request.frame);
   submitted_.add(requests.size());
   if (held_back_.allowed()) [[unlikely]] {
-    for (const tx_request& request : requests) submit_guarded(from, core_for(*to++), request);
+    for (const tx_request& request : requests)
+      submit_guarded(*op.from, core_for(op.destination(next++)), request);
     return;
   }
   if (cores_.in_use() == 1) {
@@ -147,7 +147,7 @@ void producer::submit(const sender_state& from, std::span<const tx_request> requ
   static_assert(tx_cores_max <= 64);
   std::uint64_t given = 0;  // One bit for each core that got any.
   for (const tx_request& request : requests) {
-    const std::uint32_t core = core_for(*to++);
+    const std::uint32_t core = core_for(op.destination(next++));
     links_.push(core, request);
     given |= std::uint64_t{1} << core;
   }
@@ -183,42 +183,68 @@ std::error_code producer::send(const sender_state& from, payload&& what,
   return {};
 }
 
-std::error_code producer::check(const send_operation& op) const noexcept {
+std::error_code producer::check(send_operation& op) const noexcept {
+  if (inherited()) [[unlikely]]
+    return error::forked;
   if (stopped()) return error::closed;
-  if (op.destinations().empty()) return error::no_destination;
-  if (op.bytes.size() > pool_.payload_capacity()) return error::too_long;
-  for (const endpoint& to : op.destinations())
-    if (!op.from->serves(to)) return error::family_mismatch;
+  const std::size_t count = op.count();
+  if (count == 0) return error::no_destination;
+  const std::size_t room = pool_.payload_capacity();
+  if (op.content(0).size() > room) return error::too_long;  // No segment is longer.
+  for (std::size_t i = 0; i < count; ++i) {
+    std::error_code ec;
+    if (!op.from->serves(op.destination(i)))
+      ec = error::family_mismatch;
+    else if (!op.batch.empty() && op.content(i).size() > room)
+      ec = error::too_long;
+    else
+      continue;
+    if (op.batch.empty() || i == 0) return ec;
+    op.batch = op.batch.first(i);
+    op.then = ec;
+    break;
+  }
   return {};
 }
 
 bool producer::advance(send_operation& op) noexcept {
   COWIRE_ASSERT(!op.own || op.own.owner_.get() == this);
-  const auto to = op.destinations();
-  const auto content = op.own ? op.own.content() : op.bytes;
-  const auto sum = fold_sum(sum_bytes(content));
+  const std::size_t all = op.count();
+  const bool alike = op.alike();
+  const auto sum_of_all = alike ? fold_sum(sum_bytes(op.content(0))) : std::uint16_t{0};
   std::array<tx_request, batch> requests;
-  while (op.sent < to.size()) {
+  while (op.sent < all) {
     std::size_t count = 0;
-    for (; count < batch && op.sent + count < to.size(); ++count) {
-      const endpoint& destination = to[op.sent + count];
+    for (; count < batch && op.sent + count < all; ++count) {
+      const std::size_t number = op.sent + count;
+      const auto content = op.content(number);
+      auto sum = sum_of_all;
       frame_index frame;
       // The payload's own frame goes last: until then it is what the copies are made from.
-      if (op.own && op.sent + count + 1 == to.size()) {
+      if (op.own && number + 1 == all) {
         frame = op.own.frame_;
         op.own.owner_.reset();
       } else if (take(frame) || take_from_oldest(*op.from, frame)) {
-        std::ranges::copy(content, pool_.payload(frame).begin());
+        const auto room = pool_.payload(frame);
+        if (alike)
+          std::ranges::copy(content, room.begin());
+        else
+          sum = fold_sum(copy_and_sum(room.data(), content));
       } else {
         break;
       }
-      requests[count] = request_from(*op.from, frame, content.size(), sum, destination);
+      requests[count] = request_from(*op.from, frame, content.size(), sum, op.destination(number));
     }
     if (count == 0) return false;
-    submit(*op.from, {requests.data(), count}, &to[op.sent]);
+    submit(op, {requests.data(), count});
     op.sent += count;
   }
   return true;
+}
+
+std::error_code producer::try_send(send_operation& op) noexcept {
+  if (const auto ec = check(op)) return ec;
+  return in_turn() && advance(op) ? op.then : error::would_block;
 }
 
 // Waiting
@@ -238,7 +264,7 @@ void producer::begin_acquire(const sender_state& for_whom,
 void producer::begin_send(send_operation op) {
   if (inherited()) return op.done.refuse_in_child(error::forked, std::size_t{0});
   if (const auto ec = check(op)) return op.done.complete(ec, std::size_t{0});
-  if (waiters_.empty() && advance(op)) return op.done.complete({}, std::size_t{op.sent});
+  if (waiters_.empty() && advance(op)) return op.done.complete(op.then, std::size_t{op.sent});
   if (op.from->when_full == full_policy::fail)
     return op.done.complete(error::would_block, std::size_t{op.sent});
   op.done.begin_wait(self(), ++ticket_);
@@ -400,7 +426,9 @@ void producer::serve_frames(deliveries& out) {
       frame_index frame;
       if (!pool_.try_acquire(frame)) return;
       first.got = lease(frame, 0);
-    } else if (!advance(first.send)) {
+    } else if (advance(first.send)) {
+      first.result = first.send.then;
+    } else {
       return;
     }
     out.frames.splice(out.frames.end(), waiters_, waiters_.begin());

@@ -24,6 +24,7 @@
 #include <cowire/async/detail/flush_generations.hpp>
 #include <cowire/async/detail/held_back.hpp>
 #include <cowire/async/full_policy.hpp>
+#include <cowire/async/message.hpp>
 #include <cowire/async/payload.hpp>
 #include <cowire/async/send_error.hpp>
 #include <cowire/base/error.hpp>
@@ -38,6 +39,7 @@
 #include <cowire/xdp/tx_request.hpp>
 #include <cowire/xdp/work_bell.hpp>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -111,24 +113,47 @@ class producer final : public cancellable {
   [[nodiscard]] payload lease(frame_index frame, std::size_t size) noexcept;
   [[nodiscard]] frame_index detach(payload&& what) noexcept;
 
-  /// One payload or some bytes on their way to one destination or many.
+  /// Datagrams on their way: a batch of messages; or one payload or some bytes, to one destination
+  /// or many, or cut into segments for one.
   struct send_operation {
     std::shared_ptr<sender_state> from;
     payload own{};                       ///< What to send ...
     std::span<const std::byte> bytes{};  ///< ... or what to copy, where `own` is empty.
     std::span<const endpoint> many{};    ///< To whom ...
     std::optional<endpoint> one{};       ///< ... or to whom alone.
+    std::size_t segment_size = 0;        ///< What `bytes` are cut into for `one`; 0 = not at all.
+    std::span<const message> batch{};    ///< Instead of all of these.
+    std::error_code then{};              ///< What comes of it when all is sent.
     std::size_t sent = 0;
     direct_completion<std::error_code, std::size_t> done{};
 
-    [[nodiscard]] std::span<const endpoint> destinations() const noexcept {
-      return one ? std::span<const endpoint>(&*one, 1) : many;
+    /// How many datagrams; a number below that is asked for below.
+    [[nodiscard]] std::size_t count() const noexcept {
+      if (!batch.empty()) return batch.size();
+      if (!one) return many.size();
+      if (segment_size == 0 || bytes.empty()) return 1;
+      return (bytes.size() + segment_size - 1) / segment_size;
     }
+    [[nodiscard]] const endpoint& destination(std::size_t i) const noexcept {
+      if (!batch.empty()) return batch[i].destination;
+      return one ? *one : many[i];
+    }
+    [[nodiscard]] std::span<const std::byte> content(std::size_t i) const noexcept {
+      if (!batch.empty()) return batch[i].bytes.span();
+      if (own) return own.content();
+      if (segment_size == 0 || bytes.empty()) return bytes;
+      const std::size_t begin = i * segment_size;
+      return bytes.subspan(begin, std::min(segment_size, bytes.size() - begin));
+    }
+    /// Whether all datagrams have the same content.
+    [[nodiscard]] bool alike() const noexcept { return batch.empty() && segment_size == 0; }
   };
-  /// Why an operation cannot begin.
-  [[nodiscard]] std::error_code check(const send_operation& op) const noexcept;
+  /// Why an operation cannot begin. Cuts a batch off before what cannot be sent.
+  [[nodiscard]] std::error_code check(send_operation& op) const noexcept;
   /// Submits as much as there are frames for; true when the operation is over.
   [[nodiscard]] bool advance(send_operation& op) noexcept;
+  /// The same for an operation that begins and ends now: would_block if not all. Checked.
+  [[nodiscard]] std::error_code try_send(send_operation& op) noexcept;
   /// sender's asynchronous operations, their handlers made completions with fallback().
   void begin_acquire(const sender_state& for_whom,
                      direct_completion<std::error_code, payload> done);
@@ -221,8 +246,8 @@ class producer final : public cancellable {
 
   /// The number of the core that takes what goes there.
   [[nodiscard]] std::uint32_t core_for(const endpoint& to) const noexcept;
-  void submit(const sender_state& from, std::span<const tx_request> requests,
-              const endpoint* to) noexcept;
+  /// Requests of the operation's datagrams from the one that is next.
+  void submit(const send_operation& op, std::span<const tx_request> requests) noexcept;
   void submit_guarded(const sender_state& from, std::uint32_t core,
                       const tx_request& request) noexcept;
   /// Takes a frame from a datagram that is held back.

@@ -48,8 +48,7 @@ std::error_code shared_producer::send(const sender_state& from, payload&& what,
 std::error_code shared_producer::try_send(producer::send_operation& op) noexcept {
   if (born_.inherited()) return error::forked;
   const std::lock_guard guard(lock_);
-  if (const auto ec = via_.check(op)) return ec;
-  return via_.in_turn() && via_.advance(op) ? std::error_code() : error::would_block;
+  return via_.try_send(op);
 }
 
 void shared_producer::release(frame_index frame) noexcept {
@@ -127,6 +126,8 @@ void shared_producer::serve_frames(waiters& out) noexcept {
       return;
     else if (!first.acquires() && !via_.advance(first.send))
       return;
+    else
+      first.result = first.send.then;
     out.splice(out.end(), waiters_, waiters_.begin());
   }
 }

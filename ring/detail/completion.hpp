@@ -21,7 +21,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -33,7 +32,7 @@ class completion : public operation {
  public:
   /// Ring thread.
   void complete(Results... results) {
-    results_.emplace(std::move(results)...);
+    results_ = std::tuple<Results...>(std::move(results)...);
     loop_.submit(this);
   }
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
@@ -42,7 +41,7 @@ class completion : public operation {
   completion(function f, event_loop& l, std::uint64_t id) noexcept
       : operation(f), loop_(l), id_(id) {}
   ~completion() = default;
-  std::optional<std::tuple<Results...>> results_;
+  std::tuple<Results...> results_;  ///< Meaningless before complete(), as its operation is not run.
 
  private:
   detail::event_loop& loop_;
@@ -126,10 +125,10 @@ class handler_completion final : public completion<Results...> {
     allocator memory(plain);
     std::allocator_traits<allocator>::destroy(memory, self);
     std::allocator_traits<allocator>::deallocate(memory, self, 1);
-    if (!run || !results) return;  // Who runs it has completed it.
+    if (!run) return;
     asio::dispatch(asio::prefer(working, asio::execution::outstanding_work.untracked),
                    delivery<Handler, plain_allocator, Results...>{plain, std::move(handler),
-                                                                  std::move(*results)});
+                                                                  std::move(results)});
   }
 
   work work_;

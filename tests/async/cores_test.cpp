@@ -99,10 +99,23 @@ TEST_F(cores, each_flow_keeps_its_order_over_two_cores_under_load) {
   std::thread source([&] {
     const auto destinations = hosts(flows);
     auto s = tx.make_sender();
-    for (numbered next{0, 0}; next.number < rounds; ++next.number)
+    for (numbered next{0, 0}; next.number < rounds / 2; ++next.number)
       for (next.flow = 0; next.flow < flows; ++next.flow)
         while (!s.try_send(std::as_bytes(std::span(&next, 1)), destinations[next.flow]))
           std::this_thread::yield();
+    for (std::uint32_t round = rounds / 2; round < rounds; ++round) {
+      std::vector<numbered> all;
+      std::vector<message> messages;
+      for (std::uint32_t flow = 0; flow < flows; ++flow) all.push_back({flow, round});
+      for (const numbered& one : all)
+        messages.push_back({std::as_bytes(std::span(&one, 1)), destinations[one.flow]});
+      for (std::span<const message> rest(messages); !rest.empty();) {
+        std::error_code ec;
+        const std::size_t sent = s.try_send_batch(rest, ec);
+        if (sent == 0) std::this_thread::yield();
+        rest = rest.subspan(sent);
+      }
+    }
   });
   std::array<std::uint32_t, flows> expected{};
   for (std::uint32_t i = 0; i < flows * rounds; ++i) {

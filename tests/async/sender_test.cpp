@@ -7,6 +7,8 @@
 #include <asio/io_context.hpp>
 #include <asio/steady_timer.hpp>
 
+#include <netinet/udp.h>
+
 #include <algorithm>
 #include <numeric>
 #include <string>
@@ -17,6 +19,7 @@ namespace cowire::test {
 namespace {
 
 using namespace awaitable_operators;
+using namespace std::literals;
 
 /// Host B answers for all of 10.78.0.0/16.
 class sender_operations : public two_hosts {
@@ -171,6 +174,134 @@ TEST_F(sender_operations, a_fan_out_larger_than_the_pool_is_sent_as_frames_come_
   s.async_send(bytes_of("many"), many, sent.handler());
   EXPECT_EQ(5000u, std::get<1>(sent.future.get()));
   EXPECT_EQ(5000u, sink->drain());
+}
+
+/// What arrives, in order.
+std::vector<std::string> next_of(udp_sink& sink, std::size_t count) {
+  std::vector<std::string> out;
+  while (out.size() < count) {
+    const auto got = sink.next();
+    if (!got) break;
+    out.push_back(got->bytes);
+  }
+  return out;
+}
+
+std::string text_of(std::size_t length) {
+  std::string out(length, ' ');
+  for (std::size_t i = 0; i < length; ++i) out[i] = static_cast<char>('a' + (i * 7 + i / 26) % 26);
+  return out;
+}
+
+TEST_F(sender_operations, a_batch_is_what_its_messages_say) {
+  transmitter tx(small());
+  auto s = use_awaitable.as_default_on(tx.make_sender());
+  std::vector<std::string> texts;
+  std::vector<message> messages;
+  for (unsigned i = 0; i < 3000; ++i) texts.push_back(text_of(i % 1200) + std::to_string(i));
+  for (unsigned i = 0; i < 3000; ++i) messages.push_back({texts[i], host(i % 7 + 1)});
+  std::error_code ec;
+  const std::span<const message> all(messages);
+  EXPECT_EQ(100u, s.try_send_batch(all.first(100), ec));
+  EXPECT_FALSE(ec) << ec.message();
+  EXPECT_EQ(0u, s.try_send_batch({}, ec));
+  EXPECT_FALSE(ec) << ec.message();
+  std::size_t sent = 0;
+  const auto send = [&]() -> awaitable<void> {
+    sent = co_await s.async_send_batch(all.subspan(100));  // More than there are frames.
+    EXPECT_EQ(0u, co_await s.async_send_batch({}));
+  };
+  co_spawn(app, send(), detached);
+  app.run();
+  EXPECT_EQ(2900u, sent);
+  EXPECT_EQ(texts, next_of(*sink, 3000)) << summary(tx.stats());
+  EXPECT_EQ(3000u, tx.stats().submitted);
+}
+
+TEST_F(sender_operations, a_batch_goes_on_where_frames_ran_out) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  std::vector<std::string> texts;
+  for (unsigned i = 0; i < 5000; ++i) texts.push_back(std::to_string(i));
+  std::vector<message> messages;
+  for (const std::string& text : texts) messages.push_back({text, host(1)});
+  std::vector<payload> held;
+  while (payload p = s.try_acquire()) held.push_back(std::move(p));
+  std::error_code ec;
+  std::span<const message> rest(messages);
+  EXPECT_EQ(0u, s.try_send_batch(rest, ec));
+  EXPECT_EQ(make_error_code(error::would_block), ec);
+  held.resize(held.size() - 10);
+  EXPECT_TRUE(eventually([&] {
+    const std::size_t sent = s.try_send_batch(rest, ec);  // Ten, unless some are back already.
+    rest = rest.subspan(sent);
+    return sent >= 10;
+  }));
+  EXPECT_EQ(!rest.empty(), ec == error::would_block) << ec.message();
+  held.clear();
+  EXPECT_TRUE(eventually([&] {
+    rest = rest.subspan(s.try_send_batch(rest, ec));
+    return rest.empty();
+  }));
+  EXPECT_EQ(texts, next_of(*sink, 5000)) << summary(tx.stats());
+}
+
+TEST_F(sender_operations, a_batch_ends_before_what_cannot_be_sent) {
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_v4 = ip_address::parse("10.77.1.1")});
+  const std::string longer(s.payload_capacity() + 1, 'x');
+  const std::vector<message> with_longer{
+      {"a"sv, host(1)}, {"b"sv, host(2)}, {longer, host(1)}, {"c"sv, host(1)}};
+  std::error_code ec;
+  EXPECT_EQ(2u, s.try_send_batch(with_longer, ec));
+  EXPECT_EQ(make_error_code(error::too_long), ec);
+  outcome<std::error_code, std::size_t> sent;
+  s.async_send_batch(with_longer, sent.handler());
+  EXPECT_EQ(std::tuple(make_error_code(error::too_long), std::size_t{2}), sent.future.get());
+  EXPECT_EQ(0u, s.try_send_batch(std::span(with_longer).subspan(2), ec));
+  EXPECT_EQ(make_error_code(error::too_long), ec);
+  EXPECT_EQ((std::vector<std::string>{"a", "b", "a", "b"}), next_of(*sink, 4));
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(4u, tx.stats().submitted);
+}
+
+/// As the kernel cuts what UDP_SEGMENT asks it to.
+TEST_F(sender_operations, segments_are_those_of_a_socket) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  const unique_fd plain(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const raw_address there(host(1));
+  struct cut {
+    std::size_t length;
+    int size;
+  };
+  for (const auto& [length, size] :
+       {cut{10'000, 1200}, cut{9600, 1200}, cut{1201, 1200}, cut{1200, 1200}, cut{300, 1200},
+        cut{0, 1200}, cut{64, 1}, cut{700, 0}, cut{0, 0}}) {
+    SCOPED_TRACE(std::to_string(length) + " by " + std::to_string(size));
+    const std::string text = text_of(length);
+    ASSERT_EQ(0, ::setsockopt(plain.get(), SOL_UDP, UDP_SEGMENT, &size, sizeof size));
+    ASSERT_EQ(static_cast<ssize_t>(length),
+              ::sendto(plain.get(), text.data(), length, 0, there.name(), there.size));
+    std::vector<std::string> kernel;
+    do kernel.push_back(sink->next().value_or(udp_sink::received{}).bytes);
+    while (kernel.size() * static_cast<std::size_t>(size) < length && size != 0);
+    std::error_code ec;
+    EXPECT_EQ(kernel.size(),
+              s.try_send_segments(text, static_cast<std::size_t>(size), host(1), ec));
+    EXPECT_FALSE(ec) << ec.message();
+    EXPECT_EQ(kernel, next_of(*sink, kernel.size()));
+    outcome<std::error_code, std::size_t> sent;
+    s.async_send_segments(text, static_cast<std::size_t>(size), host(1), sent.handler());
+    EXPECT_EQ(std::tuple(std::error_code(), kernel.size()), sent.future.get());
+    EXPECT_EQ(kernel, next_of(*sink, kernel.size()));
+  }
+  EXPECT_TRUE(drained(tx));
+  EXPECT_EQ(0u, sink->drain());
+  std::error_code ec;
+  const std::string longer(2 * s.payload_capacity() + 2, 'x');
+  EXPECT_EQ(0u, s.try_send_segments(longer, s.payload_capacity() + 1, host(1), ec));
+  EXPECT_EQ(make_error_code(error::too_long), ec);
 }
 
 TEST_F(sender_operations, refuses_what_cannot_be_sent_with_a_clear_error) {

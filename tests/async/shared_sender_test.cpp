@@ -193,6 +193,45 @@ TEST_F(shared_senders, a_fan_out_says_whom_it_has_reached) {
   EXPECT_EQ(many.size() - tx.stats().lost_in_device, arrived) << summary(tx.stats());
 }
 
+TEST_F(shared_senders, batches_of_many_threads_lose_and_repeat_nothing) {
+  constexpr std::uint64_t threads = 8, each = 3000;
+  transmitter tx(small());
+  const auto s = tx.make_shared_sender();
+  std::vector<std::thread> all;
+  for (std::uint64_t t = 0; t < threads; ++t)
+    all.emplace_back([&, t, s] {
+      std::vector<std::uint64_t> numbers(each);
+      std::vector<message> messages;
+      for (std::uint64_t i = 0; i < each; ++i) numbers[i] = t * each + i;
+      for (const std::uint64_t& number : numbers)
+        messages.push_back({bytes_in(number), destination});
+      std::span<const message> rest(messages);
+      while (rest.size() > each / 2) {
+        std::error_code ec;
+        const std::size_t sent = s.try_send_batch(rest.first(100), ec);
+        EXPECT_EQ(sent == 100, !ec) << ec.message();
+        if (sent == 0) std::this_thread::yield();
+        rest = rest.subspan(sent);
+      }
+      EXPECT_EQ(rest.size(), s.async_send_batch(rest, asio::use_future).get());
+    });
+  for (std::thread& one : all) one.join();
+  expect_exactly(tx, threads * each);
+}
+
+TEST_F(shared_senders, segments_are_numbered_pieces) {
+  transmitter tx(small());
+  const auto s = tx.make_shared_sender();
+  std::vector<std::uint64_t> numbers(200);
+  for (std::uint64_t i = 0; i < numbers.size(); ++i) numbers[i] = i;
+  const auto bytes = std::as_bytes(std::span(numbers));
+  std::error_code ec;
+  EXPECT_EQ(100u, s.try_send_segments(bytes.first(800), 8, destination, ec));
+  EXPECT_EQ(100u,
+            s.async_send_segments(bytes.subspan(800), 8, destination, asio::use_future).get());
+  expect_exactly(tx, 200);
+}
+
 TEST_F(shared_senders, a_payload_stays_the_callers_until_all_have_got_it) {
   transmitter tx(with_one());
   const auto s = tx.make_shared_sender();

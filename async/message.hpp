@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+/// One datagram of a batch (sender::try_send_batch() and the like).
+#pragma once
+
+#include <cowire/async/datagram_bytes.hpp>
+#include <cowire/base/address.hpp>
+
+namespace cowire {
+
+/// Refers to the bytes.
+struct message {
+  datagram_bytes bytes{};
+  endpoint destination{};
+};
+
+}  // namespace cowire
