@@ -166,7 +166,9 @@ bool is_unreadable(const output_snapshot& output) {
   const auto& obeyed = output.obeyed;
   const bool device = std::ranges::any_of(
       output.devices, [](const auto& one) { return one.second.unreadable_because.has_value(); });
-  return ((obeyed.netfilter || obeyed.conntrack) && output.netfilter.rules_unreadable) ||
+  const auto& netfilter = output.netfilter;
+  return ((obeyed.netfilter || obeyed.conntrack) && netfilter.rules_unreadable) ||
+         (obeyed.netfilter && !netfilter.hooks && netfilter.legacy_unreadable) ||
          (obeyed.ipsec && output.ipsec.unreadable_because) ||
          (obeyed.control_groups && output.cgroup.unreadable_because) ||
          (obeyed.traffic_control && (output.devices_unreadable || device));

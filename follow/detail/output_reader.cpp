@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <linux/magic.h>
 #include <linux/netlink.h>
 #include <net/if.h>
 #include <poll.h>
@@ -16,12 +17,12 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <sstream>
 #include <string_view>
 #include <utility>
@@ -52,14 +53,57 @@ int count_programs(std::uint32_t target, std::uint32_t type, std::uint32_t flags
   return static_cast<int>(query.query.prog_cnt);
 }
 
-/// Lines of a file of the calling thread's /proc; false with errno where it cannot be opened.
-bool read_lines(const std::string& name, std::vector<std::string>& into) {
-  errno = 0;
-  std::ifstream file(name);
-  if (!file) return false;
-  for (std::string line; std::getline(file, line);)
-    if (!line.empty()) into.push_back(line);
-  return true;
+/// Whether a kernel that answers ENOSYS has no BPF at all. A filter of system calls (seccomp) answers
+/// the same of one whose programs are in force.
+bool lacks_bpf() {
+  // Of kernel/bpf/syscall.c; the other one is of every kernel.
+  return ::access("/proc/sys/kernel/unprivileged_bpf_disabled", F_OK) != 0 && errno == ENOENT &&
+         ::access("/proc/sys/kernel/osrelease", F_OK) == 0;
+}
+
+/// Whether a kernel that refuses so to tell of a kind of programs has none of that kind.
+bool means_no_programs(int error) { return error == EINVAL || (error == ENOSYS && lacks_bpf()); }
+
+/// What the calling thread's part of /proc says. Neither `exists` nor `unreadable_because`: the
+/// kernel has no such file.
+struct proc_file {
+  bool exists = false;
+  std::vector<std::string> lines;  ///< But the empty ones.
+  unreadable unreadable_because;
+};
+
+/// A file system of its own kind tells what the kernel knows: neither an empty folder where /proc
+/// should be mounted, nor what a container has put in place of a file.
+bool is_proc(int error, const struct statfs& where) {
+  return error == 0 && where.f_type == PROC_SUPER_MAGIC;
+}
+
+proc_file read_proc(const std::string& name) {
+  const std::string path = "/proc/thread-self/" + name;
+  proc_file out;
+  struct statfs where {};
+  const auto fails = [&](const std::string& why) { out.unreadable_because = path + ": " + why; };
+  const unique_fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd && errno != ENOENT) {
+    fails(errno_code(errno).message());
+  } else if (!fd) {
+    const int error = ::statfs("/proc/thread-self", &where);
+    if (!is_proc(error, where)) fails("no proc file system is mounted");
+  } else if (const int error = ::fstatfs(fd.get(), &where); !is_proc(error, where)) {
+    fails("it is not the kernel's own file");
+  } else {
+    out.exists = true;
+    std::string text;
+    char part[4096];
+    ssize_t size = 0;
+    while ((size = ::read(fd.get(), part, sizeof part)) > 0)
+      text.append(part, static_cast<std::size_t>(size));
+    if (size < 0) fails(errno_code(errno).message());
+    std::istringstream rest(text);
+    for (std::string line; std::getline(rest, line);)
+      if (!line.empty()) out.lines.push_back(line);
+  }
+  return out;
 }
 
 /// A hierarchy of version 2 control groups that is mounted nowhere else; empty with errno where
@@ -71,11 +115,11 @@ unique_fd mount_cgroups() {
   return unique_fd(::fsmount(context.get(), FSMOUNT_CLOEXEC, 0));
 }
 
-/// Where a version 2 hierarchy is mounted whose root is that of this process's; empty = nowhere.
+/// Where a version 2 hierarchy is mounted whose root is that of this process's; empty = nowhere, as
+/// far as can be seen.
 std::string cgroup_mount() {
-  std::vector<std::string> mounts;
-  read_lines("/proc/thread-self/mountinfo", mounts);
-  for (const std::string& line : mounts) {
+  const proc_file mounts = read_proc("mountinfo");
+  for (const std::string& line : mounts.lines) {
     if (line.find(" - cgroup2 ") == std::string::npos) continue;
     std::istringstream words(line);
     std::string skipped, root, at;
@@ -85,13 +129,15 @@ std::string cgroup_mount() {
   return {};
 }
 
-/// The folder of this thread's version 2 control group; empty where no such hierarchy was ever
-/// mounted, and so no program attached. `why` is set where there is one that cannot be opened.
+/// The folder of this thread's version 2 control group; empty where the kernel has no control groups
+/// or no such hierarchy was ever mounted, and so no program attached (proc_cgroup_show() in
+/// kernel/cgroup/cgroup.c). `why` is set where it cannot be known or cannot be opened.
 unique_fd open_cgroup(unreadable& why) {
-  std::vector<std::string> groups;
-  if (!read_lines("/proc/thread-self/cgroup", groups)) return {};
-  const auto own = std::ranges::find_if(groups, [](const auto& g) { return g.starts_with("0::"); });
-  if (own == groups.end()) return {};
+  const proc_file groups = read_proc("cgroup");
+  why = groups.unreadable_because;
+  const auto own =
+      std::ranges::find_if(groups.lines, [](const auto& g) { return g.starts_with("0::"); });
+  if (why || own == groups.lines.end()) return {};
   const std::string path = own->substr(3);
   unique_fd folder;
   const auto open_below = [&](const unique_fd& root) {
@@ -200,12 +246,12 @@ void output_reader::read_hooks(netfilter_state& into) {
 /// These files exist once a module of legacy tables is there; to look creates nothing.
 void output_reader::read_legacy(netfilter_state& into) {
   const auto look = [&](const char* name, std::vector<std::string>& tables) {
-    const std::string path = std::string("/proc/thread-self/net/") + name;
-    if (!read_lines(path, tables) && errno != ENOENT)
-      into.legacy_unreadable = path + ": " + errno_code(errno).message();
+    proc_file told = read_proc(name);
+    tables = std::move(told.lines);
+    if (told.unreadable_because) into.legacy_unreadable = std::move(told.unreadable_because);
   };
-  look("ip_tables_names", into.legacy_tables_v4);
-  look("ip6_tables_names", into.legacy_tables_v6);
+  look("net/ip_tables_names", into.legacy_tables_v4);
+  look("net/ip6_tables_names", into.legacy_tables_v6);
 }
 
 // ---- IPsec --------------------------------------------------------------------------------------
@@ -213,8 +259,9 @@ void output_reader::read_legacy(netfilter_state& into) {
 void output_reader::read_ipsec(ipsec_state& into) {
   if (!ipsec_) {
     // Without the module nobody made policies by netlink; an older interface would show here.
-    const bool pf_key = ::access("/proc/thread-self/net/pfkey", F_OK) == 0;
-    if (ipsec_error_ != EPROTONOSUPPORT || pf_key)
+    const proc_file pf_key = read_proc("net/pfkey");
+    into.unreadable_because = pf_key.unreadable_because;
+    if (ipsec_error_ != EPROTONOSUPPORT || pf_key.exists)
       into.unreadable_because = errno_code(ipsec_error_).message();
     return;
   }
@@ -237,7 +284,8 @@ void output_reader::read_ipsec(ipsec_state& into) {
                 blocks = netlink::decode_xfrm_default_blocks(answer, ec);
               });
   if (error == EINVAL) return;  // Before 5.15 there is no default.
-  if (error != 0 || !blocks) into.unreadable_because = errno_code(error).message();
+  if (error == 0 && !blocks) error = EBADMSG;
+  if (error != 0) into.unreadable_because = errno_code(error).message();
   into.blocks_by_default = blocks.value_or(true);
 }
 
@@ -281,10 +329,10 @@ void output_reader::read_filters(device_output_state& into, std::uint32_t device
                           [&](const netlink::envelope& answer) {
                             if (netlink::is_filter(answer)) ++into.filters;
                           });
-    // Kinds that take no filters, and devices or disciplines that have just gone.
-    const bool none =
-        error == 0 || error == EINVAL || error == ENOENT || error == EOPNOTSUPP || error == ENODEV;
-    if (!none) into.unreadable_because = errno_code(error).message();
+    // Kinds that take no filters, and what has just gone, have an empty dump (tc_dump_tfilter() in
+    // net/sched/cls_api.c); a kernel without classifiers has none at all.
+    if (error != 0 && error != EOPNOTSUPP)
+      into.unreadable_because = "filters: " + errno_code(error).message();
   };
   for (const auto& one : into.disciplines) {
     if (one.kind == "clsact")
@@ -298,7 +346,7 @@ void output_reader::read_programs(device_output_state& into, std::uint32_t devic
   const int found = count_programs(device, attach_tcx_egress, 0);
   if (found >= 0)
     into.programs = static_cast<std::uint32_t>(found);
-  else if (found != -EINVAL && found != -ENODEV && found != -ENOENT && found != -ENOSYS)
+  else if (found != -ENODEV && found != -ENOENT && !means_no_programs(-found))
     into.unreadable_because = "tcx programs: " + errno_code(-found).message();
 }
 
@@ -311,8 +359,7 @@ void output_reader::read_cgroup(cgroup_state& into) {
     const int found =
         count_programs(static_cast<std::uint32_t>(fd.get()), type, BPF_F_QUERY_EFFECTIVE);
     if (found >= 0) return static_cast<std::uint32_t>(found);
-    // A kernel without such programs.
-    if (found == -EINVAL || found == -ENOSYS) return 0;
+    if (means_no_programs(-found)) return 0;
     into.unreadable_because = errno_code(-found).message();
     return 0;
   };

@@ -201,6 +201,20 @@ class Doctor(unittest.TestCase):
         self.assertEqual(checks["traffic_control"]["status"], "ok")
         self.assertEqual(self.output_checks(world, "p0")["netfilter"]["status"], "ok")
 
+    def test_a_control_group_that_cannot_be_known_is_a_warning(self):
+        """The file that tells is masked, as containers mask others."""
+        support.need_root()
+        masked = (
+            "mount --make-rprivate / && mount --bind /dev/null /proc/$$/task/$$/cgroup"
+            ' && exec "$0" doctor -j'
+        )
+        done = support.run("unshare", "-m", "sh", "-c", masked, support.COWIRE)
+        checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+        check = checks["output control_groups"]
+        self.assertEqual(check["status"], "warn", check)
+        self.assertIn("/proc/thread-self/cgroup", check["value"])
+        self.assertIn("(cgroup_program)", check["meaning"])
+
     def test_a_queueing_discipline_that_holds_back_is_a_warning(self):
         support.need_root()
         world = support.World("a")

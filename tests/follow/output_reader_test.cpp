@@ -9,15 +9,21 @@
 
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <net/if.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstddef>
 #include <functional>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <thread>
@@ -80,19 +86,89 @@ TEST_F(output_path, of_an_ordinary_namespace_is_empty) {
   expect_both(std::nullopt);
 }
 
+/// On a thread of its own that sees other mounts.
+void apart(const std::function<void()>& look) {
+  std::thread hidden([&] {
+    ASSERT_EQ(0, ::unshare(CLONE_FS | CLONE_NEWNS));
+    ASSERT_EQ(0, ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr));
+    look();
+  });
+  hidden.join();
+}
+
 /// As `ip netns exec` runs a program: with another /sys, below which no control groups are seen.
 TEST_F(output_path, is_read_where_control_groups_are_not_mounted) {
   NETNS_OR_SKIP();
   set_up();
-  std::thread hidden([&] {
-    ASSERT_EQ(0, ::unshare(CLONE_FS | CLONE_NEWNS));
-    ASSERT_EQ(0, ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr));
+  apart([&] {
     ASSERT_EQ(0, ::mount("none", "/sys", "tmpfs", 0, nullptr));
     const auto state = read();
     EXPECT_TRUE(is_empty(state));
     EXPECT_FALSE(state.cgroup.unreadable_because) << *state.cgroup.unreadable_because;
   });
-  hidden.join();
+}
+
+/// Whether it names the file, and that alone diverts.
+void expect_unreadable(const cgroup_state& state, const std::string& why) {
+  ASSERT_TRUE(state.unreadable_because);
+  EXPECT_NE(state.unreadable_because->find(why), std::string::npos) << *state.unreadable_because;
+  output_snapshot only;
+  only.cgroup = state;
+  EXPECT_FALSE(is_empty(only));
+  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    output_flow region;
+    region.destination = ip_prefix::all(family);
+    EXPECT_EQ(judge_output(only, region).reason, divert_reason::cgroup_program);
+  }
+}
+
+TEST_F(output_path, is_unreadable_where_proc_is_not_mounted) {
+  NETNS_OR_SKIP();
+  set_up();
+  apart([&] {
+    const netns::scope inside(*host_);
+    ASSERT_EQ(0, ::mount("none", "/proc", "tmpfs", 0, nullptr));
+    const auto state = detail::output_reader().read();
+    expect_unreadable(state.cgroup, "/proc/thread-self/cgroup: ");
+    ASSERT_TRUE(state.netfilter.legacy_unreadable);
+    output_snapshot only;
+    only.netfilter.legacy_unreadable = state.netfilter.legacy_unreadable;
+    EXPECT_FALSE(is_empty(only));
+    EXPECT_EQ(judge(only, ip_family::v4).reason, divert_reason::netfilter);
+  });
+}
+
+/// As containers hide what nobody is to read: the file is there, and empty.
+TEST_F(output_path, is_unreadable_where_files_of_proc_are_masked) {
+  NETNS_OR_SKIP();
+  set_up();
+  apart([&] {
+    ASSERT_EQ(0, ::mount("/dev/null", "/proc/thread-self/cgroup", nullptr, MS_BIND, nullptr));
+    expect_unreadable(read().cgroup, "/proc/thread-self/cgroup: ");
+  });
+}
+
+/// A kernel that knows no bpf() says the same.
+TEST_F(output_path, programs_that_a_filter_of_system_calls_hides_count_as_unreadable) {
+  NETNS_OR_SKIP();
+  set_up();
+  apart([&] {
+    sock_filter refuse_bpf[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog filter{std::size(refuse_bpf), refuse_bpf};
+    ASSERT_EQ(0, ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+      GTEST_SKIP() << "the kernel has no seccomp";
+    if (::access("/proc/sys/kernel/unprivileged_bpf_disabled", F_OK) != 0)
+      GTEST_SKIP() << "the kernel has no bpf()";
+    const auto state = read();
+    expect_unreadable(state.cgroup, errno_code(ENOSYS).message());
+    EXPECT_TRUE(state.devices.at(device_).unreadable_because);
+  });
 }
 
 TEST_F(output_path, a_rule_that_drops_is_named) {
