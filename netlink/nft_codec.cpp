@@ -501,6 +501,16 @@ rule read_rule(nft::family family, byte_span from, std::error_code& ec) {
   return out;
 }
 
+/// NFTA_RULE_POSITION of a rule, 0 of all else.
+std::uint64_t read_position(const message& of, byte_span from, std::error_code& ec) {
+  std::uint64_t position = 0;
+  if (std::holds_alternative<rule>(of))
+    for_each_attribute(from, ec, [&](const attribute& a) {
+      if (a.type == NFTA_RULE_POSITION) detail::read(a, position, ec);
+    });
+  return __builtin_bswap64(position);
+}
+
 /// NFTA_SET_DESC: the fields of a concatenation, whose lengths are in bytes (their documentation in
 /// the uapi header says bits, net/netfilter/nf_tables_api.c says otherwise).
 void read_description(byte_span from, set& to, std::error_code& ec) {
@@ -788,7 +798,8 @@ std::optional<decoded> decode(std::span<const std::byte> from, std::error_code& 
   const auto family = static_cast<nft::family>(generic.nfgen_family);
   auto found = read_message(one->type & 0xffu, family, rest, ec);
   if (!found || ec) return std::nullopt;
-  return decoded{std::move(*found), be16{generic.res_id}.host()};
+  const std::uint64_t position = read_position(*found, rest, ec);
+  return decoded{std::move(*found), be16{generic.res_id}.host(), position};
 }
 
 std::optional<change> decode_change(std::span<const std::byte> from, std::error_code& ec) {
@@ -822,11 +833,7 @@ std::optional<change> decode_change(std::span<const std::byte> from, std::error_
   if (!found || ec) return std::nullopt;
   out.message = std::move(*found);
   out.appended = (header.nlmsg_flags & NLM_F_APPEND) != 0;
-  if (std::holds_alternative<rule>(out.message))
-    for_each_attribute(rest, ec, [&](const attribute& a) {
-      if (a.type == NFTA_RULE_POSITION) detail::read(a, out.position, ec);
-    });
-  out.position = __builtin_bswap64(out.position);
+  out.position = read_position(out.message, rest, ec);
   return out;
 }
 

@@ -26,6 +26,8 @@ enum class object_kind : std::uint8_t { table, chain, rule, set, set_elements, o
 struct decoded {
   nft::message message;
   std::uint16_t generation_low = 0;  ///< Lower half of the generation that a dump shows.
+  /// Of a rule: the handle of the one before it in its chain; 0 = it is the first.
+  std::uint64_t position = 0;
 };
 
 /// Decodes one message, header included. Empty without error: none of ours (another subsystem, a

@@ -18,10 +18,33 @@ constexpr bool means_no_nf_tables(int error_number) noexcept {
   return error_number == EINVAL || error_number == EOPNOTSUPP;
 }
 
+void mark_filled_sets(ruleset& in) {
+  for (const auto& [key, chain] : in.chains)
+    for (const rule& each : chain.rules)
+      for (const expression& e : each.expressions)
+        if (!e.filled_set.empty())
+          if (const auto set = in.sets.find({key.family, key.table, e.filled_set});
+              set != in.sets.end())
+            set->second.filled_by_packets = true;
+}
+
+/// Whether two readings tell the same, but for the contents of sets that change by themselves.
+bool tell_the_same(const ruleset& a, const ruleset& b) {
+  const auto same_set = [](const auto& one, const auto& other) {
+    const bool changes =
+        one.second.filled_by_packets || (one.second.set.flags & (set_timeout | set_eval)) != 0;
+    return one.first == other.first && one.second.set == other.second.set &&
+           (changes || one.second.elements == other.second.elements);
+  };
+  return a.generation == b.generation && a.tables == b.tables && a.chains == b.chains &&
+         a.tracking_objects == b.tracking_objects && std::ranges::equal(a.sets, b.sets, same_set);
+}
+
 }  // namespace
 
 void reader::start() {
   attempts_ = 0;
+  before_.reset();
   restart();
 }
 
@@ -39,6 +62,7 @@ void reader::finish(std::error_code ec) {
   stage_ = stage::done;
   waits_ = false;
   error_ = ec;
+  before_.reset();
   if (ec) result_ = {};
 }
 
@@ -112,15 +136,17 @@ void reader::keep(generation&& one) {
     advance();
   } else if (stage_ == stage::generation_again) {
     if (one.id != result_.generation) return restart();
-    for (const auto& [key, chain] : result_.chains)
-      for (const rule& each : chain.rules)
-        for (const expression& e : each.expressions)
-          if (!e.filled_set.empty())
-            if (const auto set = result_.sets.find({key.family, key.table, e.filled_set});
-                set != result_.sets.end())
-              set->second.filled_by_packets = true;
-    finish({});
+    conclude();
   }
+}
+
+void reader::conclude() {
+  // A dump that tells of nothing had nothing to go on with.
+  if (result_.empty()) return finish({});
+  mark_filled_sets(result_);
+  if (before_ && tell_the_same(*before_, result_)) return finish({});
+  before_ = std::move(result_);
+  restart();
 }
 
 void reader::keep(decoded&& one) {
@@ -135,8 +161,11 @@ void reader::keep(decoded&& one) {
     result_.chains.insert_or_assign(key, ruleset::chain_rules{std::move(*c), {}});
   } else if (auto* r = std::get_if<rule>(&one.message)) {
     const auto found = result_.chains.find({r->family, r->table, r->chain});
-    if (found == result_.chains.end()) return finish(cowire::error::malformed);
-    found->second.rules.push_back(std::move(*r));
+    moved_ = found == result_.chains.end();
+    if (moved_) return;
+    auto& rules = found->second.rules;
+    moved_ = one.position != (rules.empty() ? 0 : rules.back().handle);
+    if (!moved_) rules.push_back(std::move(*r));
   } else if (auto* s = std::get_if<set>(&one.message)) {
     const object_key key{s->family, s->table, s->name};
     sets_to_read_.push_back(key);

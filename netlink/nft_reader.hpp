@@ -6,9 +6,13 @@
 ///
 /// The generation is asked for first and last, and every message of every dump names it: where one
 /// differs, or a dump says that it was interrupted, all is read again, at most attempts_max times.
-/// But a transaction has its number before the kernel has unlinked what it replaces, and dumps,
-/// which go on by counting, would then leave out rules: so its end is waited for
-/// (settle_request()).
+/// But dumps go on by counting what is linked, in force or not, and so may leave out or repeat what
+/// they tell while a transaction is going on that does not move the generation:
+/// - one has its number before the kernel has unlinked what it replaces: its end is waited for
+///   (settle_request());
+/// - one that is undone (`nft -c`, a batch with a mistake) never has a number. Each rule names the
+///   one before it, where that is another all is read again. The ends of chains and all else have
+///   no such link: so everything is read twice, until two readings in a row are the same.
 ///
 /// What cannot be decoded ends the reading with its error: half a ruleset is worth nothing.
 ///
@@ -32,7 +36,7 @@ namespace cowire::netlink::nft {
 
 class reader {
  public:
-  static constexpr int attempts_max = 16;
+  static constexpr int attempts_max = 32;
 
   /// Begins anew, whatever was going on.
   void start();
@@ -74,6 +78,7 @@ class reader {
   void on_end(int error_number);
   void keep(decoded&& one);
   void keep(generation&& one);
+  void conclude();
 
   stage stage_ = stage::done;
   bool waits_ = false;
@@ -84,6 +89,7 @@ class reader {
   std::vector<element> elements_;  ///< Of the set that is read.
   std::error_code error_;
   ruleset result_;
+  std::optional<ruleset> before_;  ///< The reading before, if it came to its end.
 };
 
 /// A NETLINK_NETFILTER socket of the calling thread's network namespace, in notification_group

@@ -10,6 +10,7 @@
 #include <linux/netlink.h>
 
 #include <cstring>
+#include <functional>
 
 namespace cowire::netlink::nft {
 namespace {
@@ -133,12 +134,29 @@ TEST(nft_codec, messages_of_other_subsystems_and_removals_are_none_of_ours) {
 
 // ---- the reader ---------------------------------------------------------------------------------
 
+/// A rule's handle, and that of the one before it.
+struct told_rule {
+  std::uint64_t handle = 0, position = 0;
+};
+using told_rules = std::vector<told_rule>;
+
+std::vector<std::byte> be64(std::uint64_t value) {
+  std::vector<std::byte> out(sizeof value);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = std::byte(value >> (56 - 8 * i));
+  return out;
+}
+
 /// Answers a reader's requests as a kernel with one table would, at a generation.
 class kernel {
  public:
   std::uint32_t generation = 7;
   std::uint16_t dump_flags = 0;
-  int chains_seen = 0, settled = 0;
+  int chains_seen = 0, rules_seen = 0, settled = 0;
+  /// What its chain has, as one dump of rules after the other tells; the last tells so for ever.
+  std::vector<told_rules> dumps{{}};
+  /// Elements that its set has, as each dump tells, if it has a set; and the set's flags.
+  std::function<std::uint32_t()> element;
+  std::uint32_t set_flags = 0;
 
   void answer(reader& to, const std::vector<std::byte>& request) {
     nlmsghdr header;
@@ -159,7 +177,36 @@ class kernel {
       EXPECT_GT(settled, chains_seen);  // What was under way had ended before.
       send(NFT_MSG_NEWTABLE, nft_attributes().text(NFTA_TABLE_NAME, "t"));
     }
-    if (type == NFT_MSG_GETCHAIN) ++chains_seen;
+    if (type == NFT_MSG_GETCHAIN) {
+      ++chains_seen;
+      send(NFT_MSG_NEWCHAIN,
+           nft_attributes().text(NFTA_CHAIN_TABLE, "t").text(NFTA_CHAIN_NAME, "c"));
+    }
+    if (type == NFT_MSG_GETRULE) {
+      const auto which = std::min(static_cast<std::size_t>(rules_seen++), dumps.size() - 1);
+      for (const told_rule& one : dumps[which]) {
+        nft_attributes rule;
+        rule.text(NFTA_RULE_TABLE, "t").text(NFTA_RULE_CHAIN, "c");
+        rule.put(NFTA_RULE_HANDLE, be64(one.handle));
+        if (one.position != 0) rule.put(NFTA_RULE_POSITION, be64(one.position));
+        send(NFT_MSG_NEWRULE, rule);
+      }
+    }
+    if (type == NFT_MSG_GETSET && element)
+      send(NFT_MSG_NEWSET, nft_attributes()
+                               .text(NFTA_SET_TABLE, "t")
+                               .text(NFTA_SET_NAME, "s")
+                               .put32(NFTA_SET_KEY_LEN, 4)
+                               .put32(NFTA_SET_FLAGS, set_flags));
+    if (type == NFT_MSG_GETSETELEM) {
+      const auto key = nft_attributes().put32(NFTA_DATA_VALUE, element());
+      const auto one = nft_attributes().nest(NFTA_SET_ELEM_KEY, key);
+      send(NFT_MSG_NEWSETELEM,
+           nft_attributes()
+               .text(NFTA_SET_ELEM_LIST_TABLE, "t")
+               .text(NFTA_SET_ELEM_LIST_SET, "s")
+               .nest(NFTA_SET_ELEM_LIST_ELEMENTS, nft_attributes().nest(NFTA_LIST_ELEM, one)));
+    }
     const nlmsghdr end{sizeof end, NLMSG_DONE, dump_flags, header.nlmsg_seq, 0};
     to.on_datagram(std::as_bytes(std::span(&end, 1)));
   }
@@ -178,7 +225,56 @@ TEST(nft_reader, reads_all_again_when_the_generation_moved) {
   EXPECT_FALSE(reading.error()) << reading.error().message();
   EXPECT_EQ(reading.result().generation, 8u);
   EXPECT_EQ(reading.result().tables.size(), 1u);
-  EXPECT_EQ(peer.chains_seen, 2);
+  EXPECT_EQ(peer.chains_seen, 3);  // The last two told the same.
+}
+
+/// Reads to the end, without error.
+ruleset read_all(kernel& peer) {
+  reader reading;
+  reading.start();
+  while (const auto request = reading.next_request()) peer.answer(reading, *request);
+  EXPECT_FALSE(reading.error()) << reading.error().message();
+  return reading.result();
+}
+
+std::vector<std::uint64_t> handles_in(const ruleset& in) {
+  std::vector<std::uint64_t> out;
+  for (const rule& one : in.chains.at({family::inet, "t", "c"}).rules) out.push_back(one.handle);
+  return out;
+}
+
+// As dumps come out that go on by counting while a transaction is undone: its rules were linked
+// before, and are not any more, or the other way round.
+TEST(nft_reader, reads_again_where_a_rule_does_not_follow_the_one_before_it) {
+  const told_rules whole{{1, 0}, {2, 1}, {3, 2}};
+  for (const told_rules& wrong : {told_rules{{1, 0}, {3, 2}}, told_rules{{2, 1}, {3, 2}},
+                                  told_rules{{1, 0}, {2, 1}, {2, 1}, {3, 2}},
+                                  told_rules{{1, 0}, {2, 1}, {3, 2}, {1, 0}, {2, 1}, {3, 2}}}) {
+    kernel peer;
+    peer.dumps = {wrong, wrong, whole};
+    EXPECT_EQ(handles_in(read_all(peer)), (std::vector<std::uint64_t>{1, 2, 3}));
+    EXPECT_EQ(peer.rules_seen, 4);
+  }
+}
+
+TEST(nft_reader, reads_again_where_the_end_of_a_chain_was_left_out) {
+  const told_rules whole{{1, 0}, {2, 1}, {3, 2}};
+  kernel peer;
+  peer.dumps = {{{1, 0}, {2, 1}}, whole};
+  EXPECT_EQ(handles_in(read_all(peer)), (std::vector<std::uint64_t>{1, 2, 3}));
+  EXPECT_EQ(peer.rules_seen, 3);
+}
+
+TEST(nft_reader, reads_again_where_elements_differ_but_of_sets_that_change_by_themselves) {
+  std::uint32_t dumps = 0;
+  for (const std::uint32_t flags : {0u, std::uint32_t{set_timeout}, std::uint32_t{set_eval}}) {
+    kernel peer;
+    dumps = 0;
+    peer.set_flags = flags;
+    peer.element = [&] { return std::min(++dumps, 5u); };
+    static_cast<void>(read_all(peer));
+    EXPECT_EQ(dumps, flags == 0 ? 6u : 2u);
+  }
 }
 
 TEST(nft_reader, gives_up_on_a_ruleset_that_never_keeps_still) {

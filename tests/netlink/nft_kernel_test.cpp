@@ -320,6 +320,46 @@ TEST(nft_kernel, a_ruleset_that_is_replaced_meanwhile_is_never_read_as_a_mixture
   EXPECT_GT(whole, 0);
 }
 
+// Somebody has rulesets checked all the time: while they are, their rules are linked in front of
+// those in force, and dumps count them.
+TEST(nft_kernel, a_ruleset_that_is_only_checked_meanwhile_leaves_out_no_rule) {
+  NETNS_OR_SKIP();
+  NFT_OR_SKIP();
+  const test::netns ns;
+  std::string text, checked;
+  constexpr int chains = 20, rules = 60;
+  for (int c = 0; c < chains; ++c) {
+    const std::string name = "c" + std::to_string(c);
+    text += "add table ip t\nadd chain ip t " + name + "\n";
+    for (int i = 0; i < rules; ++i)
+      text += "add rule ip t " + name + " udp dport " + std::to_string(i + 1) + " drop\n";
+    checked += "insert rule ip t " + name + " udp sport 7 drop\n";
+  }
+  load(ns, text);
+  const ruleset wanted = read_in(ns);
+  ASSERT_EQ(wanted.rule_count(), std::size_t{chains} * rules);
+  const std::string file = "/tmp/" + ns.name() + "-checked.nft";
+  std::ofstream(file) << checked;
+  std::atomic<bool> stop{false};
+  std::thread checker([&] {
+    while (!stop) ns("nft -c -f " + file);
+  });
+  int whole = 0;
+  for (int i = 0; i < 200 && !HasFailure(); ++i) {
+    const test::netns::scope inside(ns);
+    std::error_code ec;
+    const ruleset found = read_ruleset(ec);
+    if (ec == error::interrupted_dump) continue;
+    EXPECT_FALSE(ec) << ec.message();
+    EXPECT_TRUE(found == wanted) << found.rule_count() << " rules";
+    ++whole;
+  }
+  stop = true;
+  checker.join();
+  ::unlink(file.c_str());
+  EXPECT_GT(whole, 0);
+}
+
 TEST(nft_kernel, the_group_tells_of_a_transaction_when_it_ends) {
   NETNS_OR_SKIP();
   NFT_OR_SKIP();
