@@ -210,7 +210,8 @@ void add_route(CLI::App& app, route_arguments& to, action& chosen) {
   show->add_flag("-j,--json", to.json, "Print one JSON array");
   show->callback([&] { chosen = [&] { return run_route_show(table_of(to.show), to.json); }; });
 
-  auto* monitor = route->add_subcommand("monitor", "Print every change when it is published");
+  auto* monitor = route->add_subcommand(
+      "monitor", "Print every change of routes and output path when published");
   monitor->add_flag("-j,--json", to.json, "Print a JSON object a line");
   monitor->add_flag("-v,--verbose", to.verbosity, "Log what happens to standard error");
   monitor->callback([&] { chosen = [&] { return run_route_monitor(to.json, to.verbosity); }; });

@@ -31,6 +31,7 @@ json change_json(const route_change& change) {
   add("dev", change.device);
   add("prefsrc", change.source);
   add("table", change.table);
+  add("layer", change.layer);
   add("detail", change.detail);
   out["version"] = change.version;
   out["event_time_ns"] = change.event_time_ns;
@@ -49,6 +50,7 @@ std::string change_text(const route_change& change) {
 
   std::string out = std::string(stamp, length) + "." + micros + (change.removed ? " - " : " + ");
   out += name(change.what);
+  if (!change.layer.empty()) out += " " + change.layer;
   const auto add = [&out](const char* before, const std::string& value) {
     if (!value.empty()) out += before + value;
   };

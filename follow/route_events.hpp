@@ -36,6 +36,7 @@ struct route_change {
     nexthop,
     netconf,
     membership,
+    output,  ///< A layer of the kernel's output path (route/output_path.hpp).
     resynced
   };
   kind what = kind::route;
@@ -49,7 +50,10 @@ struct route_change {
   std::string device;   ///< Interface name, or "if7" for one that is gone.
   std::string source;   ///< Route: preferred source.
   std::string table;    ///< Route, rule: "main", "local", "default" or a number.
-  std::string detail;  ///< What else there is to say: state, metric, priority, lower layer address.
+  std::string layer;    ///< Output: which one, as in output_layer_names(): "traffic_control".
+  /// What else there is to say: state, metric, priority, lower layer address. Output: what is in
+  /// force in that layer now, in short; at the device, where one is named.
+  std::string detail;
   std::uint64_t version = 0;         ///< Forwarding table that first reflects this.
   std::int64_t event_time_ns = 0;    ///< When the notification was read: Unix time.
   std::int64_t publish_time_ns = 0;  ///< When that table was published: Unix time.

@@ -28,6 +28,8 @@ std::string_view name(route_change::kind kind) noexcept {
       return "netconf";
     case membership:
       return "membership";
+    case output:
+      return "output";
     case resynced:
       return "resynced";
   }

@@ -67,7 +67,7 @@ output_service::output_service(ring_context& ring, const output_layers& obeyed)
                                 : unique_fd()),
       traffic_fd_(obeyed.traffic_control ? listen_to(NETLINK_ROUTE, netlink::tc_group)
                                          : unique_fd()),
-      changes_(std::make_shared<event_queue<snapshot>>(ring.get_executor(), changes_ahead)),
+      changes_(std::make_shared<event_queue<change>>(ring.get_executor(), changes_ahead)),
       buffer_(netlink::datagram_size_max),
       first_(std::make_shared<output_snapshot>(output_reader(obeyed).read())) {
   const signals_blocked during_creation;
@@ -89,7 +89,6 @@ void output_service::stop() noexcept {
 }
 
 void output_service::run() {
-  using clock = std::chrono::steady_clock;
   output_reader reader(obeyed_);
   snapshot last = first_;
   clock::time_point all_read_at{};
@@ -100,14 +99,15 @@ void output_service::run() {
                         {traffic_fd_.get(), POLLIN, 0}};
     const int ready = ::poll(waiting, std::size(waiting), poll_period_ms);
     if (stopping_.load(std::memory_order_acquire)) return;
+    const auto heard_at = clock::now();
     // Before reading: what is announced from now on is read again.
     hear_rules();
     for (const unique_fd* fd : {&policies_fd_, &traffic_fd_}) drain(*fd);
     const bool only_rules = ready == 1 && waiting[1].revents != 0 &&
-                            clock::now() - all_read_at < std::chrono::milliseconds(poll_period_ms);
+                            heard_at - all_read_at < std::chrono::milliseconds(poll_period_ms);
     auto now = next_after(last, reader, !only_rules);
     if (!only_rules) all_read_at = clock::now();
-    if (now != last && *now != *last && changes_->push(now)) last = std::move(now);
+    if (now != last && *now != *last && changes_->push({now, heard_at})) last = std::move(now);
   }
 }
 

@@ -18,6 +18,7 @@
 #include <cowire/route/output_path.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <system_error>
@@ -29,8 +30,13 @@ namespace cowire::detail {
 
 class output_service {
  public:
+  using clock = std::chrono::steady_clock;
   using snapshot = std::shared_ptr<const output_snapshot>;
-  using next_signature = void(std::error_code, snapshot);
+  struct change {
+    snapshot state;
+    clock::time_point heard_at;  ///< When the kernel announced it, or it was looked for.
+  };
+  using next_signature = void(std::error_code, change);
 
   /// Reads the first snapshot before it returns. Throws std::system_error when no thread or event
   /// can be had; what cannot be read is said in the snapshot.
@@ -46,7 +52,7 @@ class output_service {
   template <class Token>
   auto async_next(Token&& token) {
     return asio::async_initiate<Token, next_signature>(
-        [this](auto handler) { event_queue<snapshot>::start_next(changes_, std::move(handler)); },
+        [this](auto handler) { event_queue<change>::start_next(changes_, std::move(handler)); },
         token);
   }
   void stop() noexcept;
@@ -61,7 +67,7 @@ class output_service {
   /// In the groups that announce; unset where the kernel has no such thing or it is ignored.
   const unique_fd rules_fd_, policies_fd_, traffic_fd_;
   std::atomic<bool> stopping_{false};
-  const std::shared_ptr<event_queue<snapshot>> changes_;
+  const std::shared_ptr<event_queue<change>> changes_;
   netlink::nft::follower follower_;  ///< Of the service's thread, as the buffer.
   std::vector<std::byte> buffer_;
   snapshot first_;

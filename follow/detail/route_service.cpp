@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/follow/detail/describe_change.hpp>
+#include <cowire/follow/detail/describe_output.hpp>
 #include <cowire/follow/detail/question_socket.hpp>
 #include <cowire/follow/detail/route_service.hpp>
 #include <cowire/follow/detail/sysctls.hpp>
@@ -149,10 +150,13 @@ awaitable<void> route_service::follow_replies() {
 
 awaitable<void> route_service::follow_output() {
   while (!stopped_) {
-    const auto [ec, snapshot] = co_await output_.async_next(as_tuple(use_awaitable));
+    auto [ec, next] = co_await output_.async_next(as_tuple(use_awaitable));
     if (stopped_ || ec) co_return;
-    if (on_other_rules && obeyed_output_->netfilter != snapshot->netfilter) on_other_rules();
-    take_output(snapshot);
+    if (on_other_rules && obeyed_output_->netfilter != next.state->netfilter) on_other_rules();
+    std::vector<route_change> told(1);
+    if (feed_.watched()) told = describe_output(*obeyed_output_, *next.state, mirror_);
+    for (route_change& change : told) feed_.report(std::move(change), next.heard_at);
+    take_output(std::move(next.state));
     publish();
   }
 }

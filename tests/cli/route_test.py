@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """`cowire route` against iproute2 and the kernel in a private network namespace."""
+import itertools
 import json
+import os
 import select
 import socket
 import struct
@@ -355,6 +357,7 @@ class Monitor(unittest.TestCase):
         self.world = support.World("watch")
         self.addCleanup(self.world.close)
         self.gateway = 2
+        self.pending = b""  # What the monitor has told and nobody has read.
         for command in (
             "link add u0 type veth peer name p0",
             "link set u0 up",
@@ -376,10 +379,16 @@ class Monitor(unittest.TestCase):
                     return change
         raise AssertionError("no line about the replaced route")
 
-    @staticmethod
-    def read_line(process, wait_s):
-        ready, _, _ = select.select([process.stdout], [], [], wait_s)
-        return process.stdout.readline() if ready else ""
+    def read_line(self, process, wait_s):
+        """Empty where none comes in time; several that come at once are all read."""
+        while b"\n" not in self.pending:
+            ready, _, _ = select.select([process.stdout], [], [], wait_s)
+            part = os.read(process.stdout.fileno(), 65536) if ready else b""
+            if not part:
+                return ""
+            self.pending += part
+        line, self.pending = self.pending.split(b"\n", 1)
+        return line.decode()
 
     def test_a_replaced_route_is_a_line_with_both_time_stamps(self):
         with support.ended(
@@ -393,6 +402,73 @@ class Monitor(unittest.TestCase):
             self.assertLess(abs(change["publish_time_ns"] / 1e9 - time.time()), support.DEADLINE_S)
             _, errors = support.interrupt(monitor)
             self.assertEqual((monitor.returncode, errors), (0, ""))
+
+    def next_output(self, monitor, layer):
+        """The next line that tells of that layer of the output path."""
+        end = time.monotonic() + support.DEADLINE_S
+        while time.monotonic() < end:
+            line = self.read_line(monitor, 0.3)
+            change = json.loads(line) if line else {}
+            if change.get("event") == "output" and change["layer"] == layer:
+                return change
+        raise AssertionError(f"no line about {layer}")
+
+    def test_each_layer_of_the_output_path_that_changes_is_a_line(self):
+        support.need_nft()
+        with support.ended(
+            self.world.start("watch", support.COWIRE, "route", "monitor", "-j")
+        ) as monitor:
+            version = self.change_until_seen(monitor)["version"]
+            self.world.ip("watch", "xfrm policy add dst 192.0.2.0/24 dir out action block")
+            change = self.next_output(monitor, "ipsec")
+            self.assertEqual(change["detail"], "1 output policy")
+            self.assertEqual(change["action"], "changed")
+            self.assertGreater(change["version"], version)
+            self.assertGreaterEqual(change["publish_time_ns"], change["event_time_ns"])
+            self.assertLess(abs(change["publish_time_ns"] / 1e9 - time.time()), support.DEADLINE_S)
+            self.world.ip("watch", "xfrm policy setdefault out block")
+            self.assertIn("blocked", self.next_output(monitor, "ipsec")["detail"])
+
+            rules = (
+                "table ip t { chain in { type filter hook input priority 0; ct state new accept; }\n"
+                "chain out { type filter hook output priority 0; udp dport 9 drop; }\n}\n"
+            )
+            self.world.exec("watch", "nft", "-f", "-", stdin=rules, check=0)
+            detail = self.next_output(monitor, "netfilter")["detail"]
+            self.assertIn("1 table, 2 rules, generation ", detail)
+            self.assertEqual(self.next_output(monitor, "conntrack")["detail"], "IPv4 tracked")
+            self.world.exec("watch", "nft", "flush", "ruleset", check=0)
+            detail = self.next_output(monitor, "netfilter")["detail"]
+            self.assertIn("0 tables, 0 rules, generation ", detail)
+            detail = self.next_output(monitor, "conntrack")["detail"]
+            self.assertEqual(detail, "no connection is tracked")
+
+            # What is not announced is looked for.
+            self.world.ip("watch", "link add v0 type veth peer name v1")
+            devices = {self.next_output(monitor, "traffic_control")["dev"] for _ in range(2)}
+            self.assertEqual(devices, {"v0", "v1"})
+            tbf = "qdisc replace dev u0 root tbf rate 1mbit burst 10kb latency 10ms"
+            if self.world.exec("watch", "tc", *tbf.split()).returncode == 0:
+                change = self.next_output(monitor, "traffic_control")
+                self.assertEqual(change["dev"], "u0")
+                self.assertIn("tbf", change["detail"])
+
+    def test_a_line_for_readers_names_the_layer_too(self):
+        with support.ended(
+            self.world.start("watch", support.COWIRE, "route", "monitor")
+        ) as monitor:
+            text, verbs = "", itertools.cycle(("add", "delete"))
+            end = time.monotonic() + support.DEADLINE_S
+            while "output ipsec" not in text and time.monotonic() < end:
+                action = " action block" if (verb := next(verbs)) == "add" else ""
+                self.world.ip("watch", f"xfrm policy {verb} dst 192.0.2.0/24 dir out{action}")
+                while "output ipsec" not in text and (text := self.read_line(monitor, 0.3)):
+                    continue
+            self.assertRegex(
+                text,
+                r"^\S+ \+ output ipsec [01] output polic(y|ies), "
+                r"published after \d+ us as version \d+$",
+            )
 
 
 if __name__ == "__main__":

@@ -348,9 +348,9 @@ void await(detail::output_service& service, ring_context& ring,
   });
   const auto look = [&]() -> awaitable<void> {
     while (!seen) {
-      const auto [ec, state] = co_await service.async_next(as_tuple(use_awaitable));
+      const auto [ec, next] = co_await service.async_next(as_tuple(use_awaitable));
       if (ec) co_return;
-      seen = wanted(*state);
+      seen = wanted(*next.state);
     }
     deadline.cancel();
   };
