@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What large rulesets cost the compiler: a set of 100 000 addresses, 10 000 rules for an address
-/// each: CPU time of the thread that compiles,
-/// compiled whole, one more or one less (the median of many, and the most), and the memory.
+/// each, as many IPsec policies: CPU time of the thread that compiles, compiled whole, one more or
+/// one less (the median of many, and the most), and the memory.
 ///
 /// Prints a table, or what Google Benchmark prints for --benchmark_format=json.
 #include <cowire/netlink/nft_message.hpp>
@@ -17,7 +17,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <ctime>
-#include <functional>
 #include <iterator>
 #include <memory>
 #include <string>
@@ -33,7 +32,8 @@ namespace {
 namespace nft = netlink::nft;
 namespace ex = netlink::nft::expressions;
 
-constexpr std::uint32_t elements_count = 100'000, rules_count = 10'000, first_address = 0x14000000;
+constexpr std::uint32_t elements_count = 100'000, rules_count = 10'000, policies_count = 10'000,
+                        first_address = 0x14000000;
 constexpr int changes_count = 200;
 
 nft::bytes bytes_of(std::uint32_t address) {
@@ -146,17 +146,25 @@ class ruled {
     static_cast<void>(made_.publish());
   }
   double obey_ms(const nft::ruleset& rules) {
+    return obey_ms([&](output_snapshot& into) { into.netfilter.rules = rules; });
+  }
+  double obey_ms(const netlink::xfrm_policies& policies) {
+    return obey_ms([&](output_snapshot& into) { into.ipsec.policies = policies; });
+  }
+  [[nodiscard]] compiler_statistics statistics() const { return made_.statistics(); }
+
+ private:
+  template <class Fill>
+  double obey_ms(const Fill& fill) {
     const double start = cpu_ms();
     auto made = std::make_shared<output_snapshot>();
-    made->netfilter.rules = rules;
+    fill(*made);
     made->netfilter.hooks.emplace();
     made_.set_output(std::move(made));
     static_cast<void>(made_.publish());
     return cpu_ms() - start;
   }
-  [[nodiscard]] compiler_statistics statistics() const { return made_.statistics(); }
 
- private:
   mirror state_;
   epoch_domain epoch_;
   publisher published_;
@@ -168,7 +176,8 @@ struct figures {
   compiler_statistics memory;
 };
 
-figures measure(nft::ruleset rules, const std::function<void(nft::ruleset&, int)>& change) {
+template <class State, class Change>
+figures measure(State rules, const Change& change) {
   ruled one;
   figures out;
   out.whole_ms = one.obey_ms(rules);
@@ -217,9 +226,32 @@ figures measure_rules() {
   });
 }
 
+netlink::xfrm_policy policy_of(std::uint32_t index, std::uint32_t address) {
+  netlink::xfrm_policy one;
+  one.index = index;
+  one.blocks = true;
+  one.source = ip_prefix::all(ip_family::v4);
+  one.destination = {ip_address::v4(address), 32};
+  return one;
+}
+
+figures measure_policies() {
+  netlink::xfrm_policies all;
+  for (std::uint32_t i = 0; i < policies_count; ++i)
+    all.push_back(policy_of(8 * i + 1, first_address + 6 * i));
+  return measure(std::move(all), [](netlink::xfrm_policies& in, int i) {
+    const auto address = first_address + 3 + 6 * static_cast<std::uint32_t>(i);
+    if (i % 2 == 0)
+      in.push_back(policy_of(8 * policies_count + 1, address));
+    else
+      static_cast<void>(in.erase(std::prev(in.end())));
+  });
+}
+
 int run(bool json, const char* program) {
   const std::pair<const char*, figures> all[] = {{"100000_elements", measure_elements()},
-                                                 {"10000_rules", measure_rules()}};
+                                                 {"10000_rules", measure_rules()},
+                                                 {"10000_policies", measure_policies()}};
   std::vector<bench::result> results;
   for (const auto& [name, told] : all) {
     const std::string group = std::string("output_rules/") + name;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/route/detail/judge_destinations.hpp>
+#include <cowire/route/detail/output_ipsec.hpp>
 #include <cowire/route/detail/output_walk.hpp>
 #include <cowire/route/output_path.hpp>
 
@@ -136,15 +137,13 @@ output_verdict judge_cgroup(const cgroup_state& state, ip_family family) {
   return {};
 }
 
+/// But its policies.
 output_verdict judge_ipsec(const ipsec_state& state) {
   if (state.unreadable_because)
     return obstacle(divert_reason::ipsec,
                     "IPsec policies cannot be read: " + *state.unreadable_because);
   if (state.blocks_by_default)
     return obstacle(divert_reason::ipsec, "datagrams without an IPsec policy are blocked");
-  if (state.output_policies != 0)
-    return obstacle(divert_reason::ipsec,
-                    std::to_string(state.output_policies) + " IPsec policies for output");
   return {};
 }
 
@@ -236,7 +235,10 @@ detail::destination_verdicts detail::judge_some(const output_snapshot& state, ou
   destination_verdicts found(which);
   address_set untracked;
   if (obeyed.control_groups) found.touch_rest(judge_cgroup(state.cgroup, family));
-  if (obeyed.ipsec) found.touch_rest(judge_ipsec(state.ipsec));
+  if (obeyed.ipsec) {
+    found.touch_rest(judge_ipsec(state.ipsec));
+    judge_policies(state.ipsec, region, found, ports);
+  }
   if (obeyed.netfilter) {
     const netfilter_state& netfilter = state.netfilter;
     found.touch_rest(judge_beside_rules(netfilter, family));
@@ -313,7 +315,7 @@ bool is_empty(const output_snapshot& state) {
       !state.devices_unreadable && std::ranges::all_of(state.devices, passes);
   return (no_netfilter || !obeyed.netfilter) && (no_programs || !obeyed.control_groups) &&
          (no_traffic_control || !obeyed.traffic_control) &&
-         (!judge_ipsec(state.ipsec).reason || !obeyed.ipsec);
+         ((!judge_ipsec(state.ipsec).reason && state.ipsec.policies.empty()) || !obeyed.ipsec);
 }
 
 }  // namespace cowire

@@ -16,6 +16,7 @@
 #include <cowire/base/address.hpp>
 #include <cowire/base/reason.hpp>
 #include <cowire/netlink/nft_message.hpp>
+#include <cowire/netlink/xfrm_message.hpp>
 #include <cowire/route/output_layers.hpp>
 
 #include <cstdint>
@@ -73,7 +74,7 @@ struct netfilter_state {
 };
 
 struct ipsec_state {
-  std::uint32_t output_policies = 0;  ///< Of the namespace and of its sockets.
+  netlink::xfrm_policies policies;  ///< Of the namespace and of its sockets, for output.
   bool blocks_by_default = false;
   unreadable unreadable_because;
   friend bool operator==(const ipsec_state&, const ipsec_state&) = default;

@@ -41,7 +41,7 @@ std::string describe_tracking(const netfilter_state& state) {
 
 std::string describe(const ipsec_state& state) {
   if (state.unreadable_because) return unreadable_text(*state.unreadable_because);
-  return count(state.output_policies, "output policy", "output policies") +
+  return count(state.policies.size(), "output policy", "output policies") +
          (state.blocks_by_default ? ", without one datagrams are blocked" : "");
 }
 

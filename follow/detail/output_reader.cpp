@@ -193,7 +193,12 @@ output_snapshot output_reader::read(const output_snapshot* before) {
     read_hooks(out.netfilter);
     read_legacy(out.netfilter);
   }
-  if (obeyed_.ipsec) read_ipsec(out.ipsec);
+  if (obeyed_.ipsec && before != nullptr) {
+    out.ipsec = before->ipsec;
+    refresh_ipsec(out.ipsec);
+  } else if (obeyed_.ipsec) {
+    read_ipsec(out.ipsec);
+  }
   if (obeyed_.control_groups) read_cgroup(out.cgroup);
   if (obeyed_.traffic_control) read_devices(out);
   return out;
@@ -256,33 +261,65 @@ void output_reader::read_legacy(netfilter_state& into) {
 
 // ---- IPsec --------------------------------------------------------------------------------------
 
+/// False: there is none, or it cannot be asked.
+bool output_reader::has_ipsec(ipsec_state& into) {
+  if (ipsec_) return true;
+  // Without the module nobody made policies by netlink; an older interface would show here.
+  const proc_file pf_key = read_proc("net/pfkey");
+  into.unreadable_because = pf_key.unreadable_because;
+  if (ipsec_error_ != EPROTONOSUPPORT || pf_key.exists)
+    into.unreadable_because = errno_code(ipsec_error_).message();
+  return false;
+}
+
 void output_reader::read_ipsec(ipsec_state& into) {
-  if (!ipsec_) {
-    // Without the module nobody made policies by netlink; an older interface would show here.
-    const proc_file pf_key = read_proc("net/pfkey");
-    into.unreadable_because = pf_key.unreadable_because;
-    if (ipsec_error_ != EPROTONOSUPPORT || pf_key.exists)
-      into.unreadable_because = errno_code(ipsec_error_).message();
-    return;
-  }
+  into = {};
+  if (!has_ipsec(into)) return;
+  read_policies(into);
+  read_default(into);
+}
+
+void output_reader::refresh_ipsec(ipsec_state& state, bool may_wait) {
+  constexpr auto reading_lasts = std::chrono::seconds(30);
+  if (state.unreadable_because || !ipsec_) return read_ipsec(state);
   std::optional<netlink::xfrm_policy_counts> counts;
-  int error = ask(ipsec_, netlink::xfrm_counts_request(++sequence_), false,
+  const int error = ask(ipsec_, netlink::xfrm_counts_request(++sequence_), false,
+                        [&](const netlink::envelope& answer) {
+                          std::error_code ec;
+                          counts = netlink::decode_xfrm_counts(answer, ec);
+                        });
+  const bool told = error == 0 && counts;
+  const bool right = told && counts->of_sockets == 0 && counts->output == state.policies.size();
+  const bool recent = std::chrono::steady_clock::now() - policies_read_at_ < reading_lasts;
+  if (!(told && may_wait) && !(right && recent)) return read_ipsec(state);
+  read_default(state);
+}
+
+void output_reader::read_policies(ipsec_state& into) {
+  policies_read_at_ = std::chrono::steady_clock::now();
+  std::vector<netlink::xfrm_policy> found;
+  bool broken = false;
+  const int error = ask(ipsec_, netlink::xfrm_policies_request(++sequence_), true,
+                        [&](const netlink::envelope& answer) {
+                          std::error_code ec;
+                          auto one = netlink::decode_xfrm_change(answer, ec);
+                          broken |= ec || !one;
+                          if (one && one->output) found.push_back(std::move(one->policy));
+                        });
+  // Not one is told of as if something were missing.
+  if ((error != 0 && error != ENOENT) || broken)
+    into.unreadable_because = errno_code(error != 0 ? error : EBADMSG).message();
+  std::ranges::sort(found, {}, &netlink::xfrm_policy::index);
+  for (netlink::xfrm_policy& one : found) into.policies.push_back(std::move(one));
+}
+
+void output_reader::read_default(ipsec_state& into) {
+  std::optional<bool> blocks;
+  int error = ask(ipsec_, netlink::xfrm_default_request(++sequence_), false,
                   [&](const netlink::envelope& answer) {
                     std::error_code ec;
-                    counts = netlink::decode_xfrm_counts(answer, ec);
+                    blocks = netlink::decode_xfrm_default_blocks(answer, ec);
                   });
-  if (error == 0 && !counts) error = EBADMSG;
-  if (error != 0) {
-    into.unreadable_because = errno_code(error).message();
-    return;
-  }
-  into.output_policies = counts->output;
-  std::optional<bool> blocks;
-  error = ask(ipsec_, netlink::xfrm_default_request(++sequence_), false,
-              [&](const netlink::envelope& answer) {
-                std::error_code ec;
-                blocks = netlink::decode_xfrm_default_blocks(answer, ec);
-              });
   if (error == EINVAL) return;  // Before 5.15 there is no default.
   if (error == 0 && !blocks) error = EBADMSG;
   if (error != 0) into.unreadable_because = errno_code(error).message();
@@ -292,6 +329,8 @@ void output_reader::read_ipsec(ipsec_state& into) {
 // ---- traffic control ----------------------------------------------------------------------------
 
 void output_reader::read_devices(output_snapshot& into) {
+  into.devices.clear();
+  into.devices_unreadable.reset();
   constexpr std::uint32_t unlimited = ~std::uint32_t{0};
   bool broken = false;
   int error = EINTR;

@@ -11,6 +11,7 @@
 #include <cowire/netlink/codec.hpp>
 #include <cowire/route/output_path.hpp>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -26,8 +27,15 @@ class output_reader {
   explicit output_reader(const output_layers& obeyed = {});
 
   /// Everything that is obeyed, as it is now. The ruleset is taken from `before` where its
-  /// generation is the same.
+  /// generation is the same, IPsec policies as refresh_ipsec() does.
   [[nodiscard]] output_snapshot read(const output_snapshot* before = nullptr);
+  /// The default, and the policies unless `state` has them by what was announced until now: if
+  /// their number is right, none are of sockets, and the last reading is not too long ago.
+  /// `may_wait`: more has been announced, which may be why the number is another one.
+  void refresh_ipsec(ipsec_state& state, bool may_wait = false);
+  void read_ipsec(ipsec_state& into);
+  /// What devices there are, with their disciplines, filters and programs.
+  void read_devices(output_snapshot& into);
   /// The functions at hooks, where they are obeyed and the kernel lists them.
   void read_hooks(netfilter_state& into);
 
@@ -38,8 +46,9 @@ class output_reader {
                         const visitor& visit);
   void read_rules(netfilter_state& into, const output_snapshot* before);
   static void read_legacy(netfilter_state& into);
-  void read_ipsec(ipsec_state& into);
-  void read_devices(output_snapshot& into);
+  [[nodiscard]] bool has_ipsec(ipsec_state& into);
+  void read_policies(ipsec_state& into);
+  void read_default(ipsec_state& into);
   void read_filters(device_output_state& into, std::uint32_t device);
   void read_programs(device_output_state& into, std::uint32_t device);
   static void read_cgroup(cgroup_state& into);
@@ -48,6 +57,7 @@ class output_reader {
   unique_fd netfilter_, ipsec_;
   int ipsec_error_ = 0;
   unique_fd route_;
+  std::chrono::steady_clock::time_point policies_read_at_{};
   std::uint32_t sequence_ = 0;
   std::vector<std::byte> buffer_;
 };

@@ -69,7 +69,8 @@ output_service::output_service(ring_context& ring, const output_layers& obeyed)
                                          : unique_fd()),
       changes_(std::make_shared<event_queue<change>>(ring.get_executor(), changes_ahead)),
       buffer_(netlink::datagram_size_max),
-      first_(std::make_shared<output_snapshot>(output_reader(obeyed).read())) {
+      first_(std::make_shared<output_snapshot>(output_reader(obeyed).read())),
+      ipsec_(first_->ipsec) {
   const signals_blocked during_creation;
   thread_ = std::thread([this] { run(); });
   ::pthread_setname_np(thread_.native_handle(), "cowire-output");
@@ -101,45 +102,62 @@ void output_service::run() {
     if (stopping_.load(std::memory_order_acquire)) return;
     const auto heard_at = clock::now();
     // Before reading: what is announced from now on is read again.
-    hear_rules();
-    for (const unique_fd* fd : {&policies_fd_, &traffic_fd_}) drain(*fd);
-    const bool only_rules = ready == 1 && waiting[1].revents != 0 &&
-                            heard_at - all_read_at < std::chrono::milliseconds(poll_period_ms);
-    auto now = next_after(last, reader, !only_rules);
-    if (!only_rules) all_read_at = clock::now();
+    hear(rules_fd_, rules_follower_);
+    hear(policies_fd_, policies_follower_);
+    drain(traffic_fd_);
+    news what;
+    what.policies = waiting[2].revents != 0;
+    what.traffic = waiting[3].revents != 0;
+    what.all = ready == 0 || heard_at - all_read_at >= std::chrono::milliseconds(poll_period_ms);
+    auto now = next_after(last, reader, what);
+    if (what.all) all_read_at = clock::now();
     if (now != last && *now != *last && changes_->push({now, heard_at})) last = std::move(now);
   }
 }
 
-/// `all`: everything is looked at, and not only what was announced of the rules.
 output_service::snapshot output_service::next_after(const snapshot& last, output_reader& reader,
-                                                    bool all) {
+                                                    const news& what) {
   using outcome = netlink::nft::follower::outcome;
   auto rules = *last->netfilter.rules;
-  const auto followed = follower_.follow(rules);
+  const auto followed = rules_follower_.follow(rules);
   const bool known = !last->netfilter.rules_unreadable && followed != outcome::must_be_read;
-  if (!all && known && followed == outcome::unchanged) return last;
+  if (obeyed_.ipsec && (what.policies || what.all)) follow_policies(reader);
+  const bool silent = !what.all && !what.policies && !what.traffic;
+  if (silent && known && followed == outcome::unchanged) return last;
   auto next = std::make_shared<output_snapshot>(*last);
+  next->ipsec = ipsec_;
   if (known && followed != outcome::unchanged) next->netfilter.rules = std::move(rules);
-  if (all || !known) return std::make_shared<const output_snapshot>(reader.read(next.get()));
+  if (what.all || !known) {
+    next = std::make_shared<output_snapshot>(reader.read(next.get()));
+    ipsec_ = next->ipsec;
+    return next;
+  }
   // A rule may have connections tracked, or be the last that does.
   if (followed == outcome::rules) {
     next->netfilter.hooks.reset();
     reader.read_hooks(next->netfilter);
   }
+  if (what.traffic) reader.read_devices(*next);
   return next;
 }
 
+void output_service::follow_policies(output_reader& reader) {
+  if (!policies_follower_.follow(ipsec_.policies) || !policies_fd_)
+    return reader.read_ipsec(ipsec_);
+  pollfd more{policies_fd_.get(), POLLIN, 0};
+  reader.refresh_ipsec(ipsec_, ::poll(&more, 1, 0) == 1);
+}
+
 /// Whether some were lost does not matter but to the follower.
-void output_service::hear_rules() {
-  if (!rules_fd_) return;
+template <class Follower>
+void output_service::hear(const unique_fd& fd, Follower& to) {
+  if (!fd) return;
   for (;;) {
-    const auto size =
-        ::recv(rules_fd_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT | MSG_TRUNC);
+    const auto size = ::recv(fd.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT | MSG_TRUNC);
     if (size >= 0 && static_cast<std::size_t>(size) <= buffer_.size())
-      follower_.on_datagram(std::span(buffer_).first(static_cast<std::size_t>(size)));
+      to.on_datagram(std::span(buffer_).first(static_cast<std::size_t>(size)));
     else if (size >= 0 || errno == ENOBUFS)
-      follower_.on_loss();
+      to.on_loss();
     else if (errno != EINTR)
       return;
   }

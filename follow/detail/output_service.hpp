@@ -2,7 +2,8 @@
 /// Keeps a snapshot of the output path fresh, on a thread of its own.
 ///
 /// What the kernel announces (rulesets, IPsec policies, traffic control) is read again as soon as
-/// it says so; single rules and elements are taken from what it says (netlink/nft_follower.hpp).
+/// it says so; single rules, elements and policies are taken from what it says
+/// (netlink/nft_follower.hpp, xfrm_follower.hpp).
 /// Everything is looked at once a second besides, because hooks, legacy tables, programs and the
 /// defaults of traffic control announce nothing. Reading may wait for locks of the kernel's: that
 /// is why the control thread does not do it.
@@ -14,6 +15,7 @@
 #include <cowire/base/unique_fd.hpp>
 #include <cowire/follow/detail/output_reader.hpp>
 #include <cowire/netlink/nft_follower.hpp>
+#include <cowire/netlink/xfrm_follower.hpp>
 #include <cowire/ring/event_queue.hpp>
 #include <cowire/route/output_path.hpp>
 
@@ -58,9 +60,16 @@ class output_service {
   void stop() noexcept;
 
  private:
+  /// What is to be looked at, beside rules that were announced.
+  struct news {
+    bool policies = false, traffic = false;
+    bool all = false;
+  };
   void run();
-  [[nodiscard]] snapshot next_after(const snapshot& last, output_reader& reader, bool all);
-  void hear_rules();
+  [[nodiscard]] snapshot next_after(const snapshot& last, output_reader& reader, const news& what);
+  void follow_policies(output_reader& reader);
+  template <class Follower>
+  void hear(const unique_fd& fd, Follower& to);
 
   const output_layers obeyed_;
   const unique_fd stop_fd_;
@@ -68,9 +77,12 @@ class output_service {
   const unique_fd rules_fd_, policies_fd_, traffic_fd_;
   std::atomic<bool> stopping_{false};
   const std::shared_ptr<event_queue<change>> changes_;
-  netlink::nft::follower follower_;  ///< Of the service's thread, as the buffer.
+  // Of the service's thread:
+  netlink::nft::follower rules_follower_;
+  netlink::xfrm_follower policies_follower_;
   std::vector<std::byte> buffer_;
   snapshot first_;
+  ipsec_state ipsec_;  ///< By all that was heard, whether somebody has taken it or not.
   std::thread thread_;
 };
 

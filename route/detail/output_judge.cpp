@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/netlink/tunnel_kind.hpp>
 #include <cowire/route/detail/judge_destinations.hpp>
+#include <cowire/route/detail/output_ipsec.hpp>
 #include <cowire/route/detail/output_judge.hpp>
+#include <cowire/route/detail/shared_list_difference.hpp>
 #include <cowire/route/detail/tunnel.hpp>
 #include <cowire/route/detail/vrf.hpp>
 #include <cowire/route/egress_choice.hpp>
@@ -239,15 +241,17 @@ std::vector<output_verdict> output_judge::ask_all_outer(const asked& one,
   }
 }
 
-// ---- single rules and elements ------------------------------------------------------------------
+// ---- single rules, elements and policies ------------------------------------------------------------------
 
 namespace {
 
-bool alike_beside_rules(const output_snapshot& a, const output_snapshot& b) {
+bool alike_beside_rules_and_policies(const output_snapshot& a, const output_snapshot& b) {
   const netfilter_state &x = a.netfilter, &y = b.netfilter;
   return a.obeyed == b.obeyed && x.rules_unreadable == y.rules_unreadable && x.hooks == y.hooks &&
          x.legacy_tables_v4 == y.legacy_tables_v4 && x.legacy_tables_v6 == y.legacy_tables_v6 &&
-         x.legacy_unreadable == y.legacy_unreadable && a.ipsec == b.ipsec && a.cgroup == b.cgroup &&
+         x.legacy_unreadable == y.legacy_unreadable &&
+         a.ipsec.blocks_by_default == b.ipsec.blocks_by_default &&
+         a.ipsec.unreadable_because == b.ipsec.unreadable_because && a.cgroup == b.cgroup &&
          a.devices == b.devices && a.devices_unreadable == b.devices_unreadable;
 }
 
@@ -269,9 +273,11 @@ bool looks_up(const netlink::nft::rule& one, const std::string& set) {
 /// False: ask everything anew.
 bool output_judge::follow(const output_snapshot& before, output_sets& sets_before) {
   using netlink::nft::family;
-  if (!alike_beside_rules(before, *snapshot_)) return false;
+  if (!alike_beside_rules_and_policies(before, *snapshot_)) return false;
   const auto difference = difference_between(*before.netfilter.rules, *snapshot_->netfilter.rules);
   if (!difference) return false;
+  const auto policies = differing_policies(before.ipsec.policies, snapshot_->ipsec.policies);
+  if (policies.size() > differing_max) return false;
   for (const auto* rules : {&difference->gone, &difference->come})
     for (const auto& one : *rules)
       if (one.chain->chain.family == family::netdev) return false;
@@ -286,7 +292,9 @@ bool output_judge::follow(const output_snapshot& before, output_sets& sets_befor
   address_set changed[2];
   for (asked& one : asked_) {
     const output_flow region = region_of(one.about);
-    const address_set which = concerned_by(*difference, region, sets_before);
+    address_set which = concerned_by(*difference, region, sets_before);
+    for (const netlink::xfrm_policy* policy : policies)
+      which.unite(detail::concerned_by(*policy, region));
     if (which.size() > parts_max || which == address_set(region.destination) ||
         !judge_again(one, region, which))
       return false;

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/route/detail/ruleset_difference.hpp>
+#include <cowire/route/detail/shared_list_difference.hpp>
 
 #include <algorithm>
-#include <unordered_set>
 #include <utility>
 
 namespace cowire::detail {
 namespace {
 
 namespace nft = netlink::nft;
+static_assert(differing_max >= ruleset_difference::size_max);
 using chain_rules = nft::ruleset::chain_rules;
 
 /// Between what is the same at the beginning and at the end of a chain.
@@ -45,38 +46,6 @@ bool compare_chains(const nft::ruleset& before, const nft::ruleset& now, ruleset
   return true;
 }
 
-/// Only chunks that are not in both are looked into.
-std::vector<const nft::element*> compare_elements(const nft::element_list& before,
-                                                  const nft::element_list& now) {
-  const auto listed = [](const nft::element_list& of, const nft::element_list& beside) {
-    std::unordered_set<const void*> shared;
-    for (const auto& chunk : beside.chunks()) shared.insert(chunk.get());
-    std::vector<const nft::element*> all;
-    for (const auto& chunk : of.chunks())
-      if (!shared.contains(chunk.get()))
-        for (const nft::element& one : *chunk) all.push_back(&one);
-    return all;
-  };
-  const auto old = listed(before, now), fresh = listed(now, before);
-  std::vector<const nft::element*> out;
-  auto a = old.begin(), b = fresh.begin();
-  const auto is_before = [](const auto* x, const auto* y) {
-    return nft::element_list::is_before(*x, *y);
-  };
-  while (a != old.end() || b != fresh.end()) {
-    if (b == fresh.end() || (a != old.end() && is_before(*a, *b))) {
-      out.push_back(*a++);
-    } else if (a == old.end() || is_before(*b, *a)) {
-      out.push_back(*b++);
-    } else {
-      if (!(**a == **b)) out.insert(out.end(), {*a, *b});
-      ++a, ++b;
-    }
-    if (out.size() > ruleset_difference::size_max) return out;
-  }
-  return out;
-}
-
 /// A set that is in one only belongs to rules that are.
 bool compare_sets(const nft::ruleset& before, const nft::ruleset& now, ruleset_difference& into) {
   for (const auto& [key, set] : before.sets) {
@@ -84,9 +53,9 @@ bool compare_sets(const nft::ruleset& before, const nft::ruleset& now, ruleset_d
     if (other == now.sets.end()) continue;
     if (set.set != other->second.set || set.filled_by_packets != other->second.filled_by_packets)
       return false;
-    auto differing = compare_elements(set.elements, other->second.elements);
-    if (differing.size() > ruleset_difference::size_max) return false;
-    if (!differing.empty()) into.elements.emplace(key, std::move(differing));
+    auto elements = differing(set.elements, other->second.elements, nft::element_list::is_before);
+    if (elements.size() > ruleset_difference::size_max) return false;
+    if (!elements.empty()) into.elements.emplace(key, std::move(elements));
   }
   return true;
 }

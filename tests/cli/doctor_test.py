@@ -186,7 +186,7 @@ class Doctor(unittest.TestCase):
         checks = self.output_checks(world)
         for name, what, reason in (
             ("netfilter", "table ip t, chain out, rule ", "(netfilter)"),
-            ("ipsec", "1 IPsec policies", "(ipsec)"),
+            ("ipsec", "IPsec policy of index ", "(ipsec)"),
         ):
             self.assertEqual(checks[name]["status"], "warn", checks[name])
             self.assertIn(what, checks[name]["value"])
@@ -197,7 +197,7 @@ class Doctor(unittest.TestCase):
         self.assertEqual(checks["conntrack"]["value"], "tracked (IPv4)")
         self.assertIn("first datagram of each flow", checks["conntrack"]["meaning"])
         self.assertEqual(checks["conntrack"]["fix"], "")
-        self.assertIn("(IPv4, IPv6)", checks["ipsec"]["value"])
+        self.assertIn("for 192.0.2.0/24: block (IPv4)", checks["ipsec"]["value"])
         self.assertEqual(checks["traffic_control"]["status"], "ok")
         self.assertEqual(self.output_checks(world, "p0")["netfilter"]["status"], "ok")
 

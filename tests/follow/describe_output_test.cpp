@@ -31,7 +31,7 @@ TEST(describe_output, tells_what_is_in_force_in_each_layer_that_changed) {
   output_snapshot after;
   after.netfilter.legacy_tables_v4 = after.netfilter.legacy_tables_v6 = {"filter"};
   after.netfilter.hooks = std::vector<output_hook>{{ip_family::v6, "ipv6_conntrack_local"}};
-  after.ipsec = {2, true, {}};
+  after.ipsec = {{netlink::xfrm_policy{}, netlink::xfrm_policy{}}, true, {}};
   after.cgroup = {1, 0, 3, {}};
   EXPECT_EQ(lines(before, after),
             (expected{"+ netfilter||0 tables, 0 rules, generation 0, 1 hook function, "

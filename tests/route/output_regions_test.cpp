@@ -489,7 +489,7 @@ TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_
   EXPECT_LT(coarse, diverted / 10) << "of " << diverted;  // More ranges of ports than have room.
 }
 
-/// Rules and sets that change by a little each time.
+/// Rules, sets and policies that change by a little each time.
 class changing_rules {
  public:
   changing_rules(std::mt19937_64& random, ip_family family)
@@ -500,14 +500,21 @@ class changing_rules {
     rules_.add_lookup("wide", random_() % 2, verdict());
     for (int i = 0; i < 6; ++i) add_rule();
   }
-  [[nodiscard]] auto snapshot() const { return rules_.snapshot(); }
+  [[nodiscard]] std::shared_ptr<const output_snapshot> snapshot() const {
+    auto made = std::make_shared<output_snapshot>(*rules_.snapshot());
+    made->ipsec.policies = policies_;
+    return made;
+  }
   /// One of few, so that they meet.
   [[nodiscard]] ip_address destination() {
     auto number = detail::number_of(family_ == ip_family::v4 ? ip("20.0.0.0") : ip("2001:db8::"));
     return detail::address_of(family_, number + random_() % 64 * (random_() % 2 ? 1 : 1024));
   }
   void step() {
-    switch (random_() % 5) {
+    switch (random_() % 7) {
+      case 5:
+      case 6:
+        return change_policies();
       case 0:
         return add_rule();
       case 1:
@@ -565,10 +572,38 @@ class changing_rules {
     if (random_() % 2 && !set("wide").remove(high)) set("wide").add(high);
   }
 
+  /// One goes, or one comes.
+  void change_policies() {
+    if (!policies_.empty() && random_() % 3 == 0) {
+      auto at = policies_.begin();
+      std::advance(at, static_cast<std::ptrdiff_t>(random_() % policies_.size()));
+      static_cast<void>(policies_.erase(at));
+      return;
+    }
+    netlink::xfrm_policy one;
+    one.index = ++index_;
+    one.blocks = random_() % 2;
+    one.harmless = random_() % 8 == 0;
+    const unsigned bits = family_ == ip_family::v4 ? 32 : 128;
+    one.source = ip_prefix::all(family_);
+    const ip_address to = destination();
+    one.destination = {to, random_() % 16 ? bits - static_cast<unsigned>(random_() % 12) : 0};
+    if (random_() % 8 == 0) one.source = {to, bits};
+    if (random_() % 8 == 0) one.mark = one.mark_mask = 1;
+    if (random_() % 8 == 0) one.protocol = random_() % 2 ? 17 : 6;
+    if (random_() % 4 == 0) {
+      one.destination_port = static_cast<std::uint16_t>(5 + random_() % 3);
+      one.destination_port_mask = random_() % 4 ? 0xffff : 0xfffe;
+    }
+    policies_.push_back(one);
+  }
+
   std::mt19937_64& random_;
   const ip_family family_;
   rule_maker rules_;
+  netlink::xfrm_policies policies_;
   std::uint64_t handle_ = 1000;
+  std::uint32_t index_ = 0;
 };
 
 /// However often single rules and elements have changed, readers see what a compiler says that has

@@ -278,6 +278,14 @@ TEST_F(walk, sets_that_packets_fill_or_that_time_out_decide_nothing) {
   EXPECT_FALSE(looked_up(false));
 }
 
+netlink::xfrm_policy block_all() {
+  netlink::xfrm_policy out;
+  out.index = 1;
+  out.blocks = true;
+  out.source = out.destination = ip_prefix::all(ip_family::v6);
+  return out;
+}
+
 TEST(output_path_layers, each_has_its_reason_and_what_cannot_be_read_is_an_obstacle) {
   output_flow region;
   region.destination = ip_prefix::all(ip_family::v6);
@@ -294,7 +302,7 @@ TEST(output_path_layers, each_has_its_reason_and_what_cannot_be_read_is_an_obsta
   EXPECT_EQ(cgroup_program, reason([](auto& s) { s.cgroup.sendmsg_v6 = 1; }));
   EXPECT_EQ(std::nullopt, reason([](auto& s) { s.cgroup.sendmsg_v4 = 1; }));
   EXPECT_EQ(cgroup_program, reason([](auto& s) { s.cgroup.unreadable_because = "EPERM"; }));
-  EXPECT_EQ(ipsec, reason([](auto& s) { s.ipsec.output_policies = 1; }));
+  EXPECT_EQ(ipsec, reason([](auto& s) { s.ipsec.policies.push_back(block_all()); }));
   EXPECT_EQ(ipsec, reason([](auto& s) { s.ipsec.unreadable_because = "EPERM"; }));
   EXPECT_EQ(netfilter, reason([](auto& s) { s.netfilter.rules_unreadable = "EPERM"; }));
   EXPECT_EQ(netfilter, reason([](auto& s) { s.netfilter.legacy_unreadable = "EACCES"; }));
