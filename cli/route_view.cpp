@@ -104,6 +104,8 @@ json cowire_json(const explanation& answer) {
   json out;
   out["egress"] = interface_name(h.interface_index);
   out["output"] = h.is_tracked() ? "tracked" : "untouched";
+  if (h.egress_of_ports != divert_slot)
+    out[h.ports_inside ? "untracked_ports" : "tracked_ports"] = ports_json(h.ports);
   if (answer.destination_mac) out["destination_mac"] = answer.destination_mac->to_string();
   out["header_template"] = header;
   out["payload_offset"] = h.header_length;

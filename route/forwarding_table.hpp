@@ -95,9 +95,10 @@ struct alignas(64) hop {
   std::uint8_t second_pass;    ///< What is rare, and written in a second pass: second_passes.
   std::uint8_t header_length;  ///< Bytes in front of the payload; at most header_capacity.
   divert_reason reason;        ///< Why, where egress is divert_slot.
-  /// Of a hop that diverts some destination ports only: as `egress`, for those that `ports` passes,
-  /// whose frames are written like any other's. divert_slot: it diverts all, or none. So nobody
-  /// looks at a port but on the way to the kernel path.
+  /// Of a hop that diverts some destination ports only, or of a tracked one that need not be so for
+  /// all: as `egress`, for those that `ports` passes, whose frames are written like any other's.
+  /// divert_slot: all are alike. So nobody looks at a port but on the way to the kernel path, or to
+  /// the flows that are tracked.
   egress_slot egress_of_ports;
   bool ports_inside;              ///< port_filter::inside of `ports`.
   std::uint32_t interface_index;  ///< Egress ifindex, for accounting; 0 for diverts.
@@ -146,8 +147,8 @@ struct alignas(64) hop {
   }
   /// Where datagrams to this port (host order) go; divert_slot = to the kernel path.
   [[nodiscard]] egress_slot egress_for(std::uint16_t port) const noexcept {
-    const bool passes = egress == divert_slot && egress_of_ports != divert_slot &&
-                        port_filter{ports, ports_inside}.passes(port);
+    const bool passes =
+        egress_of_ports != divert_slot && port_filter{ports, ports_inside}.passes(port);
     return passes ? egress_of_ports : egress;
   }
 

@@ -278,9 +278,8 @@ std::vector<detail::port_verdicts> detail::judge_all_ports(const output_snapshot
     auto& at = asked.divided_at;
     std::ranges::sort(at);
     at.erase(std::ranges::unique(at).begin(), at.end());
-    const bool pays = !at.empty() && answer.touches_something();
-    if (!pays || done.size() + open.size() + at.size() >= ranges_max || steps > steps_max ||
-        pieces > pieces_max) {
+    if (!asked.may_pay_to_divide(answer) || done.size() + open.size() + at.size() >= ranges_max ||
+        steps > steps_max || pieces > pieces_max) {
       done.push_back({asked.range, std::move(answer)});
       continue;
     }

@@ -38,7 +38,8 @@ struct hop_key {
   std::uint32_t route_mtu = 0;  ///< 0 = the device's.
   bool needs_identification = false;
   bool outside_prefixes = false;  ///< The user keeps tunnels from this destination.
-  bool tracked = false;           ///< Leaves only while connection tracking has an entry.
+  bool tracked = false;           ///< Leaves only while connection tracking has an entry,
+  std::optional<port_filter> untracked_ports{};  ///< but what goes to these ports.
   /// Why ports that `ports` does not pass are diverted; unset: none is for that.
   std::optional<divert_reason> closed_because{};
   port_filter ports{};

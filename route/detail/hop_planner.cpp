@@ -28,6 +28,14 @@ void close_ports(hop& of, divert_reason reason, const port_filter& passing) {
   of.ports_inside = passing.inside;
 }
 
+/// Has a tracked hop ask nobody about the ports that pass.
+void free_ports(hop& of, const port_filter& passing) {
+  if (!of.is_tracked() || of.gre_checksum_count != 0) return;  // There is no room.
+  of.egress_of_ports = static_cast<egress_slot>(of.egress - tracked_egress);
+  of.ports = passing.ranges;
+  of.ports_inside = passing.inside;
+}
+
 }  // namespace
 
 std::optional<divert_reason> hop_planner::reason_before_routing(const ip_prefix& region) const {
@@ -77,6 +85,7 @@ hop_plan hop_planner::plan(decider& decides, const flow_class& cls, const ip_pre
     one.output_asked = true;
     const auto told = output_.judge(cls, *hop, out.value_or(region), !out);
     hop->tracked = told.tracked;
+    hop->untracked_ports = told.untracked_ports;
     if (told.ports) {
       hop->closed_because = told.reason;
       hop->ports = *told.ports;
@@ -96,9 +105,12 @@ const planned_share& hop_planner::share_for(const hop_plan& plan, std::uint32_t 
 
 built_hop hop_planner::build(const hop_key& key) const {
   built_hop made = build_hop(state_, egress_, key, {&quarantined_, &restrictions_});
-  if (!key.closed_because) return made;
-  close_ports(made.only, *key.closed_because, key.ports);
-  for (hop& one : made.slaves) close_ports(one, *key.closed_because, key.ports);
+  const auto tell_ports_apart = [&](hop& one) {
+    if (key.closed_because) close_ports(one, *key.closed_because, key.ports);
+    if (key.untracked_ports) free_ports(one, *key.untracked_ports);
+  };
+  tell_ports_apart(made.only);
+  for (hop& one : made.slaves) tell_ports_apart(one);
   return made;
 }
 

@@ -20,6 +20,19 @@ namespace {
 constexpr std::uint16_t untouched_number = 0, tracked_number = 255;
 static_assert(divert_reason_count < tracked_number);
 
+/// The ports of `wanted`, of which and `others` there are some, and together all. Unset: one of the
+/// two is empty, or both are more than a hop has room for.
+std::optional<port_filter> filter_of(const std::vector<port_range>& wanted,
+                                     const std::vector<port_range>& others) {
+  if (wanted.empty() || others.empty()) return std::nullopt;
+  const auto& fewer = wanted.size() <= others.size() ? wanted : others;
+  if (fewer.size() > port_ranges_max) return std::nullopt;
+  port_filter made;
+  made.inside = &fewer == &wanted;
+  std::ranges::copy(fewer, made.ranges.begin());
+  return made;
+}
+
 }  // namespace
 
 bool output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
@@ -64,24 +77,24 @@ output_judge::answer output_judge::judge(const flow_class& cls, const hop_key& h
   if (!has_something_to_say()) return told;
   asked& known = ask(cls, hop);
   if (!only_to_explain && !std::exchange(known.divides, true)) zones_of(hop.family).stale = true;
-  std::vector<port_range> passing, stopped;
+  std::vector<port_range> passing, stopped, tracked, untracked;
+  const auto add = [](std::vector<port_range>& to, const port_range& ports) {
+    if (!to.empty() && to.back().last + 1 == ports.first)
+      to.back().last = ports.last;
+    else
+      to.push_back(ports);
+  };
   for (const port_verdicts& one : known.answers) {
     const output_verdict& here = one.answer.look_at(where);
-    const auto& reason = here.reason;
-    if (reason && !told.reason) told.reason = reason;
-    told.tracked |= here.tracked;
-    auto& to = reason ? stopped : passing;
-    if (!to.empty() && to.back().last + 1 == one.ports.first)
-      to.back().last = one.ports.last;
-    else
-      to.push_back(one.ports);
+    if (here.reason && !told.reason) told.reason = here.reason;
+    add(here.reason ? stopped : passing, one.ports);
+    if (!here.reason) add(here.tracked ? tracked : untracked, one.ports);
   }
-  if (passing.empty() || stopped.empty()) return told;
-  const auto& fewer = passing.size() <= stopped.size() ? passing : stopped;
-  if (fewer.size() > port_ranges_max) return told;
-  told.ports.emplace();
-  told.ports->inside = &fewer == &passing;
-  std::ranges::copy(fewer, told.ports->ranges.begin());
+  told.tracked = !tracked.empty();
+  if (stopped.empty())
+    told.untracked_ports = filter_of(untracked, tracked);
+  else
+    told.ports = filter_of(passing, stopped);
   return told;
 }
 
@@ -350,7 +363,7 @@ bool output_judge::judge_again(asked& one, const output_flow& region, const addr
     asked_ports ports;
     ports.range = part.ports;
     auto told = judge_some(*snapshot_, *sets_, region, which, &ports);
-    if (!ports.divided_at.empty() && told.touches_something()) return false;
+    if (ports.may_pay_to_divide(told)) return false;
     for (const output_verdict& outer : one.outer_verdicts) told.touch_rest(outer);
     part.answer.replace(which, told);
   }

@@ -48,7 +48,9 @@ class output_judge {
     std::optional<divert_reason> reason;  ///< Unset: everything may.
     /// The destination ports that may; unset: none, or too many to tell.
     std::optional<port_filter> ports;
-    bool tracked = false;  ///< What may, must be tracked (output_verdict::tracked).
+    bool tracked = false;  ///< What may, must be tracked (output_verdict::tracked),
+    /// but what goes to these ports. Only where everything may, and ranges are few.
+    std::optional<port_filter> untracked_ports;
   };
   /// Of destinations in `where`, the outer datagrams of a tunnel included. A question that is new
   /// may divide zones, unless it is `only_to_explain`.

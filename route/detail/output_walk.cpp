@@ -578,6 +578,7 @@ void output_walk::on(evaluation& e, const expression& x, const ex::soft&) {
 /// Without effect on a datagram that is tracked already.
 void output_walk::on(evaluation& e, const expression&, const ex::notrack&) {
   const bool in_time = hook_ == hook_local_out && base_->chain.hook->priority < conntrack_priority;
+  if (in_time && ports_ != nullptr) ports_->meets_notrack = true;
   if (in_time)
     e.state.untracked = e.state.destinations;
   else

@@ -56,7 +56,14 @@ struct asked_ports {
   /// Within the range: the first port of a part that a comparison told from the one before, which
   /// is why it could not be decided. In any order, several times.
   std::vector<std::uint16_t> divided_at{};
-  std::size_t steps = 0;  ///< What the walks cost.
+  bool meets_notrack = false;  ///< By some ways, early enough to count.
+  std::size_t steps = 0;       ///< What the walks cost.
+
+  /// Whether parts of the range may have other answers than this, which is for all of it.
+  [[nodiscard]] bool may_pay_to_divide(const destination_verdicts& answer) const noexcept {
+    return !divided_at.empty() &&
+           (answer.touches_something() || (meets_notrack && !answer.tracked().empty()));
+  }
 };
 
 class output_walk {

@@ -383,6 +383,31 @@ TEST_F(tracked_flows_end_to_end, ports_that_a_rule_drops_stay_away_while_others_
   EXPECT_EQ(0u, closed.drain());
 }
 
+/// A hop that tracks some ports only.
+TEST_F(tracked_flows_end_to_end, ports_that_pass_a_notrack_rule_are_fast_at_once) {
+  load(*a, stateful);
+  (*a)("nft 'add chain inet t raw { type filter hook output priority -300; }'");
+  (*a)("nft add rule inet t raw udp dport 9005 notrack");
+  const std::string untracked = "10.77.1.2:9005";
+  udp_sink one(*b, to(place)), other(*b, to(untracked));
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  send(tx, s, 20, untracked);
+  EXPECT_EQ(20u, by(tx, "a0")) << describe(tx);
+  EXPECT_FALSE(entry_of(8001, untracked));
+  const auto first = static_cast<std::uint64_t>(comes_to_transmit(tx, s));
+  EXPECT_TRUE(entry_of(8001));
+  const auto before = by(tx, "a0");
+  for (int i = 0; i < 20; ++i) {
+    send(tx, s, 1);
+    send(tx, s, 1, untracked);
+  }
+  EXPECT_EQ(before + 40, by(tx, "a0")) << describe(tx);
+  EXPECT_FALSE(entry_of(8001, untracked));
+  EXPECT_EQ(first + 20, one.drain());
+  EXPECT_EQ(40u, other.drain());
+}
+
 /// A container's masqueraded flow has the port that is ours, too: the kernel gives ours another
 /// one, and nobody may pass that by.
 TEST_F(tracked_flows_end_to_end, a_flow_whose_own_port_the_kernel_rewrites_is_never_fast) {

@@ -493,7 +493,8 @@ TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_
 class changing_rules {
  public:
   changing_rules(std::mt19937_64& random, ip_family family)
-      : random_(random), family_(family), rules_(family) {
+      : random_(random), family_(family), rules_(family), tracks_(random() % 2) {
+    if (tracks_) rules_.rules().chains.begin()->second.chain.hook->priority = -300;
     static_cast<void>(rules_.add_set("plain"));
     static_cast<void>(rules_.add_set("wide", nft::set_interval));
     rules_.add_lookup("plain", false, nft::verdict::drop);
@@ -503,6 +504,10 @@ class changing_rules {
   [[nodiscard]] std::shared_ptr<const output_snapshot> snapshot() const {
     auto made = std::make_shared<output_snapshot>(*rules_.snapshot());
     made->ipsec.policies = policies_;
+    const bool v4 = family_ == ip_family::v4;
+    if (tracks_)
+      made->netfilter.hooks->push_back(
+          {family_, v4 ? "ipv4_conntrack_local" : "ipv6_conntrack_local"});
     return made;
   }
   /// One of few, so that they meet.
@@ -539,7 +544,9 @@ class changing_rules {
   void add_rule() {
     if (random_() % 4 == 0) {
       const ip_address at = destination();
-      rules_.add_ports(5, 7, verdict(), &at);
+      rules_.add_ports(5, 7, verdict(), tracks_ && random_() % 2 ? nullptr : &at);
+      nft::rule& made = chain().edit(chain().size() - 1);
+      if (tracks_) made.expressions.back() = {"notrack", ex::notrack{}, {}};
     } else {
       const unsigned bits = family_ == ip_family::v4 ? 32 : 128;
       rules_.add_prefix({destination(), bits - static_cast<unsigned>(random_() % 12)},
@@ -602,6 +609,7 @@ class changing_rules {
   const ip_family family_;
   rule_maker rules_;
   netlink::xfrm_policies policies_;
+  const bool tracks_;  ///< And rules about ports have some not tracked.
   std::uint64_t handle_ = 1000;
   std::uint32_t index_ = 0;
 };

@@ -127,6 +127,61 @@ TEST(TrackedHops, ATunnelWhoseOuterDatagramsAreUntrackedNeedsTheInnerEntryOnly) 
   EXPECT_EQ(world.fate("30.0.0.1"), "fast");
 }
 
+/// Some of a destination's ports need no entry: its hop says which.
+TEST(TrackedHops, PortsThatPassANotrackRuleAreToldApart) {
+  mirror state = tunnel_world();
+  sender_world world(state);
+  const nft::expression port{"payload", ex::payload_load{0, ex::payload_base::transport, 2, 2}, {}};
+  const auto is = [](std::uint16_t number) {
+    return equals({std::byte(number >> 8), std::byte(number & 0xff)});
+  };
+  const nft::expression no_tracking{"notrack", ex::notrack{}, {}};
+  const nft::expression drop{
+      "immediate", ex::immediate{ex::verdict_register, nft::verdict{nft::verdict::drop, {}}}, {}};
+  const auto tracks = [&](std::uint16_t to) {
+    flow question;
+    question.destination = ip("20.0.0.1");
+    question.destination_port = to;
+    const hop shown = world.made.explain(question).template_hop;
+    EXPECT_EQ(shown.egress % tracked_egress, 1) << to;
+    const hop& of_all =
+        world.published.current()
+            ->hops[world.published.current()
+                       ->path_list_of(world.published.current()->table_of(world.id).v4.lookup(
+                           to_key4(question.destination)))
+                       .index];
+    EXPECT_EQ(of_all.egress_for(to), shown.egress) << to;
+    return shown.is_tracked();
+  };
+  world.obey(rules(-300, {{port, is(53), no_tracking}, {port, is(54), no_tracking}}), true);
+  EXPECT_EQ(world.fate("20.0.0.1"), "tracked");
+  for (const std::uint16_t to : {std::uint16_t{1}, std::uint16_t{52}, std::uint16_t{55}})
+    EXPECT_TRUE(tracks(to)) << to;
+  for (const std::uint16_t to : {std::uint16_t{53}, std::uint16_t{54}})
+    EXPECT_FALSE(tracks(to)) << to;
+  // All but one.
+  nft::expression is_not = is(53);
+  std::get<ex::compare>(is_not.content).operation = ex::compare::not_equal;
+  world.obey(rules(-300, {{port, is_not, no_tracking}}), true);
+  EXPECT_TRUE(tracks(53));
+  EXPECT_FALSE(tracks(52));
+  // Too late: conntrack has made an entry by then.
+  world.obey(rules(-100, {{port, is(53), no_tracking}}), true);
+  EXPECT_TRUE(tracks(53));
+  // More than there is room for.
+  world.obey(rules(-300, {{port, is(53), no_tracking},
+                          {port, is(63), no_tracking},
+                          {port, is(73), no_tracking},
+                          {port, is(83), no_tracking}}),
+             true);
+  EXPECT_TRUE(tracks(53));
+  // With ports that are diverted all others are tracked.
+  world.obey(rules(-300, {{port, is(53), no_tracking}, {port, is(9), drop}}), true);
+  EXPECT_EQ(world.fate("20.0.0.1"), "netfilter");
+  EXPECT_TRUE(tracks(53));
+  EXPECT_TRUE(tracks(54));
+}
+
 nft::ruleset drop_gre_on(std::uint32_t device) {
   const nft::verdict drop{nft::verdict::drop, {}};
   return rules(0, {{load(ex::meta_key::l4proto),

@@ -277,6 +277,45 @@ TEST_F(tx_core_on_memory, a_hop_that_diverts_some_ports_sends_the_others_as_any_
   }
 }
 
+TEST_F(tx_core_on_memory, a_tracked_hop_asks_nobody_about_ports_that_need_no_entry) {
+  test::hop_spec spec;
+  spec.source = ip_address::v4(0x0a000001);
+  spec.egress = 1 + tracked_egress;
+  hop divided = test::make_hop(spec);
+  divided.egress_of_ports = 1;
+  divided.ports_inside = true;
+  divided.ports[0] = {53, 60};
+  test::hand_made_table table;
+  table.route("10.5.0.0/16", table.add_hop(divided));
+  publisher_.store(&table.finish());
+  fake_device device(64);
+  tx_core core(memory_.memory(), publisher_, epochs_, control_, {.tracked = &flows_});
+  test_producer producer(memory_, 0, 64);
+  core.attach(producer.channel);
+  core.add_port(1, 11, device.queue());
+  for (const std::uint16_t port : std::initializer_list<std::uint16_t>{60, 61, 53, 52, 55}) {
+    ASSERT_TRUE(producer.send(std::span(payload_).first(32), to("10.5.0.7", port), 0));
+  }
+  static_cast<void>(core.run_once());
+  EXPECT_EQ(device.transmit(), 3u);
+  for (const std::uint16_t port : {std::uint16_t{61}, std::uint16_t{52}}) {
+    diverted_request told;
+    ASSERT_TRUE(core.diverted().try_pop(told));
+    EXPECT_EQ(told.reason, divert_reason::conntrack_new);
+    EXPECT_TRUE(told.tracked);
+    EXPECT_EQ(told.request.destination_port.host(), port);
+    EXPECT_TRUE(producer.returned_by_kernel.try_push(told.request.frame));
+    flows_[flows_.insert(tracked_key::of(told.request, told.source))].good_until =
+        std::numeric_limits<std::int64_t>::max();
+  }
+  for (const std::uint16_t port : std::initializer_list<std::uint16_t>{61, 52, 60})
+    ASSERT_TRUE(producer.send(std::span(payload_).first(32), to("10.5.0.7", port), 0));
+  static_cast<void>(core.run_once());
+  EXPECT_EQ(device.transmit(), 3u);
+  device.complete();
+  static_cast<void>(core.run_once());
+}
+
 TEST_F(tx_core_on_memory, diverts_with_the_reason_and_rings_the_control_thread) {
   test_producer producer(memory_, 0, 64);
   core_.attach(producer.channel);

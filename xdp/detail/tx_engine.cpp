@@ -511,7 +511,8 @@ void tx_engine::submit_tracked(const request_run& run) noexcept {
   for (std::uint32_t i = 0; i < run.size; ++i) {
     const hop& via = *run.hops[i];
     const tx_request& request = run.requests[i];
-    if (via.is_tracked() && request.length <= via.max_payload)
+    const bool all_ports = via.egress_of_ports == divert_slot;
+    if (via.is_tracked() && all_ports && request.length <= via.max_payload)
       submit_if_known(request, via, via.egress, run.descriptors[i], flows[i]);
     else
       submit_or_divert(request, via, run.descriptors[i]);
