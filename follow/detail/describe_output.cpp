@@ -50,7 +50,7 @@ std::string describe(const device_output_state& state) {
   std::string out;
   for (const auto& one : state.disciplines) out += (out.empty() ? "" : ", ") + one.kind;
   if (out.empty()) out = "no queueing discipline";
-  if (state.filters != 0) out += ", " + count(state.filters, "filter", "filters");
+  if (state.filters != 0) out += ", filters";
   if (state.programs != 0) out += ", " + count(state.programs, "program", "programs");
   return out;
 }

@@ -162,7 +162,7 @@ output_reader::output_reader(const output_layers& obeyed)
       buffer_(netlink::datagram_size_max) {}
 
 int output_reader::ask(const unique_fd& socket, std::span<const std::byte> request, bool dump,
-                       const visitor& visit) {
+                       const visitor& visit, const std::function<bool()>& enough) {
   nlmsghdr header;
   std::memcpy(&header, request.data(), sizeof header);
   if (::send(socket.get(), request.data(), request.size(), 0) < 0) return errno;
@@ -182,6 +182,7 @@ int output_reader::ask(const unique_fd& socket, std::span<const std::byte> reque
       if (!dump) return 0;
     }
     if (ec) return EBADMSG;
+    if (enough && enough()) return 0;
   }
 }
 
@@ -280,7 +281,7 @@ void output_reader::read_ipsec(ipsec_state& into) {
 }
 
 void output_reader::refresh_ipsec(ipsec_state& state, bool may_wait) {
-  constexpr auto reading_lasts = std::chrono::seconds(30);
+  using namespace std::chrono_literals;
   if (state.unreadable_because || !ipsec_) return read_ipsec(state);
   std::optional<netlink::xfrm_policy_counts> counts;
   const int error = ask(ipsec_, netlink::xfrm_counts_request(++sequence_), false,
@@ -289,7 +290,12 @@ void output_reader::refresh_ipsec(ipsec_state& state, bool may_wait) {
                           counts = netlink::decode_xfrm_counts(answer, ec);
                         });
   const bool told = error == 0 && counts;
-  const bool right = told && counts->of_sockets == 0 && counts->output == state.policies.size();
+  const auto of_sockets = static_cast<std::size_t>(
+      std::ranges::count_if(state.policies, &netlink::xfrm_policy::of_a_socket));
+  const bool right = told && counts->of_sockets == of_sockets &&
+                     counts->output == state.policies.size() - of_sockets;
+  // Nothing is announced of those of sockets.
+  const auto reading_lasts = of_sockets != 0 ? 900ms : 30s;
   const bool recent = std::chrono::steady_clock::now() - policies_read_at_ < reading_lasts;
   if (!(told && may_wait) && !(right && recent)) return read_ipsec(state);
   read_default(state);
@@ -363,11 +369,17 @@ void output_reader::read_devices(output_snapshot& into) {
 }
 
 void output_reader::read_filters(device_output_state& into, std::uint32_t device) {
+  // One is as much of an obstacle as hundreds, which take long to tell of: the rest of the dump
+  // ends with a socket of its own.
   const auto count = [&](std::uint32_t parent) {
-    const int error = ask(route_, netlink::filters_request(device, parent, ++sequence_), true,
-                          [&](const netlink::envelope& answer) {
-                            if (netlink::is_filter(answer)) ++into.filters;
-                          });
+    if (into.filters != 0) return;
+    const unique_fd socket = open_netlink(NETLINK_ROUTE);
+    const int error = ask(
+        socket, netlink::filters_request(device, parent, ++sequence_), true,
+        [&](const netlink::envelope& answer) {
+          if (netlink::is_filter(answer)) ++into.filters;
+        },
+        [&] { return into.filters != 0; });
     // Kinds that take no filters, and what has just gone, have an empty dump (tc_dump_tfilter() in
     // net/sched/cls_api.c); a kernel without classifiers has none at all.
     if (error != 0 && error != EOPNOTSUPP)

@@ -30,7 +30,7 @@ class output_reader {
   /// generation is the same, IPsec policies as refresh_ipsec() does.
   [[nodiscard]] output_snapshot read(const output_snapshot* before = nullptr);
   /// The default, and the policies unless `state` has them by what was announced until now: if
-  /// their number is right, none are of sockets, and the last reading is not too long ago.
+  /// their numbers are right and the last reading is not too long ago.
   /// `may_wait`: more has been announced, which may be why the number is another one.
   void refresh_ipsec(ipsec_state& state, bool may_wait = false);
   void read_ipsec(ipsec_state& into);
@@ -40,10 +40,11 @@ class output_reader {
   void read_hooks(netfilter_state& into);
 
  private:
-  /// Sends and hands on each answer, until the last. The errno that the kernel ended with.
+  /// Sends and hands on each answer, until the last, or until there have been enough: then the
+  /// socket is good for nothing more. The errno that the kernel ended with.
   using visitor = std::function<void(const netlink::envelope&)>;
   [[nodiscard]] int ask(const unique_fd& socket, std::span<const std::byte> request, bool dump,
-                        const visitor& visit);
+                        const visitor& visit, const std::function<bool()>& enough = {});
   void read_rules(netfilter_state& into, const output_snapshot* before);
   static void read_legacy(netfilter_state& into);
   [[nodiscard]] bool has_ipsec(ipsec_state& into);

@@ -53,7 +53,7 @@ TEST(describe_output, tells_of_devices_one_by_one) {
   after.devices[3] = {{{"mq", 1, 0, false}, {"fq", 2, 1, true}}, 2, 1, {}};
   after.devices.erase(4);
   after.devices[5] = {};
-  EXPECT_EQ(lines(before, after), (expected{"+ traffic_control|if3|mq, fq, 2 filters, 1 program",
+  EXPECT_EQ(lines(before, after), (expected{"+ traffic_control|if3|mq, fq, filters, 1 program",
                                             "- traffic_control|if4|the device has gone",
                                             "+ traffic_control|if5|no queueing discipline"}));
 }
