@@ -21,10 +21,9 @@ void remove(xfrm_policies& from, std::uint32_t index) {
 
 }  // namespace
 
-void add(xfrm_policies& to, xfrm_policy one) {
-  const std::uint32_t index = one.index;
-  remove(to, index);
-  to.insert(find_place(to, index), std::move(one));
+void add(xfrm_policies& to, const xfrm_policy& one) {
+  remove(to, one.index);
+  to.insert(find_place(to, one.index), one);
 }
 
 void xfrm_follower::on_datagram(std::span<const std::byte> datagram) {
@@ -32,9 +31,9 @@ void xfrm_follower::on_datagram(std::span<const std::byte> datagram) {
   while (const auto one = next_envelope(datagram, ec)) {
     // The default is asked for whenever something was heard.
     if (decode_xfrm_default_blocks(*one, ec)) continue;
-    auto heard = decode_xfrm_change(*one, ec);
+    const auto heard = decode_xfrm_change(*one, ec);
     understood_ &= heard && !ec && changes_.size() < changes_max;
-    if (understood_ && heard->output) changes_.push_back(std::move(*heard));
+    if (understood_ && heard->output) changes_.push_back(*heard);
     ec.clear();
   }
   understood_ &= !ec;

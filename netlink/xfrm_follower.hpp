@@ -37,6 +37,6 @@ class xfrm_follower {
 };
 
 /// Puts it where it belongs, instead of one with its index.
-void add(xfrm_policies& to, xfrm_policy one);
+void add(xfrm_policies& to, const xfrm_policy& one);
 
 }  // namespace cowire::netlink

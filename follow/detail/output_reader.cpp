@@ -308,15 +308,15 @@ void output_reader::read_policies(ipsec_state& into) {
   const int error = ask(ipsec_, netlink::xfrm_policies_request(++sequence_), true,
                         [&](const netlink::envelope& answer) {
                           std::error_code ec;
-                          auto one = netlink::decode_xfrm_change(answer, ec);
+                          const auto one = netlink::decode_xfrm_change(answer, ec);
                           broken |= ec || !one;
-                          if (one && one->output) found.push_back(std::move(one->policy));
+                          if (one && one->output) found.push_back(one->policy);
                         });
   // Not one is told of as if something were missing.
   if ((error != 0 && error != ENOENT) || broken)
     into.unreadable_because = errno_code(error != 0 ? error : EBADMSG).message();
   std::ranges::sort(found, {}, &netlink::xfrm_policy::index);
-  for (netlink::xfrm_policy& one : found) into.policies.push_back(std::move(one));
+  for (const netlink::xfrm_policy& one : found) into.policies.push_back(one);
 }
 
 void output_reader::read_default(ipsec_state& into) {
