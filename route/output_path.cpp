@@ -2,6 +2,7 @@
 #include <cowire/route/detail/judge_destinations.hpp>
 #include <cowire/route/detail/output_ipsec.hpp>
 #include <cowire/route/detail/output_walk.hpp>
+#include <cowire/route/detail/xt_match.hpp>
 #include <cowire/route/output_path.hpp>
 
 #include <algorithm>
@@ -147,16 +148,16 @@ output_verdict judge_ipsec(const ipsec_state& state) {
   return {};
 }
 
-/// Whether an expression makes the kernel track connections as long as it is in any rule. All
-/// matches and targets of x_tables but a few are counted in.
+/// Whether an expression makes the kernel track connections as long as it is in any rule.
 bool uses_tracking(const nft::expression& e) {
   constexpr std::string_view names[] = {"ct",           "nat",       "masq",    "redir",
                                         "flow_offload", "connlimit", "synproxy"};
-  constexpr std::string_view without[] = {"comment", "mark",     "owner",    "udp",
-                                          "tcp",     "addrtype", "multiport"};
+  constexpr std::string_view target = "target:";
   if (const auto* match = std::get_if<nft::expressions::xt_match>(&e.content))
-    return std::ranges::find(without, std::string_view(match->name)) == std::end(without);
-  return e.name.starts_with("target") ||
+    return detail::uses_tracking(*match);
+  if (e.name.starts_with(target))
+    return detail::target_uses_tracking(std::string_view(e.name).substr(target.size()));
+  return e.name == "match" || e.name == "target" ||
          std::ranges::find(names, std::string_view(e.name)) != std::end(names);
 }
 

@@ -127,11 +127,42 @@ ternary match_conntrack(const xt_match& match, const xt_subject& subject) {
                      ternary_of((info->state_mask & subject.tracking.value) != 0));
 }
 
+/// Headers of IPv6 that no datagram has when rules see it, a tunnel's outer one neither: it is cut
+/// into fragments later. Without the header these do not match, be they inverted or not
+/// (net/ipv6/netfilter/ip6t_rt.c, ip6t_frag.c, ip6t_hbh.c). A header of destination options, which
+/// tunnels have, is another thing.
+constexpr std::string_view of_absent_headers[] = {"rt", "frag", "hbh"};
+
+/// They keep nothing, and the kernel tracks no connections on their behalf: none of their files
+/// calls nf_ct_netns_get().
+constexpr std::string_view stateless[] = {
+    "comment", "mark",       "owner",    "udp",     "udplite",  "tcp",    "multiport", "addrtype",
+    "set",     "iprange",    "length",   "dscp",    "tos",      "ecn",    "ttl",       "hl",
+    "icmp",    "icmp6",      "pkttype",  "physdev", "devgroup", "cgroup", "policy",    "realm",
+    "mac",     "string",     "u32",      "time",    "cpu",      "bpf",    "esp",       "ah",
+    "sctp",    "dccp",       "tcpmss",   "rt",      "frag",     "hbh",    "dst",       "mh",
+    "eui64",   "ipv6header", "rpfilter", "socket"};
+/// They keep nothing, and the kernel tracks connections as long as they are in a rule.
+constexpr std::string_view stateless_of_tracking[] = {"conntrack", "state", "connmark", "helper"};
+/// net/netfilter/xt_*.c, as above.
+constexpr std::string_view stateful_without_tracking[] = {"limit", "hashlimit", "recent",
+                                                          "quota", "statistic", "nfacct"};
+/// Targets of which none has connections tracked: net/netfilter/xt_*.c, net/ipv[46]/netfilter.
+constexpr std::string_view targets_without[] = {
+    "REJECT", "LOG",  "NFLOG", "MARK", "CHECKSUM", "CLASSIFY", "TCPMSS",  "TCPOPTSTRIP", "TTL",
+    "HL",     "DSCP", "TOS",   "ECN",  "SET",      "TEE",      "NFQUEUE", "TRACE",       "AUDIT"};
+
+template <std::size_t N>
+bool is_among(const std::string_view (&names)[N], std::string_view name) {
+  return std::ranges::find(names, name) != std::end(names);
+}
+
 }  // namespace
 
 ternary matches(const xt_match& match, const xt_subject& subject) {
   const std::string_view name = match.name;
   if (name == "comment") return ternary::yes;
+  if (is_among(of_absent_headers, name)) return ternary::no;
   if (name == "mark") return match_mark(match, subject);
   if (name == "owner") return match_owner(match, subject);
   if (name == "udp") return match_udp(match, subject);
@@ -142,13 +173,13 @@ ternary matches(const xt_match& match, const xt_subject& subject) {
 }
 
 bool changes_state(const xt_match& match) {
-  constexpr std::string_view keep_nothing[] = {
-      "comment",   "mark",   "owner", "udp",     "udplite", "tcp",      "multiport", "addrtype",
-      "conntrack", "state",  "set",   "iprange", "length",  "dscp",     "tos",       "ecn",
-      "ttl",       "hl",     "icmp",  "icmp6",   "pkttype", "physdev",  "devgroup",  "cgroup",
-      "policy",    "realm",  "mac",   "string",  "u32",     "time",     "cpu",       "bpf",
-      "connmark",  "helper", "esp",   "ah",      "sctp",    "rpfilter", "socket"};
-  return std::ranges::find(keep_nothing, std::string_view(match.name)) == std::end(keep_nothing);
+  return !is_among(stateless, match.name) && !is_among(stateless_of_tracking, match.name);
 }
+
+bool uses_tracking(const xt_match& match) {
+  return !is_among(stateless, match.name) && !is_among(stateful_without_tracking, match.name);
+}
+
+bool target_uses_tracking(std::string_view name) { return !is_among(targets_without, name); }
 
 }  // namespace cowire::detail

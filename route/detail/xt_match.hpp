@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 namespace cowire::detail {
 
@@ -30,5 +31,11 @@ struct xt_subject {
 /// Whether asking it changes what it, or something else, answers later (limit, recent, ...). True
 /// for all that is not known to keep nothing.
 [[nodiscard]] bool changes_state(const netlink::nft::expressions::xt_match& match);
+
+/// Whether the kernel tracks connections as long as such a match, or a target of this name
+/// ("MASQUERADE"), is in any rule (nf_ct_netns_get() of its checkentry). True for all that is not
+/// known not to have it so.
+[[nodiscard]] bool uses_tracking(const netlink::nft::expressions::xt_match& match);
+[[nodiscard]] bool target_uses_tracking(std::string_view name);
 
 }  // namespace cowire::detail

@@ -142,6 +142,39 @@ TEST_F(walk, a_jump_to_nowhere_a_loop_and_too_many_jumps_are_obstacles) {
   EXPECT_FALSE(judge().untouched());
 }
 
+TEST_F(walk, a_match_of_x_tables_on_a_header_that_no_datagram_has_never_matches) {
+  for (const auto& [name, matches] : {std::pair{"rt", false},
+                                      {"frag", false},
+                                      {"hbh", false},
+                                      // A tunnel's outer datagram may have one; nobody knows.
+                                      {"dst", true},
+                                      {"eui64", true},
+                                      {"something new", true}}) {
+    add("b", {{{"match", ex::xt_match{name, 0, nft::bytes(64)}, {}}, say(nft::verdict::drop)}}, 0);
+    EXPECT_EQ(!matches, judge().untouched()) << name;
+  }
+}
+
+TEST_F(walk, what_has_no_connections_tracked_is_known_by_name) {
+  netfilter_state state;
+  const auto tracks = [&](const nft::expression& one) {
+    add("b", {{one}}, 0);
+    state.rules = rules_;
+    return tracks_connections(state, ip_family::v4);
+  };
+  for (const char* name : {"REJECT", "LOG", "MARK", "CHECKSUM"})
+    EXPECT_FALSE(tracks(statement(std::string("target:") + name))) << name;
+  for (const char* name : {"MASQUERADE", "DNAT", "CT", "CONNMARK", "SYNPROXY", "something new"})
+    EXPECT_TRUE(tracks(statement(std::string("target:") + name))) << name;
+  for (const char* name : {"udp", "rt", "limit", "icmp6"})
+    EXPECT_FALSE(tracks({"match", ex::xt_match{name, 0, {}}, {}})) << name;
+  for (const char* name : {"state", "conntrack", "connlimit", "connbytes", "something new"})
+    EXPECT_TRUE(tracks({"match", ex::xt_match{name, 0, {}}, {}})) << name;
+  EXPECT_TRUE(tracks(statement("match")));
+  EXPECT_TRUE(tracks(statement("masq")));
+  EXPECT_FALSE(tracks(statement("log")));
+}
+
 TEST_F(walk, a_dormant_table_is_not_in_force) {
   add("b", {{say(nft::verdict::drop)}}, 0);
   EXPECT_FALSE(judge().untouched());
