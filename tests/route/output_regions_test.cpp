@@ -40,11 +40,23 @@ address_set random_set(std::mt19937_64& random, plain_set& same, unsigned interv
   return address_set(std::move(all));
 }
 
+void expect_apart(const address_set& set) {
+  std::size_t count = 0;
+  const address_set::interval* before = nullptr;
+  for (const address_set::interval& one : set.intervals()) {
+    ASSERT_LE(one.first, one.last);
+    if (before != nullptr) {
+      ASSERT_GT(one.first, before->last + 1) << "intervals touch";
+    }
+    before = &one;
+    ++count;
+  }
+  ASSERT_EQ(count, set.size());
+}
+
 void expect_same(const address_set& set, const plain_set& plain) {
   for (unsigned n = 0; n < 256; ++n) ASSERT_EQ(set.contains(n), plain[n]) << n;
-  const auto all = set.intervals();
-  for (std::size_t i = 1; i < all.size(); ++i)
-    ASSERT_GT(all[i].first, all[i - 1].last + 1) << "intervals touch";
+  expect_apart(set);
 }
 
 TEST(address_set, does_what_sets_do_and_leaves_copies_alone) {
@@ -69,6 +81,40 @@ TEST(address_set, does_what_sets_do_and_leaves_copies_alone) {
     expect_same(before, a);
     if (HasFatalFailure()) FAIL() << "round " << round;
   }
+}
+
+/// So many that they lie in many pieces, from which and to which little is taken and added.
+TEST(address_set, of_many_intervals_changes_in_the_middle_and_across_pieces) {
+  constexpr std::size_t space = 30'000;
+  std::mt19937_64 random(3);
+  std::vector<bool> plain(space);
+  std::vector<address_set::interval> all;
+  for (std::size_t at = 0; at < space; at += 4) {
+    all.push_back({at, at + 1});
+    plain[at] = plain[at + 1] = true;
+  }
+  address_set set(std::move(all));
+  for (int change = 0; change < 4000; ++change) {
+    const std::size_t longest = change % 50 == 0 ? 4000 : 12;
+    const std::size_t first = random() % space,
+                      last = std::min(space - 1, first + random() % longest);
+    const address_set one(address_set::interval{first, last});
+    const bool add = random() % 2 != 0;
+    for (std::size_t n = first; n <= last; ++n) plain[n] = add;
+    const address_set before = set;
+    if (add)
+      set.unite(one);
+    else
+      set.remove(one);
+    if (change % 100 != 0) continue;
+    expect_apart(set);
+    for (std::size_t n = 0; n < space; ++n) ASSERT_EQ(set.contains(n), plain[n]) << n;
+    address_set again = before;
+    add ? again.unite(one) : again.remove(one);
+    ASSERT_EQ(again, set) << "change " << change;
+  }
+  set.remove(address_set(address_set::interval{0, space}));
+  EXPECT_TRUE(set.empty());
 }
 
 TEST(address_set, ends_of_the_address_space_are_addresses_like_others) {
