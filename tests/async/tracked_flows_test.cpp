@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the kernel tracks connections: the first datagram of a flow makes the entry, the rest is
 // fast, and the entry lives as if the kernel had sent them all.
+//
+// COWIRE_TRACKED_SECONDS: how long the peers of a stateful firewall are watched (20), from 300 on
+// with the kernel's own timeouts; scripts/rules-soak does so for ten minutes.
 #include <cowire/async/detail/flow_tracker.hpp>
 #include <cowire/netlink/conntrack_socket.hpp>
 
 #include <tests/support/two_hosts.hpp>
 
 #include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <iostream>
 #include <random>
 #include <set>
 
@@ -666,6 +672,149 @@ TEST_F(tracked_flows_end_to_end, hears_what_plain_sockets_hear_whatever_happens)
     }
   }
   EXPECT_GT(heard, 0);
+  EXPECT_GT(by(tx, "a0"), 0u) << describe(tx);
+}
+
+/// Peers with whom all goes on at once, each on a thread of its own with a socket of its own.
+class tracked_peers : public tracked_flows_end_to_end {
+ protected:
+  using clock = std::chrono::steady_clock;
+
+  void SetUp() override {
+    tracked_flows_end_to_end::SetUp();
+    if (IsSkipped()) return;
+    ::alarm(static_cast<unsigned>(duration_.count()) + 400);
+    if (duration_ < 300s)
+      set_timeouts(8, 16);
+    else
+      set_timeouts(30, 120);
+    load(*a, stateful);
+  }
+  [[nodiscard]] std::chrono::seconds life() const { return duration_ < 300s ? 8s : 30s; }
+  [[nodiscard]] std::chrono::seconds stream_life() const { return duration_ < 300s ? 16s : 120s; }
+  [[nodiscard]] bool goes_on() const { return clock::now() < begin_ + duration_; }
+
+  struct peer {
+    std::uint16_t port, other;  ///< A's and B's.
+    unique_fd own;
+    std::unique_ptr<udp_sink> sink;
+    int answered = 0;
+  };
+  peer make_peer(std::uint16_t port, std::uint16_t other) {
+    const std::string where = "10.77.1.2:" + std::to_string(other);
+    return {port, other, own_socket(port), std::make_unique<udp_sink>(*b, to(where))};
+  }
+  /// Sends one, which is answered at once; the answer must come.
+  void exchange(sender& s, peer& with, const std::string& when) {
+    ASSERT_TRUE(s.try_send(bytes_of("x"), to("10.77.1.2:" + std::to_string(with.other))));
+    ASSERT_TRUE(with.sink->next()) << when;
+    answer(*with.sink, to("10.77.1.1:" + std::to_string(with.port)));
+    ++with.answered;
+    EXPECT_TRUE(hears(with.own)) << "answer " << with.answered << " " << when;
+  }
+  void steady(transmitter& tx, peer& with) {
+    auto s = tx.make_sender({.adopt_socket = with.own.get()});
+    for (; goes_on() && !HasFatalFailure(); std::this_thread::sleep_for(1s))
+      exchange(s, with, "at one a second");
+  }
+  void bursts(transmitter& tx, peer& with) {
+    auto s = tx.make_sender({.adopt_socket = with.own.get()});
+    for (std::size_t i = 0; goes_on() && !HasFatalFailure(); ++i) {
+      constexpr std::array shares{0.03, 0.5, 0.9, 0.97, 1.0, 1.03, 1.1, 0.75};
+      const auto whole = i / shares.size() % 2 == 0 ? life() : stream_life();
+      const std::chrono::duration<double> pause = shares[i % shares.size()] * whole;
+      std::this_thread::sleep_for(pause);
+      for (int n = 0; n < 5; ++n)
+        exchange(s, with, "after a pause of " + std::to_string(pause.count()) + " s");
+    }
+  }
+  void late(transmitter& tx, std::uint16_t port, std::uint16_t other, int& heard);
+  void narrower(transmitter& tx, udp_sink& sink, netns& router, int& lost, int& arrived);
+
+  const std::chrono::seconds duration_{[] {
+    const char* text = std::getenv("COWIRE_TRACKED_SECONDS");
+    return text != nullptr ? std::strtol(text, nullptr, 10) : 20;
+  }()};
+  const clock::time_point begin_ = clock::now();
+};
+
+/// A flow nobody has answered is fast for longer than its entry lives by itself; then the answer
+/// comes as late as it may. Each time another flow.
+void tracked_peers::late(transmitter& tx, std::uint16_t port, std::uint16_t other, int& heard) {
+  for (; goes_on() && !HasFatalFailure(); ++port) {
+    peer with = make_peer(port, other);
+    auto s = tx.make_sender({.adopt_socket = with.own.get()});
+    const auto where = to("10.77.1.2:" + std::to_string(other));
+    clock::time_point last;
+    for (const auto since = clock::now(); last < since + life() * 6 / 5;) {
+      ASSERT_TRUE(s.try_send(bytes_of("x"), where));
+      last = clock::now();
+      std::this_thread::sleep_for(500ms);
+    }
+    std::this_thread::sleep_until(last + life() * 3 / 4);
+    answer(*with.sink, to("10.77.1.1:" + std::to_string(port)));
+    const bool did = hears(with.own, 500ms);
+    // A machine that slept says nothing.
+    if (!did && clock::now() > last + life() * 9 / 10) continue;
+    EXPECT_TRUE(did) << "from port " << port;
+    heard += did;
+  }
+}
+
+/// The path behind the router becomes narrower again and again. What does not fit is told about;
+/// what is sent then arrives, in fragments.
+void tracked_peers::narrower(transmitter& tx, udp_sink& sink, netns& router, int& lost,
+                             int& arrived) {
+  auto s = tx.make_sender({.source_port = 8004});
+  const auto far = to("10.77.2.2:9004");
+  for (std::size_t mtu = 1400; goes_on() && mtu > 600 && !HasFatalFailure(); mtu -= 50) {
+    router("ip link set b1 mtu " + std::to_string(mtu));
+    const std::string longer(mtu, 'x');
+    for (int left = 10; left > 0 && goes_on();) {
+      const auto errors = tx.stats().errors_from_network;
+      ASSERT_TRUE(s.try_send(bytes_of(longer), far));
+      bool told = false, came = false;
+      ASSERT_TRUE(eventually([&] {
+        came = came || sink.next(5ms).has_value();
+        told = told || tx.stats().errors_from_network > errors;
+        return came || told;
+      })) << "lost in silence, of "
+          << mtu << " bytes: " << describe(tx);
+      lost += !came;
+      arrived += came;
+      if (came) --left;
+      std::this_thread::sleep_for(duration_ / 250);
+    }
+  }
+}
+
+TEST_F(tracked_peers, all_hear_every_answer_and_nothing_is_lost_in_silence) {
+  netns c;
+  connect(*b, "b1", c, "c0", 2);
+  (*b)("sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0");
+  c("ip route add 10.77.1.0/24 via 10.77.2.1");
+  (*a)("ip route add 10.77.2.0/24 via 10.77.1.2");
+  udp_sink far(c, to("10.77.2.2:9004"));
+  auto config = small();
+  config.max_producers = 8;
+  transmitter tx(config);
+  peer slow = make_peer(8001, 9001), erratic = make_peer(8002, 9002);
+  int late_heard = 0, lost = 0, arrived = 0;
+  {
+    std::vector<std::jthread> all;
+    all.emplace_back([&] { steady(tx, slow); });
+    all.emplace_back([&] { bursts(tx, erratic); });
+    all.emplace_back([&] { late(tx, 8100, 9003, late_heard); });
+    all.emplace_back([&] { narrower(tx, far, *b, lost, arrived); });
+  }
+  ASSERT_TRUE(drained(tx)) << describe(tx);
+  std::cout << duration_.count() << " s: answers at one a second " << slow.answered
+            << ", in bursts " << erratic.answered << ", late ones " << late_heard
+            << "; over a narrowing path " << arrived << " arrived, " << lost
+            << " were told to be too long; " << by(tx, "a0") << " by AF_XDP of "
+            << tx.stats().submitted << "\n";
+  EXPECT_GT(late_heard, 0);
+  EXPECT_GT(lost, 0) << describe(tx);
   EXPECT_GT(by(tx, "a0"), 0u) << describe(tx);
 }
 
