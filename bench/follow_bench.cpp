@@ -95,14 +95,23 @@ transmitter_config config() {
 }
 
 /// Until a sender's first datagram would find its way: the class is compiled and published.
-void start_up(benchmark::State& state, const world& in) {
+void start_up_with(benchmark::State& state, const world& in, const transmitter_config& wanted) {
   const test::netns::scope inside(in.a);
   for (auto _ : state) {
     const auto start = clock::now();
-    transmitter tx(config());
+    transmitter tx(wanted);
     const auto out = tx.make_sender();
     state.SetIterationTime(seconds_since(start));
   }
+}
+
+void start_up(benchmark::State& state, const world& in) { start_up_with(state, in, config()); }
+
+/// What the output path costs where nothing is configured on it: beside one that does not look.
+void start_up_without_output(benchmark::State& state, const world& in) {
+  transmitter_config wanted = config();
+  for (const output_layer_name& one : output_layer_names()) wanted.output.*one.member = false;
+  start_up_with(state, in, wanted);
 }
 
 void dump(benchmark::State& state, const world& in) {
@@ -272,6 +281,7 @@ int main(int argc, char** argv) {
         ->Unit(benchmark::kMillisecond);
   };
   add("start_up/cowire", start_up);
+  add("start_up/output_path_ignored", start_up_without_output);
   add("start_up/dump_alone", dump);
   add("after_ip_batch/cowire", after_changes<ip_batch>);
   add("ip_batch_alone/ip", changes_alone<ip_batch>);

@@ -30,8 +30,9 @@ NAMES = (
     "latency",
     "tracked-flows",
     "output-rules",
+    "output-change",
 )
-NEEDS_ROOT = {"end-to-end", "follow", "path-change", "latency", "tracked-flows"}
+NEEDS_ROOT = {"end-to-end", "follow", "path-change", "latency", "tracked-flows", "output-change"}
 REPETITIONS = 7
 OURS = "cowire"
 NS_PER = {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}
@@ -125,7 +126,8 @@ def rows_of(output):
     rows = []
     for (group, who, arguments), values in samples.items():
         ours = medians.get((group, OURS, arguments))
-        ratio = None if who == OURS or ours is None else ours / medians[group, who, arguments]
+        theirs = medians[group, who, arguments]
+        ratio = None if who == OURS or ours is None or theirs == 0 else ours / theirs
         rows.append(
             {
                 "group": group,

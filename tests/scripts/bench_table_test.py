@@ -38,6 +38,12 @@ class Rows(unittest.TestCase):
         )
         self.assertEqual((rows[0]["median_ns"], rows[0]["min_ns"], rows[0]["max_ns"]), (20, 10, 30))
 
+    def test_a_peer_that_takes_no_time_has_no_ratio(self):
+        rows = bench.rows_of(
+            {"benchmarks": [iteration("late/cowire/max", 20), iteration("late/sendto/max", 0)]}
+        )
+        self.assertEqual([row["cowire_to_peer"] for row in rows], [None, None])
+
     def test_items_count_rather_than_iterations(self):
         self.assertEqual(bench.time_ns(iteration("tx/cowire", 5, "us", items_per_second=1e8)), 10)
         self.assertEqual(bench.time_ns(iteration("tx/cowire", 5, "us")), 5000)
