@@ -13,8 +13,6 @@
 /// kind in each of three repetitions (20). Needs root, nft, ip and tc.
 #include <cowire/async/transmitter.hpp>
 
-#include <tests/support/own_cgroup.hpp>
-
 #include <sys/prctl.h>
 
 #include <algorithm>
@@ -35,6 +33,7 @@
 #include "bench/results.hpp"
 #include "testbed/eventually.hpp"
 #include "testbed/netns.hpp"
+#include "testbed/own_cgroup.hpp"
 
 namespace cowire {
 namespace {

@@ -3,9 +3,9 @@
 /// speaks of.
 ///
 /// Copies share the intervals until one of them changes. A small set is taken from, or added to, a
-/// large one in place, and moves few of its intervals, as they lie in pieces: ten thousand rules may
-/// each take an address from a hundred thousand. Of two large sets both are read once. One thread at
-/// a time.
+/// large one in place, and moves few of its intervals, as they lie in pieces: ten thousand rules
+/// may each take an address from a hundred thousand. Of two large sets both are read once. One
+/// thread at a time.
 #pragma once
 
 #include <cowire/base/address.hpp>

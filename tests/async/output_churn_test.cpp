@@ -5,7 +5,6 @@
 // COWIRE_CHANGES: how many (24). COWIRE_SEED: other ones. COWIRE_EXACT_TIMES: the documented
 // figures hold (10 ms for what is announced, 1 s for what is polled); otherwise a busy machine may
 // take its time. How late the last datagrams were is printed. scripts/rules-soak runs it for long.
-#include <tests/support/own_cgroup.hpp>
 #include <tests/support/two_hosts.hpp>
 
 #include <algorithm>
@@ -19,6 +18,8 @@
 #include <map>
 #include <mutex>
 #include <random>
+
+#include "testbed/own_cgroup.hpp"
 
 namespace cowire::test {
 namespace {

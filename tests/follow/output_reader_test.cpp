@@ -4,7 +4,6 @@
 #include <cowire/follow/detail/output_service.hpp>
 #include <cowire/ring/ring_timer.hpp>
 
-#include <tests/support/egress_program.hpp>
 #include <tests/support/netns.hpp>
 
 #include <fcntl.h>
@@ -27,6 +26,8 @@
 #include <optional>
 #include <string>
 #include <thread>
+
+#include "testbed/egress_program.hpp"
 
 namespace cowire::test {
 namespace {

@@ -2,8 +2,6 @@
 /// A control group of the process's own, whose egress can be closed.
 #pragma once
 
-#include <tests/support/egress_program.hpp>
-
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <sys/stat.h>
@@ -14,6 +12,7 @@
 #include <fstream>
 #include <string>
 
+#include "testbed/egress_program.hpp"
 #include "testbed/netns.hpp"
 
 namespace cowire::test {
