@@ -40,7 +40,6 @@
   X(bond_unsettled, "the bond's slaves, or which of them it uses, have just changed")              \
   X(tunnel, "the output interface is a tunnel of a kind the fast path does not build")             \
   X(tunnel_sequence, "a tunnel with sequence numbers, which only the kernel can count")            \
-  X(tunnel_checksum, "a GRE checksum around a tunnel over IPv6")                                   \
   X(tunnel_encapsulation, "a tunnel inside UDP (FOU or GUE)")                                      \
   X(tunnel_external, "a tunnel whose outer headers come with the route (collect metadata)")        \
   X(tunnel_without_remote, "a tunnel without one remote unicast address")                          \

@@ -56,12 +56,13 @@ inline constexpr std::uint8_t no_field = 0x80;
 
 /// The checksum of a GRE header, which covers the datagram inside. Because the sums of an IPv4
 /// header and of a UDP datagram with its pseudo header are zero, it depends on no byte of the
-/// payload.
+/// payload; on its length where an IPv6 header is between the two.
 struct gre_checksum {
   std::uint32_t sum;    ///< Ones' complement sum, not folded, of what is the same for all.
   std::uint8_t offset;  ///< In the header template.
   /// The destination and the UDP length are to be taken away from `sum`: the pseudo header's.
   bool without_pseudo_header;
+  bool with_length;  ///< The payload's length is to be added: of a tunnel over IPv6 inside.
   friend bool operator==(const gre_checksum&, const gre_checksum&) noexcept = default;
 };
 

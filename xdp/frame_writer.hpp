@@ -194,6 +194,8 @@ inline void write_gre_checksums(std::byte* payload, const hop& via,
       sum += std::uint32_t{0xffff} - fold_sum(request.destination_sum);
       sum += std::uint32_t{0xffff} - udp_length.raw;
     }
+    if (checksum.with_length)
+      sum += be16::from_host(static_cast<std::uint16_t>(request.length)).raw;
     detail::store(payload - header_capacity + checksum.offset, finish_sum(sum));
   }
 }

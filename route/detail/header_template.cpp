@@ -102,18 +102,22 @@ class covered_bytes {
     add(ip, header_size::ipv6);
     without_pseudo_header_ = false;
   }
-  /// A header whose length is not the datagram's.
-  void add_unknown() noexcept { known_ = false; }
+  /// The headers of a tunnel over IPv6 but for GRE's, without length: that is the payload's and so
+  /// much more. There is one at most below another tunnel (outer_headers_max).
+  void add_outer_ipv6(const std::byte* ip, std::size_t size, std::uint16_t more) noexcept {
+    add(ip, size);
+    sum_ += be16::from_host(more).raw;
+    with_length_ = true;
+  }
 
-  [[nodiscard]] bool known() const noexcept { return known_; }
   [[nodiscard]] gre_checksum checksum_at(std::uint8_t offset) const noexcept {
-    return {fold_sum(sum_), offset, without_pseudo_header_};
+    return {fold_sum(sum_), offset, without_pseudo_header_, with_length_};
   }
 
  private:
   std::uint32_t sum_ = 0;
   bool without_pseudo_header_ = false;
-  bool known_ = true;
+  bool with_length_ = false;
 };
 
 void prepend_udp(template_writer& writer, hop& to, const hop_key& key) noexcept {
@@ -316,22 +320,23 @@ class hop_maker {
     if (v4) made_.place_checksum(pair, writer_.offset(10));
     if (v4) made_.sum[pair] = sum_of(ip, header_size::ipv4);
     packet_ = outer->packet;
-    return cover_by(tunnel, *outer);
+    return cover_by(tunnel, *outer, made_.length_base[pair]);
   }
 
   /// The headers of a tunnel are the newest. IPv4 headers, and what has a checksum, add up to zero.
-  refusal cover_by(const gre::tunnel& tunnel, const gre::outer_headers& outer) noexcept {
+  refusal cover_by(const gre::tunnel& tunnel, const gre::outer_headers& outer,
+                   std::uint16_t length_base) noexcept {
     const std::size_t gre_at = outer.size - outer.gre_size;
     covered_.add(made_.header + writer_.offset(gre_at), outer.gre_size);
     if (tunnel.checksum) {
       // It would cover the group's MAC address, which the template does not have.
       if (made_.group_mac_at != 0) return divert_reason::multicast_destination;
-      if (!covered_.known()) return divert_reason::tunnel_checksum;
       made_.gre_checksums[made_.gre_checksum_count++] =
           covered_.checksum_at(writer_.offset(gre_at + gre::checksum_offset));
       covered_ = {};
     }
-    if (tunnel.outer == ip_family::v6) covered_.add_unknown();
+    if (tunnel.outer == ip_family::v6)
+      covered_.add_outer_ipv6(made_.header + writer_.offset(0), gre_at, length_base);
     return std::nullopt;
   }
 
