@@ -10,7 +10,8 @@ namespace cowire {
 
 bool may_be_left_out(const route_entry& entry, const std::vector<route_entry>& beside) noexcept {
   const netlink::route& route = entry.route;
-  if (route.destination.family() == ip_family::v4 || route.next_hops.size() > 1) return false;
+  const bool siblings = route.nexthop_id == 0 && route.next_hops.size() > 1;
+  if (route.destination.family() == ip_family::v4 || siblings) return false;
   return std::ranges::any_of(beside, [&](const route_entry& other) {
     return other.route.nexthop_id == 0 && other.route.next_hops.size() > 1 &&
            other.route.priority == route.priority && other.route.source == route.source;

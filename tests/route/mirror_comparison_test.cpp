@@ -57,6 +57,25 @@ TEST(MirrorComparison, CarriersOfDevicesThatAreDownAreNoDifference) {
   EXPECT_EQ(found_in_slices(left, right, nothing).front(), "link 2");
 }
 
+/// A dump goes from the first IPv6 sibling to the last, past what stands between, whatever that
+/// is: one route over a group of next hops, too, which is no sibling.
+TEST(MirrorComparison, ARouteOverAGroupThatADumpLeavesOutIsNoDifference) {
+  mirror followed = small_world(), dumped = small_world();
+  mirror_changes changes;
+  netlink::route siblings = route_via(net("2600::/128"), "fd00:3::2", 3);
+  siblings.next_hops.push_back(route_via(net("2600::/128"), "fd00:3::5", 3).next_hops.front());
+  netlink::route between = route_via(net("2600::/128"), "fd00:2::5", 2);
+  between.next_hops.push_back(route_via(net("2600::/128"), "fd00:4::5", 4).next_hops.front());
+  between.nexthop_id = 31;
+  followed.apply(added(siblings), changes, message_origin::notification);
+  dumped.apply(siblings, changes, message_origin::dump);
+  EXPECT_EQ(difference(followed, dumped), std::vector<std::string>{});
+  followed.apply(appended(between), changes, message_origin::notification);
+  EXPECT_EQ(difference(followed, dumped), std::vector<std::string>{});
+  dumped.apply(route_on(net("2601::/128"), 2), changes, message_origin::dump);
+  EXPECT_EQ(difference(followed, dumped).size(), 1u);
+}
+
 /// A lost partner moves an 802.3ad bond to another aggregator, and no message says so.
 TEST(MirrorComparison, AnotherAggregatorIsTakenOverAndIsNothingThatWasMissed) {
   mirror left = small_world(), right = small_world();
