@@ -31,7 +31,8 @@ json audit_json(const route_stats& routes) {
           {"last_mismatch", truth.last_mismatch},
           {"resyncs", routes.resyncs},
           {"dumps", routes.redump_checks},
-          {"dump_differences", routes.redump_differences}};
+          {"dump_differences", routes.redump_differences},
+          {"settling_questions", routes.settling_questions}};
 }
 
 json tracking_json(const tracking_stats& tracking) {

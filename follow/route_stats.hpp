@@ -30,6 +30,8 @@ struct route_stats {
   std::uint64_t publications = 0;
   std::uint64_t version = 0;          ///< Of the published table.
   std::uint64_t neighbour_pokes = 0;  ///< STALE entries in use that were asked to be refreshed.
+  /// Questions that settle what no message tells: how devices are ordered, whether rules count.
+  std::uint64_t settling_questions = 0;
   std::size_t routes = 0, rules = 0, links = 0, neighbours = 0;  ///< Objects known now.
   std::size_t hops = 0, path_lists = 0, class_tables = 0;        ///< In the published table.
   std::size_t table_bytes = 0;                                   ///< Of the published table.

@@ -106,11 +106,11 @@ std::optional<bool> mirror::rules_configured(ip_family family) const noexcept {
                               settings_.kernel_version < kernel_quirks::removed_rules_do_not_count;
   const bool removed = rules.removed_live || rules.list.size() < initial_rules(family).size();
   if (removal_counts && removed) return true;
-  return std::nullopt;
+  return rules.found_configured;
 }
 
 bool mirror::initial_rules_may_count(ip_family family) const noexcept {
-  return !rules_configured(family) &&
+  return !rules_configured(family).value_or(false) &&
          rules_[number_of(family)].list.size() < initial_rules(family).size();
 }
 
@@ -569,6 +569,19 @@ void mirror::set_settings(const mirror_settings& settings, mirror_changes& chang
   if (settings == settings_) return;
   settings_ = settings;
   changes.decisions_v4 = changes.decisions_v6 = true;
+}
+
+void mirror::set_device_order(ip_family family, std::span<const std::uint32_t> order,
+                              mirror_changes& changes) {
+  if (!devices_.set_order(family, order)) return;
+  (family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6) = true;
+}
+
+void mirror::set_rules_configured(ip_family family, std::optional<bool> known,
+                                  mirror_changes& changes) {
+  std::optional<bool>& before = rules_[number_of(family)].found_configured;
+  if (std::exchange(before, known) == known) return;
+  (family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6) = true;
 }
 
 void mirror::set_queues(std::set<std::uint32_t> devices, mirror_changes& changes) {

@@ -63,6 +63,8 @@ struct mirror_settings {
   bool multipath_use_neighbours = false;  ///< net.ipv4.fib_multipath_use_neigh
   /// net.ipv4.conf.{all,DEV}.route_localnet, by ifindex: devices on which it is in force.
   std::set<std::uint32_t> route_localnet;
+  /// net.ipv6.conf.DEV.use_tempaddr is 2 or more, by ifindex; of devices with temporary addresses.
+  std::map<std::uint32_t, bool> prefers_temporary;
   /// IPv6 address labels are the kernel's default ones, use_oif_addrs_only is 0 everywhere.
   bool default_source_policy = true;
   /// net.ipv4.ip_no_pmtu_disc is not 0, or was not: sockets keep what they were made with.
@@ -124,6 +126,18 @@ class mirror {
   [[nodiscard]] std::vector<std::uint32_t> unsettled_bonds() const;
   /// Ignored where it does not name the slaves that the mirror has: then a message is under way.
   void settle_bond(std::uint32_t index, const bond_reading& read, mirror_changes& changes);
+  /// Whether the order of devices decides among addresses of this family as sources and is not
+  /// known: of those that a dump told of. Until set_device_order() ties are left to the kernel.
+  [[nodiscard]] bool has_hidden_order(ip_family family) const noexcept {
+    return devices_.has_hidden_order(family);
+  }
+  /// Devices (ifindex) in the kernel's order, as far as anybody tells of them: those with addresses
+  /// of the family, and perhaps others. The order of two never changes while both exist.
+  void set_device_order(ip_family family, std::span<const std::uint32_t> order,
+                        mirror_changes& changes);
+  /// What the kernel's own decisions tell about rules_configured(), where messages do not. Void
+  /// with a message that tells it, and with the next dump. Unset: forget it.
+  void set_rules_configured(ip_family family, std::optional<bool> known, mirror_changes& changes);
   /// The devices that have a queueing discipline other than noqueue. Only VRFs matter here.
   void set_queues(std::set<std::uint32_t> devices, mirror_changes& changes);
   /// Forgets what expired before `now`: path exceptions and routes with a lifetime.
@@ -145,7 +159,7 @@ class mirror {
     return rules_[static_cast<std::size_t>(family)].list;
   }
   /// Whether rules were configured in this namespace beyond the initial ones, ever: until then the
-  /// kernel does not consult them. Unset = cannot be known.
+  /// kernel does not consult them. Unset = not known until set_rules_configured().
   [[nodiscard]] std::optional<bool> rules_configured(ip_family family) const noexcept;
   /// One of the initial rules is gone from the list, and the kernel may act upon it nevertheless.
   [[nodiscard]] bool initial_rules_may_count(ip_family family) const noexcept;
@@ -226,6 +240,7 @@ class mirror {
     std::vector<netlink::rule> list;
     std::vector<std::uint32_t> generations;
     bool added_live = false, removed_live = false;  ///< While we watched.
+    std::optional<bool> found_configured;           ///< As set_rules_configured() told.
   };
   void apply_one(const netlink::link& message, mirror_changes& changes);
   void apply_one(const netlink::address& message, mirror_changes& changes);

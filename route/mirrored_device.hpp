@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace cowire {
@@ -35,6 +36,9 @@ struct mirrored_device {
   /// Position in the kernel's device list, where known: devices of a dump have 0 (their order is
   /// hidden), later ones count up.
   std::uint32_t registered = 0;
+  /// By family: position among those of the same `registered`, from 1; 0 = to be read
+  /// (mirror::has_hidden_order()).
+  std::array<std::uint32_t, 2> place{};
   /// By family: multipath shares were computed under another ignore_routes_with_linkdown; until
   /// the next carrier event.
   std::array<bool, 2> stale_shares{};
@@ -54,6 +58,16 @@ struct mirrored_device {
   [[nodiscard]] bool up() const noexcept { return (link.flags & 1u) != 0; }  // IFF_UP
   [[nodiscard]] const std::vector<netlink::address>& addresses(ip_family family) const noexcept {
     return family == ip_family::v4 ? v4 : v6;
+  }
+  /// Where the kernel meets it when it goes through its devices; to be compared by those of which
+  /// is_order_known().
+  [[nodiscard]] std::pair<std::uint32_t, std::uint32_t> position(ip_family family) const noexcept {
+    return {registered, place[static_cast<std::size_t>(family)]};
+  }
+  /// Whether it is known which of two is the first.
+  [[nodiscard]] bool is_order_known(const mirrored_device& other, ip_family family) const noexcept {
+    const auto own = position(family), others = other.position(family);
+    return own.first != others.first || (own.second != 0 && others.second != 0);
   }
   [[nodiscard]] bool has_stale_shares(ip_family family) const noexcept {
     return stale_shares[static_cast<std::size_t>(family)];

@@ -391,18 +391,36 @@ void route_service::learn_path_mtu(const ip_address& destination, std::uint32_t 
   send_exception_questions();
 }
 
-void route_service::settle_bonds() {
+/// What messages do not tell, and dumps hide, is read once, before it is published for the first
+/// time.
+void route_service::settle_what_is_hidden() {
   if (!whole_) return;
   mirror_changes changes;
   bonds_.settle(mirror_, changes);
+  count_settling_questions(device_order_.settle(mirror_, clock::now(), changes));
   if (!changes.empty()) note(std::move(changes));
+}
+
+void route_service::ask_about_rules(clock::time_point now) {
+  if (!is_settled()) return rule_question_.forget();
+  mirror_changes changes;
+  const std::uint64_t asked = rule_question_.settle(mirror_, changes);
+  next_rule_question_ = now + (asked != 0 ? tick_period : settings_period);
+  count_settling_questions(asked);
+  note(std::move(changes));
+}
+
+void route_service::count_settling_questions(std::uint64_t asked) {
+  if (asked == 0) return;
+  const std::lock_guard lock(mutex_);
+  stats_.settling_questions += asked;
 }
 
 // Publication
 // ---------------------------------------------------------------------------------------
 
 void route_service::publish() {
-  settle_bonds();
+  settle_what_is_hidden();
   if (!compiler_.pending() && !feed_.oldest()) return;
   if (ready_ && !whole_) return;  // Nothing before the first whole state.
   const std::uint64_t version = compiler_.publish().version;
@@ -465,6 +483,7 @@ void route_service::upkeep(clock::time_point now) {
     next_settings_ = now + settings_period;
     read_settings();
   }
+  if (now >= next_rule_question_) ask_about_rules(now);
   if (now >= next_check_) {
     next_check_ = now + options_.update_interval;
     begin_check();

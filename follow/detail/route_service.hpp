@@ -13,7 +13,8 @@
 /// - truth_auditor asks the kernel about flows in use; its verdicts are acted upon here;
 /// - path_exceptions has destinations asked about of which the kernel has learned something by
 ///   itself, which redirect_listener tells of, too;
-/// - bond_reader has the order of bonds' slaves;
+/// - bond_reader has the order of bonds' slaves, device_order_reader that of devices;
+/// - rule_question finds out whether rules count, where no message tells;
 /// - neighbour_upkeep keeps the neighbours fresh that the fast path sends to;
 /// - change_feed tells those who watch.
 ///
@@ -24,12 +25,14 @@
 #include <cowire/base/unique_fd.hpp>
 #include <cowire/follow/detail/bond_reader.hpp>
 #include <cowire/follow/detail/change_feed.hpp>
+#include <cowire/follow/detail/device_order.hpp>
 #include <cowire/follow/detail/dump_reader.hpp>
 #include <cowire/follow/detail/neighbour_upkeep.hpp>
 #include <cowire/follow/detail/output_service.hpp>
 #include <cowire/follow/detail/path_exceptions.hpp>
 #include <cowire/follow/detail/question_socket.hpp>
 #include <cowire/follow/detail/redirect_listener.hpp>
+#include <cowire/follow/detail/rule_question.hpp>
 #include <cowire/follow/detail/shadow_mirror.hpp>
 #include <cowire/follow/detail/truth_auditor.hpp>
 #include <cowire/follow/route_events.hpp>
@@ -133,7 +136,9 @@ class route_service final : private truth_auditor::follower {
   void take_over();
   void read_buckets_if_advised(const mirror_changes& changes);
   void note(mirror_changes&& changes);
-  void settle_bonds();
+  void settle_what_is_hidden();
+  void ask_about_rules(clock::time_point now);
+  void count_settling_questions(std::uint64_t asked);
   void read_settings();
   void upkeep(clock::time_point now);
   void poke_neighbours();
@@ -170,6 +175,8 @@ class route_service final : private truth_auditor::follower {
   change_feed feed_;
   neighbour_upkeep neighbours_;
   bond_reader bonds_;
+  device_order_reader device_order_;
+  rule_question rule_question_;
   std::array<std::optional<redirect_listener>, 2> redirects_;  ///< By family; unset = not allowed.
   question_socket exception_questions_;
   path_exceptions exceptions_;
@@ -186,7 +193,7 @@ class route_service final : private truth_auditor::follower {
   bool links_changed_ = false;
   bool stopped_ = false;
   std::function<void()> ready_;
-  clock::time_point next_tick_, next_check_, next_poke_, next_settings_;
+  clock::time_point next_tick_, next_check_, next_poke_, next_settings_, next_rule_question_;
   std::set<std::uint32_t> known_devices_;
   mutable std::mutex mutex_;  ///< Guards stats_.
   route_stats stats_;

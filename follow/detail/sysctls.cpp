@@ -2,9 +2,11 @@
 #include <cowire/follow/detail/address_labels.hpp>
 #include <cowire/follow/detail/sysctls.hpp>
 
+#include <linux/if_addr.h>
 #include <net/if.h>
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdio>
@@ -18,6 +20,10 @@ long read_number(const std::string& path, long fallback) {
   std::ifstream file(path);
   long value = fallback;
   return file >> value ? value : fallback;
+}
+
+bool is_temporary(const netlink::address& own) noexcept {
+  return (own.flags & IFA_F_TEMPORARY) != 0;
 }
 
 /// "user U kernel K" or a bare number, by kernel version; 0 = random.
@@ -47,6 +53,11 @@ mirror_settings read_mirror_settings(const mirror& state) {
     const char* const name = ::if_indextoname(index, now.data());
     if (localnet_everywhere || (name != nullptr && localnet(name)))
       out.route_localnet.insert(index);
+    if (std::ranges::any_of(device.v6, is_temporary)) {
+      if (const long value = read_number(v6 + "conf/" + device.link.name + "/use_tempaddr", -1);
+          value >= 0)
+        out.prefers_temporary[index] = value >= 2;
+    }
     if (only_output(device.link.name)) out.default_source_policy = false;
     if (const long value = read_number(v6 + "conf/" + device.link.name + "/hop_limit", -1);
         value > 0)

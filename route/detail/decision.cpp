@@ -14,6 +14,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <functional>
+#include <iterator>
 
 namespace cowire::detail {
 namespace {
@@ -173,8 +175,10 @@ decider::outcome decider::reject(std::uint8_t type) {
 // rules
 
 decider::outcome decider::walk_rules() {
-  if (state_.initial_rules_may_count(question_.family())) return walk_hidden_rules();
-  return walk(state_.rules(question_.family()));
+  const ip_family family = question_.family();
+  if (!state_.initial_rules_may_count(family)) return walk(state_.rules(family));
+  // What may count counts where no other ever did.
+  return state_.rules_configured(family) ? walk(initial_rules(family)) : walk_hidden_rules();
 }
 
 /// Either the initial rules are in force as ever, or the list that lacks some of them is.
@@ -232,7 +236,7 @@ decider::outcome decider::apply_rule(const netlink::rule& rule) {
       return fail(EINVAL);
   }
   const outcome out = look_up(rule.l3mdev ? table_of_vrf(state_, vrf_) : rule.table);
-  // While no rule was ever configured, IPv4 searches the tables local and main as one.
+  // Then IPv4 searches the tables local and main as one (look_up_v4()), if no rule ever was.
   if (out != outcome::again && question_.family() == ip_family::v4 &&
       rule.table == RT_TABLE_LOCAL && !state_.rules_configured(ip_family::v4) &&
       main_is_longer_v4(result_.matched.length())) {
@@ -275,7 +279,7 @@ decider::outcome decider::look_up(std::uint32_t id) {
   const route_table* table = state_.find_table(question_.family(), id);
   if (table == nullptr) return outcome::again;
   const outcome out = question_.family() == ip_family::v4 ? look_up_v4(*table) : look_up_v6(*table);
-  if (out == outcome::found) result_.table = id;
+  if (out == outcome::found) result_.table = result_.entry->route.table;
   return out;
 }
 
@@ -525,8 +529,25 @@ void decider::answer_local(std::uint8_t type) {
   static_cast<void>(divert(divert_reason::local_destination));
 }
 
+/// fib_trie_unmerge() in net/ipv4/fib_trie.c: while no rule was ever configured, table main is
+/// searched, and what is in table local is in it, before its own routes of the same prefix.
+void decider::add_merged_main() {
+  const route_table* const table = state_.find_table(ip_family::v4, RT_TABLE_MAIN);
+  if (table == nullptr) return;
+  std::vector<cover> in_main, both;
+  search_(*table, question_.region, in_main);
+  std::ranges::merge(
+      covers_, in_main, std::back_inserter(both), std::greater{},
+      [](const cover item) { return item->first.length(); },
+      [](const cover item) { return item->first.length(); });
+  covers_ = std::move(both);
+}
+
 decider::outcome decider::look_up_v4(const route_table& table) {
   search_(table, question_.region, covers_);
+  if (&table == state_.find_table(ip_family::v4, RT_TABLE_LOCAL) &&
+      state_.rules_configured(ip_family::v4) == false)
+    add_merged_main();
   const ip_address* hidden = nullptr;  // A leaf of which a nexthop object hides the rest.
   for (const cover item : covers_) {
     if (hidden != nullptr && item->first.address() == *hidden) continue;
@@ -778,8 +799,8 @@ std::optional<ip_address> decider::device_source_v4(std::uint32_t index,
     if (own) return own;
   }
   borrowed_source_ = true;
-  // Devices in order of registration, which is known for the loopback (first) and for those that
-  // came while we watched (last).
+  // Devices in order of registration, which is known for the loopback (first), for those that came
+  // while we watched (last), and for those before them once it was read.
   const auto eligible = [&](const mirror::device& device) -> const netlink::address* {
     for (const netlink::address& own : device.v4)
       if ((own.flags & IFA_F_SECONDARY) == 0 && own.scope != RT_SCOPE_LINK && own.scope <= scope)
@@ -799,7 +820,8 @@ std::optional<ip_address> decider::device_source_v4(std::uint32_t index,
       best = &device;
       certain = true;
     } else if (device.registered == best->registered) {
-      certain = false;
+      certain &= device.is_order_known(*best, ip_family::v4);
+      if (device.position(ip_family::v4) < best->position(ip_family::v4)) best = &device;
     }
   }
   if (best == nullptr) return std::nullopt;

@@ -127,6 +127,7 @@ class decider {
   [[nodiscard]] outcome apply_rule(const netlink::rule& rule);
   [[nodiscard]] bool suppressed(const netlink::rule& rule);
   [[nodiscard]] outcome look_up(std::uint32_t table);
+  void add_merged_main();
   [[nodiscard]] outcome look_up_v4(const route_table& table);
   [[nodiscard]] outcome take_entry_v4(const ip_prefix& prefix, const route_entry& entry,
                                       bool& usable);

@@ -235,6 +235,33 @@ void device_store::apply(const netlink::netconf& message, message_origin origin,
   }
 }
 
+bool device_store::has_hidden_order(ip_family family) const noexcept {
+  // Those of one dump came before all that were announced, which are told apart.
+  std::map<std::uint32_t, std::pair<std::size_t, bool>> groups;  // By `registered`.
+  for (const auto& [index, known_device] : devices_) {
+    if (known_device.addresses(family).empty()) continue;
+    const auto [registered, place] = known_device.position(family);
+    auto& [count, any_hidden] = groups[registered];
+    ++count;
+    any_hidden |= place == 0;
+  }
+  return std::ranges::any_of(
+      groups, [](const auto& group) { return group.second.first > 1 && group.second.second; });
+}
+
+bool device_store::set_order(ip_family family, std::span<const std::uint32_t> order) {
+  std::unordered_map<std::uint32_t, std::uint32_t> places;
+  for (const std::uint32_t index : order)
+    places.try_emplace(index, static_cast<std::uint32_t>(places.size() + 1));
+  bool changed = false;
+  for (auto& [index, known_device] : devices_) {
+    const auto at = places.find(index);
+    const std::uint32_t now = at == places.end() ? 0 : at->second;
+    changed |= std::exchange(known_device.place[number_of(family)], now) != now;
+  }
+  return changed;
+}
+
 void device_store::set_route_localnet(const std::set<std::uint32_t>& devices) {
   for (auto& [index, known_device] : devices_) {
     const bool localnet = devices.contains(index);
@@ -247,11 +274,12 @@ void device_store::set_route_localnet(const std::set<std::uint32_t>& devices) {
 // re-sync
 
 void device_store::keep_from(const device_store& before) {
-  registrations_ = before.registrations_;
+  // Those that nobody announced came after all that were known, in whatever order.
+  registrations_ = before.registrations_ + 1;
   for (auto& [index, fresh] : devices_) {
     const mirrored_device* known = before.find(index);
     if (known == nullptr) {
-      if (!before.devices_.empty()) fresh.registered = ++registrations_;
+      if (!before.devices_.empty()) fresh.registered = registrations_;
       continue;
     }
     fresh.registered = known->registered;

@@ -14,6 +14,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -69,6 +70,10 @@ class device_store {
   /// Next hops look their source up anew (dev_addr_genid in net/ipv4/fib_frontend.c).
   void source_caches_are_void(message_origin origin, mirror_changes& changes);
   void apply(const netlink::netconf& message, message_origin origin, mirror_changes& changes);
+  /// As mirror::has_hidden_order().
+  [[nodiscard]] bool has_hidden_order(ip_family family) const noexcept;
+  /// As mirror::set_device_order(); whether anything is known now that was not.
+  bool set_order(ip_family family, std::span<const std::uint32_t> order);
   /// Devices on which route_localnet is in force now.
   void set_route_localnet(const std::set<std::uint32_t>& devices);
 

@@ -42,12 +42,16 @@ bool is_orchid(const ip_address& address) {
   return orchid.contains(address);
 }
 
-using score = std::array<int, 8>;
+bool is_temporary(const netlink::address& own) noexcept {
+  return (own.flags & IFA_F_TEMPORARY) != 0;
+}
+
+using score = std::array<int, 9>;
 
 /// In the order of the rules; larger is better. An own address inside the region is none of its
 /// destinations, even where the region begins with it: it has a region of its own.
 score score_of(const netlink::address& own, std::uint32_t output, const ip_prefix& region,
-               std::uint32_t label, int scope) {
+               std::uint32_t label, int scope, bool prefers_temporary) {
   const ip_address& to = region.address();
   const unsigned common = std::min(common_length(own.local, to), region.length());
   const int own_scope = scope_of(own.local);
@@ -57,6 +61,7 @@ score score_of(const netlink::address& own, std::uint32_t output, const ip_prefi
           !old,
           output == 0 || own.index == output,
           label_of(own.local) == label,
+          is_temporary(own) == prefers_temporary,
           is_orchid(own.local) == is_orchid(to),
           static_cast<int>(std::min<unsigned>(common, own.prefix_length)),
           (own.flags & IFA_F_OPTIMISTIC) == 0};
@@ -85,21 +90,22 @@ source_choice select_source_v6(const mirror& state, std::uint32_t index,
   for (const auto& [i, device] : state.devices())
     if ((!only_output || i == index) && vrf_of(state, device) == vrf) devices.push_back(&device);
   std::ranges::sort(devices, {}, [&](const mirror::device* device) {
-    return std::tuple(rank(*device), device->registered, device->link.index);
+    return std::tuple(rank(*device), device->position(ip_family::v6), device->link.index);
   });
 
+  const auto& prefers = state.settings().prefers_temporary;
   source_choice best, best_of_first;
   score best_score{};
   const mirror::device* best_device = nullptr;
   for (const mirror::device* device : devices) {
     for (const netlink::address& own : device->v6) {
       if (!is_candidate(own)) continue;
-      const score now = score_of(own, index, destinations, label, scope);
+      const bool prefers_temporary = prefers.contains(own.index) && prefers.at(own.index);
+      const score now = score_of(own, index, destinations, label, scope, prefers_temporary);
       if (best.address && now <= best_score) {
-        // A tie between devices goes to the one registered first; privacy preferences are not
-        // announced.
+        // A tie between devices goes to the one registered first.
         const bool unordered = device != best_device && rank(*best_device) == last &&
-                               device->registered == best_device->registered;
+                               !device->is_order_known(*best_device, ip_family::v6);
         if (now == best_score && unordered) best.certain = false;
         continue;
       }
@@ -112,12 +118,14 @@ source_choice select_source_v6(const mirror& state, std::uint32_t index,
   // Whether the kernel looks further depends on a score that it may not have computed
   // (ipv6_dev_get_saddr(), scopedist).
   if (best_of_first.address && best_of_first.address != best.address) best.certain = false;
-  const bool temporary = std::ranges::any_of(devices, [](const mirror::device* device) {
-    return std::ranges::any_of(device->v6, [](const auto& own) {
-      return is_candidate(own) && (own.flags & IFA_F_TEMPORARY) != 0;
-    });
-  });
-  if (temporary) best.certain = false;
+  // Whether a device prefers them is not read yet; home addresses count if the kernel was built for
+  // Mobile IPv6.
+  const auto unclear = [&](const netlink::address& own) {
+    return is_candidate(own) && ((is_temporary(own) && !prefers.contains(own.index)) ||
+                                 (own.flags & IFA_F_HOMEADDRESS) != 0);
+  };
+  for (const mirror::device* device : devices)
+    if (std::ranges::any_of(device->v6, unclear)) best.certain = false;
   return best;
 }
 

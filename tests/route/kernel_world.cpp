@@ -7,6 +7,7 @@
 #include <cowire/route/mirror_comparison.hpp>
 
 #include <gtest/gtest.h>
+#include <linux/if_addr.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -111,6 +112,12 @@ mirror_settings kernel_world::settings(const mirror& state) {
     const std::string own = "ipv4/conf/" + std::string(now.data()) + "/route_localnet";
     if (localnet || read(own.c_str()) != 0) made.route_localnet.insert(index);
   }
+  for (const auto& [index, device] : state.devices())
+    if (std::ranges::any_of(device.v6, [](const netlink::address& own) {
+          return (own.flags & IFA_F_TEMPORARY) != 0;
+        }))
+      made.prefers_temporary[index] =
+          read(("ipv6/conf/" + device.link.name + "/use_tempaddr").c_str()) >= 2;
   made.kernel_version = running_kernel();
   return made;
 }
@@ -137,6 +144,13 @@ mirror kernel_world::dumped() {
   return state;
 }
 
+/// As a transmitter would, once it has seen that nothing is on its way.
+void kernel_world::settle_what_is_hidden(mirror& state, mirror_changes& changes) {
+  detail::device_order_reader().settle(state, clock_, changes);
+  detail::rule_question rules;
+  for (int twice = 0; twice < 2; ++twice) rules.settle(state, changes);
+}
+
 mirror kernel_world::settled() {
   using namespace std::chrono_literals;
   mirror before = dumped();
@@ -149,6 +163,8 @@ mirror kernel_world::settled() {
     quiet = !moving && difference(before, now).empty() ? quiet + 1 : 0;
     before = std::move(now);
   }
+  mirror_changes ignored;
+  settle_what_is_hidden(before, ignored);
   return before;
 }
 
@@ -168,6 +184,7 @@ mirror_changes kernel_world::take_in_events() {
     }
   }
   followed_.set_settings(settings(followed_), changes);  // Of devices that came, too.
+  settle_what_is_hidden(followed_, changes);
   // Routes and nexthops have to be right without.
   changes.refresh_advised = false;
   for (const netlink::dump_scope& scope : changes.advised()) refresh(followed_, scope, changes);

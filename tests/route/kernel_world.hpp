@@ -10,7 +10,9 @@
 #pragma once
 
 #include <cowire/base/unique_fd.hpp>
+#include <cowire/follow/detail/device_order.hpp>
 #include <cowire/follow/detail/path_exceptions.hpp>
+#include <cowire/follow/detail/rule_question.hpp>
 #include <cowire/netlink/codec.hpp>
 #include <cowire/netlink/request_socket.hpp>
 #include <cowire/route/mirror.hpp>
@@ -70,6 +72,7 @@ class kernel_world {
  private:
   [[nodiscard]] mirror dumped();
   [[nodiscard]] static mirror_settings settings(const mirror& state);
+  void settle_what_is_hidden(mirror& state, mirror_changes& changes);
   void refresh(mirror& state, const netlink::dump_scope& scope, mirror_changes& changes);
   [[nodiscard]] mirror_changes take_in_events();
   [[nodiscard]] mirror_changes ask_about_exceptions(detail::path_exceptions& of);

@@ -779,6 +779,46 @@ TEST_F(DeletedRuleZero, MadeAgainByAnybodyIsAnAddition) {
   EXPECT_EQ(dumped.rules_configured(ip_family::v4), true);
 }
 
+/// Where the kernel's answers have told whether its rules count.
+TEST_F(DeletedRuleZero, CountsOrNotAsTheKernelWasSeenToDecide) {
+  on_kernel(7002);
+  changes = {};
+  state.set_rules_configured(ip_family::v4, false, changes);
+  EXPECT_TRUE(changes.decisions_v4);
+  EXPECT_FALSE(ask("8.8.8.8").divert);
+  EXPECT_EQ(ask("10.3.0.1").type, RTN_LOCAL);
+  EXPECT_EQ(ask("10.3.0.1").divert, divert_reason::local_destination);
+  state.set_rules_configured(ip_family::v4, true, changes);
+  EXPECT_FALSE(ask("10.3.0.1").divert);
+  EXPECT_EQ(ask("10.3.0.1").type, RTN_UNICAST);
+  state.set_rules_configured(ip_family::v4, std::nullopt, changes);
+  EXPECT_EQ(ask("10.3.0.1").divert, divert_reason::hidden_rules);
+  // An addition counts more, and another dump begins anew.
+  state.set_rules_configured(ip_family::v4, false, changes);
+  mirror shadow = small_world();
+  mirror followed = state;
+  followed.exchange_with(shadow);
+  EXPECT_FALSE(followed.rules_configured(ip_family::v4));
+  apply(rule_to_table(ip_family::v4, 7, 999));
+  EXPECT_EQ(state.rules_configured(ip_family::v4), true);
+}
+
+TEST_F(Resolve, TablesLocalAndMainAreOneUntilARuleCounts) {
+  reject_route("5.0.0.0/8", RTN_UNREACHABLE, RT_TABLE_LOCAL);
+  apply(added(route_via(net("5.5.0.0/16"), "10.2.0.2", 2)));
+  reject_route("5.5.5.0/24", RTN_PROHIBIT, RT_TABLE_LOCAL);
+  apply(added(route_via(net("5.5.5.0/24"), "10.2.0.2", 2)));
+  EXPECT_EQ(ask("5.5.0.1").divert, divert_reason::merged_tables);
+  state.set_rules_configured(ip_family::v4, false, changes);
+  EXPECT_FALSE(ask("5.5.0.1").divert);
+  EXPECT_EQ(ask("5.5.0.1").interface_index, 2u);
+  EXPECT_EQ(ask("5.5.0.1").table, RT_TABLE_MAIN);
+  EXPECT_EQ(ask("5.1.0.1").error, EHOSTUNREACH);
+  EXPECT_EQ(ask("5.5.5.1").error, EACCES);  // Of one prefix table local's come first.
+  state.set_rules_configured(ip_family::v4, true, changes);
+  EXPECT_EQ(ask("5.5.0.1").error, EHOSTUNREACH);
+}
+
 TEST_F(Resolve, AnErrorOfTableLocalHidesNoLongerRouteOfMain) {
   reject_route("5.0.0.0/8", RTN_UNREACHABLE, RT_TABLE_LOCAL);
   apply(added(route_via(net("5.5.0.0/16"), "10.2.0.2", 2)));
@@ -928,6 +968,62 @@ TEST_F(Unknowable, SourceOfADeviceWhoseRankADumpHides) {
   EXPECT_FALSE(ask("50.0.0.1").divert);
 }
 
+TEST_F(Unknowable, SourceOfADeviceWhoseRankWasRead) {
+  constexpr std::uint32_t order[] = {1, 4, 3, 2};
+  apply(removal(address(2, "10.2.0.1", 24)));
+  apply(removal(address(2, "fd00:2::1", 64)));
+  apply(added(route_on(net("50.0.0.0/24"), 2)));
+  apply(added(route_on(net("2001:d::/32"), 2)));
+  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    const char* to = family == ip_family::v4 ? "50.0.0.1" : "2001:d::1";
+    EXPECT_TRUE(state.has_hidden_order(family));
+    EXPECT_EQ(ask(to).divert, divert_reason::source_tie);
+    changes = {};
+    state.set_device_order(family, order, changes);
+    EXPECT_TRUE(family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6);
+    EXPECT_FALSE(state.has_hidden_order(family));
+    EXPECT_FALSE(ask(to).divert);
+    EXPECT_EQ(ask(to).source, ip(family == ip_family::v4 ? "10.4.0.1" : "fd00:4::1"));
+    changes = {};
+    state.set_device_order(family, order, changes);
+    EXPECT_TRUE(changes.empty());
+  }
+  // Whoever comes is the last.
+  apply(removal(ethernet(4, "u4")));
+  apply(ethernet(4, "again"));
+  apply(address(4, "10.4.0.1", 24));
+  EXPECT_FALSE(ask("50.0.0.1").divert);
+  EXPECT_EQ(ask("50.0.0.1").source, ip("10.3.0.1"));
+}
+
+TEST_F(Unknowable, SourceOfADeviceThatWasNotAmongThoseRead) {
+  constexpr std::uint32_t order[] = {1, 3};
+  apply(removal(address(2, "10.2.0.1", 24)));
+  apply(added(route_on(net("50.0.0.0/24"), 2)));
+  state.set_device_order(ip_family::v4, order, changes);
+  EXPECT_TRUE(state.has_hidden_order(ip_family::v4));
+  EXPECT_EQ(ask("50.0.0.1").divert, divert_reason::source_tie);
+  apply(removal(address(4, "10.4.0.1", 24)));
+  EXPECT_FALSE(ask("50.0.0.1").divert);
+}
+
+/// Of devices that a dump is the first to tell of only that they came later is known.
+TEST_F(Unknowable, OrderOfDevicesIsReadAnewAfterAnotherDump) {
+  constexpr std::uint32_t order[] = {1, 4, 3, 2};
+  apply(removal(address(2, "10.2.0.1", 24)));
+  apply(added(route_on(net("50.0.0.0/24"), 2)));
+  state.set_device_order(ip_family::v4, order, changes);
+  mirror shadow = small_world();
+  for (const std::uint32_t index : {6u, 7u}) {
+    shadow.apply(ethernet(index, "u" + std::to_string(index)), changes, message_origin::dump);
+    const std::string own = "10." + std::to_string(index) + ".0.1";
+    shadow.apply(address(index, own.c_str(), 24), changes, message_origin::dump);
+  }
+  state.exchange_with(shadow);
+  EXPECT_TRUE(state.has_hidden_order(ip_family::v4));
+  EXPECT_EQ(state.find_device(6)->registered, state.find_device(7)->registered);
+}
+
 TEST_F(Unknowable, SourceByAnotherPolicyThanTheDefault) {
   apply(added(route_via(net("2001:d::/32"), "fd00:2::9", 2)));
   mirror_settings settings;
@@ -945,6 +1041,24 @@ TEST_F(Unknowable, TemporaryAddressesAsSource) {
   netlink::address temporary = address(2, "2001:db8::77", 64);
   temporary.flags |= IFA_F_TEMPORARY;
   apply(temporary);
+  EXPECT_EQ(ask("2001:d::1").divert, divert_reason::source_tie);
+  // Until it is known what the device prefers. In all before that rule the two are alike.
+  apply(address(2, "2001:db8::1", 64));
+  for (const bool prefers : {true, false}) {
+    mirror_settings settings = state.settings();
+    settings.prefers_temporary[2] = prefers;
+    state.set_settings(settings, changes);
+    EXPECT_FALSE(ask("2001:d::1").divert);
+    EXPECT_EQ(ask("2001:d::1").source, ip(prefers ? "2001:db8::77" : "2001:db8::1"));
+  }
+}
+
+/// Whether the kernel prefers them depends on how it was built.
+TEST_F(Unknowable, HomeAddressesAsSource) {
+  apply(added(route_via(net("2001:d::/32"), "fd00:2::9", 2)));
+  netlink::address home = address(2, "2001:db8::77", 64);
+  home.flags |= IFA_F_HOMEADDRESS;
+  apply(home);
   EXPECT_EQ(ask("2001:d::1").divert, divert_reason::source_tie);
 }
 

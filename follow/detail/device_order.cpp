@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cowire/base/error.hpp>
+#include <cowire/follow/detail/device_order.hpp>
+
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace cowire::detail {
+namespace {
+
+constexpr std::chrono::seconds pause_between_tries{1};
+
+unique_fd open_any_socket() {
+  unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!fd) throw_error(errno_code(errno), "a socket to ask for devices with");
+  return fd;
+}
+
+/// What SIOCGIFCONF fills in: an entry for each address.
+std::optional<std::vector<ifreq>> read_entries(int any_socket) {
+  ifconf told{};
+  if (::ioctl(any_socket, SIOCGIFCONF, &told) < 0) return std::nullopt;
+  // With room for some that come meanwhile: a full answer may be a cut one.
+  std::vector<ifreq> entries(static_cast<std::size_t>(told.ifc_len) / sizeof(ifreq) + 8);
+  told.ifc_len = static_cast<int>(entries.size() * sizeof(ifreq));
+  told.ifc_req = entries.data();
+  if (::ioctl(any_socket, SIOCGIFCONF, &told) < 0) return std::nullopt;
+  const std::size_t count = static_cast<std::size_t>(told.ifc_len) / sizeof(ifreq);
+  if (count >= entries.size()) return std::nullopt;
+  entries.resize(count);
+  return entries;
+}
+
+/// An entry names the address's label, which usually is the device's name, and perhaps more after a
+/// colon. 0: another one, or the device has another name by now.
+std::uint32_t device_of(const ifreq& entry, const mirror& state) {
+  const std::string label(entry.ifr_name, ::strnlen(entry.ifr_name, IFNAMSIZ));
+  const unsigned index = ::if_nametoindex(label.substr(0, label.find(':')).c_str());
+  const mirrored_device* const device = state.find_device(index);
+  if (device == nullptr) return 0;
+  sockaddr_in own{};
+  std::memcpy(&own, &entry.ifr_addr, sizeof own);
+  const ip_address address = ip_address::v4(ntohl(own.sin_addr.s_addr));
+  return std::ranges::find(device->v4, address, &netlink::address::local) != device->v4.end()
+             ? index
+             : 0;
+}
+
+std::optional<std::vector<std::uint32_t>> read_v4(int any_socket, const mirror& state) {
+  const auto entries = read_entries(any_socket);
+  if (!entries) return std::nullopt;
+  std::vector<std::uint32_t> order;
+  for (const ifreq& entry : *entries)
+    if (const std::uint32_t index = device_of(entry, state); index != 0) order.push_back(index);
+  return order;
+}
+
+std::optional<std::vector<std::uint32_t>> read_v6() {
+  std::ifstream file("/proc/thread-self/net/igmp6");
+  if (!file) return std::nullopt;
+  std::vector<std::uint32_t> order;
+  std::uint32_t index = 0;
+  for (std::string rest; file >> index && std::getline(file, rest);) order.push_back(index);
+  return order;
+}
+
+}  // namespace
+
+device_order_reader::device_order_reader() : any_socket_(open_any_socket()) {}
+
+std::uint64_t device_order_reader::settle(mirror& state, time_point now, mirror_changes& changes) {
+  std::uint64_t asked = 0;
+  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    time_point& next = next_[number_of(family)];
+    if (now < next || !state.has_hidden_order(family)) continue;
+    ++asked;
+    const auto order = family == ip_family::v4 ? read_v4(any_socket_.get(), state) : read_v6();
+    if (order) state.set_device_order(family, *order, changes);
+    if (state.has_hidden_order(family)) next = now + pause_between_tries;
+  }
+  return asked;
+}
+
+}  // namespace cowire::detail
