@@ -40,6 +40,7 @@ void add_of_tables(const mirror& state, ip_family family, std::vector<ip_address
     for (const auto& [prefix, ignored] : *table) {
       if (prefix.length() == 0 || prefix.address().is_multicast()) continue;
       out.push_back(prefix.address());
+      if (!prefix.is_host()) out.push_back(prefix.last());  // The first is often another route's.
       if (++found == tried_per_table) break;
     }
   }

@@ -133,6 +133,20 @@ TEST_F(read_facts, rules_count_once_any_was_added) {
   }
 }
 
+/// On a router the first address of a link's prefix is its own, whatever rules there are.
+TEST_F(read_facts, rules_are_asked_about_where_they_matter) {
+  const netns host;
+  const netns::scope inside(host);
+  host(
+      "ip link set lo up && ip link add u0 type veth peer name p0 && ip link set p0 up && "
+      "sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv6.conf.u0.addr_gen_mode=1 && "
+      "ip link set u0 up && ip addr add 2001:db8:1::1/64 dev u0 nodad && "
+      "ip -6 rule del pref 32766");
+  const mirror state = read_mirror();
+  EXPECT_EQ(false, state.rules_configured(ip_family::v6).value_or(true));
+  expect_agreement(state, "2001:db8:1::77");
+}
+
 /// The same dump again; table local's prefix hides what is in table main only once rules count.
 TEST_F(read_facts, tables_local_and_main_are_one_until_a_rule_was_added) {
   for (const bool was_added : {false, true}) {
