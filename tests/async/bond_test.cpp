@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Bonds that hash frames: every frame of the fast path leaves by the slave that the kernel takes
-// for the same bytes. COWIRE_BOND_FLOWS says how many flows each combination has.
+// for the same bytes. COWIRE_BOND_FLOWS says how many flows each combination has,
+// COWIRE_BOND_CHANGES how many carriers change under a stream.
 #include <tests/async/frame_capture.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -15,10 +17,12 @@ namespace {
 constexpr const char* policies[] = {"layer2",   "layer2+3", "layer3+4",
                                     "encap2+3", "encap3+4", "vlan+srcmac"};
 
-std::size_t flow_count() {
-  const char* wanted = std::getenv("COWIRE_BOND_FLOWS");
-  return wanted != nullptr ? std::strtoul(wanted, nullptr, 10) : 24;
+std::size_t from_environment(const char* name, std::size_t otherwise) {
+  const char* wanted = std::getenv(name);
+  return wanted != nullptr ? std::strtoul(wanted, nullptr, 10) : otherwise;
 }
+std::size_t flow_count() { return from_environment("COWIRE_BOND_FLOWS", 24); }
+std::size_t change_count() { return from_environment("COWIRE_BOND_CHANGES", 12); }
 
 struct bonded_flow {
   std::size_t sender = 0;
@@ -39,7 +43,7 @@ class bonds : public two_hosts {
   void SetUp() override {
     two_hosts::SetUp();
     if (IsSkipped()) return;
-    ::alarm(900);
+    ::alarm(2400);
     if (std::system("ip link add probe type bond 2>/dev/null") != 0)
       GTEST_SKIP() << "the kernel has no bonding";
     (*a)("ip link del probe");
@@ -162,6 +166,67 @@ class bonds : public two_hosts {
         << what << ": " << summary(stats);
   }
 
+  /// B answers LACP on all three links.
+  void make_lacp_bonds() {
+    (*b)("ip link add p1 type bond mode 802.3ad miimon 20 lacp_rate fast");
+    (*b)("ip link set p1 up");
+    for (const char* slave : {"b1", "b2", "b3"}) {
+      enslave(*b, "p1", slave);
+      (*b)(std::string("ip link set ") + slave + " up");
+    }
+    make_bond("mode 802.3ad lacp_rate fast xmit_hash_policy layer3+4");
+    ASSERT_TRUE(settled_with(3)) << (*a)("ip -d link show master t1");
+  }
+  /// Waits until so many ports collect and distribute, and their partners have told of it.
+  bool settled_with(std::size_t count) {
+    return eventually(
+        [&] {
+          watch(0ms);
+          const std::string text = (*a)("ip -d link show master t1");
+          std::size_t active = 0;
+          constexpr std::string_view all = "ad_actor_oper_port_state 63 ";
+          for (std::size_t at = 0; (at = text.find(all, at)) != std::string::npos; ++at) ++active;
+          return active == count;
+        },
+        60s);
+  }
+
+  /// A stream to many destinations while `change` happens: nothing is refused, all are used, and
+  /// what did not arrive was dropped by slaves.
+  template <class Change>
+  void keep_sending(Change&& change) {
+    transmitter tx(small());
+    std::vector<endpoint> destinations;
+    for (const bonded_flow& one : flows(1, 32)) destinations.push_back(one.there);
+    wire_.emplace(*b);
+    stream sending(tx, destinations);
+    change();
+    sending.stop();
+    EXPECT_TRUE(drained(tx));
+    const auto stats = tx.stats();
+    watch(500ms);
+    wire_.reset();
+    std::uint64_t dropped = 0;
+    for (const char* slave : {"a1", "a2", "a3"}) dropped += dropped_by(slave);
+    std::printf("%zu sent, %zu arrived, %llu dropped by slaves: %s\n", sending.sent.load(),
+                arrived_, static_cast<unsigned long long>(dropped), summary(stats).c_str());
+    EXPECT_EQ(sending.sent, stats.submitted) << summary(stats);
+    EXPECT_EQ(0u, stats.refused_total()) << summary(stats);
+    for (const char* slave : {"a1", "a2", "a3"}) EXPECT_GT(by(tx, slave), 0u) << summary(stats);
+  }
+  /// Counts what arrives, at least for so long.
+  void watch(std::chrono::milliseconds time) {
+    const auto end = std::chrono::steady_clock::now() + time;
+    do {
+      if (!wire_) return std::this_thread::sleep_until(end);
+      for (capture& link : wire_->links)
+        while (!link.next(0ms).empty()) ++arrived_;
+      std::this_thread::sleep_for(5ms);
+    } while (std::chrono::steady_clock::now() < end);
+  }
+
+  std::optional<captures> wire_;
+  std::size_t arrived_ = 0;
   std::mt19937 random_{1};
 };
 
@@ -217,58 +282,44 @@ TEST_F(bonds, carriers_and_the_order_of_enslaving_are_followed) {
 }
 
 TEST_F(bonds, lacp_partners_take_the_kernels_slave) {
-  (*b)("ip link add p1 type bond mode 802.3ad miimon 20 lacp_rate fast");
-  (*b)("ip link set p1 up");
-  for (const char* slave : {"b1", "b2", "b3"}) {
-    enslave(*b, "p1", slave);
-    (*b)(std::string("ip link set ") + slave + " up");
-  }
-  make_bond("mode 802.3ad lacp_rate fast xmit_hash_policy layer3+4");
-  const auto settled = [&](std::size_t count) {
-    return eventually(
-        [&] {
-          const std::string text = (*a)("ip -d link show master t1");
-          std::size_t active = 0;
-          // All of a port that collects and distributes, of which the partner has told.
-          constexpr std::string_view all = "ad_actor_oper_port_state 63 ";
-          for (std::size_t at = 0; (at = text.find(all, at)) != std::string::npos; ++at) ++active;
-          return active == count;
-        },
-        60s);
-  };
-  ASSERT_TRUE(settled(3)) << (*a)("ip -d link show master t1");
+  make_lacp_bonds();
   const auto all = flows(1, flow_count());
   expect_same(all, "802.3ad");
   (*b)("ip link set b3 down");
-  ASSERT_TRUE(settled(2)) << (*a)("ip -d link show master t1");
+  ASSERT_TRUE(settled_with(2)) << (*a)("ip -d link show master t1");
   expect_same_in_the_end(all, "802.3ad, a port lost");
   (*b)("ip link set b3 up");
-  ASSERT_TRUE(settled(3)) << (*a)("ip -d link show master t1");
+  ASSERT_TRUE(settled_with(3)) << (*a)("ip -d link show master t1");
   expect_same_in_the_end(all, "802.3ad, the port back");
 }
 
 /// The running fast path moves with its slaves; what was on the way of a downed one is its loss.
 TEST_F(bonds, a_stream_goes_on_while_slaves_come_and_go) {
   make_bond("mode balance-xor xmit_hash_policy layer3+4");
-  transmitter tx(small());
-  std::vector<endpoint> destinations;
-  for (const bonded_flow& one : flows(1, 32)) destinations.push_back(one.there);
-  {
-    stream sending(tx, destinations);
-    for (int round = 0; round < 6; ++round) {
-      const std::string victim = "b" + std::to_string(1 + round % 3);
+  keep_sending([&] {
+    for (std::size_t i = 0; i < change_count() / 2; ++i) {
+      const std::string victim = "b" + std::to_string(1 + i % 3);
       (*b)("ip link set " + victim + " down");
-      std::this_thread::sleep_for(200ms);
+      watch(200ms);
       (*b)("ip link set " + victim + " up");
-      std::this_thread::sleep_for(200ms);
+      watch(200ms);
     }
-    sending.stop();
-    EXPECT_TRUE(drained(tx));
-    const auto stats = tx.stats();
-    EXPECT_EQ(sending.sent, stats.submitted) << summary(stats);
-    EXPECT_EQ(0u, stats.refused_total()) << summary(stats);
-    for (const char* slave : {"a1", "a2", "a3"}) EXPECT_GT(by(tx, slave), 0u) << summary(stats);
-  }
+  });
+}
+
+TEST_F(bonds, a_stream_goes_on_while_lacp_partners_come_and_go) {
+  make_lacp_bonds();
+  keep_sending([&] {
+    for (std::size_t i = 0; i < change_count() / 12 + 1; ++i) {
+      const std::string victim = "b" + std::to_string(1 + i % 3);
+      (*b)("ip link set " + victim + " down");
+      EXPECT_TRUE(settled_with(2)) << (*a)("ip -d link show master t1");
+      watch(100ms);
+      (*b)("ip link set " + victim + " up");
+      EXPECT_TRUE(settled_with(3)) << (*a)("ip -d link show master t1");
+      watch(100ms);
+    }
+  });
 }
 
 }  // namespace
