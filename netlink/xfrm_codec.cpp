@@ -22,7 +22,7 @@ struct policy_default {
   std::uint8_t in, forward, out;
 };
 
-/// Those of sockets have the same directions again behind the others (xfrm_policy_id2dir()).
+/// Those of sockets have the same directions again behind the others (net/xfrm/xfrm_policy.c).
 constexpr std::uint8_t socket_output = XFRM_POLICY_MAX + XFRM_POLICY_OUT;
 
 ip_prefix read_prefix(ip_family family, const xfrm_address_t& address, unsigned length,

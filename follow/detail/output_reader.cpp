@@ -53,7 +53,7 @@ int count_programs(std::uint32_t target, std::uint32_t type, std::uint32_t flags
   return static_cast<int>(query.query.prog_cnt);
 }
 
-/// Whether a kernel that answers ENOSYS has no BPF at all. A filter of system calls (seccomp) answers
+/// Whether a kernel that answers ENOSYS has no BPF. A filter of system calls (seccomp) answers
 /// the same of one whose programs are in force.
 bool lacks_bpf() {
   // Of kernel/bpf/syscall.c; the other one is of every kernel.
@@ -129,7 +129,7 @@ std::string cgroup_mount() {
   return {};
 }
 
-/// The folder of this thread's version 2 control group; empty where the kernel has no control groups
+/// The folder of this thread's version 2 control group; empty where the kernel has none of them
 /// or no such hierarchy was ever mounted, and so no program attached (proc_cgroup_show() in
 /// kernel/cgroup/cgroup.c). `why` is set where it cannot be known or cannot be opened.
 unique_fd open_cgroup(unreadable& why) {

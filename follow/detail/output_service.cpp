@@ -27,7 +27,7 @@ namespace {
 /// How long what announces nothing may go unnoticed.
 constexpr int poll_period_ms = 1000;
 /// Snapshots that nobody has taken yet; when full the newest is offered again.
-constexpr std::size_t changes_ahead = 4;
+constexpr std::size_t changes_ahead = 8;
 
 unique_fd make_event() {
   unique_fd fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -109,17 +109,25 @@ void output_service::run() {
     what.policies = waiting[2].revents != 0;
     what.traffic = waiting[3].revents != 0;
     what.all = ready == 0 || heard_at - all_read_at >= std::chrono::milliseconds(poll_period_ms);
+    what.heard_at = heard_at;
     auto now = next_after(last, reader, what);
     if (what.all) all_read_at = clock::now();
     if (now != last && *now != *last && changes_->push({now, heard_at})) last = std::move(now);
   }
 }
 
-output_service::snapshot output_service::next_after(const snapshot& last, output_reader& reader,
+void output_service::divert_while_read(snapshot& last, clock::time_point heard_at) {
+  auto meanwhile = std::make_shared<output_snapshot>(*last);
+  meanwhile->netfilter.rules_unreadable = "it was replaced just now, and is being read";
+  if (changes_->push({meanwhile, heard_at})) last = std::move(meanwhile);
+}
+
+output_service::snapshot output_service::next_after(snapshot& last, output_reader& reader,
                                                     const news& what) {
   using outcome = netlink::nft::follower::outcome;
   auto rules = *last->netfilter.rules;
   const auto followed = rules_follower_.follow(rules);
+  if (followed == outcome::must_be_read) divert_while_read(last, what.heard_at);
   const bool known = !last->netfilter.rules_unreadable && followed != outcome::must_be_read;
   if (obeyed_.ipsec && (what.policies || what.all)) follow_policies(reader);
   const bool silent = !what.all && !what.policies && !what.traffic;

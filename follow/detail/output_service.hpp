@@ -3,7 +3,8 @@
 ///
 /// What the kernel announces (rulesets, IPsec policies, traffic control) is read again as soon as
 /// it says so; single rules, elements and policies are taken from what it says
-/// (netlink/nft_follower.hpp, xfrm_follower.hpp).
+/// (netlink/nft_follower.hpp, xfrm_follower.hpp). While a ruleset is read that has replaced another
+/// one, a snapshot says that it cannot be seen: nothing leaves by rules that are gone.
 /// Everything is looked at once a second besides, because hooks, legacy tables, programs and the
 /// defaults of traffic control announce nothing. Reading may wait for locks of the kernel's: that
 /// is why the control thread does not do it.
@@ -64,9 +65,12 @@ class output_service {
   struct news {
     bool policies = false, traffic = false;
     bool all = false;
+    clock::time_point heard_at;
   };
   void run();
-  [[nodiscard]] snapshot next_after(const snapshot& last, output_reader& reader, const news& what);
+  /// May publish one in between, which then is `last`.
+  [[nodiscard]] snapshot next_after(snapshot& last, output_reader& reader, const news& what);
+  void divert_while_read(snapshot& last, clock::time_point heard_at);
   void follow_policies(output_reader& reader);
   template <class Follower>
   void hear(const unique_fd& fd, Follower& to);

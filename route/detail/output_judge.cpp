@@ -254,7 +254,7 @@ std::vector<output_verdict> output_judge::ask_all_outer(const asked& one,
   }
 }
 
-// ---- single rules, elements and policies ------------------------------------------------------------------
+// ---- single rules, elements and policies --------------------------------------------------------
 
 namespace {
 

@@ -33,8 +33,8 @@ class output_judge {
   explicit output_judge(const mirror& state) : state_(state) {}
 
   /// Unset: nothing is known and nothing is asked. Where single rules, elements or policies are all
-  /// that is different, only destinations that they concern are asked about again. False: zones() says
-  /// everything that may be decided otherwise.
+  /// that is different, only destinations that they concern are asked about again. False: zones()
+  /// says everything that may be decided otherwise.
   bool set(std::shared_ptr<const output_snapshot> snapshot);
   /// Devices have changed.
   void forget();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IPsec policies of a namespace as they are read, followed and judged; the kernel says what they do.
+// IPsec policies of a namespace, read, followed and judged; the kernel says what they do.
 #include <cowire/follow/detail/output_reader.hpp>
 #include <cowire/follow/detail/output_service.hpp>
 #include <cowire/netlink/request_socket.hpp>

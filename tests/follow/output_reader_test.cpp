@@ -21,11 +21,13 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <fstream>
 #include <functional>
 #include <iterator>
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "testbed/egress_program.hpp"
 
@@ -360,6 +362,37 @@ void await(detail::output_service& service, ring_context& ring,
   ring.restart();
   ring.run();
   EXPECT_TRUE(seen);
+}
+
+/// Between two rulesets nobody may go by the old one, however long it takes to read the new one.
+TEST_F(output_path, a_replaced_ruleset_is_unreadable_until_it_is_read) {
+  NFT_OR_SKIP();
+  set_up();
+  ring_context ring;
+  std::optional<detail::output_service> service;
+  {
+    const netns::scope inside(*host_);
+    service.emplace(ring);
+  }
+  (*host_)("nft add table ip old");
+  await(*service, ring, [](const auto& s) { return s.netfilter.rules->tables.size() == 1; });
+  const std::string file = "/tmp/" + host_->name() + ".nft";
+  std::ofstream(file) << "flush ruleset\ntable ip t {\n chain out {\n"
+                         "type filter hook output priority 0; policy drop;\n}\n}\n";
+  (*host_)("nft -f " + file);
+  ::unlink(file.c_str());
+  std::vector<bool> unreadable;
+  await(*service, ring, [&](const auto& s) {
+    const bool closed = s.netfilter.rules_unreadable.has_value();
+    EXPECT_TRUE(closed || s.netfilter.rules->chains.size() == 1);
+    if (closed) {
+      EXPECT_EQ(judge(s, ip_family::v4).reason, divert_reason::netfilter);
+    }
+    unreadable.push_back(closed);
+    return !closed;
+  });
+  EXPECT_EQ(unreadable, (std::vector<bool>{true, false}));
+  service->stop();
 }
 
 TEST_F(output_path, changes_are_followed_announced_or_not) {
