@@ -22,6 +22,8 @@ ENTER = """
 set -e
 root=$1 tree=$2
 shift 2
+# A mount of its own: `ip netns exec` makes what is mounted at / a slave.
+mount --bind "$root" "$root"
 mkdir -p "$root$tree"
 mount --bind "$tree" "$root$tree"
 for folder in proc sys dev; do mount --rbind "/$folder" "$root/$folder"; done
