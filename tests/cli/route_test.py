@@ -404,12 +404,14 @@ class Monitor(unittest.TestCase):
             self.assertEqual((monitor.returncode, errors), (0, ""))
 
     def next_output(self, monitor, layer):
-        """The next line that tells of that layer of the output path."""
+        """The next line that tells what a layer of the output path has come to. (While a ruleset is
+        read that was replaced, one says so.)"""
         end = time.monotonic() + support.DEADLINE_S
         while time.monotonic() < end:
             line = self.read_line(monitor, 0.3)
             change = json.loads(line) if line else {}
-            if change.get("event") == "output" and change["layer"] == layer:
+            told = change.get("event") == "output" and change["layer"] == layer
+            if told and "is being read" not in change["detail"]:
                 return change
         raise AssertionError(f"no line about {layer}")
 
