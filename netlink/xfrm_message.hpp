@@ -14,7 +14,9 @@
 namespace cowire::netlink {
 
 struct xfrm_policy {
-  std::uint32_t index = 0;   ///< The kernel's number of it; no two of a namespace have the same.
+  /// The kernel's number of it, which sockets that were cloned (accept()) share (clone_policy() in
+  /// net/xfrm/xfrm_policy.c), and no two others of a namespace.
+  std::uint32_t index = 0;
   bool of_a_socket = false;  ///< Set with IP_XFRM_POLICY; these are not announced.
   /// It lets datagrams pass as they are: it allows, and has no template of a transformation.
   bool harmless = false;

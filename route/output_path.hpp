@@ -121,6 +121,10 @@ struct output_flow {
   std::optional<ip_address> source;
   std::optional<std::uint16_t> source_port, destination_port;  ///< Host order.
   std::uint32_t mark = 0;
+  /// What IPsec policies are compared with where it is another: the route of a tunnel's outer
+  /// datagrams is asked for with the tunnel's (ip_tunnel_xmit() in net/ipv4/ip_tunnel.c,
+  /// ip6_tnl_xmit() in net/ipv6/ip6_tunnel.c), while rules see the sender's.
+  std::optional<std::uint32_t> policy_mark;
   std::optional<std::uint8_t> tos = 0;
   std::uint8_t ip_protocol = 17;
   std::optional<std::uint8_t> ttl;

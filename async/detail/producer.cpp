@@ -190,8 +190,9 @@ std::error_code producer::check(send_operation& op) const noexcept {
   const std::size_t count = op.count();
   if (count == 0) return error::no_destination;
   const std::size_t room = pool_.payload_capacity();
-  if (op.content(0).size() > room) return error::too_long;  // No segment is longer.
-  for (std::size_t i = 0; i < count; ++i) {
+  if (op.content(0).size() > room) return error::too_long;       // No segment is longer.
+  const bool segments = op.batch.empty() && op.one.has_value();  // All go to the same.
+  for (std::size_t i = 0; i < (segments ? 1 : count); ++i) {
     std::error_code ec;
     if (!op.from->serves(op.destination(i)))
       ec = error::family_mismatch;

@@ -18,7 +18,7 @@
 namespace cowire::detail {
 namespace {
 
-constexpr std::chrono::seconds pause_between_tries{1};
+constexpr std::chrono::seconds first_pause{1}, longest_pause{60};
 
 unique_fd open_any_socket() {
   unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -43,9 +43,13 @@ std::optional<std::vector<ifreq>> read_entries(int any_socket) {
 
 /// An entry names the address's label, which usually is the device's name, and perhaps more after a
 /// colon. 0: another one, or the device has another name by now.
-std::uint32_t device_of(const ifreq& entry, const mirror& state) {
+std::uint32_t device_of(int any_socket, const ifreq& entry, const mirror& state) {
   const std::string label(entry.ifr_name, ::strnlen(entry.ifr_name, IFNAMSIZ));
-  const unsigned index = ::if_nametoindex(label.substr(0, label.find(':')).c_str());
+  ifreq named{};  // As if_nametoindex(), which makes a socket each time.
+  label.copy(named.ifr_name, std::min(label.find(':'), std::size_t{IFNAMSIZ - 1}));
+  const auto index = ::ioctl(any_socket, SIOCGIFINDEX, &named) == 0
+                         ? static_cast<std::uint32_t>(named.ifr_ifindex)
+                         : 0;
   const mirrored_device* const device = state.find_device(index);
   if (device == nullptr) return 0;
   sockaddr_in own{};
@@ -61,7 +65,8 @@ std::optional<std::vector<std::uint32_t>> read_v4(int any_socket, const mirror& 
   if (!entries) return std::nullopt;
   std::vector<std::uint32_t> order;
   for (const ifreq& entry : *entries)
-    if (const std::uint32_t index = device_of(entry, state); index != 0) order.push_back(index);
+    if (const std::uint32_t index = device_of(any_socket, entry, state); index != 0)
+      order.push_back(index);
   return order;
 }
 
@@ -86,7 +91,10 @@ std::uint64_t device_order_reader::settle(mirror& state, time_point now, mirror_
     ++asked;
     const auto order = family == ip_family::v4 ? read_v4(any_socket_.get(), state) : read_v6();
     if (order) state.set_device_order(family, *order, changes);
-    if (state.has_hidden_order(family)) next = now + pause_between_tries;
+    std::chrono::seconds& pause = pauses_[number_of(family)];
+    const bool hidden = state.has_hidden_order(family);
+    if (hidden) next = now + pause;
+    pause = hidden ? std::min(2 * pause, longest_pause) : first_pause;
   }
   return asked;
 }

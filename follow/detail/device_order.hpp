@@ -28,12 +28,14 @@ class device_order_reader {
   device_order_reader();
 
   /// Reads the order of each family of which a mirror does not know it. What cannot be read stays
-  /// hidden, and is not tried again for a second. Returns how often the kernel was asked.
+  /// hidden, and is tried again after a second, and then less and less often, up to a minute.
+  /// Returns how often the kernel was asked.
   std::uint64_t settle(mirror& state, time_point now, mirror_changes& changes);
 
  private:
   const unique_fd any_socket_;  ///< For ioctls.
   time_point next_[2]{};
+  std::chrono::seconds pauses_[2]{std::chrono::seconds(1), std::chrono::seconds(1)};
 };
 
 }  // namespace cowire::detail

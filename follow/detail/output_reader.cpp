@@ -186,11 +186,12 @@ int output_reader::ask(const unique_fd& socket, std::span<const std::byte> reque
   }
 }
 
-output_snapshot output_reader::read(const output_snapshot* before) {
+output_snapshot output_reader::read(const output_snapshot* before,
+                                    const std::function<void()>& on_other_rules) {
   output_snapshot out;
   out.obeyed = obeyed_;
   if (obeyed_.netfilter) {
-    read_rules(out.netfilter, before);
+    read_rules(out.netfilter, before, on_other_rules);
     read_hooks(out.netfilter);
     read_legacy(out.netfilter);
   }
@@ -207,7 +208,8 @@ output_snapshot output_reader::read(const output_snapshot* before) {
 
 // ---- netfilter ----------------------------------------------------------------------------------
 
-void output_reader::read_rules(netfilter_state& into, const output_snapshot* before) {
+void output_reader::read_rules(netfilter_state& into, const output_snapshot* before,
+                               const std::function<void()>& on_other_rules) {
   if (before != nullptr && !before->netfilter.rules_unreadable) {
     std::uint32_t generation = 0;
     const int error =
@@ -223,6 +225,7 @@ void output_reader::read_rules(netfilter_state& into, const output_snapshot* bef
       into.rules = before->netfilter.rules;
       return;
     }
+    if (error == 0 && generation != 0 && on_other_rules) on_other_rules();
   }
   std::error_code ec;
   into.rules = netlink::nft::read_ruleset(ec);

@@ -28,7 +28,9 @@ class output_reader {
 
   /// Everything that is obeyed, as it is now. The ruleset is taken from `before` where its
   /// generation is the same, IPsec policies as refresh_ipsec() does.
-  [[nodiscard]] output_snapshot read(const output_snapshot* before = nullptr);
+  /// `on_other_rules`: called before a ruleset is read that has replaced the one of `before`.
+  [[nodiscard]] output_snapshot read(const output_snapshot* before = nullptr,
+                                     const std::function<void()>& on_other_rules = {});
   /// The default, and the policies unless `state` has them by what was announced until now: if
   /// their numbers are right and the last reading is not too long ago.
   /// `may_wait`: more has been announced, which may be why the number is another one.
@@ -45,7 +47,8 @@ class output_reader {
   using visitor = std::function<void(const netlink::envelope&)>;
   [[nodiscard]] int ask(const unique_fd& socket, std::span<const std::byte> request, bool dump,
                         const visitor& visit, const std::function<bool()>& enough = {});
-  void read_rules(netfilter_state& into, const output_snapshot* before);
+  void read_rules(netfilter_state& into, const output_snapshot* before,
+                  const std::function<void()>& on_other_rules);
   static void read_legacy(netfilter_state& into);
   [[nodiscard]] bool has_ipsec(ipsec_state& into);
   void read_policies(ipsec_state& into);

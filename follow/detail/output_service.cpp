@@ -127,8 +127,11 @@ output_service::snapshot output_service::next_after(snapshot& last, output_reade
   using outcome = netlink::nft::follower::outcome;
   auto rules = *last->netfilter.rules;
   const auto followed = rules_follower_.follow(rules);
-  if (followed == outcome::must_be_read) divert_while_read(last, what.heard_at);
   const bool known = !last->netfilter.rules_unreadable && followed != outcome::must_be_read;
+  const auto divert = [&] {
+    if (!last->netfilter.rules_unreadable) divert_while_read(last, what.heard_at);
+  };
+  if (followed == outcome::must_be_read) divert();
   if (obeyed_.ipsec && (what.policies || what.all)) follow_policies(reader);
   const bool silent = !what.all && !what.policies && !what.traffic;
   if (silent && known && followed == outcome::unchanged) return last;
@@ -136,7 +139,7 @@ output_service::snapshot output_service::next_after(snapshot& last, output_reade
   next->ipsec = ipsec_;
   if (known && followed != outcome::unchanged) next->netfilter.rules = std::move(rules);
   if (what.all || !known) {
-    next = std::make_shared<output_snapshot>(reader.read(next.get()));
+    next = std::make_shared<output_snapshot>(reader.read(next.get(), divert));
     ipsec_ = next->ipsec;
     return next;
   }

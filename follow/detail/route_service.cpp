@@ -340,6 +340,7 @@ void route_service::conclude_check() {
     log(log_severity::warning, "re-dump check: no notification told of: " + differences[i]);
   if (!differences.empty()) return take_over();
   shadow_.abandon();
+  rule_question_.forget();
   if (auditor_) auditor_->on_resynced();
 }
 

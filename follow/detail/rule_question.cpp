@@ -68,7 +68,11 @@ bool looks_the_same(const resolution& left, const resolution& right) {
 std::uint64_t rule_question::settle(mirror& state, mirror_changes& changes) {
   asked_ = 0;
   for (const ip_family family : {ip_family::v4, ip_family::v6}) {
-    if (state.rules_configured(family)) continue;
+    std::optional<bool>& before = said_[static_cast<std::size_t>(family)];
+    if (state.rules_configured(family)) {
+      before.reset();
+      continue;
+    }
     std::vector<ip_address> destinations;
     if (state.initial_rules_may_count(family))
       add_of_tables(state, family, destinations);
@@ -77,7 +81,6 @@ std::uint64_t rule_question::settle(mirror& state, mirror_changes& changes) {
     std::optional<bool> said;
     for (const ip_address& destination : destinations)
       if (said = ask(state, destination); said) break;
-    std::optional<bool>& before = said_[static_cast<std::size_t>(family)];
     if (said && before == said) state.set_rules_configured(family, said, changes);
     before = said;
   }

@@ -15,7 +15,7 @@ using netlink::xfrm_policy;
 bool may_match(const xfrm_policy& policy, const output_flow& region) noexcept {
   return !policy.harmless && policy.if_id == 0 &&
          policy.destination.family() == region.destination.family() &&
-         (region.mark & policy.mark_mask) == policy.mark &&
+         (region.policy_mark.value_or(region.mark) & policy.mark_mask) == policy.mark &&
          (policy.protocol == 0 || policy.protocol == region.ip_protocol) &&
          (!region.source || policy.source.contains(*region.source));
 }
@@ -51,9 +51,9 @@ output_verdict obstacle_of(const xfrm_policy& policy) {
 
 void judge_policies(const ipsec_state& state, const output_flow& region, destination_verdicts& into,
                     asked_ports* ports) {
-  if (into.untouched().empty()) return;
+  if (state.policies.empty() || into.untouched().empty()) return;
   // Few of many policies concern a small part.
-  const auto parts = into.untouched().intervals();
+  const auto& parts = into.untouched().intervals();
   const address_number low = parts.front().first, high = parts.back().last;
   for (const xfrm_policy& policy : state.policies) {
     if (ports != nullptr) ++ports->steps;

@@ -207,6 +207,7 @@ output_verdict output_judge::ask_outer(const netlink::link& tunnel, ip_family ca
     outer.passes_vrf = has_vrfs(state_);
   }
   outer.mark = inner.mark;
+  outer.policy_mark = info.fwmark;
   outer.uid = inner.uid;
   outer.tos.reset();
   outer.devices = inner.devices;

@@ -320,7 +320,7 @@ TEST_F(output_policies, of_a_service_are_those_of_the_namespace) {
   tell("xfrm policy delete dst 10.1.3.3/32 dir out\nxfrm policy delete dst 10.1.4.4/32 dir out\n");
   await(*service, ring, [&](const auto& s) { return s.ipsec.policies.size() == 1999; });
   // One that expires is announced elsewhere.
-  tell("xfrm policy add dst 10.3.0.0/16 dir out action block limit time-hard 1\n");
+  tell("xfrm policy add dst 10.3.0.0/16 dir out action block limit time-hard 8\n");
   await(*service, ring, [&](const auto& s) { return s.ipsec.policies.size() == 2000; });
   await(*service, ring, [&](const auto& s) { return s.ipsec.policies.size() == 1999; });
   tell("xfrm policy flush\n");

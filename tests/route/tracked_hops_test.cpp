@@ -76,13 +76,16 @@ nft::expression equals(nft::bytes value) {
 
 /// A compiler with a class, and what becomes of its datagrams to a destination.
 struct sender_world {
-  explicit sender_world(mirror& world) : state(world), made(world, epochs, published, {}) {
+  explicit sender_world(mirror& world, std::uint32_t mark = 0)
+      : state(world), made(world, epochs, published, {}) {
     made.set_egress(2, 1);
     made.set_egress(3, 1);
-    id = made.add_class({});
+    cls.mark = mark;
+    id = made.add_class(cls);
   }
   [[nodiscard]] std::string fate(const char* destination) {
     flow question;
+    question.cls = cls;
     question.destination = ip(destination);
     const hop explained = made.explain(question).template_hop;
     const forwarding_table* table = published.current();
@@ -111,6 +114,7 @@ struct sender_world {
   epoch_domain epochs;
   publisher published;
   compiler made;
+  flow_class cls;
   flow_class_id id{};
 };
 
@@ -221,6 +225,35 @@ TEST(TrackedHops, AreThoseOfTrackedFamiliesButNotOfTunnelsWhoseOuterDatagramsAre
     EXPECT_EQ(world.fate("20.0.0.1"), "tracked");
     EXPECT_EQ(world.fate("30.0.0.1"), "conntrack_new");
   }
+}
+
+/// The kernel asks for the route of outer datagrams, and so for policies, with the tunnel's mark.
+TEST(TunnelHops, PoliciesForOuterDatagramsAreThoseOfTheTunnelsMark) {
+  mirror state = tunnel_world();
+  mirror_changes changes;
+  netlink::link marked = state.find_device(tunnel_index)->link;
+  std::get<netlink::tunnel_info>(marked.info).fwmark = 0x10;
+  state.apply(marked, changes, message_origin::notification);
+  sender_world plain(state), of_five(state, 5);
+  const auto fates = [&](std::uint32_t mark) {
+    netlink::xfrm_policy one;
+    one.index = 9;
+    one.source = ip_prefix::all(ip_family::v4);
+    one.destination = net("10.2.0.2/32");
+    one.protocol = 47;
+    one.mark = mark;
+    one.mark_mask = 0xff;
+    auto out = std::make_shared<output_snapshot>(*tracking(false));
+    out->ipsec.policies.push_back(one);
+    for (sender_world* world : {&plain, &of_five}) {
+      world->made.set_output(out);
+      world->made.publish();
+    }
+    return plain.fate("30.0.0.1") + ", " + of_five.fate("30.0.0.1");
+  };
+  EXPECT_EQ(fates(0x10), "ipsec, ipsec");
+  EXPECT_EQ(fates(0), "fast, fast");
+  EXPECT_EQ(fates(5), "fast, fast");
 }
 
 /// What a tunnel around a tunnel wraps passes the hooks a third time.
