@@ -49,7 +49,10 @@ bool run(const transmitter& tx, const Sender& send, long batches) {
 int main(int argc, char** argv) try {
   if (argc != 3) return 2;
   // A core that sleeps, or yields, would have the caller do its work.
-  transmitter tx({.mode = send_mode::kernel, .max_producers = 1, .idle = idle_policy::spin});
+  transmitter tx({.mode = send_mode::kernel,
+                  .max_producers = 1,
+                  .idle = idle_policy::spin,
+                  .backend = ring_context::backend_choice::epoll});
   auto own = tx.make_sender();
   const auto shared = tx.make_shared_sender();
   const long batches = std::strtol(argv[2], nullptr, 10);
