@@ -799,6 +799,7 @@ std::optional<decoded> decode(std::span<const std::byte> from, std::error_code& 
   auto found = read_message(one->type & 0xffu, family, rest, ec);
   if (!found || ec) return std::nullopt;
   const std::uint64_t position = read_position(*found, rest, ec);
+  if (ec) return std::nullopt;
   return decoded{std::move(*found), be16{generic.res_id}.host(), position};
 }
 
