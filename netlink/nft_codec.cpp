@@ -835,6 +835,7 @@ std::optional<change> decode_change(std::span<const std::byte> from, std::error_
   out.message = std::move(*found);
   out.appended = (header.nlmsg_flags & NLM_F_APPEND) != 0;
   out.position = read_position(out.message, rest, ec);
+  if (ec) return std::nullopt;
   return out;
 }
 

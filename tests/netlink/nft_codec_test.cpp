@@ -126,6 +126,16 @@ TEST(nft_codec, what_has_no_name_is_malformed) {
         << type;
 }
 
+TEST(nft_codec, a_rule_whose_position_is_cut_is_an_error_and_no_message) {
+  nft_attributes cut;
+  cut.text(NFTA_RULE_TABLE, "t").text(NFTA_RULE_CHAIN, "c").put32(NFTA_RULE_POSITION, 1);
+  const auto told = nft_message(NFT_MSG_NEWRULE, 1, 1, 0, cut);
+  EXPECT_TRUE(error_of(told));
+  std::error_code ec;
+  EXPECT_FALSE(decode_change(told, ec));
+  EXPECT_TRUE(ec);
+}
+
 TEST(nft_codec, messages_of_other_subsystems_and_removals_are_none_of_ours) {
   std::error_code ec;
   EXPECT_FALSE(decode_whole(nft_message(NFT_MSG_DELTABLE, 1, 1, 0, {}), ec));
