@@ -5,9 +5,9 @@
 ///
 /// What stood in the way of a better rung, or of a socket for every core, may pass: a queue that
 /// somebody else uses, somebody else's XDP program, too few queues. Then it is looked at again with
-/// growing pauses, and with each change of a link: a small trial socket is bound, and if it could be,
-/// the real ones at the next occasion, since a queue stays busy for a while after the trial. Each
-/// change of an interface's rung is a warning in the log.
+/// growing pauses, and with each change of a link: a small trial socket is bound, and if it could
+/// be, the real ones at the next occasion, since a queue stays busy for a while after the trial.
+/// Each change of an interface's rung is a warning in the log.
 ///
 /// Order of opening: sockets, ports of the TX cores, number of cores in use, egress of the
 /// compiler, publication. Order of closing: the reverse, each step after no reader can be using the
