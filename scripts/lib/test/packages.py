@@ -50,7 +50,7 @@ test "$words" = "monitor
 --when-full"
 apt-get -qq purge -y cowire libcowire0 libcowire-dev
 test -z "$(dpkg -l | awk '/cowire/ && $1 != "un"')"
-test -z "$(find / -xdev -path "$1" -prune -o -name '*cowire*' -not -path '/proc/*' -not -path '/var/lib/apt/*' -print)"
+test -z "$(find / -xdev -path "${1%/build/packages/*}" -prune -o -name '*cowire*' -not -path '/proc/*' -not -path '/var/lib/apt/*' -print)"
 """
 
 
