@@ -179,6 +179,35 @@ class device_fidelity : public two_hosts {
     EXPECT_EQ(count, tx.stats().diverted[reason]) << summary(tx.stats());
   }
 
+  /// The same frames where each datagram chooses the ECN bits that its sender does not have. Those
+  /// of some tunnels in tunnels are left to the kernel (hop::ecn_by_kernel).
+  void compare_chosen_ecn(const std::vector<question>& questions,
+                          const std::vector<std::string>& kernel, std::size_t served, capture& wire,
+                          const std::function<std::string(std::size_t)>& told) {
+    transmitter tx(small());
+    std::vector<sender> ours;
+    for (sending_options o : senders) {
+      o.tos &= 0xfc;
+      ours.push_back(tx.make_sender(as_sender(o)));
+    }
+    std::size_t differences = 0;
+    for (std::size_t i = 0; i < questions.size() && differences < 10; ++i) {
+      const question& q = questions[i];
+      const auto ecn = static_cast<ecn_codepoint>(senders[q.sender].tos & 3);
+      EXPECT_TRUE(ours[q.sender].try_send(bytes_of(patterned(q.size)), q.there, {.ecn = ecn}));
+      const std::string frame = wire.next();
+      if (frame == kernel[i]) continue;
+      ++differences;
+      ADD_FAILURE() << told(i) << ", ECN chosen\nkernel " << hex(kernel[i]) << "\ncowire "
+                    << hex(frame);
+    }
+    EXPECT_TRUE(drained(tx));
+    auto stats = tx.stats();
+    EXPECT_EQ(served, stats.submitted - stats.kernel_path + stats.diverted["tunnel"])
+        << summary(stats);
+    EXPECT_EQ(0u, stats.refused_total()) << summary(stats);
+  }
+
   /// All through the kernel, then all through cowire, `served` of them by its fast path.
   transmitter_stats compare(const std::vector<question>& questions,
                             const std::vector<std::string>& names, std::size_t served) {
@@ -217,6 +246,7 @@ class device_fidelity : public two_hosts {
     auto stats = tx.stats();
     EXPECT_EQ(served, stats.submitted - stats.kernel_path) << summary(stats);
     EXPECT_EQ(0u, stats.refused_total()) << summary(stats);
+    compare_chosen_ecn(questions, kernel, served, wire, told);
     std::printf("%zu combinations, %zu of them by the fast path, %zu differ\n", questions.size(),
                 served, differences);
     return stats;
