@@ -289,9 +289,9 @@ class sender {
   }
 
   /// Several datagrams with one publication to the TX core; the bytes are copied, and each may have
-  /// options of its own. Returns how many
-  /// were submitted, which are the first ones; where it is not all of them `ec` says why not the
-  /// next: would_block (no frame now), too_long, family_mismatch, closed. None at all is no error.
+  /// options of its own. Returns how many were submitted, which are the first ones; where it is not
+  /// all of them `ec` says why not the next: would_block (no frame now), too_long, family_mismatch,
+  /// closed, and what datagram_options.hpp says of options. None at all is no error.
   [[nodiscard]] std::size_t try_send_batch(std::span<const message> messages,
                                            std::error_code& ec) noexcept;
   /// Cuts `bytes` into datagrams of `segment_size` bytes, the last of which may be shorter, as

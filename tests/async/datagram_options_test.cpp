@@ -1,125 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // What one datagram chooses for itself: the bytes, ways and refusals of a kernel's socket that is
 // told the same by control messages.
-#include <tests/async/frame_capture.hpp>
+#include <tests/async/choosing_socket.hpp>
 
 #include <linux/capability.h>
 #include <sys/syscall.h>
-
-#include <initializer_list>
-#include <optional>
 
 namespace cowire::test {
 namespace {
 
 using options = datagram_options;
-
-/// A UDP socket whose datagrams choose by control messages.
-class choosing_socket {
- public:
-  choosing_socket(ip_family family, std::uint16_t port, int tos = 0, int ttl = 0)
-      : v4_(family == ip_family::v4), tos_(tos) {
-    fd_.reset(::socket(v4_ ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!v4_) set(IPPROTO_IPV6, IPV6_V6ONLY, 1);
-    if (tos != 0) set(level(), v4_ ? IP_TOS : IPV6_TCLASS, tos);
-    if (ttl != 0) set(level(), v4_ ? IP_TTL : IPV6_UNICAST_HOPS, ttl);
-    const raw_address own({ip_address::any(family), port});
-    EXPECT_EQ(0, ::bind(fd_.get(), own.name(), own.size));
-  }
-  /// 0 or an errno.
-  [[nodiscard]] int send(const endpoint& destination, const std::string& text, const options& o) {
-    used_ = 0;
-    if (o.mark) add(SOL_SOCKET, SO_MARK, *o.mark);
-    if (o.dscp || o.ecn) {
-      int tos = tos_;
-      if (o.dscp) tos = (tos & 3) | *o.dscp << 2;
-      if (o.ecn) tos = (tos & 0xfc) | static_cast<int>(*o.ecn);
-      add(level(), v4_ ? IP_TOS : IPV6_TCLASS, tos);
-    }
-    if (o.ttl != 0) add(level(), v4_ ? IP_TTL : IPV6_HOPLIMIT, int{o.ttl});
-    if (o.source && v4_) {
-      in_pktinfo info{};
-      std::memcpy(&info.ipi_spec_dst, o.source->bytes().data(), 4);
-      add(level(), IP_PKTINFO, info);
-    } else if (o.source) {
-      in6_pktinfo info{};
-      std::memcpy(&info.ipi6_addr, o.source->bytes().data(), 16);
-      add(level(), IPV6_PKTINFO, info);
-    }
-    const int probe = v4_ ? IP_PMTUDISC_PROBE : IPV6_PMTUDISC_PROBE;
-    const int want = v4_ ? IP_PMTUDISC_WANT : IPV6_PMTUDISC_WANT;
-    set(level(), v4_ ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, o.path_mtu_probe ? probe : want);
-    return send_with_control(destination, text);
-  }
-
- private:
-  [[nodiscard]] int level() const { return v4_ ? IPPROTO_IP : IPPROTO_IPV6; }
-  void set(int at, int name, int value) {
-    EXPECT_EQ(0, ::setsockopt(fd_.get(), at, name, &value, sizeof value));
-  }
-  template <class Value>
-  void add(int at, int type, const Value& value) {
-    cmsghdr header{};
-    header.cmsg_level = at;
-    header.cmsg_type = type;
-    header.cmsg_len = CMSG_LEN(sizeof value);
-    std::memcpy(control_ + used_, &header, sizeof header);
-    std::memcpy(control_ + used_ + CMSG_LEN(0), &value, sizeof value);
-    used_ += CMSG_SPACE(sizeof value);
-  }
-  [[nodiscard]] int send_with_control(const endpoint& destination, const std::string& text) {
-    raw_address there(destination);
-    iovec part{const_cast<char*>(text.data()), text.size()};
-    msghdr message{};
-    message.msg_name = &there.storage;
-    message.msg_namelen = there.size;
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    if (used_ != 0) {
-      message.msg_control = control_;
-      message.msg_controllen = used_;
-    }
-    return ::sendmsg(fd_.get(), &message, 0) >= 0 ? 0 : errno;
-  }
-
-  const bool v4_;
-  const int tos_;
-  unique_fd fd_;
-  alignas(cmsghdr) char control_[256] = {};
-  std::size_t used_ = 0;
-};
-
-std::string described(const options& o) {
-  std::string text;
-  if (o.source) text += " source " + o.source->to_string();
-  if (o.dscp) text += " dscp " + std::to_string(*o.dscp);
-  if (o.ecn) text += " ecn " + std::to_string(static_cast<int>(*o.ecn));
-  if (o.ttl != 0) text += " ttl " + std::to_string(o.ttl);
-  if (o.mark) text += " mark " + std::to_string(*o.mark);
-  return text.empty() ? " nothing" : text;
-}
-
-std::vector<std::optional<ecn_codepoint>> all_ecn() {
-  return {std::nullopt, ecn_codepoint::not_ect, ecn_codepoint::ect_1, ecn_codepoint::ect_0,
-          ecn_codepoint::ce};
-}
-
-/// All combinations, with this second address of the host.
-std::vector<options> all_options(const std::string& second) {
-  std::vector<options> all;
-  for (const bool with_source : {false, true})
-    for (const auto& dscp : {std::optional<std::uint8_t>(), std::optional<std::uint8_t>(0),
-                             std::optional<std::uint8_t>(46)})
-      for (const auto& ecn : all_ecn())
-        for (const std::uint8_t ttl : std::initializer_list<std::uint8_t>{0, 7})
-          for (const auto& mark :
-               {std::optional<std::uint32_t>(), std::optional<std::uint32_t>(5)}) {
-            options o{.dscp = dscp, .ecn = ecn, .ttl = ttl, .mark = mark};
-            if (with_source) o.source = *ip_address::parse(second);
-            all.push_back(o);
-          }
-  return all;
-}
 
 class datagram_options_test : public comparable<two_links> {
  protected:
@@ -176,6 +66,40 @@ TEST_F(datagram_options_test, are_beside_the_senders_own_over_ipv4) {
 }
 TEST_F(datagram_options_test, are_beside_the_senders_own_over_ipv6) {
   compare(to("[fd77:1::2]:9000"), "fd77:1::7", {.tos = 0x2a, .ttl = 33});
+}
+
+/// The TTL is theirs, too, which the sender's does not concern.
+TEST_F(datagram_options_test, have_the_bytes_of_a_kernel_socket_to_groups) {
+  capture wire(*b, "b0");
+  const std::uint32_t device = ::if_nametoindex("a0");
+  for (const auto& [text, second] :
+       {std::pair("239.1.2.3:9000", "10.77.1.7"), std::pair("[ff15::5]:9000", "fd77:1::7")}) {
+    const endpoint there = to(text);
+    const std::vector<options> all = {{},
+                                      {.ttl = 9},
+                                      {.dscp = 46, .ecn = ecn_codepoint::ce},
+                                      {.source = *ip_address::parse(second), .ttl = 3}};
+    std::vector<std::string> kernel;
+    {
+      choosing_socket socket(there.address.family(), 8001);
+      socket.use_for_groups(device);
+      for (const options& o : all) {
+        ASSERT_EQ(0, socket.send(there, "to all", o)) << described(o);
+        kernel.push_back(wire.next());
+      }
+    }
+    transmitter tx(small());
+    auto s =
+        tx.make_sender({.source_port = 8001, .multicast_interface = "a0", .multicast_loop = false});
+    ASSERT_TRUE(eventually([&] {
+      const auto before = tx.stats().kernel_path;
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        EXPECT_TRUE(s.try_send(bytes_of("to all"), there, all[i]));
+        EXPECT_EQ(kernel[i], wire.next()) << described(all[i]);
+      }
+      return drained(tx) && tx.stats().kernel_path == before;
+    })) << summary(tx.stats());
+  }
 }
 
 TEST_F(datagram_options_test, ecn_alone_is_free_of_classes_and_of_the_kernel_path) {

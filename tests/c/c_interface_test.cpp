@@ -254,12 +254,12 @@ TEST_F(c_interface, datagrams_choose_for_themselves) {
   EXPECT_EQ(0, plain[15]);
   chosen.dscp = 64;
   EXPECT_EQ(-EINVAL, cowire_try_send_with(s, two, 1, &chosen));
-  EXPECT_EQ("cowire_datagram_options.dscp is 64; it may be -1 to 63", std::string(cowire_text()));
+  EXPECT_NE(std::string::npos, std::string(cowire_text()).find("dscp is 64; it may be -1 to 63"));
   chosen.dscp = -1;
   chosen.flags = 4;
   EXPECT_EQ(-EINVAL, cowire_fan_out(s, &number, sizeof number, &there, 1, &chosen));
   chosen.flags = 0;
-  chosen.source = address_of(to("[fd77:1::1]:0"));
+  chosen.source = address_of(to("[fd77:1::1]:1"));
   EXPECT_EQ(-EAFNOSUPPORT, cowire_try_send_with(s, two, 1, &chosen));
   chosen.size = 3;
   EXPECT_EQ(-EINVAL, cowire_try_send_with(s, two, 1, &chosen));
