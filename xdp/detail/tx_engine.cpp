@@ -310,14 +310,26 @@ void tx_engine::forward(const forwarding_table& table,
   if (placed != nullptr) [[likely]]
     run.descriptors = placed;
   const run_terms terms = write_run(run);
-  bool alike = terms.alike();
   if (terms.second_pass()) [[unlikely]]
-    alike &= write_again(table, run);
-  if (alike && placed != nullptr) [[likely]]
+    return forward_again(table, run, terms.alike() && placed != nullptr);
+  if (terms.alike() && placed != nullptr) [[likely]]
     return first->submit_placed(requests);
+  submit_apart(run);
+}
+
+/// The rest of it for runs with a second pass. `placed`: all that go are in the ring.
+void tx_engine::forward_again(const forwarding_table& table, const request_run& run,
+                              bool placed) noexcept {
+  const bool all_stay = write_again(table, run);
+  if (placed && all_stay)
+    return active_->port_of_slot[run.egress]->submit_placed({run.requests, run.size});
+  submit_apart(run);
+}
+
+void tx_engine::submit_apart(const request_run& run) noexcept {
   if (run.hops[0]->is_tracked()) return submit_tracked(run);
-  for (std::uint32_t i = 0; i < size; ++i)
-    submit_or_divert(requests[i], *run.hops[i], run.descriptors[i]);
+  for (std::uint32_t i = 0; i < run.size; ++i)
+    submit_or_divert(run.requests[i], *run.hops[i], run.descriptors[i]);
 }
 
 /// What few datagrams have besides what the writer's loop gives to all. Whether none of them lost
