@@ -29,6 +29,8 @@ if(COWIRE_BUILD_C)
 endif()
 if(COWIRE_BUILD_CLI)
   install(TARGETS cowire_cli RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+  install(FILES "${PROJECT_SOURCE_DIR}/cli/completion.bash"
+    DESTINATION "${CMAKE_INSTALL_DATADIR}/bash-completion/completions" RENAME cowire)
 endif()
 
 set(cowire_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/cowire")

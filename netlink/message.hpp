@@ -103,6 +103,8 @@ struct address {
                 valid_s = 0xffffffff;  ///< Lifetimes in seconds, 0xffffffff = for ever.
   std::string label;
   std::vector<std::uint16_t> unknown;
+  /// Made for privacy (RFC 8981): IFA_F_TEMPORARY, which IPv4 uses for secondary addresses.
+  [[nodiscard]] bool is_temporary() const noexcept { return local.is_v6() && (flags & 0x01) != 0; }
   friend bool operator==(const address&, const address&) = default;
 };
 

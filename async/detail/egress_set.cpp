@@ -243,7 +243,7 @@ egress_set::opening egress_set::open_ports(const device_facts& facts, const inte
 }
 
 egress_set::more_ports egress_set::open_more(const device_facts& facts, const interface& on,
-                                             const opening& have, bool patient) {
+                                             const opening& have, bool for_real) {
   more_ports out;
   auto options = options_for(on, have);
   std::uint32_t wanted = 0;
@@ -257,8 +257,13 @@ egress_set::more_ports egress_set::open_more(const device_facts& facts, const in
       out.may_pass = options.queue < facts.queues.tx_max;
       return out;
     }
-    if (std::string taken; !patient && !(taken = taken_queue(facts, options.queue)).empty()) {
-      out.too_few_reason = facts.name + ": " + taken;
+    if (!for_real) {
+      const std::string taken = taken_queue(facts, options.queue);
+      out.seems_free = taken.empty();
+      out.too_few_reason = facts.name + ": " +
+                           (out.seems_free ? "queue " + std::to_string(options.queue) +
+                                                 " has become free, and is taken in a second"
+                                           : taken);
       out.may_pass = true;
       return out;
     }
@@ -282,6 +287,12 @@ void egress_set::plan_retrial(interface& on, bool wanted) {
   on.again.due = std::chrono::steady_clock::now() + on.again.pause;
 }
 
+void egress_set::plan_opening(interface& on) {
+  on.again = {};
+  plan_retrial(on, true);
+  on.again.seems_free = true;
+}
+
 void egress_set::try_again() {
   const auto now = std::chrono::steady_clock::now();
   bool free = false;
@@ -289,9 +300,12 @@ void egress_set::try_again() {
     if (on.again.due > now || on.closing || final_) continue;
     plan_retrial(on, true);
     if (on.slot == divert_slot) {
-      if (!way_is_free(name, on)) continue;
-      on.tried = false;
-      free = true;
+      if (std::exchange(on.again.seems_free, false)) {
+        on.tried = false;
+        free = true;
+      } else if (way_is_free(name, on)) {
+        plan_opening(on);
+      }
     } else if (on.open.in_the_way == obstacle::passing && way_is_free(name, on)) {
       begin_close(on);  // poll() opens it anew.
     } else {
@@ -314,7 +328,7 @@ void egress_set::extend(const std::string& name, interface& on) {
   std::error_code ec;
   const auto facts = read_device(name, ec);
   if (ec || facts.index != on.index) return;
-  auto more = open_more(facts, on, on.open, false);
+  auto more = open_more(facts, on, on.open, std::exchange(on.again.seems_free, false));
   {
     const std::lock_guard lock(mutex_);
     const std::size_t before = on.open.ports.size();
@@ -322,7 +336,10 @@ void egress_set::extend(const std::string& name, interface& on) {
     on.open.too_few_reason = std::move(more.too_few_reason);
     add_ports(on, before);
   }
-  if (!more.may_pass && on.open.in_the_way != obstacle::passing) plan_retrial(on, false);
+  if (more.seems_free)
+    plan_opening(on);
+  else if (!more.may_pass && on.open.in_the_way != obstacle::passing)
+    plan_retrial(on, false);
   use_cores();
 }
 

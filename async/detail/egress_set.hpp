@@ -5,8 +5,9 @@
 ///
 /// What stood in the way of a better rung, or of a socket for every core, may pass: a queue that
 /// somebody else uses, somebody else's XDP program, too few queues. Then it is looked at again with
-/// growing pauses, and with each change of a link. Each change of an interface's rung is a warning
-/// in the log.
+/// growing pauses, and with each change of a link: a small trial socket is bound, and if it could
+/// be, the real ones at the next occasion, since a queue stays busy for a while after the trial.
+/// Each change of an interface's rung is a warning in the log.
 ///
 /// Order of opening: sockets, ports of the TX cores, number of cores in use, egress of the
 /// compiler, publication. Order of closing: the reverse, each step after no reader can be using the
@@ -81,12 +82,14 @@ class egress_set {
   struct more_ports {
     std::vector<port> ports;
     std::string too_few_reason;
-    bool may_pass = false;  ///< That reason.
+    bool may_pass = false;    ///< That reason.
+    bool seems_free = false;  ///< A trial socket could be bound; that is the reason.
   };
   /// When to try again what was not possible, but may come to be.
   struct retrial {
     std::chrono::steady_clock::time_point due = std::chrono::steady_clock::time_point::max();
     std::chrono::milliseconds pause{0};  ///< The one until then.
+    bool seems_free = false;             ///< A trial socket could be bound: it is for real then.
   };
   struct interface {
     std::uint32_t index = 0;
@@ -115,10 +118,10 @@ class egress_set {
   /// Climbs the ladder on the first core's queue. `reason` gets why no better rung was to be had.
   [[nodiscard]] opening open_ports(const device_facts& facts, const interface& on,
                                    std::string& reason);
-  /// Opens sockets, on the rung of `have`, for the cores that have none yet there. `patient`: waits
-  /// for queues to become free.
+  /// Opens sockets, on the rung of `have`, for the cores that have none yet there. Not `for_real`:
+  /// at most a trial socket, for the first of them.
   [[nodiscard]] more_ports open_more(const device_facts& facts, const interface& on,
-                                     const opening& have, bool patient);
+                                     const opening& have, bool for_real);
   [[nodiscard]] socket_options options_for(const interface& on, const opening& have) const;
   void add_ports(interface& on, std::size_t first);
   void try_again();
@@ -127,6 +130,8 @@ class egress_set {
   /// To cores that have no socket there.
   void extend(const std::string& name, interface& on);
   static void plan_retrial(interface& on, bool wanted);
+  /// Soon, and for real.
+  static void plan_opening(interface& on);
   void use_cores();
   void begin_close(interface& on);
   void rebuild(const std::string& name, interface& on, std::size_t silent);

@@ -276,17 +276,15 @@ std::error_code producer::check(send_operation& op) const noexcept {
   if (inherited()) [[unlikely]]
     return error::forked;
   if (stopped()) return error::closed;
-  const std::size_t count = op.count();
-  if (count == 0) return error::no_destination;
-  const std::size_t room = pool_.payload_capacity();
-  if (op.content(0).size() > room) return error::too_long;       // No segment is longer.
-  const bool segments = op.batch.empty() && op.one.has_value();  // All go to the same.
-  for (std::size_t i = 0; i < (segments ? 1 : count); ++i) {
+  if (op.count() == 0) return error::no_destination;
+  // Segments have one destination, and none is longer than the first.
+  const std::size_t different = op.batch.empty() && op.one ? 1 : op.count();
+  for (std::size_t i = 0; i < different; ++i) {
     std::error_code ec;
-    if (!op.from->serves(op.destination(i)))
-      ec = error::family_mismatch;
-    else if (!op.batch.empty() && op.content(i).size() > room)
+    if (op.content(i).size() > pool_.payload_capacity())
       ec = error::too_long;
+    else if (!op.from->serves(op.destination(i)))
+      ec = error::family_mismatch;
     else if (ec = refusal_of(*op.from, op.destination(i), op.options_of(i)); !ec)
       continue;
     if (op.batch.empty() || i == 0) return ec;

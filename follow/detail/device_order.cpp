@@ -93,8 +93,8 @@ std::uint64_t device_order_reader::settle(mirror& state, time_point now, mirror_
     if (order) state.set_device_order(family, *order, changes);
     std::chrono::seconds& pause = pauses_[number_of(family)];
     const bool hidden = state.has_hidden_order(family);
-    if (hidden) next = now + pause;
-    pause = hidden ? std::min(2 * pause, longest_pause) : first_pause;
+    pause = hidden ? std::clamp(2 * pause, first_pause, longest_pause) : std::chrono::seconds(0);
+    next = now + pause;
   }
   return asked;
 }

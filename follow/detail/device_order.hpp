@@ -35,7 +35,7 @@ class device_order_reader {
  private:
   const unique_fd any_socket_;  ///< For ioctls.
   time_point next_[2]{};
-  std::chrono::seconds pauses_[2]{std::chrono::seconds(1), std::chrono::seconds(1)};
+  std::chrono::seconds pauses_[2]{};  ///< 0: the last reading told all.
 };
 
 }  // namespace cowire::detail

@@ -372,11 +372,12 @@ void output_reader::read_devices(output_snapshot& into) {
 }
 
 void output_reader::read_filters(device_output_state& into, std::uint32_t device) {
+  if (into.disciplines.empty()) return;
   // One is as much of an obstacle as hundreds, which take long to tell of: the rest of the dump
-  // ends with a socket of its own.
+  // ends with a socket of the device's own.
+  const unique_fd socket = open_netlink(NETLINK_ROUTE);
   const auto count = [&](std::uint32_t parent) {
     if (into.filters != 0) return;
-    const unique_fd socket = open_netlink(NETLINK_ROUTE);
     const int error = ask(
         socket, netlink::filters_request(device, parent, ++sequence_), true,
         [&](const netlink::envelope& answer) {

@@ -100,23 +100,24 @@ void output_service::run() {
                         {traffic_fd_.get(), POLLIN, 0}};
     const int ready = ::poll(waiting, std::size(waiting), poll_period_ms);
     if (stopping_.load(std::memory_order_acquire)) return;
-    const auto heard_at = clock::now();
+    news what;
+    what.heard_at = clock::now();
     // Before reading: what is announced from now on is read again.
     hear(rules_fd_, rules_follower_);
     hear(policies_fd_, policies_follower_);
     drain(traffic_fd_);
-    news what;
     what.policies = waiting[2].revents != 0;
     what.traffic = waiting[3].revents != 0;
-    what.all = ready == 0 || heard_at - all_read_at >= std::chrono::milliseconds(poll_period_ms);
-    what.heard_at = heard_at;
+    what.all =
+        ready == 0 || what.heard_at - all_read_at >= std::chrono::milliseconds(poll_period_ms);
     auto now = next_after(last, reader, what);
     if (what.all) all_read_at = clock::now();
-    if (now != last && *now != *last && changes_->push({now, heard_at})) last = std::move(now);
+    if (now != last && *now != *last && changes_->push({now, what.heard_at})) last = std::move(now);
   }
 }
 
 void output_service::divert_while_read(snapshot& last, clock::time_point heard_at) {
+  if (last->netfilter.rules_unreadable) return;
   auto meanwhile = std::make_shared<output_snapshot>(*last);
   meanwhile->netfilter.rules_unreadable = "it was replaced just now, and is being read";
   if (changes_->push({meanwhile, heard_at})) last = std::move(meanwhile);
@@ -128,9 +129,7 @@ output_service::snapshot output_service::next_after(snapshot& last, output_reade
   auto rules = *last->netfilter.rules;
   const auto followed = rules_follower_.follow(rules);
   const bool known = !last->netfilter.rules_unreadable && followed != outcome::must_be_read;
-  const auto divert = [&] {
-    if (!last->netfilter.rules_unreadable) divert_while_read(last, what.heard_at);
-  };
+  const auto divert = [&] { divert_while_read(last, what.heard_at); };
   if (followed == outcome::must_be_read) divert();
   if (obeyed_.ipsec && (what.policies || what.all)) follow_policies(reader);
   const bool silent = !what.all && !what.policies && !what.traffic;

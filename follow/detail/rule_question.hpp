@@ -8,8 +8,8 @@
 /// and it stays true until a rule is added, which is announced.
 ///
 /// An answer may come from a kernel that is ahead of the mirror: it counts when it was given twice,
-/// by a mirror that had nothing left to read. One thread at a time. Network
-/// namespace: the creating thread's.
+/// by a mirror that had nothing left to read. One thread at a time. Network namespace: the creating
+/// thread's.
 #pragma once
 
 #include <cowire/netlink/request_socket.hpp>

@@ -2,7 +2,6 @@
 #include <cowire/follow/detail/address_labels.hpp>
 #include <cowire/follow/detail/sysctls.hpp>
 
-#include <linux/if_addr.h>
 #include <net/if.h>
 #include <sys/utsname.h>
 
@@ -20,10 +19,6 @@ long read_number(const std::string& path, long fallback) {
   std::ifstream file(path);
   long value = fallback;
   return file >> value ? value : fallback;
-}
-
-bool is_temporary(const netlink::address& own) noexcept {
-  return (own.flags & IFA_F_TEMPORARY) != 0;
 }
 
 /// "user U kernel K" or a bare number, by kernel version; 0 = random.
@@ -53,7 +48,7 @@ mirror_settings read_mirror_settings(const mirror& state) {
     const char* const name = ::if_indextoname(index, now.data());
     if (localnet_everywhere || (name != nullptr && localnet(name)))
       out.route_localnet.insert(index);
-    if (std::ranges::any_of(device.v6, is_temporary)) {
+    if (std::ranges::any_of(device.v6, &netlink::address::is_temporary)) {
       if (const long value = read_number(v6 + "conf/" + device.link.name + "/use_tempaddr", -1);
           value >= 0)
         out.prefers_temporary[index] = value >= 2;

@@ -33,8 +33,8 @@ class epoll_group final : public buffer_group {
   std::vector<std::uint16_t> free_;
 };
 
-/// epoll_pwait2(), or epoll_wait() with a limit that is rounded up where something between us and the
-/// kernel does not know it (valgrind 3.19). `limit`: null = none.
+/// epoll_pwait2(), or epoll_wait() with a limit that is rounded up where something between us and
+/// the kernel does not know it (valgrind 3.19). `limit`: null = none.
 int wait_for_events(int epoll, std::span<epoll_event> into, const timespec* limit) {
   const int room = static_cast<int>(into.size());
   const int count = ::epoll_pwait2(epoll, into.data(), room, limit, nullptr);

@@ -58,11 +58,18 @@ void add_one(interval_list& to, const interval& what) {
 
 // ---- the list -----------------------------------------------------------------------------------
 
-interval_list::interval_list(std::span<const interval> all) : size_(all.size()) {
+interval_list::interval_list(std::vector<interval> all) : size_(all.size()) {
+  if (all.empty()) return;
   pieces_.reserve((all.size() + piece_size - 1) / piece_size);
-  for (; !all.empty(); all = all.subspan(std::min(piece_size, all.size())))
-    pieces_.emplace_back(
-        all.begin(), all.begin() + static_cast<std::ptrdiff_t>(std::min(piece_size, all.size())));
+  if (all.size() <= piece_size) {  // As nearly all are: one for each rule.
+    pieces_.push_back(std::move(all));
+    return;
+  }
+  for (std::span<const interval> rest(all); !rest.empty();) {
+    const auto some = rest.first(std::min(piece_size, rest.size()));
+    pieces_.emplace_back(some.begin(), some.end());
+    rest = rest.subspan(some.size());
+  }
 }
 
 interval_list::iterator interval_list::first_reaching(address_number number) const noexcept {
@@ -77,7 +84,7 @@ interval_list::iterator interval_list::first_reaching(address_number number) con
 
 void interval_list::replace(iterator from, iterator to, std::span<const interval> with) {
   if (pieces_.empty()) {
-    *this = interval_list(with);
+    *this = interval_list({with.begin(), with.end()});
     return;
   }
   // What is put behind the last goes into its piece.
@@ -148,12 +155,7 @@ address_set::address_set(const ip_prefix& prefix)
 address_set::address_set(std::vector<interval> intervals) {
   if (intervals.empty()) return;
   normalise(intervals);
-  list_ = std::make_shared<interval_list>(intervals);
-}
-
-const interval_list& address_set::intervals() const noexcept {
-  static const interval_list none;
-  return list_ ? *list_ : none;
+  list_ = std::make_shared<interval_list>(std::move(intervals));
 }
 
 interval_list& address_set::own() {
@@ -217,7 +219,7 @@ void address_set::remove(const address_set& what) {
       }
       if (!gone) left.push_back(one);
     }
-    list_ = std::make_shared<interval_list>(left);
+    list_ = std::make_shared<interval_list>(std::move(left));
   }
   if (list_->empty()) list_.reset();
 }

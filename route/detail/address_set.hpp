@@ -31,7 +31,8 @@ struct address_interval {
   friend bool operator==(const address_interval&, const address_interval&) = default;
 };
 
-/// Intervals, sorted and apart from each other, in pieces of some hundreds.
+/// Intervals, sorted and apart from each other, in pieces of some hundreds. (A shared_list is for
+/// long ones only: here nearly all have one interval, and there is one for each rule of a walk.)
 class interval_list {
   using piece = std::vector<address_interval>;
 
@@ -71,7 +72,7 @@ class interval_list {
 
   interval_list() = default;
   /// Sorted and apart from each other.
-  explicit interval_list(std::span<const address_interval> all);
+  explicit interval_list(std::vector<address_interval> all);
 
   [[nodiscard]] iterator begin() const noexcept { return {pieces_, 0, 0}; }
   [[nodiscard]] iterator end() const noexcept { return {pieces_, pieces_.size(), 0}; }
@@ -103,9 +104,9 @@ class address_set {
   /// In any order; they may overlap.
   explicit address_set(std::vector<interval> intervals);
 
-  [[nodiscard]] const interval_list& intervals() const noexcept;
+  [[nodiscard]] const interval_list& intervals() const noexcept { return list_ ? *list_ : none_; }
   [[nodiscard]] std::size_t size() const noexcept { return intervals().size(); }
-  [[nodiscard]] bool empty() const noexcept { return size() == 0; }
+  [[nodiscard]] bool empty() const noexcept { return list_ == nullptr; }
   [[nodiscard]] bool contains(address_number number) const noexcept;
 
   [[nodiscard]] address_set intersection(const address_set& with) const;
@@ -126,7 +127,8 @@ class address_set {
     return size() * 16 < other.size();
   }
 
-  std::shared_ptr<interval_list> list_;  ///< Null = none.
+  static inline const interval_list none_{};
+  std::shared_ptr<interval_list> list_;  ///< Null = none; otherwise there is one at least.
 };
 
 }  // namespace cowire::detail

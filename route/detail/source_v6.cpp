@@ -42,10 +42,6 @@ bool is_orchid(const ip_address& address) {
   return orchid.contains(address);
 }
 
-bool is_temporary(const netlink::address& own) noexcept {
-  return (own.flags & IFA_F_TEMPORARY) != 0;
-}
-
 using score = std::array<int, 9>;
 
 /// In the order of the rules; larger is better. An own address inside the region is none of its
@@ -61,7 +57,7 @@ score score_of(const netlink::address& own, std::uint32_t output, const ip_prefi
           !old,
           output == 0 || own.index == output,
           label_of(own.local) == label,
-          is_temporary(own) == prefers_temporary,
+          own.is_temporary() == prefers_temporary,
           is_orchid(own.local) == is_orchid(to),
           static_cast<int>(std::min<unsigned>(common, own.prefix_length)),
           (own.flags & IFA_F_OPTIMISTIC) == 0};
@@ -121,7 +117,7 @@ source_choice select_source_v6(const mirror& state, std::uint32_t index,
   // Whether a device prefers them is not read yet; home addresses count if the kernel was built for
   // Mobile IPv6.
   const auto unclear = [&](const netlink::address& own) {
-    return is_candidate(own) && ((is_temporary(own) && !prefers.contains(own.index)) ||
+    return is_candidate(own) && ((own.is_temporary() && !prefers.contains(own.index)) ||
                                  (own.flags & IFA_F_HOMEADDRESS) != 0);
   };
   for (const mirror::device* device : devices)

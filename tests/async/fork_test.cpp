@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A child of fork() has the memory of a transmitter and nothing else of it.
+#include <tests/support/child.hpp>
 #include <tests/support/two_hosts.hpp>
 
 #include <asio/io_context.hpp>
@@ -35,7 +36,7 @@ bool throws_forked(Call&& call) {
 /// Runs `act` in a child, which ends with 0 if it returns.
 template <class Act>
 pid_t in_child(Act&& act) {
-  const pid_t child = ::fork();
+  const pid_t child = fork_for_allocating();
   if (child != 0) return child;
   ::alarm(60);  // A hang is a failure.
   act();

@@ -5,6 +5,7 @@
 
 #include <tests/async/frame_capture.hpp>
 #include <tests/async/numbered_stream.hpp>
+#include <tests/support/child.hpp>
 #include <tests/support/two_hosts.hpp>
 
 #include <poll.h>
@@ -323,7 +324,7 @@ TEST_F(c_interface, a_child_is_refused) {
   open();
   const std::uint64_t number = 0;
   const auto d = numbered(number);
-  const pid_t child = ::fork();
+  const pid_t child = fork_for_allocating();
   if (child == 0) {
     ::alarm(60);
     cowire_frame frame;

@@ -105,6 +105,13 @@ def wait_until(condition, what):
     raise AssertionError(f"waited {DEADLINE_S} s in vain for: {what}")
 
 
+def set_network_namespace(file):
+    """Takes this thread into the network namespace that an open file is of (setns(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(file.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 @contextlib.contextmanager
 def ended(process):
     """Kills a background process that a failed test left behind."""

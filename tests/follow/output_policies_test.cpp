@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // IPsec policies of a namespace, read, followed and judged; the kernel says what they do.
 #include <cowire/follow/detail/output_reader.hpp>
-#include <cowire/follow/detail/output_service.hpp>
 #include <cowire/netlink/request_socket.hpp>
 #include <cowire/netlink/xfrm_follower.hpp>
-#include <cowire/ring/ring_timer.hpp>
 
+#include <tests/follow/followed_output.hpp>
 #include <tests/support/netns.hpp>
 
 #include <linux/netlink.h>
@@ -17,7 +16,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <fstream>
-#include <functional>
 #include <optional>
 #include <random>
 #include <string>
@@ -274,29 +272,6 @@ TEST_F(output_policies, at_random_block_nothing_that_is_judged_untouched) {
   EXPECT_GT(recognised, passed / 2);
 }
 
-/// Waits for snapshots of the service until one is judged so.
-void await(detail::output_service& service, ring_context& ring,
-           const std::function<bool(const output_snapshot&)>& wanted) {
-  bool seen = false;
-  ring_timer deadline(ring);
-  deadline.expires_after(std::chrono::seconds(30));
-  deadline.async_wait([&](std::error_code ec) {
-    if (!ec) service.stop();
-  });
-  const auto look = [&]() -> awaitable<void> {
-    while (!seen) {
-      const auto [ec, next] = co_await service.async_next(as_tuple(use_awaitable));
-      if (ec) co_return;
-      seen = wanted(*next.state);
-    }
-    deadline.cancel();
-  };
-  co_spawn(ring.get_executor(), look(), asio::detached);
-  ring.restart();
-  ring.run();
-  EXPECT_TRUE(seen);
-}
-
 TEST_F(output_policies, of_a_service_are_those_of_the_namespace) {
   NETNS_OR_SKIP();
   set_up();
@@ -305,27 +280,21 @@ TEST_F(output_policies, of_a_service_are_those_of_the_namespace) {
     many += "xfrm policy add dst 10.1." + std::to_string(i / 250) + "." + std::to_string(i % 250) +
             "/32 dir out action block\n";
   tell(many);
-  ring_context ring;
-  std::optional<detail::output_service> service;
-  {
-    const netns::scope inside(*host_);
-    service.emplace(ring);
-  }
-  EXPECT_EQ(service->first()->ipsec.policies.size(), 2000u);
+  followed_output output(*host_);
+  EXPECT_EQ(output.first().ipsec.policies.size(), 2000u);
   const auto is_read = [&](const output_snapshot& s) {
     return s.ipsec.policies == read().policies;
   };
   tell("xfrm policy add dst 10.2.0.0/16 dir out action block\n");
-  await(*service, ring, is_read);
+  output.await(is_read);
   tell("xfrm policy delete dst 10.1.3.3/32 dir out\nxfrm policy delete dst 10.1.4.4/32 dir out\n");
-  await(*service, ring, [&](const auto& s) { return s.ipsec.policies.size() == 1999; });
+  output.await([&](const auto& s) { return s.ipsec.policies.size() == 1999; });
   // One that expires is announced elsewhere.
   tell("xfrm policy add dst 10.3.0.0/16 dir out action block limit time-hard 8\n");
-  await(*service, ring, [&](const auto& s) { return s.ipsec.policies.size() == 2000; });
-  await(*service, ring, [&](const auto& s) { return s.ipsec.policies.size() == 1999; });
+  output.await([&](const auto& s) { return s.ipsec.policies.size() == 2000; });
+  output.await([&](const auto& s) { return s.ipsec.policies.size() == 1999; });
   tell("xfrm policy flush\n");
-  await(*service, ring, [](const auto& s) { return s.ipsec.policies.empty(); });
-  service->stop();
+  output.await([](const auto& s) { return s.ipsec.policies.empty(); });
 }
 
 }  // namespace

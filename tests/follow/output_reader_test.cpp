@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is set up in a namespace on the output path, as it is read and judged.
 #include <cowire/follow/detail/output_reader.hpp>
-#include <cowire/follow/detail/output_service.hpp>
-#include <cowire/ring/ring_timer.hpp>
 
+#include <tests/follow/followed_output.hpp>
 #include <tests/support/netns.hpp>
 
 #include <fcntl.h>
@@ -341,48 +340,20 @@ TEST_F(output_path, layers_that_are_ignored_are_not_read) {
   }
 }
 
-/// Waits for snapshots of the service until one is judged so.
-void await(detail::output_service& service, ring_context& ring,
-           const std::function<bool(const output_snapshot&)>& wanted) {
-  bool seen = false;
-  ring_timer deadline(ring);
-  deadline.expires_after(std::chrono::seconds(30));
-  deadline.async_wait([&](std::error_code ec) {
-    if (!ec) service.stop();
-  });
-  const auto look = [&]() -> awaitable<void> {
-    while (!seen) {
-      const auto [ec, next] = co_await service.async_next(as_tuple(use_awaitable));
-      if (ec) co_return;
-      seen = wanted(*next.state);
-    }
-    deadline.cancel();
-  };
-  co_spawn(ring.get_executor(), look(), asio::detached);
-  ring.restart();
-  ring.run();
-  EXPECT_TRUE(seen);
-}
-
 /// Between two rulesets nobody may go by the old one, however long it takes to read the new one.
 TEST_F(output_path, a_replaced_ruleset_is_unreadable_until_it_is_read) {
   NFT_OR_SKIP();
   set_up();
-  ring_context ring;
-  std::optional<detail::output_service> service;
-  {
-    const netns::scope inside(*host_);
-    service.emplace(ring);
-  }
+  followed_output output(*host_);
   (*host_)("nft add table ip old");
-  await(*service, ring, [](const auto& s) { return s.netfilter.rules->tables.size() == 1; });
+  output.await([](const auto& s) { return s.netfilter.rules->tables.size() == 1; });
   const std::string file = "/tmp/" + host_->name() + ".nft";
   std::ofstream(file) << "flush ruleset\ntable ip t {\n chain out {\n"
                          "type filter hook output priority 0; policy drop;\n}\n}\n";
   (*host_)("nft -f " + file);
   ::unlink(file.c_str());
   std::vector<bool> unreadable;
-  await(*service, ring, [&](const auto& s) {
+  output.await([&](const auto& s) {
     const bool closed = s.netfilter.rules_unreadable.has_value();
     if (closed) {
       EXPECT_EQ(judge(s, ip_family::v4).reason, divert_reason::netfilter);
@@ -392,30 +363,23 @@ TEST_F(output_path, a_replaced_ruleset_is_unreadable_until_it_is_read) {
   });
   ASSERT_GE(unreadable.size(), 2u);
   EXPECT_TRUE(unreadable[unreadable.size() - 2]);
-  service->stop();
 }
 
 TEST_F(output_path, changes_are_followed_announced_or_not) {
   NFT_OR_SKIP();
   set_up();
-  ring_context ring;
-  std::optional<detail::output_service> service;
-  {
-    const netns::scope inside(*host_);
-    service.emplace(ring);
-  }
-  EXPECT_TRUE(is_empty(*service->first()));
+  followed_output output(*host_);
+  EXPECT_TRUE(is_empty(output.first()));
   (*host_)("nft add table ip t");
-  await(*service, ring, [](const auto& s) { return s.netfilter.rules->tables.size() == 1; });
+  output.await([](const auto& s) { return s.netfilter.rules->tables.size() == 1; });
   (*host_)("ip xfrm policy setdefault out block");
-  await(*service, ring, [](const auto& s) { return s.ipsec.blocks_by_default; });
+  output.await([](const auto& s) { return s.ipsec.blocks_by_default; });
   // A device that comes announces no discipline.
-  const std::size_t devices = service->first()->devices.size();
+  const std::size_t devices = output.first().devices.size();
   (*host_)("ip link add v0 type veth peer name v1");
-  await(*service, ring, [&](const auto& s) { return s.devices.size() == devices + 2; });
+  output.await([&](const auto& s) { return s.devices.size() == devices + 2; });
   (*host_)("nft flush ruleset");
-  await(*service, ring, [](const auto& s) { return s.netfilter.rules->empty(); });
-  service->stop();
+  output.await([](const auto& s) { return s.netfilter.rules->empty(); });
 }
 
 }  // namespace

@@ -45,6 +45,13 @@ class read_facts : public ::testing::Test {
  protected:
   void SetUp() override { NETNS_OR_SKIP(); }
 
+  /// Brings up the loopback and a device u0, and does more.
+  static void set_up(const netns& host, const std::string& more) {
+    host(
+        "ip link set lo up && ip link add u0 type veth peer name p0 && ip link set p0 up && "
+        "ip link set u0 up && " +
+        more);
+  }
   static void expect_agreement(const mirror& state, const std::string& to) {
     EXPECT_EQ(source_of_socket(ip(to)), source_of_mirror(state, ip(to))) << "to " << to;
   }
@@ -116,10 +123,7 @@ TEST_F(read_facts, rules_count_once_any_was_added) {
   for (const bool was_added : {false, true}) {
     const netns host;
     const netns::scope inside(host);
-    host(
-        "ip link set lo up && ip link add u0 type veth peer name p0 && ip link set p0 up && "
-        "ip link set u0 up && ip addr add 2001:db8:1::1/64 dev u0 nodad && "
-        "ip -6 route add 2600::/16 dev u0");
+    set_up(host, "ip addr add 2001:db8:1::1/64 dev u0 nodad && ip -6 route add 2600::/16 dev u0");
     if (was_added) host("ip -6 rule add pref 9 lookup 99 && ip -6 rule del pref 9");
     host("ip -6 rule del pref 32766");
     const mirror state = read_mirror();
@@ -152,10 +156,9 @@ TEST_F(read_facts, tables_local_and_main_are_one_until_a_rule_was_added) {
   for (const bool was_added : {false, true}) {
     const netns host;
     const netns::scope inside(host);
-    host(
-        "ip link set lo up && ip link add u0 type veth peer name p0 && ip link set p0 up && "
-        "ip link set u0 up && ip addr add 10.0.0.1/24 dev u0 && "
-        "ip route add local 198.18.0.0/16 dev lo && ip route add 198.18.7.0/24 via 10.0.0.2");
+    set_up(host,
+           "ip addr add 10.0.0.1/24 dev u0 && ip route add local 198.18.0.0/16 dev lo && "
+           "ip route add 198.18.7.0/24 via 10.0.0.2");
     if (was_added) host("ip rule add pref 9 lookup 99 && ip rule del pref 9");
     const mirror state = read_mirror();
     EXPECT_EQ(was_added, state.rules_configured(ip_family::v4).value_or(!was_added));

@@ -11,6 +11,7 @@ import sys
 import time
 
 import lab
+import packages
 import style
 import tidy
 import trixie
@@ -37,7 +38,7 @@ PRESETS = {
 FIRST = (["cli/all", "examples/all", "tests/all"], ["-L", "unit|namespaces|fuzz", "-LE", "stress"])
 DEFAULT = ["style", "dev", "lab"]
 ALL = ["style", "tidy", *PRESETS, "lab"]
-KNOWN = [*ALL, "trixie"]
+KNOWN = [*ALL, "trixie", "packages"]
 
 
 def options():
@@ -70,11 +71,13 @@ def run_phase(name, quick, screen):
     if name in ("style", "tidy"):
         cases = style.check(ROOT) if name == "style" else tidy.check(preset_of("clang", 0), screen)
         return Phase(name, cases, 0, time.monotonic() - began)
-    timed = preset_of("dev" if name in ("lab", "trixie") else name, quick)
+    timed = preset_of("dev" if name in ("lab", "trixie", "packages") else name, quick)
     if name == "lab":
         cases = lab.check(timed, quick, screen)
     elif name == "trixie":
         cases = trixie.check(timed, screen)
+    elif name == "packages":
+        cases = packages.check(timed, screen)
     else:
         cases = build_and_test(timed, screen)
     return Phase(name, cases, timed.build_s, timed.tests_s)
