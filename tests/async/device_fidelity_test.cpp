@@ -331,14 +331,9 @@ TEST_F(device_fidelity, vlan_and_macvlan) {
 /// All that a datagram may choose, once its classes are compiled: as a socket's control messages.
 TEST_F(device_fidelity, choices_of_one_datagram) {
   const std::vector<device_spec> specs = {{"gre ttl inherit tos inherit"},
-                                          {"gre ttl 64 tos 0xb8 key 7"},
-                                          {"gretap ttl inherit csum"},
+                                          {"gretap ttl 64 csum key 7"},
                                           {"ip6gre encaplimit none tclass inherit"},
-                                          {"ip6tnl mode any hoplimit 33"},
-                                          {"ipip ttl inherit tos inherit", true, false},
-                                          {"sit ttl 64 tos inherit", false, true},
-                                          {"vlan proto 802.1q id 5"},
-                                          {"macvlan mode private"}};
+                                          {"vlan proto 802.1q id 5"}};
   for (std::size_t i = 0; i < specs.size(); ++i) {
     make(i + 1, specs[i]);
     const std::string n = std::to_string(i + 1);
@@ -359,21 +354,24 @@ TEST_F(device_fidelity, choices_of_one_datagram) {
         for (const datagram_options& o : all) {
           ASSERT_EQ(0, socket.send(there, patterned(64), o)) << described(o);
           kernel.push_back(wire.next());
+          ASSERT_FALSE(kernel.back().empty()) << specs[i].parameters << described(o);
         }
       }
       transmitter tx(small());
       auto ours = tx.make_sender({.source_port = 8001});
-      EXPECT_TRUE(eventually([&] {
+      // Rounds, not seconds: in the guest one may take long.
+      bool all_fast = false;
+      for (int round = 0; round < 30 && !all_fast; ++round) {
         const auto before = tx.stats().kernel_path;
         for (std::size_t k = 0; k < all.size(); ++k) {
           EXPECT_TRUE(ours.try_send(bytes_of(patterned(64)), there, all[k]));
           const std::string frame = wire.next();
-          EXPECT_EQ(kernel[k], frame) << specs[i].parameters << described(all[k]) << "\nkernel "
+          ASSERT_EQ(kernel[k], frame) << specs[i].parameters << described(all[k]) << "\nkernel "
                                       << hex(kernel[k]) << "\ncowire " << hex(frame);
         }
-        return drained(tx) && tx.stats().kernel_path == before;
-      })) << specs[i].parameters
-          << ": " << summary(tx.stats());
+        all_fast = drained(tx) && tx.stats().kernel_path == before;
+      }
+      EXPECT_TRUE(all_fast) << specs[i].parameters << ": " << summary(tx.stats());
     }
 }
 
