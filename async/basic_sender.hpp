@@ -8,16 +8,23 @@
 #pragma once
 
 #include <cowire/async/datagram_bytes.hpp>
+#include <cowire/async/datagram_options.hpp>
 #include <cowire/async/message.hpp>
 #include <cowire/async/payload.hpp>
 #include <cowire/async/sender.hpp>
 #include <cowire/base/address.hpp>
 #include <cowire/ring/asio.hpp>
 
+#include <concepts>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 namespace cowire {
+
+/// Options in the place of a token are none: another overload has them, and the default token.
+template <class Token>
+concept token_not_options = !std::same_as<std::remove_cvref_t<Token>, datagram_options>;
 
 /// `Executor` is a ring_context::executor_type that names the token: as_default_on() makes one.
 template <class Executor>
@@ -41,30 +48,57 @@ class basic_sender : public sender {
   auto async_acquire(Token&& token = default_token()) {
     return sender::async_acquire(std::forward<Token>(token));
   }
-  template <class Token = default_token>
+  template <token_not_options Token = default_token>
   auto async_send(payload what, std::span<const endpoint> destinations,
                   Token&& token = default_token()) {
     return sender::async_send(std::move(what), destinations, std::forward<Token>(token));
   }
-  template <class Token = default_token>
+  template <token_not_options Token = default_token>
   auto async_send(payload what, const endpoint& destination, Token&& token = default_token()) {
     return sender::async_send(std::move(what), destination, std::forward<Token>(token));
   }
-  template <class Token = default_token>
+  template <token_not_options Token = default_token>
   auto async_send(datagram_bytes bytes, std::span<const endpoint> destinations,
                   Token&& token = default_token()) {
     return sender::async_send(bytes, destinations, std::forward<Token>(token));
   }
-  template <class Token = default_token>
+  template <token_not_options Token = default_token>
   auto async_send(datagram_bytes bytes, const endpoint& destination,
                   Token&& token = default_token()) {
     return sender::async_send(bytes, destination, std::forward<Token>(token));
   }
   template <class Token = default_token>
+  auto async_send(payload what, std::span<const endpoint> destinations,
+                  const datagram_options& options, Token&& token = default_token()) {
+    return sender::async_send(std::move(what), destinations, options, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send(payload what, const endpoint& destination, const datagram_options& options,
+                  Token&& token = default_token()) {
+    return sender::async_send(std::move(what), destination, options, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send(datagram_bytes bytes, std::span<const endpoint> destinations,
+                  const datagram_options& options, Token&& token = default_token()) {
+    return sender::async_send(bytes, destinations, options, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send(datagram_bytes bytes, const endpoint& destination,
+                  const datagram_options& options, Token&& token = default_token()) {
+    return sender::async_send(bytes, destination, options, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                           const endpoint& destination, const datagram_options& options,
+                           Token&& token = default_token()) {
+    return sender::async_send_segments(bytes, segment_size, destination, options,
+                                       std::forward<Token>(token));
+  }
+  template <class Token = default_token>
   auto async_send_batch(std::span<const message> messages, Token&& token = default_token()) {
     return sender::async_send_batch(messages, std::forward<Token>(token));
   }
-  template <class Token = default_token>
+  template <token_not_options Token = default_token>
   auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
                            const endpoint& destination, Token&& token = default_token()) {
     return sender::async_send_segments(bytes, segment_size, destination,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cowire/async/datagram_bytes.hpp>
+#include <cowire/async/datagram_options.hpp>
 #include <cowire/base/address.hpp>
 
 namespace cowire {
@@ -11,6 +12,7 @@ namespace cowire {
 struct message {
   datagram_bytes bytes{};
   endpoint destination{};
+  datagram_options options{};
 };
 
 }  // namespace cowire

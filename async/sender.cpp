@@ -54,32 +54,63 @@ void sender::send(payload what, const endpoint& destination, std::error_code& ec
   ec = shared_producer()->send(*shared_state(), std::move(what), destination);
 }
 
+bool sender::try_send(datagram_bytes bytes, const endpoint& destination,
+                      const datagram_options& options) noexcept {
+  return !shared_producer()->try_send(*shared_state(), bytes.span(), destination, options);
+}
+
+void sender::try_send(datagram_bytes bytes, const endpoint& destination,
+                      const datagram_options& options, std::error_code& ec) noexcept {
+  ec = shared_producer()->try_send(*shared_state(), bytes.span(), destination, options);
+}
+
+void sender::send(payload what, const endpoint& destination, const datagram_options& options,
+                  std::error_code& ec) noexcept {
+  ec = shared_producer()->send(*shared_state(), std::move(what), destination, options);
+}
+
 void sender::begin_acquire(direct_completion<std::error_code, payload> done) {
   shared_producer()->begin_acquire(*shared_state(), std::move(done));
 }
 
 void sender::begin_send(payload what, std::span<const endpoint> to,
-                        direct_completion<std::error_code, std::size_t> done) {
-  shared_producer()->begin_send(
-      {.from = shared_state(), .own = std::move(what), .many = to, .done = std::move(done)});
+                        direct_completion<std::error_code, std::size_t> done,
+                        const datagram_options& options) {
+  shared_producer()->begin_send({.from = shared_state(),
+                                 .own = std::move(what),
+                                 .many = to,
+                                 .options = options,
+                                 .done = std::move(done)});
 }
 
 void sender::begin_send(payload what, const endpoint& to,
-                        direct_completion<std::error_code, std::size_t> done) {
-  shared_producer()->begin_send(
-      {.from = shared_state(), .own = std::move(what), .one = to, .done = std::move(done)});
+                        direct_completion<std::error_code, std::size_t> done,
+                        const datagram_options& options) {
+  shared_producer()->begin_send({.from = shared_state(),
+                                 .own = std::move(what),
+                                 .one = to,
+                                 .options = options,
+                                 .done = std::move(done)});
 }
 
 void sender::begin_send(std::span<const std::byte> bytes, std::span<const endpoint> to,
-                        direct_completion<std::error_code, std::size_t> done) {
-  shared_producer()->begin_send(
-      {.from = shared_state(), .bytes = bytes, .many = to, .done = std::move(done)});
+                        direct_completion<std::error_code, std::size_t> done,
+                        const datagram_options& options) {
+  shared_producer()->begin_send({.from = shared_state(),
+                                 .bytes = bytes,
+                                 .many = to,
+                                 .options = options,
+                                 .done = std::move(done)});
 }
 
 void sender::begin_send(std::span<const std::byte> bytes, const endpoint& to,
-                        direct_completion<std::error_code, std::size_t> done) {
-  shared_producer()->begin_send(
-      {.from = shared_state(), .bytes = bytes, .one = to, .done = std::move(done)});
+                        direct_completion<std::error_code, std::size_t> done,
+                        const datagram_options& options) {
+  shared_producer()->begin_send({.from = shared_state(),
+                                 .bytes = bytes,
+                                 .one = to,
+                                 .options = options,
+                                 .done = std::move(done)});
 }
 
 std::size_t sender::try_send_batch(std::span<const message> messages,
@@ -91,10 +122,17 @@ std::size_t sender::try_send_batch(std::span<const message> messages,
 
 std::size_t sender::try_send_segments(datagram_bytes bytes, std::size_t segment_size,
                                       const endpoint& destination, std::error_code& ec) noexcept {
+  return try_send_segments(bytes, segment_size, destination, {}, ec);
+}
+
+std::size_t sender::try_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                                      const endpoint& destination, const datagram_options& options,
+                                      std::error_code& ec) noexcept {
   detail::producer::send_operation op{.from = shared_state(),
                                       .bytes = bytes.span(),
                                       .one = destination,
-                                      .segment_size = segment_size};
+                                      .segment_size = segment_size,
+                                      .options = options};
   ec = shared_producer()->try_send(op);
   return op.sent;
 }
@@ -108,11 +146,13 @@ void sender::begin_send_batch(std::span<const message> messages,
 
 void sender::begin_send_segments(std::span<const std::byte> bytes, std::size_t segment_size,
                                  const endpoint& to,
-                                 direct_completion<std::error_code, std::size_t> done) {
+                                 direct_completion<std::error_code, std::size_t> done,
+                                 const datagram_options& options) {
   shared_producer()->begin_send({.from = shared_state(),
                                  .bytes = bytes,
                                  .one = to,
                                  .segment_size = segment_size,
+                                 .options = options,
                                  .done = std::move(done)});
 }
 

@@ -48,6 +48,7 @@
 #pragma once
 
 #include <cowire/async/datagram_bytes.hpp>
+#include <cowire/async/datagram_options.hpp>
 #include <cowire/async/full_policy.hpp>
 #include <cowire/async/message.hpp>
 #include <cowire/async/payload.hpp>
@@ -182,8 +183,16 @@ class sender {
   /// allocates.
   [[nodiscard]] bool try_send(datagram_bytes bytes, const endpoint& destination) noexcept;
   void try_send(datagram_bytes bytes, const endpoint& destination, std::error_code& ec) noexcept;
+  /// With choices of this datagram's own, as all calls with `options` (datagram_options.hpp, which
+  /// says what may then be refused).
+  [[nodiscard]] bool try_send(datagram_bytes bytes, const endpoint& destination,
+                              const datagram_options& options) noexcept;
+  void try_send(datagram_bytes bytes, const endpoint& destination, const datagram_options& options,
+                std::error_code& ec) noexcept;
   /// Submits a payload as it is. Needs no further frame: fails only after stop() (error::closed).
   void send(payload what, const endpoint& destination, std::error_code& ec) noexcept;
+  void send(payload what, const endpoint& destination, const datagram_options& options,
+            std::error_code& ec) noexcept;
 
   /// Submits one payload to every destination, in order: the last uses the frame itself, the others
   /// are copies in frames of their own. Completes with how many datagrams were submitted: all,
@@ -227,9 +236,62 @@ class sender {
         token, bytes.span(), destination);
   }
 
-  /// Several datagrams with one publication to the TX core; the bytes are copied. Returns how many
-  /// were submitted, which are the first ones; where it is not all of them `ec` says why not the
-  /// next: would_block (no frame now), too_long, family_mismatch, closed. None at all is no error.
+  /// The same with options, which are copied.
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send(payload what, std::span<const endpoint> destinations,
+                  const datagram_options& options, Token&& token) {
+    return asio::async_initiate<Token, send_signature>(
+        [this](auto handler, payload moved, std::span<const endpoint> to,
+               const datagram_options& chosen) {
+          begin_send(std::move(moved), to, {std::move(handler), get_executor()}, chosen);
+        },
+        token, std::move(what), destinations, options);
+  }
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send(payload what, const endpoint& destination, const datagram_options& options,
+                  Token&& token) {
+    return asio::async_initiate<Token, send_signature>(
+        [this](auto handler, payload moved, const endpoint& to, const datagram_options& chosen) {
+          begin_send(std::move(moved), to, {std::move(handler), get_executor()}, chosen);
+        },
+        token, std::move(what), destination, options);
+  }
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send(datagram_bytes bytes, std::span<const endpoint> destinations,
+                  const datagram_options& options, Token&& token) {
+    return asio::async_initiate<Token, send_signature>(
+        [this](auto handler, std::span<const std::byte> from, std::span<const endpoint> to,
+               const datagram_options& chosen) {
+          begin_send(from, to, {std::move(handler), get_executor()}, chosen);
+        },
+        token, bytes.span(), destinations, options);
+  }
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send(datagram_bytes bytes, const endpoint& destination,
+                  const datagram_options& options, Token&& token) {
+    return asio::async_initiate<Token, send_signature>(
+        [this](auto handler, std::span<const std::byte> from, const endpoint& to,
+               const datagram_options& chosen) {
+          begin_send(from, to, {std::move(handler), get_executor()}, chosen);
+        },
+        token, bytes.span(), destination, options);
+  }
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                           const endpoint& destination, const datagram_options& options,
+                           Token&& token) {
+    return asio::async_initiate<Token, send_signature>(
+        [this](auto handler, std::span<const std::byte> from, std::size_t size, const endpoint& to,
+               const datagram_options& chosen) {
+          begin_send_segments(from, size, to, {std::move(handler), get_executor()}, chosen);
+        },
+        token, bytes.span(), segment_size, destination, options);
+  }
+
+  /// Several datagrams with one publication to the TX core; the bytes are copied, and each may have
+  /// options of its own. Returns how many were submitted, which are the first ones; where it is not
+  /// all of them `ec` says why not the next: would_block (no frame now), too_long, family_mismatch,
+  /// closed, and what datagram_options.hpp says of options. None at all is no error.
   [[nodiscard]] std::size_t try_send_batch(std::span<const message> messages,
                                            std::error_code& ec) noexcept;
   /// Cuts `bytes` into datagrams of `segment_size` bytes, the last of which may be shorter, as
@@ -237,6 +299,10 @@ class sender {
   /// what is left begins at that many times `segment_size`. Errors as above.
   [[nodiscard]] std::size_t try_send_segments(datagram_bytes bytes, std::size_t segment_size,
                                               const endpoint& destination,
+                                              std::error_code& ec) noexcept;
+  [[nodiscard]] std::size_t try_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                                              const endpoint& destination,
+                                              const datagram_options& options,
                                               std::error_code& ec) noexcept;
   /// The same, waiting for frames: completes with how many were submitted, and why not all.
   /// Messages and bytes must stay valid until then; the destination is copied. Errors: as above,
@@ -294,18 +360,22 @@ class sender {
   void retire() noexcept;
   void begin_acquire(direct_completion<std::error_code, payload> done);
   void begin_send(payload what, std::span<const endpoint> to,
-                  direct_completion<std::error_code, std::size_t> done);
+                  direct_completion<std::error_code, std::size_t> done,
+                  const datagram_options& options = {});
   void begin_send(payload what, const endpoint& to,
-                  direct_completion<std::error_code, std::size_t> done);
+                  direct_completion<std::error_code, std::size_t> done,
+                  const datagram_options& options = {});
   void begin_send(std::span<const std::byte> bytes, std::span<const endpoint> to,
-                  direct_completion<std::error_code, std::size_t> done);
+                  direct_completion<std::error_code, std::size_t> done,
+                  const datagram_options& options = {});
   void begin_send(std::span<const std::byte> bytes, const endpoint& to,
-                  direct_completion<std::error_code, std::size_t> done);
+                  direct_completion<std::error_code, std::size_t> done,
+                  const datagram_options& options = {});
   void begin_send_batch(std::span<const message> messages,
                         direct_completion<std::error_code, std::size_t> done);
   void begin_send_segments(std::span<const std::byte> bytes, std::size_t segment_size,
-                           const endpoint& to,
-                           direct_completion<std::error_code, std::size_t> done);
+                           const endpoint& to, direct_completion<std::error_code, std::size_t> done,
+                           const datagram_options& options = {});
   void begin_flush(direct_completion<std::error_code> done);
   void begin_next_error(direct_completion<std::error_code, send_error> done);
   /// These assert that it has a producer.

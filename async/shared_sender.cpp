@@ -79,18 +79,44 @@ void shared_sender::try_send(datagram_bytes bytes, const endpoint& destination,
   ec = here.through.try_send(*here.from, bytes.span(), destination);
 }
 
+bool shared_sender::try_send(datagram_bytes bytes, const endpoint& destination,
+                             const datagram_options& options) const noexcept {
+  const whereabouts here = mine(*state());
+  return !here.through.try_send(*here.from, bytes.span(), destination, options);
+}
+
+void shared_sender::try_send(datagram_bytes bytes, const endpoint& destination,
+                             const datagram_options& options, std::error_code& ec) const noexcept {
+  const whereabouts here = mine(*state());
+  ec = here.through.try_send(*here.from, bytes.span(), destination, options);
+}
+
 std::size_t shared_sender::try_send(datagram_bytes bytes, std::span<const endpoint> destinations,
                                     std::error_code& ec) const noexcept {
+  return try_send(bytes, destinations, {}, ec);
+}
+
+std::size_t shared_sender::try_send(datagram_bytes bytes, std::span<const endpoint> destinations,
+                                    const datagram_options& options,
+                                    std::error_code& ec) const noexcept {
   const whereabouts here = mine(*state());
-  send_operation op{.from = lent(here.from), .bytes = bytes.span(), .many = destinations};
+  send_operation op{
+      .from = lent(here.from), .bytes = bytes.span(), .many = destinations, .options = options};
   ec = here.through.try_send(op);
   return op.sent;
 }
 
 std::size_t shared_sender::try_send(payload& what, std::span<const endpoint> destinations,
                                     std::error_code& ec) const noexcept {
+  return try_send(what, destinations, {}, ec);
+}
+
+std::size_t shared_sender::try_send(payload& what, std::span<const endpoint> destinations,
+                                    const datagram_options& options,
+                                    std::error_code& ec) const noexcept {
   const whereabouts here = home_of(*state(), what);
-  send_operation op{.from = lent(here.from), .own = std::move(what), .many = destinations};
+  send_operation op{
+      .from = lent(here.from), .own = std::move(what), .many = destinations, .options = options};
   ec = here.through.try_send(op);
   what = std::move(op.own);
   return op.sent;
@@ -102,35 +128,53 @@ void shared_sender::send(payload what, const endpoint& destination,
   ec = here.through.send(*here.from, std::move(what), destination);
 }
 
+void shared_sender::send(payload what, const endpoint& destination, const datagram_options& options,
+                         std::error_code& ec) const noexcept {
+  const whereabouts here = home_of(*state(), what);
+  ec = here.through.send(*here.from, std::move(what), destination, options);
+}
+
 void shared_sender::begin_acquire(direct_completion<std::error_code, payload> done) const {
   const whereabouts here = mine(*state());
   here.through.begin_acquire(*here.from, state_, std::move(done));
 }
 
-void shared_sender::begin_send(payload what, std::span<const endpoint> to, sent done) const {
+void shared_sender::begin_send(payload what, std::span<const endpoint> to, sent done,
+                               const datagram_options& options) const {
   const whereabouts here = home_of(*state(), what);
-  here.through.begin_send(
-      {.from = here.from, .own = std::move(what), .many = to, .done = std::move(done)}, state_);
+  here.through.begin_send({.from = here.from,
+                           .own = std::move(what),
+                           .many = to,
+                           .options = options,
+                           .done = std::move(done)},
+                          state_);
 }
 
-void shared_sender::begin_send(payload what, const endpoint& to, sent done) const {
+void shared_sender::begin_send(payload what, const endpoint& to, sent done,
+                               const datagram_options& options) const {
   const whereabouts here = home_of(*state(), what);
-  here.through.begin_send(
-      {.from = here.from, .own = std::move(what), .one = to, .done = std::move(done)}, state_);
+  here.through.begin_send({.from = here.from,
+                           .own = std::move(what),
+                           .one = to,
+                           .options = options,
+                           .done = std::move(done)},
+                          state_);
 }
 
 void shared_sender::begin_send(std::span<const std::byte> bytes, std::span<const endpoint> to,
-                               sent done) const {
+                               sent done, const datagram_options& options) const {
   const whereabouts here = mine(*state());
-  here.through.begin_send({.from = here.from, .bytes = bytes, .many = to, .done = std::move(done)},
-                          state_);
+  here.through.begin_send(
+      {.from = here.from, .bytes = bytes, .many = to, .options = options, .done = std::move(done)},
+      state_);
 }
 
-void shared_sender::begin_send(std::span<const std::byte> bytes, const endpoint& to,
-                               sent done) const {
+void shared_sender::begin_send(std::span<const std::byte> bytes, const endpoint& to, sent done,
+                               const datagram_options& options) const {
   const whereabouts here = mine(*state());
-  here.through.begin_send({.from = here.from, .bytes = bytes, .one = to, .done = std::move(done)},
-                          state_);
+  here.through.begin_send(
+      {.from = here.from, .bytes = bytes, .one = to, .options = options, .done = std::move(done)},
+      state_);
 }
 
 std::size_t shared_sender::try_send_batch(std::span<const message> messages,
@@ -144,11 +188,19 @@ std::size_t shared_sender::try_send_batch(std::span<const message> messages,
 std::size_t shared_sender::try_send_segments(datagram_bytes bytes, std::size_t segment_size,
                                              const endpoint& destination,
                                              std::error_code& ec) const noexcept {
+  return try_send_segments(bytes, segment_size, destination, {}, ec);
+}
+
+std::size_t shared_sender::try_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                                             const endpoint& destination,
+                                             const datagram_options& options,
+                                             std::error_code& ec) const noexcept {
   const whereabouts here = mine(*state());
   send_operation op{.from = lent(here.from),
                     .bytes = bytes.span(),
                     .one = destination,
-                    .segment_size = segment_size};
+                    .segment_size = segment_size,
+                    .options = options};
   ec = here.through.try_send(op);
   return op.sent;
 }
@@ -160,12 +212,14 @@ void shared_sender::begin_send_batch(std::span<const message> messages, sent don
 }
 
 void shared_sender::begin_send_segments(std::span<const std::byte> bytes, std::size_t segment_size,
-                                        const endpoint& to, sent done) const {
+                                        const endpoint& to, sent done,
+                                        const datagram_options& options) const {
   const whereabouts here = mine(*state());
   here.through.begin_send({.from = here.from,
                            .bytes = bytes,
                            .one = to,
                            .segment_size = segment_size,
+                           .options = options,
                            .done = std::move(done)},
                           state_);
 }

@@ -32,6 +32,7 @@
 #pragma once
 
 #include <cowire/async/datagram_bytes.hpp>
+#include <cowire/async/datagram_options.hpp>
 #include <cowire/async/message.hpp>
 #include <cowire/async/payload.hpp>
 #include <cowire/async/send_error.hpp>
@@ -107,6 +108,12 @@ class shared_sender {
   [[nodiscard]] bool try_send(datagram_bytes bytes, const endpoint& destination) const noexcept;
   void try_send(datagram_bytes bytes, const endpoint& destination,
                 std::error_code& ec) const noexcept;
+  /// With choices of this datagram's own, as all calls with `options` (datagram_options.hpp, which
+  /// says what may then be refused).
+  [[nodiscard]] bool try_send(datagram_bytes bytes, const endpoint& destination,
+                              const datagram_options& options) const noexcept;
+  void try_send(datagram_bytes bytes, const endpoint& destination, const datagram_options& options,
+                std::error_code& ec) const noexcept;
   /// Fan-out: the same to every destination, in order. Returns how many were accepted, which are
   /// the first ones: a retry goes on with the rest, and nobody gets it twice. `ec` says why not
   /// all: would_block when frames ran out; with any other error (no_destination, too_long,
@@ -117,9 +124,17 @@ class shared_sender {
   /// as not all have got it.
   [[nodiscard]] std::size_t try_send(payload& what, std::span<const endpoint> destinations,
                                      std::error_code& ec) const noexcept;
+  [[nodiscard]] std::size_t try_send(datagram_bytes bytes, std::span<const endpoint> destinations,
+                                     const datagram_options& options,
+                                     std::error_code& ec) const noexcept;
+  [[nodiscard]] std::size_t try_send(payload& what, std::span<const endpoint> destinations,
+                                     const datagram_options& options,
+                                     std::error_code& ec) const noexcept;
   /// Submits a payload as it is; of any shared sender of the transmitter. Needs no further frame:
   /// fails only after stop() (error::closed), and for a family without a socket (family_mismatch).
   void send(payload what, const endpoint& destination, std::error_code& ec) const noexcept;
+  void send(payload what, const endpoint& destination, const datagram_options& options,
+            std::error_code& ec) const noexcept;
 
   /// As sender::async_send(), one form after the other. Completes with how many datagrams were
   /// submitted, which are those to the first destinations, whatever the error is.
@@ -160,9 +175,64 @@ class shared_sender {
         token, *this, bytes.span(), destination);
   }
 
-  /// Several datagrams with one publication to the TX core; the bytes are copied. Returns how many
-  /// were submitted, which are the first ones; where it is not all of them `ec` says why not the
-  /// next: would_block (no frame now), too_long, family_mismatch, closed. None at all is no error.
+  /// The same with options, which are copied.
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send(payload what, std::span<const endpoint> destinations,
+                  const datagram_options& options, Token&& token) const {
+    return asio::async_initiate<Token, send_signature>(
+        [](auto handler, const shared_sender& self, payload moved, std::span<const endpoint> to,
+           const datagram_options& chosen) {
+          self.begin_send(std::move(moved), to, {std::move(handler), self.get_executor()}, chosen);
+        },
+        token, *this, std::move(what), destinations, options);
+  }
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send(payload what, const endpoint& destination, const datagram_options& options,
+                  Token&& token) const {
+    return asio::async_initiate<Token, send_signature>(
+        [](auto handler, const shared_sender& self, payload moved, const endpoint& to,
+           const datagram_options& chosen) {
+          self.begin_send(std::move(moved), to, {std::move(handler), self.get_executor()}, chosen);
+        },
+        token, *this, std::move(what), destination, options);
+  }
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send(datagram_bytes bytes, std::span<const endpoint> destinations,
+                  const datagram_options& options, Token&& token) const {
+    return asio::async_initiate<Token, send_signature>(
+        [](auto handler, const shared_sender& self, std::span<const std::byte> from,
+           std::span<const endpoint> to, const datagram_options& chosen) {
+          self.begin_send(from, to, {std::move(handler), self.get_executor()}, chosen);
+        },
+        token, *this, bytes.span(), destinations, options);
+  }
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send(datagram_bytes bytes, const endpoint& destination,
+                  const datagram_options& options, Token&& token) const {
+    return asio::async_initiate<Token, send_signature>(
+        [](auto handler, const shared_sender& self, std::span<const std::byte> from,
+           const endpoint& to, const datagram_options& chosen) {
+          self.begin_send(from, to, {std::move(handler), self.get_executor()}, chosen);
+        },
+        token, *this, bytes.span(), destination, options);
+  }
+  template <asio::completion_token_for<send_signature> Token>
+  auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                           const endpoint& destination, const datagram_options& options,
+                           Token&& token) const {
+    return asio::async_initiate<Token, send_signature>(
+        [](auto handler, const shared_sender& self, std::span<const std::byte> from,
+           std::size_t size, const endpoint& to, const datagram_options& chosen) {
+          self.begin_send_segments(from, size, to, {std::move(handler), self.get_executor()},
+                                   chosen);
+        },
+        token, *this, bytes.span(), segment_size, destination, options);
+  }
+
+  /// Several datagrams with one publication to the TX core; the bytes are copied, and each may have
+  /// options of its own. Returns how many were submitted, which are the first ones; where it is not
+  /// all of them `ec` says why not the next: would_block (no frame now), too_long, family_mismatch,
+  /// closed, and what datagram_options.hpp says of options. None at all is no error.
   [[nodiscard]] std::size_t try_send_batch(std::span<const message> messages,
                                            std::error_code& ec) const noexcept;
   /// Cuts `bytes` into datagrams of `segment_size` bytes, the last of which may be shorter, as
@@ -170,6 +240,10 @@ class shared_sender {
   /// what is left begins at that many times `segment_size`. Errors as above.
   [[nodiscard]] std::size_t try_send_segments(datagram_bytes bytes, std::size_t segment_size,
                                               const endpoint& destination,
+                                              std::error_code& ec) const noexcept;
+  [[nodiscard]] std::size_t try_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                                              const endpoint& destination,
+                                              const datagram_options& options,
                                               std::error_code& ec) const noexcept;
   /// The same, waiting for frames: completes with how many were submitted, and why not all.
   /// Messages and bytes must stay valid until then; the destination is copied. Errors: as above,
@@ -212,13 +286,18 @@ class shared_sender {
   explicit shared_sender(std::shared_ptr<detail::shared_sender_state> state) noexcept
       : state_(std::move(state)) {}
   void begin_acquire(direct_completion<std::error_code, payload> done) const;
-  void begin_send(payload what, std::span<const endpoint> to, sent done) const;
-  void begin_send(payload what, const endpoint& to, sent done) const;
-  void begin_send(std::span<const std::byte> bytes, std::span<const endpoint> to, sent done) const;
-  void begin_send(std::span<const std::byte> bytes, const endpoint& to, sent done) const;
+  void begin_send(payload what, std::span<const endpoint> to, sent done,
+                  const datagram_options& options = {}) const;
+  void begin_send(payload what, const endpoint& to, sent done,
+                  const datagram_options& options = {}) const;
+  void begin_send(std::span<const std::byte> bytes, std::span<const endpoint> to, sent done,
+                  const datagram_options& options = {}) const;
+  void begin_send(std::span<const std::byte> bytes, const endpoint& to, sent done,
+                  const datagram_options& options = {}) const;
   void begin_send_batch(std::span<const message> messages, sent done) const;
   void begin_send_segments(std::span<const std::byte> bytes, std::size_t segment_size,
-                           const endpoint& to, sent done) const;
+                           const endpoint& to, sent done,
+                           const datagram_options& options = {}) const;
   void begin_next_error(direct_completion<std::error_code, send_error> done) const;
   /// Asserts that there is one.
   [[nodiscard]] const std::shared_ptr<detail::shared_sender_state>& state() const noexcept;
@@ -247,31 +326,60 @@ class basic_shared_sender : public shared_sender {
   auto async_acquire(Token&& token = default_token()) const {
     return shared_sender::async_acquire(std::forward<Token>(token));
   }
-  template <class Token = default_token>
+  template <token_not_options Token = default_token>
   auto async_send(payload what, std::span<const endpoint> destinations,
                   Token&& token = default_token()) const {
     return shared_sender::async_send(std::move(what), destinations, std::forward<Token>(token));
   }
-  template <class Token = default_token>
+  template <token_not_options Token = default_token>
   auto async_send(payload what, const endpoint& destination,
                   Token&& token = default_token()) const {
     return shared_sender::async_send(std::move(what), destination, std::forward<Token>(token));
   }
-  template <class Token = default_token>
+  template <token_not_options Token = default_token>
   auto async_send(datagram_bytes bytes, std::span<const endpoint> destinations,
                   Token&& token = default_token()) const {
     return shared_sender::async_send(bytes, destinations, std::forward<Token>(token));
   }
-  template <class Token = default_token>
+  template <token_not_options Token = default_token>
   auto async_send(datagram_bytes bytes, const endpoint& destination,
                   Token&& token = default_token()) const {
     return shared_sender::async_send(bytes, destination, std::forward<Token>(token));
   }
   template <class Token = default_token>
+  auto async_send(payload what, std::span<const endpoint> destinations,
+                  const datagram_options& options, Token&& token = default_token()) const {
+    return shared_sender::async_send(std::move(what), destinations, options,
+                                     std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send(payload what, const endpoint& destination, const datagram_options& options,
+                  Token&& token = default_token()) const {
+    return shared_sender::async_send(std::move(what), destination, options,
+                                     std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send(datagram_bytes bytes, std::span<const endpoint> destinations,
+                  const datagram_options& options, Token&& token = default_token()) const {
+    return shared_sender::async_send(bytes, destinations, options, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send(datagram_bytes bytes, const endpoint& destination,
+                  const datagram_options& options, Token&& token = default_token()) const {
+    return shared_sender::async_send(bytes, destination, options, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
+                           const endpoint& destination, const datagram_options& options,
+                           Token&& token = default_token()) const {
+    return shared_sender::async_send_segments(bytes, segment_size, destination, options,
+                                              std::forward<Token>(token));
+  }
+  template <class Token = default_token>
   auto async_send_batch(std::span<const message> messages, Token&& token = default_token()) const {
     return shared_sender::async_send_batch(messages, std::forward<Token>(token));
   }
-  template <class Token = default_token>
+  template <token_not_options Token = default_token>
   auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
                            const endpoint& destination, Token&& token = default_token()) const {
     return shared_sender::async_send_segments(bytes, segment_size, destination,

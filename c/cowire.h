@@ -93,6 +93,22 @@ typedef struct cowire_datagram {
   uint32_t reserved;
 } cowire_datagram;
 
+/* What the datagrams of one call choose for themselves, beside what the sender has; read during the
+ * call only. What each costs, and when it is refused: async/datagram_options.hpp. */
+typedef struct cowire_datagram_options {
+  size_t size;           /* sizeof(cowire_datagram_options) */
+  cowire_address source; /* As IP_PKTINFO and IPV6_PKTINFO; family 0 = the sender's. */
+  int dscp;              /* 0 to 63; -1 = the sender's. */
+  int ecn;               /* 0 to 3, as RFC 3168 numbers them; -1 = the sender's. */
+  uint32_t ttl;          /* As IP_TTL and IPV6_HOPLIMIT, to groups, too; 0 = the sender's. */
+  uint32_t flags;        /* COWIRE_WITH_MARK, COWIRE_PATH_MTU_PROBE */
+  uint32_t mark;         /* As SO_MARK; with COWIRE_WITH_MARK. */
+} cowire_datagram_options;
+#define COWIRE_DATAGRAM_OPTIONS_INIT \
+  {sizeof(cowire_datagram_options), {{0, {0}}}, -1, -1, 0, 0, 0}
+#define COWIRE_WITH_MARK 1u
+#define COWIRE_PATH_MTU_PROBE 2u /* As IP_PMTUDISC_PROBE. */
+
 /* A place in the memory that the NIC reads, to write a datagram into. It may be moved by assignment;
  * the copy that is left behind is not to be used then. */
 typedef struct cowire_frame {
@@ -141,9 +157,14 @@ COWIRE_API size_t cowire_payload_max(const cowire_sender *s);
  * (as sendmmsg(2)), or why not even the first: -EAGAIN (no room now), -EMSGSIZE (longer than
  * cowire_payload_max()), -EAFNOSUPPORT (no source of that family), -EINVAL, -ESHUTDOWN, -ECHILD. */
 COWIRE_API ssize_t cowire_try_send(cowire_sender *s, const cowire_datagram *datagrams, size_t n);
-/* The same bytes to `n` addresses in order; results as above. `reserved` is NULL. */
+/* The same with choices of these datagrams' own; NULL = none. Also -EINVAL, -EAFNOSUPPORT (a source
+ * of another family than a destination) and -EOPNOTSUPP (a probe of an adopted socket). */
+COWIRE_API ssize_t cowire_try_send_with(cowire_sender *s, const cowire_datagram *datagrams,
+                                        size_t n, const cowire_datagram_options *options);
+/* The same bytes to `n` addresses in order; results as above. `options` may be NULL. */
 COWIRE_API ssize_t cowire_fan_out(cowire_sender *s, const void *data, size_t length,
-                                  const cowire_address *addresses, size_t n, const void *reserved);
+                                  const cowire_address *addresses, size_t n,
+                                  const cowire_datagram_options *options);
 
 /* 0, or -EAGAIN where there is none now. */
 COWIRE_API int cowire_frame_acquire(cowire_sender *s, cowire_frame *frame);

@@ -51,6 +51,37 @@ sender_options options_of(const cowire_sender_options& from) {
   return out;
 }
 
+datagram_options options_of(const cowire_datagram_options& from) {
+  const auto check = [](const char* name, std::int64_t value, std::int64_t low, std::int64_t high) {
+    if (value >= low && value <= high) return;
+    throw_error(error::invalid_argument, std::string("cowire_datagram_options.") + name + " is " +
+                                             std::to_string(value) + "; it may be " +
+                                             std::to_string(low) + " to " + std::to_string(high));
+  };
+  check("dscp", from.dscp, -1, 63);
+  check("ecn", from.ecn, -1, 3);
+  check("ttl", from.ttl, 0, 255);
+  check("flags", from.flags, 0, COWIRE_WITH_MARK | COWIRE_PATH_MTU_PROBE);
+  datagram_options out;
+  out.source = source_of(from.source, "source");
+  if (from.dscp >= 0) out.dscp = static_cast<std::uint8_t>(from.dscp);
+  if (from.ecn >= 0) out.ecn = static_cast<ecn_codepoint>(from.ecn);
+  out.ttl = static_cast<std::uint8_t>(from.ttl);
+  if ((from.flags & COWIRE_WITH_MARK) != 0) out.mark = from.mark;
+  out.path_mtu_probe = (from.flags & COWIRE_PATH_MTU_PROBE) != 0;
+  return out;
+}
+
+/// 0, or what is wrong with them.
+int read_options(const cowire_datagram_options* from, datagram_options& to) noexcept {
+  if (from == nullptr) return 0;
+  return c::guarded([&] {
+    const cowire_datagram_options defaults = COWIRE_DATAGRAM_OPTIONS_INIT;
+    to = options_of(c::known(from, defaults, "cowire_datagram_options"));
+    return 0;
+  });
+}
+
 /// What an attempt comes to: how many, or why not even one.
 ssize_t result(const cowire_sender* s, std::size_t accepted, std::error_code ec) noexcept {
   if (ec == error::would_block) s->core->tell_of_room();
@@ -96,12 +127,41 @@ std::span<const std::byte> bytes_of(const cowire_datagram& one) noexcept {
   return {static_cast<const std::byte*>(one.data), one.length};
 }
 
-ssize_t send_one(cowire_sender* s, const cowire_datagram& one) noexcept {
+ssize_t send_one(cowire_sender* s, const cowire_datagram& one,
+                 const datagram_options* options) noexcept {
   const auto to = endpoint_of(one.to);
   if (!to || one.reserved != 0) return bad_datagram(one);
   std::error_code ec;
-  s->core->through().try_send(bytes_of(one), *to, ec);
+  if (options == nullptr)
+    s->core->through().try_send(bytes_of(one), *to, ec);
+  else
+    s->core->through().try_send(bytes_of(one), *to, *options, ec);
   return result(s, ec ? 0 : 1, ec);
+}
+
+ssize_t send_all(cowire_sender* s, const cowire_datagram* datagrams, std::size_t n,
+                 const datagram_options* options) noexcept {
+  if (n == 1) return send_one(s, *datagrams, options);
+  std::size_t accepted = 0;
+  std::error_code ec;
+  while (accepted < n) {
+    std::array<message, 64> some;
+    std::size_t count = 0;
+    for (; count < some.size() && accepted + count < n; ++count) {
+      const cowire_datagram& one = datagrams[accepted + count];
+      const auto to = endpoint_of(one.to);
+      if (!to || one.reserved != 0) break;
+      some[count].bytes = bytes_of(one);
+      some[count].destination = *to;
+      if (options != nullptr) some[count].options = *options;
+    }
+    if (count == 0) break;
+    const std::size_t taken = s->core->through().try_send_batch({some.data(), count}, ec);
+    accepted += taken;
+    if (taken < count) break;
+  }
+  if (accepted == 0 && !ec && n != 0) return bad_datagram(*datagrams);
+  return result(s, accepted, ec);
 }
 
 payload& payload_in(cowire_frame& frame) noexcept {
@@ -137,33 +197,24 @@ uint16_t cowire_source_port(const cowire_sender* s) { return s->core->through().
 size_t cowire_payload_max(const cowire_sender* s) { return s->core->through().payload_capacity(); }
 
 ssize_t cowire_try_send(cowire_sender* s, const cowire_datagram* datagrams, size_t n) {
-  if (n == 1) return send_one(s, *datagrams);
-  std::size_t accepted = 0;
-  std::error_code ec;
-  while (accepted < n) {
-    std::array<message, 64> some;
-    std::size_t count = 0;
-    for (; count < some.size() && accepted + count < n; ++count) {
-      const cowire_datagram& one = datagrams[accepted + count];
-      const auto to = endpoint_of(one.to);
-      if (!to || one.reserved != 0) break;
-      some[count] = {bytes_of(one), *to};
-    }
-    if (count == 0) break;
-    const std::size_t taken = s->core->through().try_send_batch({some.data(), count}, ec);
-    accepted += taken;
-    if (taken < count) break;
-  }
-  if (accepted == 0 && !ec && n != 0) return bad_datagram(*datagrams);
-  return result(s, accepted, ec);
+  return send_all(s, datagrams, n, nullptr);
+}
+
+ssize_t cowire_try_send_with(cowire_sender* s, const cowire_datagram* datagrams, size_t n,
+                             const cowire_datagram_options* options) {
+  datagram_options chosen;
+  if (const int wrong = read_options(options, chosen); wrong != 0) return wrong;
+  return send_all(s, datagrams, n, options == nullptr ? nullptr : &chosen);
 }
 
 ssize_t cowire_fan_out(cowire_sender* s, const void* data, size_t length,
-                       const cowire_address* addresses, size_t n, const void* reserved) {
-  if (reserved != nullptr) return c::failed(EINVAL, "reserved must be NULL");
+                       const cowire_address* addresses, size_t n,
+                       const cowire_datagram_options* options) {
+  datagram_options chosen;
+  if (const int wrong = read_options(options, chosen); wrong != 0) return wrong;
   const std::span bytes(static_cast<const std::byte*>(data), length);
   return in_batches(s, addresses, n, [&](std::span<const endpoint> to, bool, std::error_code& ec) {
-    return s->core->through().try_send(bytes, to, ec);
+    return s->core->through().try_send(bytes, to, chosen, ec);
   });
 }
 

@@ -81,6 +81,11 @@ std::uint8_t routing_tos(const tunnel& through, const inner_packet& inner) noexc
   return through.outer == ip_family::v4 ? static_cast<std::uint8_t>(tos & ~ecn_mask) : tos;
 }
 
+ecn_rule ecn_rule_of(const tunnel& through) noexcept {
+  if (through.tos_by != tos_rule::flag_plain) return ecn_rule::encapsulated;
+  return through.inherits_traffic_class ? ecn_rule::copied : ecn_rule::fixed;
+}
+
 inner_packet as_ip_tunnel_sees(const tunnel& through, const inner_packet& carried,
                                const std::byte* innermost) noexcept {
   if (through.tos_by != tos_rule::odd_inherits) return carried;

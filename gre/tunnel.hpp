@@ -81,6 +81,14 @@ struct outer_headers {
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {storage.data(), size}; }
 };
 
+/// What the outer header's ECN bits are, for a packet inside with whatever ECN bits.
+enum class ecn_rule : std::uint8_t {
+  fixed,        ///< Always the same.
+  copied,       ///< The packet's.
+  encapsulated  ///< The packet's, but for a congestion mark, which starts anew (RFC 6040, 4.1).
+};
+[[nodiscard]] ecn_rule ecn_rule_of(const tunnel& through) noexcept;
+
 /// The route of the outer packet is looked up with this TOS: ECN bits do not steer it.
 [[nodiscard]] std::uint8_t routing_tos(const tunnel& through, const inner_packet& inner) noexcept;
 

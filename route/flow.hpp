@@ -20,6 +20,9 @@ using flow_class_id = std::uint16_t;
 struct flow_class {
   /// Fixed source addresses, one per family; unset = the kernel's choice per destination.
   std::optional<ip_address> source_v4, source_v6;
+  /// source_v6 comes with each datagram (IPV6_PKTINFO), so that the kernel looks whether it is this
+  /// host's, which it does not do with the address that a socket is bound to.
+  bool source_is_asked_for = false;
   std::uint32_t mark = 0;  ///< SO_MARK.
   std::uint8_t tos = 0;    ///< IP_TOS or IPV6_TCLASS, the whole byte.
   std::uint8_t ttl = 0;  ///< IP_TTL or IPV6_UNICAST_HOPS; 0 = the route's or the system's default.

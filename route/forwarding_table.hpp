@@ -113,6 +113,13 @@ struct alignas(64) hop {
   /// Where in `header` the MAC address is that each multicast group has of its own, the last four
   /// bytes of which are the datagram's; 0 = it is complete.
   std::uint8_t group_mac_at;
+  /// Outer IP headers whose ECN bits follow those of the datagram, from the inside, by their places
+  /// in `header`; 0 = no more. With ecn_copied all codepoints do, without it a congestion mark
+  /// starts anew outside (RFC 6040, 4.1). The first is ecn_by_kernel where more than that depends
+  /// on the codepoint: only datagrams with that of the class take this hop.
+  std::uint8_t ecn_at[outer_headers_max];
+  static constexpr std::uint8_t ecn_copied = 0x80, ecn_by_kernel = 0x7f;
+  static_assert(header_capacity == ecn_copied);
 
   /// Flags of `second_pass`.
   enum second_passes : std::uint8_t {

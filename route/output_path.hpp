@@ -126,6 +126,8 @@ struct output_flow {
   /// ip6_tnl_xmit() in net/ipv6/ip6_tunnel.c), while rules see the sender's.
   std::optional<std::uint32_t> policy_mark;
   std::optional<std::uint8_t> tos = 0;
+  /// The two lower bits of `tos` may be anything: datagrams choose ECN one by one.
+  bool any_ecn = false;
   std::uint8_t ip_protocol = 17;
   std::optional<std::uint8_t> ttl;
   std::optional<std::uint32_t> priority;

@@ -30,6 +30,7 @@ struct hop_spec {
   bool gre_checksums = false;  ///< In all of them.
   ip_address source;
   std::uint8_t ttl = 64;
+  std::uint8_t tos = 0;  ///< Of the datagram; its ECN bits are outside, too (RFC 6040).
   egress_slot egress = 1;
   std::uint32_t interface_index = 1;
   std::uint16_t max_payload = 1472;
@@ -56,8 +57,9 @@ inline void append(bytes& to, const void* from, std::size_t size) {
 }
 
 [[nodiscard]] inline bytes naive_ipv4(const ip_address& from, const ip_address& to, unsigned ttl,
-                                      unsigned protocol, unsigned total_length) {
-  bytes h = {0x45, 0};
+                                      unsigned protocol, unsigned total_length,
+                                      std::uint8_t tos = 0) {
+  bytes h = {0x45, tos};
   append16(h, total_length);
   append16(h, 0);
   append16(h, 0x4000);
@@ -96,9 +98,10 @@ inline void append(bytes& to, const void* from, std::size_t size) {
 
   bytes ip;
   if (v4) {
-    ip = naive_ipv4(spec.source, to.address, spec.ttl, 17, udp_length + 20);
+    ip = naive_ipv4(spec.source, to.address, spec.ttl, 17, udp_length + 20, spec.tos);
   } else {
-    ip = {0x60, 0, 0, 0};
+    ip = {static_cast<std::uint8_t>(0x60 | spec.tos >> 4), static_cast<std::uint8_t>(spec.tos << 4),
+          0, 0};
     append16(ip, udp_length);
     ip.push_back(17);
     ip.push_back(spec.ttl);
@@ -126,7 +129,9 @@ inline void append(bytes& to, const void* from, std::size_t size) {
       gre[4] = static_cast<std::uint8_t>(covered >> 8);
       gre[5] = static_cast<std::uint8_t>(covered);
     }
-    ip = naive_ipv4(from, remote, 255, 47, static_cast<unsigned>(gre.size()) + 20);
+    const unsigned ecn = spec.tos & 3u;
+    ip = naive_ipv4(from, remote, 255, 47, static_cast<unsigned>(gre.size()) + 20,
+                    static_cast<std::uint8_t>(ecn == 3 ? 2 : ecn));
     append(ip, gre.data(), gre.size());
     type = 0x0800;
   }
@@ -189,6 +194,7 @@ inline void append(bytes& to, const void* from, std::size_t size) {
     h.length_base[pair] = static_cast<std::uint16_t>(tunnel_size * (i + 1) + ip_size + 8);
     h.place_length(pair, outer + 2);
     h.place_checksum(pair, outer + 10);
+    h.ecn_at[i] = static_cast<std::uint8_t>(outer);
   }
   std::memcpy(h.header + start, frame.data(), frame.size());
   h.set_header_length(frame.size());

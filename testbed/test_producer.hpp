@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <span>
 
 namespace cowire::test {
@@ -31,7 +32,17 @@ class test_producer {
     return true;
   }
 
-  /// The same with what the frame holds already, whose sum is taken to be 0.
+  /// With an ECN codepoint of its own.
+  bool send_with_ecn(std::span<const std::byte> payload, const request_destination& to,
+                     unsigned ecn) {
+    frame_index frame;
+    if (!acquire(frame)) return false;
+    const auto sum = fold_sum(copy_and_sum(pool.payload(frame).data(), payload));
+    push(frame, payload.size(), sum, to, 0, 8001, ecn);
+    return true;
+  }
+
+  /// With what the frame holds already, whose sum is taken to be 0.
   bool send_in_place(std::size_t size, const request_destination& to) {
     frame_index frame;
     if (!acquire(frame)) return false;
@@ -58,10 +69,13 @@ class test_producer {
   }
 
   void push(frame_index frame, std::size_t size, std::uint16_t payload_sum,
-            const request_destination& to, flow_class_id cls, std::uint16_t source_port) {
+            const request_destination& to, flow_class_id cls, std::uint16_t source_port,
+            std::optional<unsigned> ecn = {}) {
     COWIRE_ASSERT(channel.requests.try_emplace([&] {
-      return make_request(pool.place(frame), size, payload_sum, be16::from_host(source_port), to,
-                          cls);
+      tx_request request =
+          make_request(pool.place(frame), size, payload_sum, be16::from_host(source_port), to, cls);
+      if (ecn) with_ecn(request, *ecn);
+      return request;
     }));
     ++sent;
   }

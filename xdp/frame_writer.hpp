@@ -86,7 +86,7 @@ static_assert(offsetof(tx_request, udp_sum) == offsetof(tx_request, destination_
 }  // namespace detail
 
 /// Writes the hop::near_capacity bytes in front of `payload`: all headers of nearly all hops.
-/// `request.length` is at most `via.max_payload`; for a hop that diverts the result is meaningless
+/// payload_size() is at most `via.max_payload`; for a hop that diverts the result is meaningless
 /// and harmless.
 inline void write_headers(std::byte* payload, const hop& via, const tx_request& request) noexcept {
   using namespace detail;
@@ -221,7 +221,50 @@ inline void write_second_pass(std::byte* payload, const hop& via,
   if ((via.second_pass & hop::with_group_mac) != 0) write_group_mac(payload, via, request);
 }
 
-/// What the device is told about it.
+namespace detail {
+
+/// Replaces the ECN bits of an IP header, and mends the checksums that cover them (RFC 1624, eqn.
+/// 3): its own, or, of IPv6, that of the next GRE header in front. An IPv4 header adds up to the
+/// same as before with its checksum.
+inline void replace_ecn(std::byte* header, std::size_t ip, unsigned codepoint,
+                        const hop& via) noexcept {
+  const auto mend = [](std::byte* checksum, std::uint16_t before, std::uint16_t after) {
+    const std::uint32_t sum =
+        std::uint32_t{0xffff} - load<std::uint16_t>(checksum) + 0xffffu - before + after;
+    store(checksum, finish_sum(sum));
+  };
+  const bool v4 = std::to_integer<unsigned>(header[ip]) >> 4 == 4;
+  const unsigned shift = v4 ? 0 : 4;  // The flow label begins in the same byte.
+  const auto before = load<std::uint16_t>(header + ip);
+  header[ip + 1] = (header[ip + 1] & ~std::byte{static_cast<std::uint8_t>(3u << shift)}) |
+                   std::byte{static_cast<std::uint8_t>(codepoint << shift)};
+  const auto after = load<std::uint16_t>(header + ip);
+  if (v4) return mend(header + ip + 10, before, after);
+  // From the inside: with the next one all that is behind it adds up to the same as before.
+  for (std::size_t i = 0; i < via.gre_checksum_count; ++i)
+    if (via.gre_checksums[i].offset < ip)
+      return mend(header + via.gre_checksums[i].offset, before, after);
+}
+
+}  // namespace detail
+
+/// Gives headers that are complete the ECN codepoint that the request names, has_ecn() be true.
+inline void write_ecn(std::byte* payload, const hop& via, const tx_request& request) noexcept {
+  if (via.header_length == 0) return;  // It diverts.
+  std::byte* const header = payload - header_capacity;
+  const unsigned ecn = ecn_of(request);
+  constexpr unsigned congestion_experienced = 3, ecn_capable_0 = 2;
+  const std::size_t own = udp_header_offset - (request.family == ip_family::v4 ? 20 : 40);
+  detail::replace_ecn(header, own, ecn, via);
+  for (const std::uint8_t at : via.ecn_at) {
+    if (at == 0) return;
+    const bool copied = (at & hop::ecn_copied) != 0 || ecn != congestion_experienced;
+    detail::replace_ecn(header, at & ~unsigned{hop::ecn_copied}, copied ? ecn : ecn_capable_0, via);
+  }
+}
+
+/// What the device is told about it. With the marks in the length, of which the second pass clears
+/// it.
 [[nodiscard, gnu::always_inline]] inline tx_descriptor descriptor_of(
     const hop& via, const tx_request& request) noexcept {
   return {request.address - via.header_length, via.header_length + request.length, 0};

@@ -15,15 +15,24 @@ namespace cowire {
 /// Index of a frame in the UMEM: its bytes are [index * frame_size, (index + 1) * frame_size).
 using frame_index = std::uint32_t;
 
-/// Stands for a flow class that no table serves (none gets this number): the kernel path has the
-/// datagram, with the scope id that it alone can heed.
+/// Stand for flow classes that no table serves (none gets these numbers): the kernel path has the
+/// datagram, for the reason that tx_engine names.
+/// With a scope id that the kernel alone can heed.
 inline constexpr flow_class_id kernel_scope_class = 0xffff;
+/// With choices of its own (datagram_options.hpp), of which no class was compiled yet, or may be.
+inline constexpr flow_class_id new_class = 0xfffe;
+/// The same, where there are as many as may be.
+inline constexpr flow_class_id class_limit_class = 0xfffd;
+/// May be longer than the path MTU, which a hop knows, up to the device's, which it does not.
+inline constexpr flow_class_id path_mtu_probe_class = 0xfffc;
+/// All from here on are such.
+inline constexpr flow_class_id first_without_table = path_mtu_probe_class;
 
 /// One cache line. The groups of members are laid out as they are used.
 struct tx_request {
   // As a descriptor of the payload alone: a hop adds its headers to both (hop::descriptor_shift).
   std::uint64_t address = 0;  ///< Of the payload (frame_memory::payload_address).
-  std::uint32_t length = 0;   ///< Payload bytes.
+  std::uint32_t length = 0;   ///< Payload bytes, below; and above, with_ecn() of a datagram's own.
   std::uint32_t options = 0;
 
   // 32 bytes that lie as the end of an IP header and the start of a UDP header do, and as what the
@@ -35,7 +44,8 @@ struct tx_request {
   /// Network order, right-aligned: an IPv4 address is in the last four bytes and the rest is zero.
   std::array<std::uint8_t, 16> destination{};
   be16 source_port, destination_port;
-  std::uint32_t sender = 0;  ///< Who sent it: the kernel path finds the backing socket by it.
+  /// Who sent it: the kernel path finds the backing socket by it. And chosen_bit.
+  std::uint32_t sender = 0;
 
   /// Sum of `destination`; of kernel_scope_class, for which nobody makes headers, the scope id.
   std::uint32_t destination_sum = 0;
@@ -107,6 +117,25 @@ struct payload_place {
   request.flow_hash = static_cast<std::uint32_t>(to.hash >> 32) ^ of_sender;
   request.flow_tag = static_cast<std::uint32_t>(to.hash) ^ of_sender;
   return request;
+}
+
+/// Of tx_request::sender: the producer keeps choices of the datagram's own, by its frame.
+inline constexpr std::uint32_t chosen_bit = 0x80000000u;
+
+/// Gives a request an ECN codepoint other than its class's. In the uppermost byte of the length it
+/// has the writer's loop ask for a second pass, whatever the hop, and costs others nothing
+/// (xdp/detail/run_writer.cpp).
+inline void with_ecn(tx_request& request, unsigned codepoint) noexcept {
+  request.length |= (0x80 | codepoint) << 24;
+}
+[[nodiscard]] inline bool has_ecn(const tx_request& request) noexcept {
+  return request.length >> 31 != 0;
+}
+[[nodiscard]] inline unsigned ecn_of(const tx_request& request) noexcept {
+  return request.length >> 24 & 3;
+}
+[[nodiscard]] inline std::uint32_t payload_size(const tx_request& request) noexcept {
+  return request.length & 0xffff;
 }
 
 /// The scope id that the kernel path must name; 0 where the sender's own will do.

@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -163,15 +164,22 @@ std::uint32_t own_uid() noexcept {
   return static_cast<std::uint32_t>(::setfsuid(static_cast<uid_t>(-1)));  // Only asks.
 }
 
-void send_control::add(int level, int type, const void* value, std::size_t length) noexcept {
-  COWIRE_ASSERT(size + CMSG_SPACE(length) <= bytes.size());
+bool may_set_marks() noexcept {
+  // sk_setsockopt() and __sock_cmsg_send() in net/core/sock.c ask for the same.
+  const unique_fd any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP));
+  return any && !set_int(any.get(), SOL_SOCKET, SO_MARK, 1);
+}
+
+std::size_t put_control(std::span<std::byte> to, int level, int type, const void* value,
+                        std::size_t length) noexcept {
+  COWIRE_ASSERT(CMSG_SPACE(length) <= to.size());
   cmsghdr header{};
   header.cmsg_level = level;
   header.cmsg_type = type;
   header.cmsg_len = CMSG_LEN(length);
-  std::memcpy(bytes.data() + size, &header, sizeof header);
-  std::memcpy(bytes.data() + size + CMSG_LEN(0), value, length);
-  size += CMSG_SPACE(length);
+  std::memcpy(to.data(), &header, sizeof header);
+  std::memcpy(to.data() + CMSG_LEN(0), value, length);
+  return CMSG_SPACE(length);
 }
 
 send_control send_control::from(ip_family family, std::uint32_t mark, std::uint8_t tos,
@@ -184,6 +192,35 @@ send_control send_control::from(ip_family family, std::uint32_t mark, std::uint8
     control.add(level, v4 ? IP_TOS : IPV6_TCLASS, &value, sizeof value);
   if (const int value = ttl; value != 0)
     control.add(level, v4 ? IP_TTL : IPV6_HOPLIMIT, &value, sizeof value);
+  return control;
+}
+
+datagram_control datagram_control::from(const send_control& of_sender, ip_family family,
+                                        std::uint8_t tos, const datagram_options& chosen) noexcept {
+  datagram_control control;
+  std::ranges::copy(of_sender.bytes, control.bytes.begin());
+  control.size = of_sender.size;
+  const bool v4 = family == ip_family::v4;
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  if (chosen.mark) control.add(SOL_SOCKET, SO_MARK, &*chosen.mark, sizeof *chosen.mark);
+  if (chosen.dscp || chosen.ecn) {
+    const int ecn = chosen.ecn ? static_cast<int>(*chosen.ecn) : tos & 3;
+    const int value = (chosen.dscp ? *chosen.dscp << 2 : tos & 0xfc) | ecn;
+    control.add(level, v4 ? IP_TOS : IPV6_TCLASS, &value, sizeof value);
+  }
+  if (const int value = chosen.ttl; value != 0)
+    control.add(level, v4 ? IP_TTL : IPV6_HOPLIMIT, &value, sizeof value);
+  if (!chosen.source) return control;
+  const ip_address source = chosen.source->unmapped();
+  if (v4) {
+    in_pktinfo info{};
+    std::memcpy(&info.ipi_spec_dst, source.bytes().data(), sizeof info.ipi_spec_dst);
+    control.add(level, IP_PKTINFO, &info, sizeof info);
+  } else {
+    in6_pktinfo info{};
+    std::memcpy(&info.ipi6_addr, source.bytes().data(), sizeof info.ipi6_addr);
+    control.add(level, IPV6_PKTINFO, &info, sizeof info);
+  }
   return control;
 }
 
@@ -355,6 +392,22 @@ bool backing_socket::enlarge(ip_family family) noexcept {
   const int now = get_int(fd, SOL_SOCKET, SO_SNDBUF, send_buffer_max);
   // The kernel doubles what it is given (SO_SNDBUF in socket(7)), and reports the double.
   return !adopted_ && now < send_buffer_max && !set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, now);
+}
+
+int backing_socket::begin_probe(ip_family family) noexcept {
+  COWIRE_ASSERT(!adopted_);  // The application's own datagrams would be such, too.
+  const bool v4 = family == ip_family::v4;
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6, name = v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER;
+  const int probe = v4 ? IP_PMTUDISC_PROBE : IPV6_PMTUDISC_PROBE;
+  const int before = get_int(fd(family), level, name, v4 ? IP_PMTUDISC_WANT : IPV6_PMTUDISC_WANT);
+  static_cast<void>(set_int(fd(family), level, name, probe));
+  return before;
+}
+
+void backing_socket::end_probe(ip_family family, int before) noexcept {
+  const bool v4 = family == ip_family::v4;
+  static_cast<void>(set_int(fd(family), v4 ? IPPROTO_IP : IPPROTO_IPV6,
+                            v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, before));
 }
 
 bool backing_socket::next_error(ip_family family, queued_error& error) noexcept {

@@ -8,6 +8,7 @@
 /// Made on any thread; sends and error queues belong to the control thread.
 #pragma once
 
+#include <cowire/async/datagram_options.hpp>
 #include <cowire/base/address.hpp>
 #include <cowire/base/forked.hpp>
 
@@ -26,6 +27,8 @@ namespace cowire::detail {
 
 /// Whose the sockets are that this thread makes: its file system uid.
 [[nodiscard]] std::uint32_t own_uid() noexcept;
+/// Whether the kernel lets this thread give datagrams a mark.
+[[nodiscard]] bool may_set_marks() noexcept;
 
 /// The options of a socket that concern groups and broadcast. No control message carries them.
 struct group_options {
@@ -48,15 +51,33 @@ struct source_key {
   friend auto operator<=>(const source_key&, const source_key&) = default;
 };
 
-/// What travels with each datagram: built once per sender and family.
-struct send_control {
-  alignas(cmsghdr) std::array<std::byte, 96> bytes{};
+/// Puts a control message at the start of `to`, which has room; how much it took.
+[[nodiscard]] std::size_t put_control(std::span<std::byte> to, int level, int type,
+                                      const void* value, std::size_t length) noexcept;
+
+template <std::size_t Capacity>
+struct control_messages {
+  alignas(cmsghdr) std::array<std::byte, Capacity> bytes{};
   std::size_t size = 0;
 
-  void add(int level, int type, const void* value, std::size_t length) noexcept;
+  void add(int level, int type, const void* value, std::size_t length) noexcept {
+    size += put_control(std::span(bytes).subspan(size), level, type, value, length);
+  }
+};
+
+/// What travels with each datagram: built once per sender and family.
+struct send_control : control_messages<96> {
   /// Only what differs from the socket's own defaults: 0 = leave out.
   [[nodiscard]] static send_control from(ip_family family, std::uint32_t mark, std::uint8_t tos,
                                          std::uint8_t ttl) noexcept;
+};
+
+/// What travels with one datagram: that of its sender and, coming last and so counting, what it has
+/// chosen. `tos`: the sender's, be it the socket's own.
+struct datagram_control : control_messages<208> {
+  [[nodiscard]] static datagram_control from(const send_control& of_sender, ip_family family,
+                                             std::uint8_t tos,
+                                             const datagram_options& chosen) noexcept;
 };
 
 /// One entry of an error queue.
@@ -114,6 +135,11 @@ class backing_socket {
   /// neighbour say, leaves room for others. False: it is the application's socket, as large as it
   /// may be, or the kernel refused (CAP_NET_ADMIN).
   [[nodiscard]] bool enlarge(ip_family family) noexcept;
+
+  /// As IP_MTU_DISCOVER, which no control message carries: from now on as for probes. Returns what
+  /// it was, for end_probe(). Not of adopted sockets.
+  [[nodiscard]] int begin_probe(ip_family family) noexcept;
+  void end_probe(ip_family family, int before) noexcept;
 
   /// Takes one entry off an error queue; false when it is empty. Never blocks.
   [[nodiscard]] bool next_error(ip_family family, queued_error& error) noexcept;

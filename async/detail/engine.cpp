@@ -46,6 +46,8 @@ using clock = std::chrono::steady_clock;
 
 /// How long the first dump may take; a million routes take half a second.
 constexpr auto start_timeout = 30s;
+/// Of all senders, so that senders without number cannot use up the numbers of classes.
+constexpr std::size_t chosen_classes_in_all_max = 4096;
 /// Diverted requests served between two looks at everything else on the ring.
 constexpr std::size_t diverted_turn = 256;
 
@@ -537,6 +539,7 @@ std::shared_ptr<sender_state> engine::describe(const sender_options& options, st
   state->source_port = be16::from_host(socket.port());
   state->scope = socket.interface_index();
   state->when_full = options.when_full;
+  state->adopted = options.adopt_socket >= 0;
   state->errors =
       std::make_shared<event_queue<send_error>>(control_executor(), options.error_queue_limit);
   for (const auto family : {ip_family::v4, ip_family::v6}) {
@@ -556,6 +559,8 @@ void engine::enroll(std::span<const std::shared_ptr<sender_state>> states,
   on_control_thread([&] {
     for (const auto& state : states) {
       state->id = ++last_sender_id_;
+      state->tos = {classes[0].tos, classes[1].tos};
+      state->chosen = std::make_shared<chosen_classes>(classes);
       for (std::size_t index = 0; index < classes.size(); ++index) {
         // The class of a family without a socket is never sent with.
         const bool needed = state->family_served[index];
@@ -570,14 +575,36 @@ void engine::enroll(std::span<const std::shared_ptr<sender_state>> states,
 
 void engine::retire(const sender_state& sender) {
   sender.errors->close();
-  sender.via->when_drained([weak = weak_from_this(), id = sender.id, cls = sender.flow_class] {
+  sender.via->when_drained(
+      [weak = weak_from_this(), id = sender.id, cls = sender.flow_class, chosen = sender.chosen] {
+        const auto self = weak.lock();
+        if (!self || self->ended()) return;
+        asio::post(self->control_executor(), [self, id, cls, chosen] {
+          self->kernel_.remove_sender(id);
+          for (const flow_class_id one : cls) self->routes_.compiler().release_class(one);
+          chosen->for_each([&](flow_class_id one) {
+            self->routes_.compiler().release_class(one);
+            --self->chosen_classes_;
+          });
+        });
+      });
+}
+
+void engine::compile_chosen(const std::shared_ptr<chosen_classes>& of, std::size_t number) {
+  asio::post(control_executor(), [weak = weak_from_this(), of, number] {
     const auto self = weak.lock();
-    if (!self || self->ended()) return;
-    asio::post(self->control_executor(), [self, id, cls] {
-      self->kernel_.remove_sender(id);
-      for (const flow_class_id one : cls) self->routes_.compiler().release_class(one);
-    });
+    if (self && !self->closing_) self->compile_chosen_now(*of, number);
   });
+}
+
+void engine::compile_chosen_now(chosen_classes& of, std::size_t number) {
+  // Each datagram is refused by the kernel, as any process's would be.
+  if (of.has_mark(number) && !may_set_marks()) return;
+  if (chosen_classes_ == chosen_classes_in_all_max) return of.publish(number, class_limit_class);
+  const flow_class_id id = routes_.compiler().add_class(of.class_of(number));
+  ++chosen_classes_;
+  routes_.publish();  // No request of a class may be sent before a table knows it.
+  of.publish(number, id);
 }
 
 // Statistics

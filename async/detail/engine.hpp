@@ -70,6 +70,8 @@ class engine : public std::enable_shared_from_this<engine> {
       const sender_options& options, const shared_producers& via, std::error_code& ec);
   /// Nobody uses a shared producer any more.
   void recycle_shared(producer* idle) noexcept;
+  /// Has the control thread compile a class that a datagram has chosen, and publish it there.
+  void compile_chosen(const std::shared_ptr<chosen_classes>& of, std::size_t number);
   /// The sender's handle is gone: forget it once its last frame has come back. Producer's thread.
   void retire(const sender_state& sender);
   [[nodiscard]] transmitter_stats stats() const;
@@ -115,6 +117,7 @@ class engine : public std::enable_shared_from_this<engine> {
                                                        std::error_code& ec);
   /// Makes them known to those who serve them: in one go.
   void enroll(std::span<const std::shared_ptr<sender_state>> states, const sender_options& options);
+  void compile_chosen_now(chosen_classes& of, std::size_t number);
   void settle_idle_producers();
   [[nodiscard]] std::shared_ptr<backing_socket> socket_for(const sender_options& options,
                                                            std::error_code& ec);
@@ -150,6 +153,7 @@ class engine : public std::enable_shared_from_this<engine> {
   std::mutex sockets_mutex_;
   std::map<source_key, std::weak_ptr<backing_socket>> sockets_;
   std::uint32_t last_sender_id_ = 0;   ///< Control thread.
+  std::size_t chosen_classes_ = 0;     ///< Control thread: of all senders.
   std::size_t next_sampled_core_ = 0;  ///< Control thread.
 };
 

@@ -123,7 +123,7 @@ void kernel_path::remove_all_senders() {
 }
 
 void kernel_path::send(const diverted_request& diverted) {
-  const auto sender = senders_.find(diverted.request.sender);
+  const auto sender = senders_.find(diverted.request.sender & ~chosen_bit);
   COWIRE_ASSERT(sender != senders_.end());  // It is retired after its last frame came back.
   const auto entry = lanes_.find({sender->second->socket.get(), diverted.request.family});
   COWIRE_ASSERT(entry != lanes_.end());  // Families without a socket are refused at the sender.
@@ -257,8 +257,12 @@ kernel_path::job kernel_path::take_first(lane& on, std::deque<job>& queue) {
 }
 
 kernel_path::answer kernel_path::send_now(lane& on, const job& what) {
+  const datagram_options* const chosen = chosen_by(what);
+  const bool probe = chosen != nullptr && chosen->path_mtu_probe;
   for (int pending = 0;;) {
+    const int before = probe ? on.socket->begin_probe(on.family) : 0;
     const int number = call_sendmsg(on, what);
+    if (probe) on.socket->end_probe(on.family, before);
     if (number == 0) {
       on.unanswered.reset();
       return {0, answer::final};
@@ -270,25 +274,43 @@ kernel_path::answer kernel_path::send_now(lane& on, const job& what) {
       if (on.socket->enlarge(on.family)) continue;
       return {number, answer::socket_full};
     }
-    if (++pending > pending_errors_max || !was_pending(on, number)) return {number, answer::final};
+    on.probing = probe;
+    const bool of_earlier = ++pending <= pending_errors_max && was_pending(on, number);
+    on.probing = false;
+    if (!of_earlier) return {number, answer::final};
   }
+}
+
+const datagram_options* kernel_path::chosen_by(const job& what) noexcept {
+  const bool any = (what.request.sender & chosen_bit) != 0;
+  return any ? &what.sender->via->options_of(what.request.frame) : nullptr;
+}
+
+datagram_control kernel_path::control_of(const job& what, bool to_group) noexcept {
+  const auto family = static_cast<std::size_t>(what.request.family);
+  datagram_options options;
+  if (const auto* chosen = chosen_by(what))
+    options = *chosen;
+  else if (has_ecn(what.request))
+    options.ecn = static_cast<ecn_codepoint>(ecn_of(what.request));
+  const auto& of_sender = to_group ? what.sender->group_control : what.sender->control;
+  return datagram_control::from(of_sender[family], what.request.family, what.sender->tos[family],
+                                options);
 }
 
 int kernel_path::call_sendmsg(const lane& on, const job& what) const noexcept {
   const auto& request = what.request;
   const endpoint destination = endpoint_of(request);
-  const auto& controls =
-      destination.address.is_multicast() ? what.sender->group_control : what.sender->control;
-  const auto& control = controls[static_cast<std::size_t>(request.family)];
+  datagram_control control = control_of(what, destination.address.is_multicast());
   auto to = socket_address::from(destination, what.sender->scope);
-  iovec part{memory_.payload(request.frame), request.length};
+  iovec part{memory_.payload(request.frame), payload_size(request)};
   msghdr message{};
   message.msg_name = &to.storage;
   message.msg_namelen = to.size;
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   if (control.size != 0) {
-    message.msg_control = const_cast<std::byte*>(control.bytes.data());
+    message.msg_control = control.bytes.data();
     message.msg_controllen = control.size;
   }
   for (;;) {
@@ -346,7 +368,10 @@ void kernel_path::read_errors(lane& on) {
   while (left != 0 && on.socket->next_error(on.family, error)) {
     --left;
     // A group has no path of its own, and nobody may ask the kernel about it (route/agreement.hpp).
-    if (error.number == EMSGSIZE && error.mtu != 0 && !error.destination.address.is_multicast())
+    // What a probe is refused for is the device's MTU.
+    const bool of_probe = on.probing && !error.from_network;
+    if (error.number == EMSGSIZE && error.mtu != 0 && !of_probe &&
+        !error.destination.address.is_multicast())
       learnt_(error.destination.address, error.mtu);
     if (!error.from_network) continue;  // What sendmsg answered is reported where it was called.
     from_network_.add(1);

@@ -117,6 +117,7 @@ class kernel_path {
     std::size_t senders = 0;
     std::size_t waiting = 0;  ///< Jobs here, in all.
     bool full = false;        ///< Waits for room.
+    bool probing = false;     ///< What is being read was said about a path MTU probe, if of here.
     std::deque<job> jobs;     ///< For room.
     std::map<flow_key, trouble> troubles;
     std::bitset<errno_limit> unanswered;  ///< Network errors read since the last call of sendmsg().
@@ -145,6 +146,9 @@ class kernel_path {
   [[nodiscard]] bool may_wait(const lane& on, const job& what) const;
   [[nodiscard]] job take_first(lane& on, std::deque<job>& queue);
   [[nodiscard]] answer send_now(lane& on, const job& what);
+  /// Null: nothing but, perhaps, ECN.
+  [[nodiscard]] static const datagram_options* chosen_by(const job& what) noexcept;
+  [[nodiscard]] static datagram_control control_of(const job& what, bool to_group) noexcept;
   [[nodiscard]] int call_sendmsg(const lane& on, const job& what) const noexcept;
   [[nodiscard]] bool was_pending(lane& on, int number);
   void finish(const job& done, int number);

@@ -94,17 +94,66 @@ void producer::release(frame_index frame) noexcept {
   if (!waiters_.empty()) wake();
 }
 
+namespace {
+
+/// As a socket: the scope id is the output device of this one datagram (udpv6_sendmsg in
+/// net/ipv6/udp.c); our classes know the bound device only.
+[[nodiscard]] bool names_other_scope(const sender_state& from, const endpoint& to) noexcept {
+  return to.scope_id != 0 && to.scope_id != from.scope && to.address.needs_scope_id();
+}
+
+/// Why a datagram cannot choose this.
+[[nodiscard]] std::error_code refusal_of(const sender_state& from, const endpoint& to,
+                                         const datagram_options& options) noexcept {
+  if (options.dscp && *options.dscp > 63) return error::invalid_argument;
+  if (options.ecn && *options.ecn > ecn_codepoint::ce) return error::invalid_argument;
+  if (options.source) {
+    if (options.source->is_unspecified()) return error::invalid_argument;
+    if (options.source->unmapped().family() != to.address.unmapped().family())
+      return error::family_mismatch;
+  }
+  if (options.path_mtu_probe && from.adopted) return error::unsupported;
+  return {};
+}
+
+}  // namespace
+
 tx_request producer::request_from(const sender_state& from, frame_index frame, std::size_t length,
                                   std::uint16_t sum, const endpoint& to) const noexcept {
   const auto destination = request_destination::from(to);
   tx_request request = make_request(pool_.place(frame), length, sum, from.source_port, destination,
                                     from.flow_class[static_cast<std::size_t>(destination.family)]);
   request.sender = from.id;
-  // To a socket the scope id is the output device of this one datagram (udpv6_sendmsg in
-  // net/ipv6/udp.c); our classes know the bound device only.
-  if (to.scope_id != 0 && to.scope_id != from.scope && to.address.needs_scope_id()) [[unlikely]]
+  if (names_other_scope(from, to)) [[unlikely]]
     leave_to_kernel(request, to.scope_id);
   return request;
+}
+
+tx_request producer::request_from(const sender_state& from, frame_index frame, std::size_t length,
+                                  std::uint16_t sum, const endpoint& to,
+                                  const datagram_options& options) noexcept {
+  const auto destination = request_destination::from(to);
+  const flow_class_id cls = class_for(from, destination.family, options);
+  tx_request request =
+      make_request(pool_.place(frame), length, sum, from.source_port, destination, cls);
+  request.sender = from.id;
+  if (options.ecn) with_ecn(request, static_cast<unsigned>(*options.ecn));
+  if (options.chooses_class() || options.path_mtu_probe) {
+    if (!options_) options_ = std::make_unique<datagram_options[]>(pool_.slice().count);
+    options_[frame - pool_.slice().first] = options;
+    request.sender |= chosen_bit;
+  }
+  if (names_other_scope(from, to)) leave_to_kernel(request, to.scope_id);
+  return request;
+}
+
+flow_class_id producer::class_for(const sender_state& from, ip_family family,
+                                  const datagram_options& options) noexcept {
+  if (options.path_mtu_probe) return path_mtu_probe_class;
+  if (!options.chooses_class()) return from.flow_class[static_cast<std::size_t>(family)];
+  const auto found = from.chosen->find(family, options);
+  if (found.fresh) owner_->compile_chosen(from.chosen, *found.fresh);
+  return found.id;
 }
 
 std::uint32_t producer::core_for(const endpoint& to) const noexcept {
@@ -120,6 +169,16 @@ void producer::submit_one(const sender_state& from, frame_index frame, std::size
   if (held_back_.allowed()) [[unlikely]]
     return submit_guarded(from, core, request_from(from, frame, length, sum, to));
   links_.emplace(core, [&] { return request_from(from, frame, length, sum, to); });
+  links_.ring(core);
+}
+
+void producer::submit_one(const sender_state& from, const endpoint& to,
+                          const tx_request& request) noexcept {
+  flushes_.note_submitted(request.frame);
+  submitted_.add(1);
+  const std::uint32_t core = core_for(to);
+  if (held_back_.allowed()) return submit_guarded(from, core, request);
+  links_.emplace(core, [&] { return request; });
   links_.ring(core);
 }
 
@@ -183,6 +242,36 @@ std::error_code producer::send(const sender_state& from, payload&& what,
   return {};
 }
 
+std::error_code producer::try_send(const sender_state& from, std::span<const std::byte> bytes,
+                                   const endpoint& to, const datagram_options& options) noexcept {
+  if (!options.any()) return try_send(from, bytes, to);
+  if (inherited()) return error::forked;
+  if (stopped()) return error::closed;
+  if (bytes.size() > pool_.payload_capacity()) return error::too_long;
+  if (!from.serves(to)) return error::family_mismatch;
+  if (const auto ec = refusal_of(from, to, options)) return ec;
+  frame_index frame;
+  const bool free = in_turn() && take(frame);
+  if (!free && !take_from_oldest(from, frame)) return error::would_block;
+  const auto sum = fold_sum(copy_and_sum(pool_.payload(frame).data(), bytes));
+  submit_one(from, to, request_from(from, frame, bytes.size(), sum, to, options));
+  return {};
+}
+
+std::error_code producer::send(const sender_state& from, payload&& what, const endpoint& to,
+                               const datagram_options& options) noexcept {
+  if (!options.any()) return send(from, std::move(what), to);
+  if (inherited()) return error::forked;
+  if (stopped()) return error::closed;
+  COWIRE_ASSERT(what.owner_.get() == this);
+  if (!from.serves(to)) return error::family_mismatch;
+  if (const auto ec = refusal_of(from, to, options)) return ec;
+  const auto sum = fold_sum(sum_bytes(what.content()));
+  what.owner_.reset();  // The frame is the TX core's now.
+  submit_one(from, to, request_from(from, what.frame_, what.size(), sum, to, options));
+  return {};
+}
+
 std::error_code producer::check(send_operation& op) const noexcept {
   if (inherited()) [[unlikely]]
     return error::forked;
@@ -196,7 +285,7 @@ std::error_code producer::check(send_operation& op) const noexcept {
       ec = error::too_long;
     else if (!op.from->serves(op.destination(i)))
       ec = error::family_mismatch;
-    else
+    else if (ec = refusal_of(*op.from, op.destination(i), op.options_of(i)); !ec)
       continue;
     if (op.batch.empty() || i == 0) return ec;
     op.batch = op.batch.first(i);
@@ -232,7 +321,11 @@ bool producer::advance(send_operation& op) noexcept {
       } else {
         break;
       }
-      requests[count] = request_from(*op.from, frame, content.size(), sum, op.destination(number));
+      const endpoint& to = op.destination(number);
+      const datagram_options& options = op.options_of(number);
+      requests[count] = options.any()
+                            ? request_from(*op.from, frame, content.size(), sum, to, options)
+                            : request_from(*op.from, frame, content.size(), sum, to);
     }
     if (count == 0) return false;
     submit(op, {requests.data(), count});

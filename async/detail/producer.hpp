@@ -19,7 +19,9 @@
 /// its lock, nobody waits here, and frames that come back have its waiters served instead.
 #pragma once
 
+#include <cowire/async/datagram_options.hpp>
 #include <cowire/async/detail/backing_socket.hpp>
+#include <cowire/async/detail/chosen_classes.hpp>
 #include <cowire/async/detail/core_links.hpp>
 #include <cowire/async/detail/flush_generations.hpp>
 #include <cowire/async/detail/held_back.hpp>
@@ -70,10 +72,14 @@ struct sender_state {
   be16 source_port;
   full_policy when_full = full_policy::wait;
   std::array<bool, 2> family_served{};  ///< By ip_family: whether a backing socket exists.
-  producer* via = nullptr;              ///< Lives as long as the engine, lent out or idle.
+  bool adopted = false;                 ///< Its socket is the application's, too.
+  /// Of datagrams that choose for themselves.
+  std::shared_ptr<chosen_classes> chosen;
+  producer* via = nullptr;  ///< Lives as long as the engine, lent out or idle.
   std::shared_ptr<backing_socket> socket;
   /// By ip_family; to groups the other, as `ttl` does not concern those.
   std::array<send_control, 2> control, group_control;
+  std::array<std::uint8_t, 2> tos{};  ///< By ip_family, whoever tells the kernel.
   std::uint32_t scope = 0;  ///< Interface of destinations that name no scope id, 0 = none.
   std::shared_ptr<event_queue<send_error>> errors;
   /// False: what comes from the network is told to another one with the same `errors`.
@@ -103,6 +109,16 @@ class producer final : public cancellable {
                                          const endpoint& to) noexcept;
   [[nodiscard]] std::error_code send(const sender_state& from, payload&& what,
                                      const endpoint& to) noexcept;
+  /// The same for a datagram that chooses for itself. Its payload is lost with an error.
+  [[nodiscard]] std::error_code try_send(const sender_state& from, std::span<const std::byte> bytes,
+                                         const endpoint& to,
+                                         const datagram_options& options) noexcept;
+  [[nodiscard]] std::error_code send(const sender_state& from, payload&& what, const endpoint& to,
+                                     const datagram_options& options) noexcept;
+  /// Control thread: what the datagram in a frame chose, of whose request chosen_bit is set.
+  [[nodiscard]] const datagram_options& options_of(frame_index frame) const noexcept {
+    return options_[frame - pool_.slice().first];
+  }
   /// Gives a leased frame back, by way of the shared_producer if there is one.
   void release(frame_index frame) noexcept;
   [[nodiscard]] std::size_t payload_capacity() const noexcept { return pool_.payload_capacity(); }
@@ -122,6 +138,7 @@ class producer final : public cancellable {
     std::span<const endpoint> many{};    ///< To whom ...
     std::optional<endpoint> one{};       ///< ... or to whom alone.
     std::size_t segment_size = 0;        ///< What `bytes` are cut into for `one`; 0 = not at all.
+    datagram_options options{};          ///< For all of them.
     std::span<const message> batch{};    ///< Instead of all of these.
     std::error_code then{};              ///< What comes of it when all is sent.
     std::size_t sent = 0;
@@ -144,6 +161,9 @@ class producer final : public cancellable {
       if (segment_size == 0 || bytes.empty()) return bytes;
       const std::size_t begin = i * segment_size;
       return bytes.subspan(begin, std::min(segment_size, bytes.size() - begin));
+    }
+    [[nodiscard]] const datagram_options& options_of(std::size_t i) const noexcept {
+      return batch.empty() ? options : batch[i].options;
     }
     /// Whether all datagrams have the same content.
     [[nodiscard]] bool alike() const noexcept { return batch.empty() && segment_size == 0; }
@@ -254,9 +274,15 @@ class producer final : public cancellable {
   [[nodiscard]] bool take_from_oldest(const sender_state& for_whom, frame_index& frame) noexcept;
   void submit_one(const sender_state& from, frame_index frame, std::size_t length,
                   std::uint16_t sum, const endpoint& to) noexcept;
+  void submit_one(const sender_state& from, const endpoint& to, const tx_request& request) noexcept;
   [[nodiscard]] tx_request request_from(const sender_state& from, frame_index frame,
                                         std::size_t length, std::uint16_t sum,
                                         const endpoint& to) const noexcept;
+  [[nodiscard]] tx_request request_from(const sender_state& from, frame_index frame,
+                                        std::size_t length, std::uint16_t sum, const endpoint& to,
+                                        const datagram_options& options) noexcept;
+  [[nodiscard]] flow_class_id class_for(const sender_state& from, ip_family family,
+                                        const datagram_options& options) noexcept;
   /// Takes home what came back; true if anything did.
   bool collect() noexcept;
   void came_back(frame_index frame) noexcept;
@@ -280,6 +306,8 @@ class producer final : public cancellable {
   single_writer_counter submitted_;
   core_links links_;
   held_back held_back_;
+  /// By frame, once any datagram needs it. The rings order what both threads do with it.
+  std::unique_ptr<datagram_options[]> options_;
   std::shared_ptr<engine> owner_;
 
   std::list<waiter> waiters_;

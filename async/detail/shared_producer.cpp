@@ -45,6 +45,21 @@ std::error_code shared_producer::send(const sender_state& from, payload&& what,
   return via_.send(from, std::move(what), to);
 }
 
+std::error_code shared_producer::try_send(const sender_state& from,
+                                          std::span<const std::byte> bytes, const endpoint& to,
+                                          const datagram_options& options) noexcept {
+  if (born_.inherited()) return error::forked;
+  const std::lock_guard guard(lock_);
+  return via_.try_send(from, bytes, to, options);
+}
+
+std::error_code shared_producer::send(const sender_state& from, payload&& what, const endpoint& to,
+                                      const datagram_options& options) noexcept {
+  if (born_.inherited()) return error::forked;
+  const std::lock_guard guard(lock_);
+  return via_.send(from, std::move(what), to, options);
+}
+
 std::error_code shared_producer::try_send(producer::send_operation& op) noexcept {
   if (born_.inherited()) return error::forked;
   const std::lock_guard guard(lock_);

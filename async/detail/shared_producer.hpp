@@ -49,6 +49,11 @@ class shared_producer final : public cancellable {
                                          const endpoint& to) noexcept;
   [[nodiscard]] std::error_code send(const sender_state& from, payload&& what,
                                      const endpoint& to) noexcept;
+  [[nodiscard]] std::error_code try_send(const sender_state& from, std::span<const std::byte> bytes,
+                                         const endpoint& to,
+                                         const datagram_options& options) noexcept;
+  [[nodiscard]] std::error_code send(const sender_state& from, payload&& what, const endpoint& to,
+                                     const datagram_options& options) noexcept;
   /// Submits what there are frames for; `op` says how much that was. would_block if not all.
   [[nodiscard]] std::error_code try_send(producer::send_operation& op) noexcept;
   /// `keep` is what the operation needs until it is over: its sender.

@@ -897,7 +897,27 @@ void decider::apply_exception() {
 // ----------------------------------------------------------------------------------------------
 // IPv6
 
+/// Whether the kernel takes a source that comes with the datagram (ip6_datagram_send_ctl() in
+/// net/ipv6/datagram.c): a tried address, of the VRF that the socket is bound to. Link-local ones
+/// also depend on the device, and anycast ones on what nobody announces.
+bool decider::source_may_be_asked_for_v6() const {
+  const bool asked_for = question_.as == route_question::send && question_.cls->source_is_asked_for;
+  if (!source_ || !asked_for) return true;
+  if (source_->is_link_local_v6()) return false;
+  return std::ranges::any_of(state_.devices(), [&](const auto& entry) {
+    const auto& [index, device] = entry;
+    return vrf_of(state_, index) == vrf_ &&
+           std::ranges::any_of(device.v6, [&](const netlink::address& own) {
+             return own.local == *source_ && !is_in_detection(own);
+           });
+  });
+}
+
 void decider::decide_v6() {
+  if (!source_may_be_asked_for_v6()) {
+    static_cast<void>(divert(divert_reason::no_source_address));
+    return;
+  }
   const ip_address& to = question_.destination();
   strict_ =
       oif_ != 0 && (!source_ || question_.as == route_question::send || question_.is_multicast() ||

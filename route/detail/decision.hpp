@@ -105,6 +105,7 @@ class decider {
   enum class outcome : std::uint8_t { found, again, leave, error, divert };
 
   void decide_v4();
+  [[nodiscard]] bool source_may_be_asked_for_v6() const;
   void decide_v6();
   void finish_v4();
   void finish_v6();

@@ -251,7 +251,10 @@ class hop_maker {
         if (const auto reason = prepend_ethernet(link, next_hop, {})) return reason;
         covered_.add(made_.header + writer_.offset(0), header_size::ethernet);
       }
-      if (level > 0) packet_ = gre::as_ip_tunnel_sees(tunnel, packet_, innermost);
+      if (level > 0) {
+        see_ecn(tunnel);
+        packet_ = gre::as_ip_tunnel_sees(tunnel, packet_, innermost);
+      }
       const auto under = underlay_of(state_, link, tunnel, packet_, mirrored_tables());
       if (const auto* reason = std::get_if<divert_reason>(&under)) return *reason;
       const auto& route = std::get<underlay>(under);
@@ -320,7 +323,30 @@ class hop_maker {
     if (v4) made_.place_checksum(pair, writer_.offset(10));
     if (v4) made_.sum[pair] = sum_of(ip, header_size::ipv4);
     packet_ = outer->packet;
+    follow_ecn(tunnel);
     return cover_by(tunnel, *outer, made_.length_base[pair]);
+  }
+
+  /// Where as_ip_tunnel_sees() takes the ECN bits of the packet from.
+  void see_ecn(const gre::tunnel& tunnel) noexcept {
+    if (tunnel.tos_by != gre::tos_rule::odd_inherits) return;
+    if (packet_.family == key_.family) {
+      ecn_ = gre::ecn_rule::copied;
+      return;
+    }
+    // Of another family than it is read as, its ECN bits are taken for others, or for none.
+    ecn_ = gre::ecn_rule::fixed;
+    ecn_by_kernel_ |= key_.family == ip_family::v6 && (tunnel.tos & 1) != 0;
+  }
+
+  /// Says whether the newest header's ECN bits follow those of the datagram, and how.
+  void follow_ecn(const gre::tunnel& tunnel) noexcept {
+    const gre::ecn_rule rule = gre::ecn_rule_of(tunnel);
+    if (rule == gre::ecn_rule::fixed || ecn_ == gre::ecn_rule::copied) ecn_ = rule;
+    if (ecn_ == gre::ecn_rule::fixed) return;
+    const bool copied = ecn_ == gre::ecn_rule::copied;
+    made_.ecn_at[ecn_count_++] =
+        static_cast<std::uint8_t>(writer_.offset(0) | (copied ? hop::ecn_copied : 0));
   }
 
   /// The headers of a tunnel are the newest. IPv4 headers, and what has a checksum, add up to zero.
@@ -370,6 +396,7 @@ class hop_maker {
     if (std::ranges::none_of(senders, has_socket)) return divert_reason::no_egress_socket;
     if (const auto reason = prepend_ethernet(link, next_hop, egress.tag)) return reason;
     if (room_ < 0) return divert_reason::exceeds_mtu;
+    if (ecn_by_kernel_) made_.ecn_at[0] = hop::ecn_by_kernel;
     made_.set_header_length(writer_.length());
     made_.max_payload = static_cast<std::uint16_t>(room_);
     if (!egress.slaves.empty()) return leave_by_slave(egress, tunnelled);
@@ -425,6 +452,10 @@ class hop_maker {
   template_writer writer_;
   gre::inner_packet packet_;
   covered_bytes covered_;
+  /// What the packet in the making has of the datagram's ECN bits.
+  gre::ecn_rule ecn_ = gre::ecn_rule::copied;
+  std::size_t ecn_count_ = 0;
+  bool ecn_by_kernel_ = false;
   std::ptrdiff_t room_ = 0xffff;  ///< For the payload.
   bool to_group_ = false;         ///< The layer in the making goes to a group's own MAC address.
 };

@@ -135,6 +135,7 @@ output_flow output_judge::region_of(const question& about) const {
   if (about.cls.source_port != 0) region.source_port = about.cls.source_port;
   region.mark = about.cls.mark;
   region.tos = about.tos;
+  region.any_ecn = true;
   if (about.hop_limit != 0) region.ttl = about.hop_limit;
   region.uid = about.cls.uid;
   const bool in_vrf =

@@ -29,6 +29,9 @@ std::span<const std::uint8_t> octets(const nft::bytes& from) {
   return {reinterpret_cast<const std::uint8_t*>(from.data()), from.size()};
 }
 
+/// Which bits of the TOS byte rules can be sure of, where it is known.
+std::uint8_t known_of_tos(const output_flow& region) { return region.any_ecn ? 0xfc : 0xff; }
+
 bool is_nat(std::string_view name) {
   constexpr std::string_view names[] = {"nat",
                                         "masq",
@@ -61,7 +64,7 @@ output_walk::output_walk(const nft::ruleset& rules, output_sets& sets, const out
 void output_walk::build_network_v4() {
   network_size_ = 20;
   network_.put(0, 0x45, 0xff);
-  if (region_.tos) network_.put(1, *region_.tos, 0xff);
+  if (region_.tos) network_.put(1, *region_.tos, known_of_tos(region_));
   // Fragmentation comes after all hooks; whether DF is set depends on the socket.
   network_.put(6, 0, 0xbf);
   network_.put(7, 0, 0xff);
@@ -71,7 +74,8 @@ void output_walk::build_network_v4() {
 
 void output_walk::build_network_v6() {
   network_size_ = 40;
-  const std::uint8_t tos = region_.tos.value_or(0), known = region_.tos ? 0xff : 0;
+  const std::uint8_t tos = region_.tos.value_or(0);
+  const std::uint8_t known = region_.tos ? known_of_tos(region_) : 0;
   network_.put(0, static_cast<std::uint8_t>(0x60 | tos >> 4),
                static_cast<std::uint8_t>(0xf0 | known >> 4));
   network_.put(1, static_cast<std::uint8_t>(tos << 4),  // The flow label is not known.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every kind of device that adds something to a frame, and every parameter that shapes it: frames
 // of the kernel's drivers and frames of the fast path, byte for byte.
-#include <tests/async/frame_capture.hpp>
+#include <tests/async/choosing_socket.hpp>
 
 #include <algorithm>
 #include <initializer_list>
@@ -179,6 +179,36 @@ class device_fidelity : public two_hosts {
     EXPECT_EQ(count, tx.stats().diverted[reason]) << summary(tx.stats());
   }
 
+  /// The same frames where each datagram chooses the ECN bits that its sender does not have. Those
+  /// of some tunnels in tunnels are left to the kernel (hop::ecn_by_kernel).
+  void compare_chosen_ecn(transmitter& tx, const std::vector<question>& questions,
+                          const std::vector<std::string>& kernel, std::size_t served, capture& wire,
+                          const std::function<std::string(std::size_t)>& told) {
+    const auto before = tx.stats();
+    std::vector<sender> ours;
+    for (sending_options o : senders) {
+      o.tos &= 0xfc;
+      ours.push_back(tx.make_sender(as_sender(o)));
+    }
+    std::size_t differences = 0;
+    for (std::size_t i = 0; i < questions.size() && differences < 10; ++i) {
+      const question& q = questions[i];
+      const auto ecn = static_cast<ecn_codepoint>(senders[q.sender].tos & 3);
+      EXPECT_TRUE(ours[q.sender].try_send(bytes_of(patterned(q.size)), q.there, {.ecn = ecn}));
+      const std::string frame = wire.next();
+      if (frame == kernel[i]) continue;
+      ++differences;
+      ADD_FAILURE() << told(i) << ", ECN chosen\nkernel " << hex(kernel[i]) << "\ncowire "
+                    << hex(frame);
+    }
+    EXPECT_TRUE(drained(tx));
+    auto stats = tx.stats();
+    const auto kernel_path = stats.kernel_path - before.kernel_path;
+    EXPECT_EQ(served, stats.submitted - before.submitted - kernel_path + stats.diverted["tunnel"])
+        << summary(stats);
+    EXPECT_EQ(0u, stats.refused_total()) << summary(stats);
+  }
+
   /// All through the kernel, then all through cowire, `served` of them by its fast path.
   transmitter_stats compare(const std::vector<question>& questions,
                             const std::vector<std::string>& names, std::size_t served) {
@@ -217,6 +247,7 @@ class device_fidelity : public two_hosts {
     auto stats = tx.stats();
     EXPECT_EQ(served, stats.submitted - stats.kernel_path) << summary(stats);
     EXPECT_EQ(0u, stats.refused_total()) << summary(stats);
+    compare_chosen_ecn(tx, questions, kernel, served, wire, told);
     std::printf("%zu combinations, %zu of them by the fast path, %zu differ\n", questions.size(),
                 served, differences);
     return stats;
@@ -295,6 +326,53 @@ TEST_F(device_fidelity, vlan_and_macvlan) {
       {"macvlan mode vepa"},
       {"macvlan mode bridge", true, true, "unsupported_device"},
   });
+}
+
+/// All that a datagram may choose, once its classes are compiled: as a socket's control messages.
+TEST_F(device_fidelity, choices_of_one_datagram) {
+  const std::vector<device_spec> specs = {{"gre ttl inherit tos inherit"},
+                                          {"gretap ttl 64 csum key 7"},
+                                          {"ip6gre encaplimit none tclass inherit"},
+                                          {"vlan proto 802.1q id 5"}};
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    make(i + 1, specs[i]);
+    const std::string n = std::to_string(i + 1);
+    if (specs[i].carries_ipv6) (*a)("ip addr add fd20:" + n + "::7/64 dev t" + n + " nodad");
+    (*a)("ip addr add 10.200." + n + ".7/24 dev t" + n);
+  }
+  capture wire(*b, "b0");
+  for (std::size_t i = 0; i < specs.size(); ++i)
+    for (const auto family : {ip_family::v4, ip_family::v6}) {
+      const bool v4 = family == ip_family::v4;
+      if (!(v4 ? specs[i].carries_ipv4 : specs[i].carries_ipv6)) continue;
+      const std::string n = std::to_string(i + 1);
+      const endpoint there = destination(i + 1, family);
+      const auto all = all_options(v4 ? "10.200." + n + ".7" : "fd20:" + n + "::7");
+      std::vector<std::string> kernel;
+      {
+        choosing_socket socket(family, 8001);
+        for (const datagram_options& o : all) {
+          ASSERT_EQ(0, socket.send(there, patterned(64), o)) << described(o);
+          kernel.push_back(wire.next());
+          ASSERT_FALSE(kernel.back().empty()) << specs[i].parameters << described(o);
+        }
+      }
+      transmitter tx(small());
+      auto ours = tx.make_sender({.source_port = 8001});
+      // Rounds, not seconds: in the guest one may take long.
+      bool all_fast = false;
+      for (int round = 0; round < 30 && !all_fast; ++round) {
+        const auto before = tx.stats().kernel_path;
+        for (std::size_t k = 0; k < all.size(); ++k) {
+          EXPECT_TRUE(ours.try_send(bytes_of(patterned(64)), there, all[k]));
+          const std::string frame = wire.next();
+          ASSERT_EQ(kernel[k], frame) << specs[i].parameters << described(all[k]) << "\nkernel "
+                                      << hex(kernel[k]) << "\ncowire " << hex(frame);
+        }
+        all_fast = drained(tx) && tx.stats().kernel_path == before;
+      }
+      EXPECT_TRUE(all_fast) << specs[i].parameters << ": " << summary(tx.stats());
+    }
 }
 
 /// The second slave takes over when the first one loses its carrier.

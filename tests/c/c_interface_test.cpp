@@ -3,6 +3,7 @@
 // other languages cannot be. COWIRE_LIBRARY and the examples' places are set by the build.
 #include <cowire/c/cowire.h>
 
+#include <tests/async/frame_capture.hpp>
 #include <tests/async/numbered_stream.hpp>
 #include <tests/support/child.hpp>
 #include <tests/support/two_hosts.hpp>
@@ -222,6 +223,47 @@ TEST_F(c_interface, sizes_tell_old_programs_from_new_ones) {
   older.size = 0;
   cowire_transmitter* none = nullptr;
   EXPECT_EQ(-EINVAL, cowire_open(&older, &none));
+}
+
+TEST_F(c_interface, datagrams_choose_for_themselves) {
+  open();
+  capture wire(*b, "b0");
+  cowire_datagram_options chosen = COWIRE_DATAGRAM_OPTIONS_INIT;
+  chosen.ecn = 2;
+  const std::uint64_t number = 0;
+  const cowire_datagram two[] = {numbered(number), numbered(number)};
+  ASSERT_EQ(1, cowire_try_send_with(s, two, 1, &chosen)) << cowire_text();
+  ASSERT_EQ(2, cowire_try_send_with(s, two, 2, &chosen)) << cowire_text();
+  ASSERT_EQ(1, cowire_fan_out(s, &number, sizeof number, &there, 1, &chosen)) << cowire_text();
+  for (int i = 0; i < 4; ++i) {
+    const auto frame = wire.next();
+    ASSERT_GT(frame.size(), 42u);
+    EXPECT_EQ(2, frame[15]) << i;
+  }
+  chosen.dscp = 46;
+  chosen.ttl = 9;
+  chosen.flags = COWIRE_WITH_MARK;
+  chosen.mark = 5;
+  ASSERT_EQ(1, cowire_try_send_with(s, two, 1, &chosen)) << cowire_text();
+  const auto frame = wire.next();
+  ASSERT_GT(frame.size(), 42u);
+  EXPECT_EQ(0xba, static_cast<unsigned char>(frame[15]));
+  EXPECT_EQ(9, frame[22]);
+  ASSERT_EQ(1, cowire_try_send_with(s, two, 1, nullptr)) << cowire_text();
+  const auto plain = wire.next();
+  ASSERT_GT(plain.size(), 42u);
+  EXPECT_EQ(0, plain[15]);
+  chosen.dscp = 64;
+  EXPECT_EQ(-EINVAL, cowire_try_send_with(s, two, 1, &chosen));
+  EXPECT_NE(std::string::npos, std::string(cowire_text()).find("dscp is 64; it may be -1 to 63"));
+  chosen.dscp = -1;
+  chosen.flags = 4;
+  EXPECT_EQ(-EINVAL, cowire_fan_out(s, &number, sizeof number, &there, 1, &chosen));
+  chosen.flags = 0;
+  chosen.source = address_of(to("[fd77:1::1]:1"));
+  EXPECT_EQ(-EAFNOSUPPORT, cowire_try_send_with(s, two, 1, &chosen));
+  chosen.size = 3;
+  EXPECT_EQ(-EINVAL, cowire_try_send_with(s, two, 1, &chosen));
 }
 
 TEST_F(c_interface, what_is_wrong_has_a_number_and_a_text) {

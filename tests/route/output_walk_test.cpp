@@ -87,6 +87,32 @@ TEST_F(walk, what_is_not_understood_is_an_obstacle_wherever_it_is) {
   EXPECT_FALSE(judge().untouched());
 }
 
+/// `ip ecn ce drop`, `ip dscp af11 drop` and `@nh,8,8 0x2a drop`, as nft loads them.
+TEST_F(walk, rules_cannot_be_sure_of_ecn_bits_that_datagrams_choose) {
+  const auto octet = [](std::uint8_t value) { return nft::bytes{std::byte{value}}; };
+  const auto drop_if = [&](std::uint8_t mask, std::uint8_t value) {
+    const nft::expression load_tos{
+        "payload", ex::payload_load{0, ex::payload_base::network, 1, 1}, {}};
+    const nft::expression masked{"bitwise", ex::bitwise{0, 0, 1, octet(mask), octet(0)}, {}};
+    const nft::expression compared{"cmp", ex::compare{0, ex::compare::equal, octet(value)}, {}};
+    add("b", {{load_tos, masked, compared, say(0)}}, 0);  // NF_DROP
+  };
+  region_.tos = 0x28;
+  drop_if(0x03, 0x03);
+  EXPECT_TRUE(judge().untouched());
+  region_.any_ecn = true;
+  EXPECT_FALSE(judge().untouched());
+  EXPECT_FALSE(judge().certain);
+  drop_if(0xff, 0x2a);
+  EXPECT_FALSE(judge().untouched());
+  drop_if(0xff, 0x4a);
+  EXPECT_TRUE(judge().untouched());
+  drop_if(0xfc, 0x48);
+  EXPECT_TRUE(judge().untouched());
+  drop_if(0xfc, 0x28);
+  EXPECT_TRUE(judge().certain);
+}
+
 TEST_F(walk, a_counter_is_an_obstacle_where_counters_are_strict) {
   const auto strictly = [&] { return judge_ruleset(rules_, region_, tracking_state::fresh, true); };
   const nft::expression counter{"counter", ex::soft{}, {}};

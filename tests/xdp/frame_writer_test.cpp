@@ -82,23 +82,29 @@ class frame_writer : public ::testing::Test {
 
   /// What the writer makes of it: header and payload as the device would read them.
   bytes written(const hop_spec& s, const endpoint& to, std::uint16_t source_port,
-                const bytes& payload) {
+                const bytes& payload, std::optional<unsigned> ecn = {}) {
     const hop via = test::make_hop(s);
     alignas(64) std::byte frame[2048];
     for (auto& b : frame) b = std::byte{byte()};
     const frame_memory memory{frame, 2048, 1};
     const auto sum = fold_sum(copy_and_sum(memory.payload(0), std::as_bytes(std::span(payload))));
-    const tx_request request =
+    tx_request request =
         make_request({0, memory.payload_address(0)}, payload.size(), sum,
                      be16::from_host(source_port), request_destination::from(to), 0);
+    if (ecn) with_ecn(request, *ecn);
     alignas(64) std::byte again[2048];
     std::memcpy(again, frame, sizeof frame);
     write_headers(memory.payload(0), via, request);
     write_fast(again + payload_offset, via, request);
     EXPECT_EQ(std::memcmp(again, frame, sizeof frame), 0);
     write_second_pass(memory.payload(0), via, request);
-    const tx_descriptor d = descriptor_of(via, request);
+    tx_descriptor d = descriptor_of(via, request);
     expect_fast_descriptor(d, via, request);
+    if (ecn) {
+      EXPECT_TRUE(has_ecn(request));
+      write_ecn(memory.payload(0), via, request);
+      d.length = via.header_length + payload_size(request);
+    }
     bytes out(d.length);
     std::memcpy(out.data(), frame + d.address, d.length);
     return out;
@@ -120,6 +126,28 @@ TEST_F(frame_writer, writes_the_bytes_of_a_naive_builder_for_every_kind_of_hop) 
                     test::naive_frame(s, to, source_port, payload))
               << "round " << round << (family == ip_family::v4 ? " v4" : " v6")
               << (vlan ? " vlan " : " ") << tunnels << " tunnels " << payload.size();
+        }
+      }
+    }
+  }
+}
+
+TEST_F(frame_writer, gives_one_datagram_the_bytes_of_a_hop_with_its_ecn_codepoint) {
+  for (int round = 0; round < 400; ++round) {
+    for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+      for (std::size_t tunnels = 0; tunnels <= outer_headers_max; ++tunnels) {
+        for (unsigned ecn = 0; ecn < 4; ++ecn) {
+          hop_spec s = spec(family, round % 3 == 0, tunnels);
+          s.gre_checksums = round % 2 != 0;
+          s.tos = byte();
+          const endpoint to{address(family), static_cast<std::uint16_t>(random_())};
+          bytes payload(random_() % 1901);
+          for (auto& b : payload) b = byte();
+          const bytes ours = written(s, to, 8001, payload, ecn);
+          s.tos = static_cast<std::uint8_t>((s.tos & 0xfc) | ecn);
+          ASSERT_EQ(ours, test::naive_frame(s, to, 8001, payload))
+              << "round " << round << (family == ip_family::v4 ? " v4 " : " v6 ") << tunnels
+              << " tunnels, ecn " << ecn << ", " << payload.size();
         }
       }
     }

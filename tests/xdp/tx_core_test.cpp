@@ -220,6 +220,124 @@ TEST_F(tx_core_on_memory, writes_the_frame_that_a_naive_builder_makes) {
   });
 }
 
+/// Between others in one batch, to places that are served alike or not, tracked, and diverted.
+TEST_F(tx_core_on_memory, an_ecn_codepoint_changes_one_datagram_and_no_other) {
+  test_producer producer(memory_, 0, 64);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  core_.add_port(2, 12, two_.queue());
+  const auto expect_next = [&](fake_device& device, const std::string& address, unsigned tos) {
+    const bool v4 = address.find(':') == std::string::npos;
+    test::hop_spec spec;
+    spec.family = v4 ? ip_family::v4 : ip_family::v6;
+    spec.source = v4 ? ip_address::v4(0x0a000001) : ip_address::parse("fd00::1").value();
+    spec.tos = static_cast<std::uint8_t>(tos);
+    const test::bytes expected = test::naive_frame(spec, {ip_address::parse(address).value(), 9000},
+                                                   8001, test::bytes(100, 0x5a));
+    unsigned sent = 0;
+    device.transmit(1, [&](const tx_descriptor& d) {
+      ++sent;
+      const auto* const p =
+          reinterpret_cast<const std::uint8_t*>(memory_.memory().base + d.address);
+      EXPECT_EQ(test::bytes(p, p + d.length), expected) << address << " tos " << tos;
+      EXPECT_EQ(d.options, 0u);
+    });
+    EXPECT_EQ(sent, 1u);
+  };
+  for (auto& b : payload_) b = std::byte{0x5a};
+  const auto payload = std::span(payload_).first(100);
+  ASSERT_TRUE(send(producer, "10.1.0.1", 0, 100));
+  ASSERT_TRUE(producer.send_with_ecn(payload, to("10.1.0.2"), 3));
+  ASSERT_TRUE(send(producer, "fd00:1::1", 0, 100));
+  ASSERT_TRUE(producer.send_with_ecn(payload, to("fd00:1::2"), 0));
+  run();
+  expect_next(one_, "10.1.0.1", 0);
+  expect_next(one_, "10.1.0.2", 3);
+  expect_next(one_, "fd00:1::1", 0);
+  expect_next(one_, "fd00:1::2", 0);
+  ASSERT_TRUE(producer.send_with_ecn(payload, to("10.2.0.1"), 1));
+  ASSERT_TRUE(producer.send_with_ecn(payload, to("10.1.0.2"), 2));
+  ASSERT_TRUE(send(producer, "10.1.0.3", 0, 100));
+  ASSERT_TRUE(producer.send_with_ecn(payload, to("10.9.0.1"), 2));  // Diverted.
+  ASSERT_TRUE(
+      producer.send_with_ecn(payload, to("10.5.0.1"), 2));  // Of a flow that is not tracked yet.
+  run();
+  expect_next(two_, "10.2.0.1", 1);
+  expect_next(one_, "10.1.0.2", 2);
+  expect_next(one_, "10.1.0.3", 0);
+  const std::map<divert_reason, int> expected = {{divert_reason::neighbour_unresolved, 1},
+                                                 {divert_reason::conntrack_new, 1}};
+  EXPECT_EQ(take_diverted(producer), expected);
+  one_.complete();
+  two_.complete();
+  run(2);
+  expect_all_home(producer);
+}
+
+TEST_F(tx_core_on_memory, too_long_is_told_by_the_payload_whatever_the_ecn_codepoint) {
+  test_producer producer(memory_, 0, 64);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  const auto all = std::span<const std::byte>(payload_);
+  ASSERT_TRUE(producer.send_with_ecn(all.first(1472), to("10.1.0.1"), 2));
+  ASSERT_TRUE(producer.send_with_ecn(all.first(1473), to("10.1.0.1"), 2));
+  run();
+  one_.transmit(1, [&](const tx_descriptor& d) { EXPECT_EQ(d.length, 1472u + 42); });
+  diverted_request d;
+  ASSERT_TRUE(core_.diverted().try_pop(d));
+  EXPECT_EQ(d.reason, divert_reason::exceeds_mtu);
+  EXPECT_EQ(payload_size(d.request), 1473u);
+  EXPECT_EQ(ecn_of(d.request), 2u);
+  EXPECT_TRUE(producer.returned_by_kernel.try_push(d.request.frame));
+  one_.complete();
+  run(2);
+  expect_all_home(producer);
+}
+
+/// The outer header would depend on the codepoint in ways that no hop says.
+TEST_F(tx_core_on_memory, a_hop_that_leaves_ecn_to_the_kernel_sends_what_has_none_of_its_own) {
+  test::hop_spec spec;
+  spec.source = ip_address::v4(0x0a000001);
+  spec.egress = 1;
+  hop careful = test::make_hop(spec);
+  careful.ecn_at[0] = hop::ecn_by_kernel;
+  test::hand_made_table table;
+  table.route("10.8.0.0/16", table.add_hop(careful));
+  publisher_.store(&table.finish());
+  test_producer producer(memory_, 0, 64);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  ASSERT_TRUE(send(producer, "10.8.0.1"));
+  ASSERT_TRUE(producer.send_with_ecn(std::span(payload_).first(32), to("10.8.0.1"), 2));
+  ASSERT_TRUE(send(producer, "10.8.0.1"));
+  run();
+  EXPECT_EQ(one_.transmit(64, [](const tx_descriptor& d) { EXPECT_EQ(d.length, 32u + 42); }), 2u);
+  const std::map<divert_reason, int> expected = {{divert_reason::tunnel, 1}};
+  EXPECT_EQ(take_diverted(producer), expected);
+  one_.complete();
+  run(2);
+  expect_all_home(producer);
+}
+
+/// Numbers that stand for classes which no table has.
+TEST_F(tx_core_on_memory, requests_without_a_table_are_diverted_for_their_reasons) {
+  test_producer producer(memory_, 0, 64);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  for (const flow_class_id cls : {new_class, class_limit_class, path_mtu_probe_class})
+    ASSERT_TRUE(send(producer, "10.1.0.1", cls));
+  ASSERT_TRUE(send(producer, "10.1.0.1"));
+  run();
+  const std::map<divert_reason, int> expected = {{divert_reason::new_flow_class, 1},
+                                                 {divert_reason::flow_class_limit, 1},
+                                                 {divert_reason::path_mtu_probe, 1}};
+  EXPECT_EQ(take_diverted(producer), expected);
+  EXPECT_EQ(one_.transmit(), 1u);
+  one_.complete();
+  run(2);
+  expect_all_home(producer);
+}
+
 TEST_F(tx_core_on_memory, a_hop_that_diverts_some_ports_sends_the_others_as_any_hop_does) {
   test::hop_spec spec;
   spec.source = ip_address::v4(0x0a000001);

@@ -20,7 +20,9 @@ namespace {
                 std::endian::native == std::endian::little);
   return load<std::uint32_t>(&via.max_payload);
 }
-/// Not zero above the length: not as expected. A payload that is too long borrows from the egress.
+/// Not zero above the length: not as expected. A payload that is too long borrows from the egress,
+/// and an ECN codepoint (with_ecn()) leaves the uppermost byte other than zero whatever is borrowed
+/// from it: 0 to 7, less 0x80 to 0x84.
 [[nodiscard, gnu::always_inline]] inline std::uint32_t differences(
     const hop& via, const tx_request& request, std::uint32_t expected) noexcept {
   return (terms_of(via) - request.length) ^ expected;

@@ -31,7 +31,7 @@ class run_terms {
   explicit run_terms(std::uint32_t bits = 0) noexcept : bits_(bits) {}
   /// All go to the expected egress, and none is too long for its hop.
   [[nodiscard]] bool alike() const noexcept { return (bits_ & 0xff'0000) == 0; }
-  /// Some of their hops may need hop::second_pass.
+  /// Some of their hops may need hop::second_pass, or some of them has_ecn().
   [[nodiscard]] bool second_pass() const noexcept { return bits_ >> 24 != 0; }
 
  private:

@@ -42,8 +42,18 @@ constexpr int kicks_per_batch = 4;
 
 /// The path list of requests of a class that no table serves.
 [[nodiscard]] std::uint32_t unknown_class(flow_class_id id) noexcept {
-  return id_of(id == kernel_scope_class ? divert_reason::scoped_destination
-                                        : divert_reason::no_table);
+  switch (id) {
+    case kernel_scope_class:
+      return id_of(divert_reason::scoped_destination);
+    case new_class:
+      return id_of(divert_reason::new_flow_class);
+    case class_limit_class:
+      return id_of(divert_reason::flow_class_limit);
+    case path_mtu_probe_class:
+      return id_of(divert_reason::path_mtu_probe);
+    default:
+      return id_of(divert_reason::no_table);
+  }
 }
 
 /// Requests with equal keys share a trie.
@@ -276,7 +286,7 @@ void tx_engine::take_sample() noexcept {
   const request_span* run = batch_.runs.data();
   while (at >= run->requests.size()) at -= (run++)->requests.size();
   const tx_request& request = run->requests[at];
-  if (request.flow_class == kernel_scope_class) return;  // Nothing was decided.
+  if (request.flow_class >= first_without_table) return;  // Nothing was decided.
   static_cast<void>(
       samples_.try_push({destination_of(request), request.destination_port, request.flow_class}));
 }
@@ -300,16 +310,47 @@ void tx_engine::forward(const forwarding_table& table,
   if (placed != nullptr) [[likely]]
     run.descriptors = placed;
   const run_terms terms = write_run(run);
-  if (terms.second_pass()) [[unlikely]] {
-    for (std::uint32_t i = 0; i < size; ++i)
-      if (run.hops[i]->second_pass != 0)
-        write_second_pass(memory_.base + requests[i].address, *run.hops[i], requests[i]);
-  }
+  if (terms.second_pass()) [[unlikely]]
+    return forward_again(table, run, terms.alike() && placed != nullptr);
   if (terms.alike() && placed != nullptr) [[likely]]
     return first->submit_placed(requests);
+  submit_apart(run);
+}
+
+/// The rest of it for runs with a second pass. `placed`: all that go are in the ring.
+void tx_engine::forward_again(const forwarding_table& table, const request_run& run,
+                              bool placed) noexcept {
+  const bool all_stay = write_again(table, run);
+  if (placed && all_stay)
+    return active_->port_of_slot[run.egress]->submit_placed({run.requests, run.size});
+  submit_apart(run);
+}
+
+void tx_engine::submit_apart(const request_run& run) noexcept {
   if (run.hops[0]->is_tracked()) return submit_tracked(run);
-  for (std::uint32_t i = 0; i < size; ++i)
-    submit_or_divert(requests[i], *run.hops[i], run.descriptors[i]);
+  for (std::uint32_t i = 0; i < run.size; ++i)
+    submit_or_divert(run.requests[i], *run.hops[i], run.descriptors[i]);
+}
+
+/// What few datagrams have besides what the writer's loop gives to all. Whether none of them lost
+/// its hop over that.
+bool tx_engine::write_again(const forwarding_table& table, const request_run& run) const noexcept {
+  bool all_stay = true;
+  for (std::uint32_t i = 0; i < run.size; ++i) {
+    const tx_request& request = run.requests[i];
+    const hop& via = *run.hops[i];
+    std::byte* const payload = memory_.base + request.address;
+    if (via.second_pass != 0) write_second_pass(payload, via, request);
+    if (!has_ecn(request)) continue;
+    run.descriptors[i].length = via.header_length + payload_size(request);
+    if (via.ecn_at[0] == hop::ecn_by_kernel) {
+      run.hops[i] = table.hops + id_of(divert_reason::tunnel);
+      all_stay = false;
+    } else {
+      write_ecn(payload, via, request);
+    }
+  }
+  return all_stay;
 }
 
 /// Takes what is remembered, looks the rest up, and remembers that.
@@ -466,7 +507,7 @@ void tx_engine::submit_or_divert(const tx_request& request, const hop& via,
                                  const tx_descriptor& descriptor) noexcept {
   COWIRE_DEBUG_ASSERT(via.egress < tracked_egress + max_egress_slots);
   tx_port* const port = active_->port_of_slot[via.egress];
-  const bool too_long = request.length > via.max_payload;
+  const bool too_long = payload_size(request) > via.max_payload;
   if (port != nullptr && !too_long) [[likely]] {
     return port->submit(request, descriptor);
   }
@@ -477,7 +518,7 @@ void tx_engine::submit_or_divert(const tx_request& request, const hop& via,
 /// alone.
 void tx_engine::pass_port_or_divert(const tx_request& request, const hop& via,
                                     const tx_descriptor& descriptor) noexcept {
-  const bool too_long = request.length > via.max_payload;
+  const bool too_long = payload_size(request) > via.max_payload;
   const egress_slot to = via.egress_for(request.destination_port.host());
   if (to >= tracked_egress && !too_long) {
     const tracked_key key = tracked_key::of(request, source_of(via, request.family));
@@ -512,7 +553,7 @@ void tx_engine::submit_tracked(const request_run& run) noexcept {
     const hop& via = *run.hops[i];
     const tx_request& request = run.requests[i];
     const bool all_ports = via.egress_of_ports == divert_slot;
-    if (via.is_tracked() && all_ports && request.length <= via.max_payload)
+    if (via.is_tracked() && all_ports && payload_size(request) <= via.max_payload)
       submit_if_known(request, via, via.egress, run.descriptors[i], flows[i]);
     else
       submit_or_divert(request, via, run.descriptors[i]);

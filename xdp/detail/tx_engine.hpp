@@ -122,6 +122,11 @@ class tx_engine {
   void drop_batch() noexcept;
   void take_sample() noexcept;
   void forward(const forwarding_table& table, std::span<const tx_request> requests) noexcept;
+  [[gnu::noinline]] void forward_again(const forwarding_table& table, const request_run& run,
+                                       bool placed) noexcept;
+  [[nodiscard]] bool write_again(const forwarding_table& table,
+                                 const request_run& run) const noexcept;
+  void submit_apart(const request_run& run) noexcept;
   void remember(const forwarding_table& table, const request_run& run) noexcept;
   void look_up_unknown(const forwarding_table& table, const request_run& run) noexcept;
   void look_up(const forwarding_table& table, const request_run& run) noexcept;

@@ -97,6 +97,22 @@ pub struct cowire_datagram {
     pub reserved: u32,
 }
 
+/// As COWIRE_DATAGRAM_OPTIONS_INIT to begin with: `size` its own, `dscp` and `ecn` -1, the rest 0.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cowire_datagram_options {
+    pub size: usize,
+    pub source: cowire_address,
+    pub dscp: c_int,
+    pub ecn: c_int,
+    pub ttl: u32,
+    pub flags: u32,
+    pub mark: u32,
+}
+
+pub const COWIRE_WITH_MARK: u32 = 1;
+pub const COWIRE_PATH_MTU_PROBE: u32 = 2;
+
 #[repr(C)]
 pub struct cowire_frame {
     pub data: *mut c_void,
@@ -139,13 +155,19 @@ extern "C" {
         datagrams: *const cowire_datagram,
         n: usize,
     ) -> isize;
+    pub fn cowire_try_send_with(
+        s: *mut cowire_sender,
+        datagrams: *const cowire_datagram,
+        n: usize,
+        options: *const cowire_datagram_options,
+    ) -> isize;
     pub fn cowire_fan_out(
         s: *mut cowire_sender,
         data: *const c_void,
         length: usize,
         addresses: *const cowire_address,
         n: usize,
-        reserved: *const c_void,
+        options: *const cowire_datagram_options,
     ) -> isize;
     pub fn cowire_frame_acquire(s: *mut cowire_sender, frame: *mut cowire_frame) -> c_int;
     pub fn cowire_frame_submit(

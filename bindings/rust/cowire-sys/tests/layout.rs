@@ -39,6 +39,7 @@ fn structs_are_laid_out_as_in_c() {
             size source_port tos ttl mark device adopt_socket errors_max source_v4 source_v6
         }
         cowire_datagram { data length to reserved }
+        cowire_datagram_options { size source dscp ecn ttl flags mark }
         cowire_frame { data capacity length opaque }
         cowire_error { destination number mtu from_network }
         cowire_counter { name value }
