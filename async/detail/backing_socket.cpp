@@ -14,7 +14,9 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <fstream>
 
@@ -355,6 +357,40 @@ bool backing_socket::enlarge(ip_family family) noexcept {
   const int now = get_int(fd, SOL_SOCKET, SO_SNDBUF, send_buffer_max);
   // The kernel doubles what it is given (SO_SNDBUF in socket(7)), and reports the double.
   return !adopted_ && now < send_buffer_max && !set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, now);
+}
+
+/// Of an AF_INET6 socket that receives IPv4, too, the TOS comes as IPv4's (udpv6_recvmsg() in
+/// net/ipv6/udp.c), and the rest as IPv6's (ip6_datagram_recv_common_ctl() in net/ipv6/datagram.c).
+std::error_code backing_socket::receive_with(int fd, bool gro, std::size_t buffer_bytes) const {
+  if (const auto ec = set_int(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1)) return ec;
+  if (const auto ec = set_int(fd, SOL_SOCKET, SO_RXQ_OVFL, 1)) return ec;
+  if (const auto ec = set_int(fd, IPPROTO_IP, IP_RECVTOS, 1)) return ec;
+  if (get_int(fd, SOL_SOCKET, SO_DOMAIN, AF_INET) == AF_INET6) {
+    if (const auto ec = set_int(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)) return ec;
+    if (const auto ec = set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)) return ec;
+  } else {
+    if (const auto ec = set_int(fd, IPPROTO_IP, IP_PKTINFO, 1)) return ec;
+  }
+  if (gro)
+    if (const auto ec = set_int(fd, IPPROTO_UDP, UDP_GRO, 1)) return ec;
+  if (buffer_bytes == 0) return {};
+  const int size = static_cast<int>(std::min<std::size_t>(buffer_bytes, INT_MAX / 2));
+  if (!set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, size)) return {};
+  return set_int(fd, SOL_SOCKET, SO_RCVBUF, size);
+}
+
+std::error_code backing_socket::begin_receiving(bool gro, std::size_t buffer_bytes) {
+  // Pairs with the release in end_receiving(): one after the other.
+  if (receiving_.exchange(true, std::memory_order_acquire))
+    return make_error_code(error::port_in_use);
+  for (const auto& fd : fds_) {
+    if (!fd) continue;
+    if (const auto ec = receive_with(fd.get(), gro, buffer_bytes)) {
+      end_receiving();
+      return ec;
+    }
+  }
+  return {};
 }
 
 bool backing_socket::next_error(ip_family family, queued_error& error) noexcept {
