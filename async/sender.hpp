@@ -43,8 +43,8 @@
 /// operation whose handler has no executor of its own throws it, as no thread could run the
 /// handler.
 ///
-/// Not for TCP, not for receiving (use the backing socket, adopt_socket), and a plain socket is
-/// simpler below some ten thousand datagrams a second.
+/// Not for TCP, not for receiving (port.hpp), and a plain socket is simpler below some ten thousand
+/// datagrams a second.
 #pragma once
 
 #include <cowire/async/datagram_bytes.hpp>

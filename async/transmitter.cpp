@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/engine.hpp>
+#include <cowire/async/detail/port_state.hpp>
 #include <cowire/async/detail/shared_producer.hpp>
 #include <cowire/async/transmitter.hpp>
 
@@ -54,10 +55,15 @@ sender transmitter::make_sender(const sender_options& options) {
 }
 
 sender transmitter::make_sender(const sender_options& options, std::error_code& ec) {
+  return make_sender(options, ec, false);
+}
+
+/// `apart`: see engine.
+sender transmitter::make_sender(const sender_options& options, std::error_code& ec, bool apart) {
   ec.clear();
   try {
     auto via = options.via.impl_ ? options.via.impl_ : engine_->producer_of_this_thread();
-    auto state = engine_->make_sender(options, *via, ec);
+    auto state = engine_->make_sender(options, *via, ec, apart);
     return ec ? sender() : sender(std::move(via), std::move(state));
   } catch (const std::system_error& failed) {
     ec = failed.code();
@@ -86,6 +92,26 @@ shared_sender transmitter::make_shared_sender(const sender_options& options, std
     if (ec) return {};
     return shared_sender(
         std::make_shared<detail::shared_sender_state>(std::move(via), std::move(states)));
+  } catch (const std::system_error& failed) {
+    ec = failed.code();
+    return {};
+  }
+}
+
+port transmitter::make_port(const port_options& options) {
+  std::error_code ec;
+  auto sends = make_sender(options.send, ec, true);
+  if (ec) throw_error(ec, what_failed(options.send));
+  auto state = std::make_shared<detail::port_state>(
+      options.ring ? *options.ring : engine_->control_ring(), sends.state_->socket, options);
+  if (!engine_->add_port(state)) throw_error(error::closed, "transmitter");
+  return {std::move(state), std::move(sends)};
+}
+
+port transmitter::make_port(const port_options& options, std::error_code& ec) {
+  ec.clear();
+  try {
+    return make_port(options);
   } catch (const std::system_error& failed) {
     ec = failed.code();
     return {};

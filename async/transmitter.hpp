@@ -28,6 +28,7 @@
 /// created again meanwhile; their sockets follow.
 #pragma once
 
+#include <cowire/async/port.hpp>
 #include <cowire/async/sender.hpp>
 #include <cowire/async/shared_sender.hpp>
 #include <cowire/async/transmitter_config.hpp>
@@ -70,6 +71,12 @@ class transmitter {
   [[nodiscard]] shared_sender make_shared_sender(const sender_options& options,
                                                  std::error_code& ec);
 
+  /// A port that sends as make_sender(options.send) does, and receives (port.hpp). Throws
+  /// std::system_error as that does; error::port_in_use also where another port receives on the
+  /// same socket, error::invalid_argument for buffers out of range.
+  [[nodiscard]] port make_port(const port_options& options = {});
+  [[nodiscard]] port make_port(const port_options& options, std::error_code& ec);
+
   /// Routing changes from now on.
   [[nodiscard]] route_events watch_routes(std::size_t queue_limit = 4096);
 
@@ -83,6 +90,7 @@ class transmitter {
 
  private:
   friend class intake;
+  [[nodiscard]] sender make_sender(const sender_options& options, std::error_code& ec, bool apart);
   std::shared_ptr<detail::engine> engine_;
 };
 

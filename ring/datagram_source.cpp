@@ -3,6 +3,7 @@
 
 #include <cowire/base/assert.hpp>
 #include <cowire/base/error.hpp>
+#include <cowire/base/forked.hpp>
 #include <cowire/ring/detail/backend.hpp>
 #include <cowire/ring/detail/duplicate.hpp>
 
@@ -29,8 +30,25 @@ class datagram_pool : public std::enable_shared_from_this<datagram_pool> {
         memory_(std::move(memory)),
         name_capacity_(layout.name_capacity),
         control_capacity_(layout.control_capacity),
-        payload_offset_(layout.payload_offset()) {
+        payload_offset_(layout.payload_offset()),
+        leases_(std::make_unique<std::atomic<std::uint32_t>[]>(memory_.buffers.size())) {
     returned_.reserve(memory_.buffers.size());
+  }
+
+  /// The first lease on a buffer, and further ones.
+  void lease(std::uint16_t id) noexcept { leases_[id].store(1, std::memory_order_relaxed); }
+  void lease_again(std::uint16_t id) noexcept {
+    leases_[id].fetch_add(1, std::memory_order_relaxed);
+  }
+  [[nodiscard]] bool leased_once(std::uint16_t id) const noexcept {
+    return leases_[id].load(std::memory_order_acquire) == 1;
+  }
+  /// Any thread: a lease ends, and with the last one the buffer goes back.
+  void end_lease(std::uint16_t id) noexcept {
+    // Acquire pairs with the release of whoever ended another lease: its reads come before what the
+    // kernel writes next.
+    if (!leased_once(id) && leases_[id].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    give_back(id);
   }
 
   [[nodiscard]] receive_header header(std::uint16_t id) const noexcept {
@@ -54,6 +72,9 @@ class datagram_pool : public std::enable_shared_from_this<datagram_pool> {
 
   /// Any thread.
   void give_back(std::uint16_t id) noexcept;
+  /// Ring thread: puts back what other threads gave back. With `starved`, which says that there is
+  /// no other buffer, the next one to come is announced. Returns whether there was any.
+  bool collect(bool starved) noexcept;
 
   /// Ring thread: whom buffers go back to; nullptr when the source is closed.
   void set_owner(datagram_source::state* owner) noexcept {
@@ -62,15 +83,17 @@ class datagram_pool : public std::enable_shared_from_this<datagram_pool> {
   }
 
  private:
-  void collect() noexcept;
-
+  const fork_mark born_;
   event_loop& loop_;  // Valid as long as there is an owner.
   const receive_memory memory_;
   const std::size_t name_capacity_, control_capacity_, payload_offset_;
+  const std::unique_ptr<std::atomic<std::uint32_t>[]> leases_;  // By buffer.
 
   std::mutex mutex_;
   datagram_source::state* owner_ = nullptr;
   std::vector<std::uint16_t> returned_;  // By other threads, until collect() fetches them.
+  bool starved_ = false;                 // The owner has none, and waits for them.
+  bool announced_ = false;               // A collect() is on its way.
 };
 
 }  // namespace detail
@@ -121,10 +144,11 @@ receive_memory make_memory(const datagram_source::options& wanted) {
   constexpr std::size_t cache_line = 64;
   const std::size_t size = wanted.payload_offset() + wanted.payload_capacity;
   const std::size_t stride = (size + cache_line - 1) / cache_line * cache_line;
-  auto bytes = std::make_shared<std::vector<std::byte>>(stride * wanted.buffer_count);
+  // Not written to: pages that no datagram ever comes to lie in are never made.
+  auto bytes = std::make_shared_for_overwrite<std::byte[]>(stride * wanted.buffer_count);
   receive_memory memory;
   for (std::size_t i = 0; i < wanted.buffer_count; ++i)
-    memory.buffers.push_back(std::span(*bytes).subspan(i * stride, size));
+    memory.buffers.emplace_back(bytes.get() + i * stride, size);
   memory.keeper = std::move(bytes);
   return memory;
 }
@@ -169,9 +193,21 @@ class datagram_source::state final : public detail::ring_object, public detail::
     while (auto* c = singles_.pop()) c->complete(operation_aborted(), {});
     while (auto* c = batches_.pop()) c->complete(operation_aborted(), {});
   }
+  void keep(std::shared_ptr<void> kept) noexcept { kept_ = std::move(kept); }
+  void deliver_to(std::weak_ptr<detail::datagram_sink> sink) {
+    if (closed_) return;
+    sink_ = std::move(sink);
+    delivers_ = true;
+    flush();
+    arm();
+  }
   void close() {
     cancel();
     let_go();
+    if (!started()) return;
+    // The ring runs on until the socket is closed.
+    loop().work_started();
+    ending_ = true;
     loop().kernel().cancel(*this);
   }
 
@@ -180,6 +216,8 @@ class datagram_source::state final : public detail::ring_object, public detail::
     group_->provide(id);
     if (starved_) schedule_flush();
   }
+  /// Any thread.
+  [[nodiscard]] std::uint32_t socket_drops() const noexcept { return drops_of(socket_.get()); }
 
   void on_event(const detail::event& e) noexcept override;
 
@@ -198,15 +236,12 @@ class datagram_source::state final : public detail::ring_object, public detail::
   }
 
  private:
-  /// A datagram, or an error in its place.
-  struct entry {
-    datagram received;
-    std::error_code ec;
-  };
+  using entry = detail::source_entry;
 
   void receive(std::uint16_t id, int result);
   void conclude(int result);
   void serve();
+  void serve_sink();
   void arm();
   void serve_and_arm() {
     serve();
@@ -221,19 +256,25 @@ class datagram_source::state final : public detail::ring_object, public detail::
     let_go();
   }
 
-  unique_fd socket_;
+  std::shared_ptr<void> kept_;
+  const detail::parents_fd socket_;
   const bool netlink_;
   std::uint32_t drops_;  // As last seen.
   std::unique_ptr<detail::buffer_group> group_;
   std::shared_ptr<detail::datagram_pool> pool_;
 
-  // Bounded by the buffers: each datagram holds one, and no two overruns are adjacent.
+  // Bounded by the buffers: each datagram holds one, no two overruns are adjacent, and as many at
+  // most were handed out before ready_head_.
   std::vector<entry> ready_;
   std::size_t ready_head_ = 0;
   detail::wait_list<std::error_code, datagram> singles_;
   detail::wait_list<std::error_code, batch> batches_;
 
+  std::weak_ptr<detail::datagram_sink> sink_;
+  bool delivers_ = false;  // To sink_.
+
   bool closed_ = false;
+  bool ending_ = false;   // Counts as work until the last event.
   bool starved_ = false;  // Not armed for want of buffers.
   bool rearm_ = false;    // Not armed, to be armed by flush().
   bool flush_scheduled_ = false;
@@ -244,19 +285,33 @@ class datagram_source::state final : public detail::ring_object, public detail::
 namespace detail {
 
 void datagram_pool::give_back(std::uint16_t id) noexcept {
+  if (born_.inherited()) return;
   const std::lock_guard lock(mutex_);
   if (!owner_) return;
   if (loop_.running_in_this_thread()) return owner_->provide(id);
   returned_.push_back(id);
-  if (returned_.size() > 1) return;  // The first one has posted for all.
-  loop_.post_function([self = shared_from_this()] { self->collect(); });
+  // The ring thread fetches them whenever it has something to do; it is woken for this alone where
+  // there may be too few until then.
+  const bool scarce = starved_ || returned_.size() * 2 >= memory_.buffers.size();
+  if (!scarce || announced_) return;
+  announced_ = true;
+  loop_.post_function([self = shared_from_this()] {
+    {
+      const std::lock_guard again(self->mutex_);
+      self->announced_ = false;
+    }
+    static_cast<void>(self->collect(false));
+  });
 }
 
-void datagram_pool::collect() noexcept {
+bool datagram_pool::collect(bool starved) noexcept {
   const std::lock_guard lock(mutex_);
+  const bool any = !returned_.empty();
   for (const std::uint16_t id : returned_)
     if (owner_) owner_->provide(id);
   returned_.clear();
+  starved_ = starved && !any;
+  return any;
 }
 
 }  // namespace detail
@@ -266,7 +321,7 @@ void datagram_pool::collect() noexcept {
 void datagram_source::state::arm() {
   if (closed_ || started()) return;
   rearm_ = false;
-  if (group_->available() == 0) {
+  if (!pool_->collect(group_->available() == 0) && group_->available() == 0) {
     if (!starved_) increment(counters_.starved);
     starved_ = true;
     return;
@@ -280,6 +335,7 @@ void datagram_source::state::arm() {
 void datagram_source::state::on_event(const detail::event& e) noexcept {
   // Released last: it may be all that keeps this object.
   const auto last = e.more ? nullptr : std::move(self_);
+  if (!e.more && std::exchange(ending_, false)) loop().work_finished();
   if (closed_) {
     if (!e.more) group_.reset();
     return;
@@ -293,6 +349,7 @@ void datagram_source::state::on_event(const detail::event& e) noexcept {
 }
 
 void datagram_source::state::receive(std::uint16_t id, int result) {
+  pool_->lease(id);
   ready_.push_back({datagram(pool_, id, pool_->payload(id, result)), {}});
   increment(counters_.received);
   if (ready_.back().received.truncated()) increment(counters_.truncated);
@@ -321,7 +378,15 @@ void datagram_source::state::conclude(int result) {
   ready_.push_back({{}, ec});
 }
 
+void datagram_source::state::serve_sink() {
+  const auto sink = sink_.lock();
+  if (ready_.empty()) return;
+  if (!sink || !sink->take(ready_)) delivers_ = false;
+  ready_.clear();
+}
+
 void datagram_source::state::serve() {
+  if (delivers_) return serve_sink();
   const auto waiting = [this] { return !singles_.empty() || !batches_.empty(); };
   while (ready_head_ < ready_.size() && waiting()) {
     entry& first = ready_[ready_head_];
@@ -341,17 +406,20 @@ void datagram_source::state::serve() {
       all.push_back(std::move(ready_[ready_head_].received));
     batches_.pop()->complete({}, std::move(all));
   }
-  if (ready_head_ == ready_.size()) {
-    ready_.clear();
-    ready_head_ = 0;
-  }
+  // What was handed out is forgotten now and then, too, where something is always left.
+  if (ready_head_ != ready_.size() && ready_head_ < group_->size()) return;
+  ready_.erase(ready_.begin(), ready_.begin() + static_cast<std::ptrdiff_t>(ready_head_));
+  ready_head_ = 0;
 }
 
 void datagram_source::state::flush() {
   flush_scheduled_ = false;
   if (closed_) return;
   serve();
-  if (rearm_ || starved_) arm();
+  if (started())
+    static_cast<void>(pool_->collect(false));
+  else if (delivers_ || rearm_ || starved_)
+    arm();
 }
 
 /// Once for all events of a round, so that a batch is a batch.
@@ -380,13 +448,19 @@ bool datagram::control_truncated() const noexcept {
 }
 
 std::uint16_t datagram::release_buffer() noexcept {
-  COWIRE_ASSERT(pool_);
+  COWIRE_ASSERT(pool_ && pool_->leased_once(id_));
   pool_.reset();
   return id_;
 }
 
+datagram datagram::part(std::size_t offset, std::size_t size) const noexcept {
+  COWIRE_ASSERT(pool_ && offset <= payload_.size() && size <= payload_.size() - offset);
+  pool_->lease_again(id_);
+  return {pool_, id_, payload_.subspan(offset, size)};
+}
+
 void datagram::reset() noexcept {
-  if (const auto pool = std::move(pool_)) pool->give_back(id_);
+  if (const auto pool = std::move(pool_)) pool->end_lease(id_);
 }
 
 // ---- the source -------------------------------------------------------------------------------
@@ -425,6 +499,15 @@ void datagram_source::cancel() {
 }
 
 datagram_source::counters datagram_source::count() const noexcept { return state_->count(); }
+
+std::uint32_t datagram_source::socket_drops() const noexcept { return state_->socket_drops(); }
+
+void datagram_source::keep(std::shared_ptr<void> what) noexcept { state_->keep(std::move(what)); }
+
+void datagram_source::deliver_to(std::weak_ptr<detail::datagram_sink> sink) {
+  state_->loop().post_function(
+      [s = state_, to = std::move(sink)]() mutable { s->deliver_to(std::move(to)); });
+}
 
 void datagram_source::start(state& s, detail::completion_ptr<std::error_code, datagram> c) {
   s.start(std::move(c));

@@ -4,8 +4,9 @@
 /// One multishot receive stays armed inside from the first operation on (with io_uring: no system
 /// call a datagram); what arrives waits in a bounded queue until an async_receive or
 /// async_receive_some takes it. A `datagram` is a lease on its buffer: destroying it gives the
-/// buffer back. When every buffer is leased or queued the source is starved: it receives nothing
-/// more, and the socket's own buffer fills, until one comes back.
+/// buffer back. A buffer may have several leases (datagram::part()), the last of which does so.
+/// When every buffer is leased or queued the source is starved: it receives nothing more, and the
+/// socket's own buffer fills, until one comes back.
 ///
 /// Buffers may be the caller's, frames of a UMEM for instance, and the caller may take a buffer out
 /// of circulation (datagram::release_buffer()) and provide() it again later. In a buffer the kernel
@@ -18,12 +19,13 @@
 ///
 /// Overrun: a netlink socket whose receive buffer overflowed says so in band: a receive completes
 /// with error::overrun, after what the source had received by then; then datagrams go on, among
-/// them older ones that the socket still held. (For UDP and Unix sockets the kernel does not tell.)
+/// them older ones that the socket still held. (For UDP and Unix sockets the kernel does not tell;
+/// socket_drops() does.)
 ///
 /// Threads: the source, as an Asio object, is used by one thread at a time, not necessarily the
 /// ring thread. Leases may be moved to and destroyed on any thread, and may outlive the source and
 /// the ring; only they must not be destroyed while the ring_context is being destroyed on another
-/// thread.
+/// thread. In a child of fork() the socket is closed, and inherited leases give nothing back.
 #pragma once
 
 #include <cowire/ring/detail/completion.hpp>
@@ -81,8 +83,12 @@ class datagram {
   [[nodiscard]] std::uint16_t buffer_id() const noexcept { return id_; }
 
   /// Ends the lease without giving the buffer back: it is the caller's until
-  /// datagram_source::provide(). Returns buffer_id(); the datagram is empty afterwards.
+  /// datagram_source::provide(). Returns buffer_id(); the datagram is empty afterwards. The buffer
+  /// must have no other lease: an assertion.
   std::uint16_t release_buffer() noexcept;
+  /// Another lease on the same buffer, whose payload() is a part of this one's. The part must lie
+  /// inside: an assertion.
+  [[nodiscard]] datagram part(std::size_t offset, std::size_t size) const noexcept;
 
  private:
   friend class datagram_source;
@@ -102,6 +108,25 @@ struct receive_memory {
   std::vector<std::span<std::byte>> buffers;
   std::shared_ptr<void> keeper;
 };
+
+namespace detail {
+/// A datagram, or an error in its place.
+struct source_entry {
+  datagram received;
+  std::error_code ec;
+};
+
+/// Who takes what a source receives in place of its receives, into a queue of their own.
+class datagram_sink {
+ public:
+  /// Ring thread, once for all that arrived in a round; moves from the datagrams that it keeps.
+  /// False: the source receives nothing more until deliver_to() is called again.
+  [[nodiscard]] virtual bool take(std::span<source_entry> arrived) noexcept = 0;
+
+ protected:
+  ~datagram_sink() = default;
+};
+}  // namespace detail
 
 class datagram_source {
  public:
@@ -146,8 +171,9 @@ class datagram_source {
 
   [[nodiscard]] executor_type get_executor() const noexcept { return ring_->get_executor(); }
 
-  /// Puts a buffer back that release_buffer() took out. Any thread; on the ring thread it is cheap,
-  /// elsewhere it wakes the ring. Giving back one that is not out is an assertion.
+  /// Puts a buffer back that release_buffer() took out. Any thread; elsewhere than on the ring
+  /// thread it wakes the ring where buffers are scarce. Giving back one that is not out is an
+  /// assertion.
   void provide(std::uint16_t id) noexcept;
 
   /// Every receive begun before completes with operation_aborted; queued datagrams stay. Returns at
@@ -155,6 +181,18 @@ class datagram_source {
   void cancel();
 
   [[nodiscard]] counters count() const noexcept;
+  /// Datagrams that the kernel did not queue for want of room in the socket (or because of their
+  /// checksum), since the socket was made; wraps around. Any thread; a system call.
+  [[nodiscard]] std::uint32_t socket_drops() const noexcept;
+
+  /// Before the first operation: `what` goes after the source's descriptor is closed, on the ring
+  /// thread.
+  void keep(std::shared_ptr<void> what) noexcept;
+
+  /// For objects that have a queue of their own (async/port.hpp), instead of the receives below:
+  /// from now on the source is armed, and `sink` takes what arrives. Where the sink is gone it is
+  /// dropped. Nothing of it counts as work of the ring.
+  void deliver_to(std::weak_ptr<detail::datagram_sink> sink);
 
   /// Completes with one datagram, the oldest. Signature: void(std::error_code, datagram); the
   /// datagram is empty on error. Several may wait; they are served first come, first served.

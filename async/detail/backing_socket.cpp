@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <fstream>
 
@@ -408,6 +409,40 @@ void backing_socket::end_probe(ip_family family, int before) noexcept {
   const bool v4 = family == ip_family::v4;
   static_cast<void>(set_int(fd(family), v4 ? IPPROTO_IP : IPPROTO_IPV6,
                             v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, before));
+}
+
+/// Of an AF_INET6 socket that receives IPv4, too, the TOS comes as IPv4's (udpv6_recvmsg() in
+/// net/ipv6/udp.c), and the rest as IPv6's (ip6_datagram_recv_common_ctl() in net/ipv6/datagram.c).
+std::error_code backing_socket::receive_with(int fd, bool gro, std::size_t buffer_bytes) const {
+  if (const auto ec = set_int(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1)) return ec;
+  if (const auto ec = set_int(fd, SOL_SOCKET, SO_RXQ_OVFL, 1)) return ec;
+  if (const auto ec = set_int(fd, IPPROTO_IP, IP_RECVTOS, 1)) return ec;
+  if (get_int(fd, SOL_SOCKET, SO_DOMAIN, AF_INET) == AF_INET6) {
+    if (const auto ec = set_int(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)) return ec;
+    if (const auto ec = set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)) return ec;
+  } else {
+    if (const auto ec = set_int(fd, IPPROTO_IP, IP_PKTINFO, 1)) return ec;
+  }
+  if (gro)
+    if (const auto ec = set_int(fd, IPPROTO_UDP, UDP_GRO, 1)) return ec;
+  if (buffer_bytes == 0) return {};
+  const int size = static_cast<int>(std::min<std::size_t>(buffer_bytes, INT_MAX / 2));
+  if (!set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, size)) return {};
+  return set_int(fd, SOL_SOCKET, SO_RCVBUF, size);
+}
+
+std::error_code backing_socket::begin_receiving(bool gro, std::size_t buffer_bytes) {
+  // Pairs with the release in end_receiving(): one after the other.
+  if (receiving_.exchange(true, std::memory_order_acquire))
+    return make_error_code(error::port_in_use);
+  for (const auto& fd : fds_) {
+    if (!fd) continue;
+    if (const auto ec = receive_with(fd.get(), gro, buffer_bytes)) {
+      end_receiving();
+      return ec;
+    }
+  }
+  return {};
 }
 
 bool backing_socket::next_error(ip_family family, queued_error& error) noexcept {

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -141,6 +142,15 @@ class backing_socket {
   [[nodiscard]] int begin_probe(ip_family family) noexcept;
   void end_probe(ip_family family, int before) noexcept;
 
+  /// Has each datagram that is received tell its destination, interface, traffic class, time and
+  /// how many were dropped before it, and with `gro` has the kernel hand over several at once.
+  /// `buffer_bytes` is as SO_RCVBUF, past the system's limit where that is allowed; 0 = as it is.
+  /// One receiver at a time: error::port_in_use. Errors: those of setsockopt().
+  [[nodiscard]] std::error_code begin_receiving(bool gro, std::size_t buffer_bytes);
+  void end_receiving() noexcept { receiving_.store(false, std::memory_order_release); }
+  /// The application's socket: with both families, both descriptors are that one.
+  [[nodiscard]] bool adopted() const noexcept { return adopted_; }
+
   /// Takes one entry off an error queue; false when it is empty. Never blocks.
   [[nodiscard]] bool next_error(ip_family family, queued_error& error) noexcept;
 
@@ -152,6 +162,7 @@ class backing_socket {
   [[nodiscard]] std::error_code adopt_for(ip_family family, int from);
   [[nodiscard]] std::error_code read_options(ip_family family);
   void read_group_options(ip_family family);
+  [[nodiscard]] std::error_code receive_with(int fd, bool gro, std::size_t buffer_bytes) const;
   [[nodiscard]] std::error_code finish();
 
   std::array<parents_fd, 2> fds_;
@@ -161,6 +172,7 @@ class backing_socket {
   std::array<std::uint8_t, 2> tos_{}, ttl_{};
   std::array<group_options, 2> groups_{};
   bool adopted_ = false;
+  std::atomic<bool> receiving_{false};
 };
 
 /// An address as the socket calls want it.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/checked_config.hpp>
 #include <cowire/async/detail/engine.hpp>
+#include <cowire/async/detail/port_state.hpp>
 #include <cowire/async/detail/shared_producer.hpp>
 #include <cowire/base/assert.hpp>
 #include <cowire/base/signals_blocked.hpp>
@@ -271,7 +272,28 @@ void engine::wait_until_drained() noexcept {
   }
 }
 
+void engine::close_ports() {
+  std::vector<std::weak_ptr<port_state>> all;
+  {
+    const std::lock_guard lock(ports_mutex_);
+    ports_closed_ = true;
+    all.swap(ports_);
+  }
+  for (const auto& one : all)
+    if (const auto open = one.lock()) open->close();
+}
+
+bool engine::add_port(const std::shared_ptr<port_state>& made) {
+  const std::lock_guard lock(ports_mutex_);
+  if (ports_closed_) return false;
+  if (ports_.size() == ports_.capacity())  // About to grow.
+    std::erase_if(ports_, [](const auto& one) { return one.expired(); });
+  ports_.push_back(made);
+  return true;
+}
+
 void engine::close_everything() {
+  close_ports();
   egress_.close_all();
   cores_.stop();
   tracker_.stop();
@@ -439,7 +461,7 @@ void engine::recycle_shared(producer* idle) noexcept {
 // -------------------------------------------------------------------------------------------
 
 std::shared_ptr<backing_socket> engine::socket_for(const sender_options& options,
-                                                   std::error_code& ec) {
+                                                   std::error_code& ec, bool apart) {
   const std::string& device = options.multicast_interface;
   const std::uint32_t groups_device = device.empty() ? 0 : ::if_nametoindex(device.c_str());
   if (!device.empty() && groups_device == 0) {
@@ -457,6 +479,7 @@ std::shared_ptr<backing_socket> engine::socket_for(const sender_options& options
                         .loop = options.multicast_loop,
                         .broadcast = options.broadcast,
                         .interface_index = groups_device}};
+  if (apart && key.port == 0) return backing_socket::open(key, ec);
   const std::lock_guard lock(sockets_mutex_);
   auto& known = sockets_[key];
   if (auto socket = known.lock()) return socket;
@@ -495,8 +518,8 @@ std::array<flow_class, 2> classes_of(const sender_options& options, const backin
 }  // namespace
 
 std::shared_ptr<sender_state> engine::make_sender(const sender_options& options, producer& via,
-                                                  std::error_code& ec) {
-  auto state = describe(options, ec);
+                                                  std::error_code& ec, bool apart) {
+  auto state = describe(options, ec, apart);
   if (!state) return nullptr;
   state->via = &via;
   if (options.when_full == full_policy::shed_oldest) via.allow_shedding();
@@ -521,7 +544,8 @@ std::vector<std::shared_ptr<sender_state>> engine::make_shared_sender(const send
 }
 
 /// All of it but what others know it by.
-std::shared_ptr<sender_state> engine::describe(const sender_options& options, std::error_code& ec) {
+std::shared_ptr<sender_state> engine::describe(const sender_options& options, std::error_code& ec,
+                                               bool apart) {
   refuse_if_inherited();
   if (stopping()) {
     ec = error::closed;
@@ -533,7 +557,7 @@ std::shared_ptr<sender_state> engine::describe(const sender_options& options, st
     return nullptr;
   }
   auto state = std::make_shared<sender_state>();
-  state->socket = socket_for(options, ec);
+  state->socket = socket_for(options, ec, apart);
   if (!state->socket) return nullptr;
   const backing_socket& socket = *state->socket;
   state->source_port = be16::from_host(socket.port());

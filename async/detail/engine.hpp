@@ -41,6 +41,7 @@
 
 namespace cowire::detail {
 
+class port_state;
 class shared_producers;
 
 class engine : public std::enable_shared_from_this<engine> {
@@ -61,13 +62,19 @@ class engine : public std::enable_shared_from_this<engine> {
 
   [[nodiscard]] std::shared_ptr<producer> producer_of_this_thread();
   [[nodiscard]] std::shared_ptr<producer> new_producer();
+  /// `apart`: a source port that the kernel picks is its own, shared with no other sender.
   [[nodiscard]] std::shared_ptr<sender_state> make_sender(const sender_options& options,
-                                                          producer& via, std::error_code& ec);
+                                                          producer& via, std::error_code& ec,
+                                                          bool apart = false);
   /// The producers of all shared senders, made on first use.
   [[nodiscard]] std::shared_ptr<shared_producers> shared();
   /// A sender on each of them, with one socket and one error queue. Empty on failure.
   [[nodiscard]] std::vector<std::shared_ptr<sender_state>> make_shared_sender(
       const sender_options& options, const shared_producers& via, std::error_code& ec);
+  /// Has stop() close it. False where that is over.
+  [[nodiscard]] bool add_port(const std::shared_ptr<port_state>& made);
+  /// Where ports read that have no ring of the application's.
+  [[nodiscard]] ring_context& control_ring() noexcept { return ring_; }
   /// Nobody uses a shared producer any more.
   void recycle_shared(producer* idle) noexcept;
   /// Has the control thread compile a class that a datagram has chosen, and publish it there.
@@ -109,18 +116,19 @@ class engine : public std::enable_shared_from_this<engine> {
   void wake_producers();
   void wait_until_drained() noexcept;
   void close_everything();
+  void close_ports();
   void check_interfaces();
   [[nodiscard]] producer* add_producer(std::uint32_t frames);
   [[nodiscard]] std::vector<producer*> take_shared();
   void recycle(producer* idle) noexcept;
   [[nodiscard]] std::shared_ptr<sender_state> describe(const sender_options& options,
-                                                       std::error_code& ec);
+                                                       std::error_code& ec, bool apart = false);
   /// Makes them known to those who serve them: in one go.
   void enroll(std::span<const std::shared_ptr<sender_state>> states, const sender_options& options);
   void compile_chosen_now(chosen_classes& of, std::size_t number);
   void settle_idle_producers();
   [[nodiscard]] std::shared_ptr<backing_socket> socket_for(const sender_options& options,
-                                                           std::error_code& ec);
+                                                           std::error_code& ec, bool apart);
 
   const fork_mark born_;
   const transmitter_config config_;
@@ -152,6 +160,9 @@ class engine : public std::enable_shared_from_this<engine> {
   std::weak_ptr<shared_producers> shared_;   ///< Control thread.
   std::mutex sockets_mutex_;
   std::map<source_key, std::weak_ptr<backing_socket>> sockets_;
+  std::mutex ports_mutex_;
+  std::vector<std::weak_ptr<port_state>> ports_;  ///< Guarded by it, as the next.
+  bool ports_closed_ = false;
   std::uint32_t last_sender_id_ = 0;   ///< Control thread.
   std::size_t chosen_classes_ = 0;     ///< Control thread: of all senders.
   std::size_t next_sampled_core_ = 0;  ///< Control thread.

@@ -2,6 +2,8 @@
 // Each example does what its first lines say. EXAMPLES_DIR is set by the build.
 #include <tests/support/two_hosts.hpp>
 
+#include <csignal>
+
 namespace cowire::test {
 namespace {
 
@@ -56,6 +58,26 @@ TEST_F(examples, asio_app) {
   const auto out = run(directory + "asio_app 10.77.1.2:9000 3");
   peer.join();
   EXPECT_EQ("0: answer\n1: answer\n2: answer\n", out);
+}
+
+// Also the README's second one.
+TEST_F(examples, echo_server) {
+  FILE* server = ::popen(("exec " + directory + "echo_server 2>&1 & echo $!; wait").c_str(), "r");
+  ASSERT_TRUE(server);
+  int process = 0;
+  ASSERT_EQ(1, std::fscanf(server, "%d", &process));
+  udp_sink client(*b, to("10.77.1.2:7000"));
+  const raw_address there(to("10.77.1.1:9000"));
+  const auto answered = [&](const std::string& text, std::chrono::milliseconds limit) {
+    ::sendto(client.fd(), text.data(), text.size(), 0, there.name(), there.size);
+    auto got = client.next(limit);
+    while (got && got->bytes == "ready?" && text != "ready?") got = client.next(limit);
+    return got && got->bytes == text && got->from == to("10.77.1.1:9000");
+  };
+  EXPECT_TRUE(eventually([&] { return answered("ready?", 100ms); }));
+  for (int i = 0; i < 1000; ++i) ASSERT_TRUE(answered(std::to_string(i), patience)) << i;
+  ::kill(process, SIGTERM);
+  ::pclose(server);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include <sys/wait.h>
 
+#include <array>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -204,6 +205,64 @@ TEST_P(forked, a_child_that_lives_on_holds_neither_queues_nor_ports) {
   }
   writer.reset();
   expect_success(child);
+}
+
+TEST_P(forked, a_child_receives_nothing_on_a_port_and_does_not_hold_it) {
+  ring_context own({.backend = GetParam()});
+  for (ring_context* reads : {static_cast<ring_context*>(nullptr), &own}) {
+    SCOPED_TRACE(reads == nullptr ? "control thread" : "own ring");
+    auto tx = std::make_unique<transmitter>(config());
+    auto p = std::make_unique<port>(tx->make_port({.send = {.source_port = 8002}, .ring = reads}));
+    asio::io_context app{1};
+    received_datagram lease;
+    const auto receive = [&] {
+      p->async_receive(asio::bind_executor(app, [&](std::error_code ec, received_datagram d) {
+        EXPECT_FALSE(ec) << ec.message();
+        lease = std::move(d);
+      }));
+      const raw_address there(to("10.77.1.1:8002"));
+      EXPECT_EQ(1, ::sendto(sink->fd(), "x", 1, 0, there.name(), there.size));
+      own.restart();
+      own.run();
+      app.restart();
+      app.run();
+      EXPECT_EQ(1u, lease.bytes().size());
+    };
+    receive();
+    int ends[2];
+    ASSERT_EQ(0, ::pipe2(ends, O_CLOEXEC));
+    const unique_fd reader(ends[0]);
+    unique_fd writer(ends[1]);
+    const pid_t child = in_child([&] {
+      writer.reset();
+      asio::io_context mine{1};
+      int refused = 0;
+      const auto count = [&](std::error_code ec, auto&&) { refused += ec == error::forked; };
+      std::array<received_datagram, 2> into;
+      p->async_receive(asio::bind_executor(mine, count));
+      p->async_receive(into, asio::bind_executor(mine, count));
+      mine.run();
+      CHILD_EXPECT(refused == 2);
+      CHILD_EXPECT(throws_forked([&] { p->async_receive([](std::error_code, auto&&) {}); }));
+      CHILD_EXPECT(throws_forked([&] { static_cast<void>(tx->make_port()); }));
+      lease = {};
+      p.reset();
+      tx.reset();
+      char nothing;
+      CHILD_EXPECT(::read(reader.get(), &nothing, 1) == 0);
+    });
+    receive();
+    lease = {};
+    p.reset();
+    tx.reset();
+    own.restart();
+    own.run();
+    const raw_address name(to("0.0.0.0:8002"));
+    const unique_fd next(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    EXPECT_TRUE(eventually([&] { return ::bind(next.get(), name.name(), name.size) == 0; }, 10s));
+    writer.reset();
+    expect_success(child);
+  }
 }
 
 TEST_P(forked, a_child_may_exec) {

@@ -376,6 +376,101 @@ TEST_P(datagram_source_test, more_sources_than_the_queue_is_deep) {
   EXPECT_EQ(40, seen);
 }
 
+TEST_P(datagram_source_test, parts_of_a_datagram_keep_its_buffer) {
+  datagram_source source(ring(), sockets_.near.get(), {.buffer_count = 1});
+  sockets_.send("firstsecond");
+  auto whole = receive_some(source);
+  datagram first = whole[0].part(0, 5), second = whole[0].part(5, 6);
+  whole.clear();
+  sockets_.send("next");
+  std::string next;
+  source.async_receive([&](std::error_code, datagram d) { next = text_of(d.payload()); });
+  ring_timer later(ring(), 3ms);
+  later.async_wait([&](std::error_code) {
+    EXPECT_EQ("first", text_of(first.payload()));
+    first = {};
+  });
+  ring_timer last(ring(), 6ms);
+  last.async_wait([&](std::error_code) {
+    EXPECT_EQ("second", text_of(second.payload()));
+    EXPECT_EQ("", next);
+    second = {};
+  });
+  run();
+  EXPECT_EQ("next", next);
+}
+
+/// Takes what it can, until told to stop.
+struct collecting_sink final : detail::datagram_sink {
+  bool take(std::span<detail::source_entry> arrived) noexcept override {
+    for (auto& e : arrived) texts.push_back(text_of(e.received.payload()));
+    return go_on;
+  }
+  std::vector<std::string> texts;
+  bool go_on = true;
+};
+
+TEST_P(datagram_source_test, a_sink_takes_what_arrives_without_being_work) {
+  auto sink = std::make_shared<collecting_sink>();
+  datagram_source source(ring(), sockets_.near.get(), {.buffer_count = 4});
+  source.deliver_to(sink);
+  const auto run_until = [&](std::size_t count) {
+    ring_timer turn(ring());
+    while (sink->texts.size() < count) {
+      turn.expires_after(1ms);
+      turn.async_wait([](std::error_code) {});
+      run();
+    }
+  };
+  std::vector<std::string> sent;
+  for (int i = 0; i < 100; ++i) sent.push_back(std::to_string(i));
+  for (std::size_t i = 0; i < sent.size(); ++i) {
+    sockets_.send(sent[i]);
+    run_until(i + 1);
+  }
+  EXPECT_EQ(sent, sink->texts);
+  sink->go_on = false;
+  sockets_.send("last");
+  run_until(101);
+  sink->go_on = true;
+  source.deliver_to(sink);
+  sockets_.send("more");
+  run_until(102);
+  run();  // Ends.
+  sink.reset();
+  sockets_.send("nobody's");
+  source.cancel();
+  run();
+}
+
+TEST_P(datagram_source_test, its_socket_is_closed_when_the_ring_has_run) {
+  std::optional<udp_socket> receiver(std::in_place);
+  udp_socket sender;
+  const sockaddr_in address = receiver->address;
+  std::optional<datagram_source> source(std::in_place, ring(), receiver->fd.get());
+  ASSERT_EQ(1, ::sendto(sender.fd.get(), "x", 1, 0, receiver->raw(), sizeof address));
+  EXPECT_EQ((received{{}, "x"}), receive(*source));
+  receiver.reset();
+  source.reset();
+  run();
+  const unique_fd again(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  EXPECT_EQ(0, ::bind(again.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address));
+}
+
+TEST_P(datagram_source_test, drops_of_a_full_socket_are_told) {
+  udp_socket receiver, sender;
+  const int small = 4096;
+  ASSERT_EQ(0, ::setsockopt(receiver.fd.get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small));
+  datagram_source source(ring(), receiver.fd.get());
+  EXPECT_EQ(0u, source.socket_drops());
+  for (int i = 0; i < 100; ++i)
+    ASSERT_EQ(1, ::sendto(sender.fd.get(), "x", 1, 0, receiver.raw(), sizeof receiver.address));
+  std::size_t got = 0;
+  while (got + source.socket_drops() < 100) got += receive_some(source).size();
+  EXPECT_GT(source.socket_drops(), 0u);
+  EXPECT_EQ(100u, got + source.socket_drops());
+}
+
 awaitable<void> receive_for_ever(ring_context& ring, int socket, std::shared_ptr<int> token) {
   datagram_source source(ring, socket);
   co_await source.async_receive(use_awaitable);
