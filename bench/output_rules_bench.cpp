@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What large rulesets cost the compiler: a set of 100 000 addresses, 10 000 rules for an address
 /// each, both one after the other, as many IPsec policies: CPU time of the thread that compiles,
-/// compiled whole, one more or one less (the median of many, and the most), and the memory.
+/// compiled whole, one more or one less (the median of many, and the most), beside them a rule about
+/// ports only more or less, in front of all or behind them, and the memory.
 ///
 /// Prints a table, or what Google Benchmark prints for --benchmark_format=json.
 #include <cowire/netlink/nft_message.hpp>
@@ -21,6 +22,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -59,6 +61,17 @@ nft::ruleset empty_chain() {
   chain.type = "filter";
   chain.hook = nft::chain_hook{3, 0, {}};
   return out;
+}
+
+nft::rule rule_for_port(std::uint64_t handle, std::uint16_t port) {
+  const nft::expression load{"payload", ex::payload_load{0, ex::payload_base::transport, 2, 2}, {}};
+  nft::rule made = make_rule(
+      handle, {"cmp",
+               ex::compare{
+                   0, ex::compare::equal, {std::byte(port >> 8), std::byte(port & 0xff)}},
+               {}});
+  made.expressions.front() = load;
+  return made;
 }
 
 void drop_to(nft::ruleset& in, std::uint64_t handle, std::uint32_t address) {
@@ -171,25 +184,54 @@ class ruled {
   compiler made_;
 };
 
+struct spread {
+  double median_ms = 0, most_ms = 0;
+};
 struct figures {
-  double whole_ms = 0, median_ms = 0, most_ms = 0;
+  double whole_ms = 0;
+  spread change, port_in_front, port_behind;  ///< The last two: 0 where there are no rules.
   compiler_statistics memory;
 };
 
 template <class State, class Change>
-figures measure(State rules, const Change& change) {
-  ruled one;
-  figures out;
-  out.whole_ms = one.obey_ms(rules);
-  out.memory = one.statistics();
+spread measure_changes(ruled& one, State& rules, int count, const Change& change) {
   std::vector<double> times;
-  for (int i = 0; i < changes_count; ++i) {
+  for (int i = 0; i < count; ++i) {
     change(rules, i);
     times.push_back(one.obey_ms(rules));
   }
   std::ranges::sort(times);
-  out.median_ms = times[times.size() / 2];
-  out.most_ms = times.back();
+  return {times[times.size() / 2], times.back()};
+}
+
+void change_port_in_front(nft::ruleset& in, int i) {
+  auto& chain = in.chains.begin()->second.rules;
+  if (i % 2 == 0)
+    chain.insert(chain.begin(), rule_for_port(1'000'000, static_cast<std::uint16_t>(9000 + i)));
+  else
+    static_cast<void>(chain.erase(chain.begin()));
+}
+
+void change_port_behind(nft::ruleset& in, int i) {
+  auto& chain = in.chains.begin()->second.rules;
+  if (i % 2 == 0)
+    chain.push_back(rule_for_port(1'000'000, static_cast<std::uint16_t>(9000 + i)));
+  else
+    static_cast<void>(chain.erase(std::prev(chain.end())));
+}
+
+template <class State, class Change>
+figures measure(State rules, const Change& change) {
+  constexpr int port_changes_count = 20;
+  ruled one;
+  figures out;
+  out.whole_ms = one.obey_ms(rules);
+  out.memory = one.statistics();
+  out.change = measure_changes(one, rules, changes_count, change);
+  if constexpr (std::is_same_v<State, nft::ruleset>) {
+    out.port_in_front = measure_changes(one, rules, port_changes_count, change_port_in_front);
+    out.port_behind = measure_changes(one, rules, port_changes_count, change_port_behind);
+  }
   return out;
 }
 
@@ -273,8 +315,12 @@ int run(bool json, const char* program) {
   for (const auto& [name, told] : all) {
     const std::string group = std::string("output_rules/") + name;
     results.push_back({group + "/whole", told.whole_ms * 1e6});
-    results.push_back({group + "/one_change_median", told.median_ms * 1e6});
-    results.push_back({group + "/one_change_most", told.most_ms * 1e6});
+    for (const auto& [change, took] : {std::pair{"/one_change", told.change},
+                                       {"/port_rule_in_front", told.port_in_front},
+                                       {"/port_rule_behind", told.port_behind}}) {
+      results.push_back({group + change + "_median", took.median_ms * 1e6});
+      results.push_back({group + change + "_most", took.most_ms * 1e6});
+    }
   }
   if (json) {
     bench::print_json(program, results);

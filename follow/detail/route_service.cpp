@@ -424,6 +424,7 @@ void route_service::publish() {
   settle_what_is_hidden();
   if (!compiler_.pending() && !feed_.oldest()) return;
   if (ready_ && !whole_) return;  // Nothing before the first whole state.
+  static_cast<void>(compiler_.divert_until_compiled());
   const std::uint64_t version = compiler_.publish().version;
   const auto now = clock::now();
   update_stats(version, now);

@@ -89,6 +89,8 @@ class output_walk {
   /// Without run(): the destinations whose datagrams may get past the matches of a rule, whatever
   /// other rules do to them before. With `into` that knows of all destinations.
   [[nodiscard]] address_set that_may_match(const chain_rules& chain, const rule& one);
+  /// Likewise whether any datagram may that is new to connection tracking, or untracked.
+  [[nodiscard]] bool may_match_new(const chain_rules& chain, const rule& one);
   /// Those for which a look-up of this set by the rule may have another answer for these elements.
   [[nodiscard]] address_set that_may_find(const chain_rules& chain, const rule& one,
                                           const netlink::nft::object_key& set,
@@ -181,6 +183,7 @@ class output_walk {
   [[nodiscard]] ways run_rule(const chain_rules& chain, const rule& one, packet_state state,
                               unsigned depth, unsigned jumps);
   [[nodiscard]] evaluation begin_anywhere(const chain_rules& chain, const rule& one);
+  void run_matches(evaluation& e);
   [[nodiscard]] address_set with_obstacles(address_set found) const;
   [[nodiscard]] address_set that_find(const evaluation& e, const expression_lookup& l,
                                       const output_sets::prepared& set,
