@@ -112,6 +112,7 @@ bool output_walk::concerns(const chain_rules& one, std::uint32_t hook) const {
   if (!one.chain.hook || one.chain.hook->number != hook) return false;
   if (!is_one_of_ours(one.chain.family, family_)) return false;
   // A connection's first datagram alone is asked for translation.
+  depends_on_tracking_ |= one.chain.type == "nat";
   if (one.chain.type == "nat" && tracked_ == tracking_state::established) return false;
   const auto table = rules_.tables.find({one.chain.family, one.chain.table, {}});
   return table == rules_.tables.end() || !table->second.is_dormant();
@@ -195,6 +196,7 @@ output_walk::packet_state output_walk::run_chains_alike(std::span<const chain_ru
 /// What `ct state` finds where the walk is.
 partial_u32 output_walk::tracking_in(const packet_state& state) const noexcept {
   constexpr std::uint32_t all = ~std::uint32_t{0};
+  depends_on_tracking_ = true;
   if (!state.untracked.empty()) {
     address_set others = state.destinations;
     others.remove(state.untracked);

@@ -85,6 +85,8 @@ class output_walk {
   /// All base chains of both hooks. The destinations whose datagrams pass a `notrack` for certain
   /// before connection tracking would see them; those that meet an obstacle may be among them.
   address_set run();
+  /// After it: whether the other state of a flow's entry may have another answer.
+  [[nodiscard]] bool depends_on_tracking() const noexcept { return depends_on_tracking_; }
 
   /// Without run(): the destinations whose datagrams may get past the matches of a rule, whatever
   /// other rules do to them before. With `into` that knows of all destinations.
@@ -283,6 +285,7 @@ class output_walk {
   std::size_t steps_ = 0;
   std::uint32_t hook_ = 0;
   const chain_rules* base_ = nullptr;  ///< The base chain that is being walked.
+  mutable bool depends_on_tracking_ = false;
 };
 
 }  // namespace cowire::detail
