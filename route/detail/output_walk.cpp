@@ -568,6 +568,22 @@ void output_walk::on(evaluation& e, const expression&, const ex::fib& f) {
   e.fork();
 }
 
+/// What a compiler asks about has neither: sockets with options of their own are not fast. Options
+/// of the other family are looked for only by some kernels, and before any of TCP's comes its
+/// header. Source: net/netfilter/nft_exthdr.c, ipv6_find_hdr() in net/ipv6/exthdrs_core.c, which
+/// finds the transport header like any other.
+void output_walk::on(evaluation& e, const expression& x, const ex::option_load& o) {
+  constexpr std::uint8_t headers[] = {0, 43, 44, 51, 60, 135};  // Those of IPv6, but ESP.
+  const bool v4 = family_ == ip_family::v4, udp = region_.ip_protocol == 17;
+  bool absent = o.of == ex::option_load::tcp && udp && !o.presence;
+  absent |= o.of == ex::option_load::ipv4 && v4;
+  absent |= o.of == ex::option_load::ipv6 && !v4 && udp &&
+            std::ranges::find(headers, o.type) != std::end(headers);
+  if (absent && o.presence) return store_u32(e, o.to, {0, ~std::uint32_t{0}});
+  if (absent) return e.must_break();
+  on(e, x, ex::unknown_load{});
+}
+
 void output_walk::on(evaluation& e, const expression&, const ex::unknown_load&) {
   store_unknown(e, 0, nft::register_bytes);
   e.fork();

@@ -206,6 +206,7 @@ class output_walk {
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::meta_write& m);
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::ct_load& c);
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::fib& f);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::option_load& o);
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::unknown_load&);
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::soft&);
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::notrack&);
