@@ -69,8 +69,7 @@ nft::rule rule_for_port(std::uint64_t handle, std::uint16_t port) {
   const nft::expression load{"payload", ex::payload_load{0, ex::payload_base::transport, 2, 2}, {}};
   nft::rule made = make_rule(
       handle, {"cmp",
-               ex::compare{
-                   0, ex::compare::equal, {std::byte(port >> 8), std::byte(port & 0xff)}},
+               ex::compare{0, ex::compare::equal, {std::byte(port >> 8), std::byte(port & 0xff)}},
                {}});
   made.expressions.front() = load;
   return made;

@@ -211,13 +211,12 @@ struct xt_match {
 
 struct expression {
   std::string name;  ///< As the kernel names it: "payload", "limit", "target:MASQUERADE".
-  std::variant<expressions::other, expressions::immediate, expressions::compare,
-               expressions::bitwise, expressions::bitwise_unknown, expressions::byteorder,
-               expressions::range, expressions::lookup, expressions::payload_load,
-               expressions::payload_write, expressions::meta_load, expressions::meta_write,
-               expressions::ct_load, expressions::fib, expressions::option_load,
-               expressions::unknown_load, expressions::soft, expressions::notrack,
-               expressions::xt_match>
+  std::variant<
+      expressions::other, expressions::immediate, expressions::compare, expressions::bitwise,
+      expressions::bitwise_unknown, expressions::byteorder, expressions::range, expressions::lookup,
+      expressions::payload_load, expressions::payload_write, expressions::meta_load,
+      expressions::meta_write, expressions::ct_load, expressions::fib, expressions::option_load,
+      expressions::unknown_load, expressions::soft, expressions::notrack, expressions::xt_match>
       content;
   /// The set that a `dynset` fills from the packet path; empty otherwise.
   std::string filled_set;

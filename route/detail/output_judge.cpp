@@ -53,8 +53,8 @@ divert_reason reason_of_change(const output_snapshot* before, const output_snaps
 const output_verdict& first_of(const output_verdict& others, const output_verdict& closing) {
   if (!closing.reason) return others;
   using enum divert_reason;
-  const bool earlier = others.reason == cgroup_program || others.reason == ipsec ||
-                       others.reason == netfilter;
+  const bool earlier =
+      others.reason == cgroup_program || others.reason == ipsec || others.reason == netfilter;
   return earlier ? others : closing;
 }
 
@@ -62,8 +62,8 @@ const output_verdict& first_of(const output_verdict& others, const output_verdic
 
 void output_judge::ruled::take(std::shared_ptr<const output_snapshot> state) {
   snapshot = std::move(state);
-  sets = std::make_unique<output_sets>(*snapshot->netfilter.rules,
-                                       snapshot->obeyed.strict_counters);
+  sets =
+      std::make_unique<output_sets>(*snapshot->netfilter.rules, snapshot->obeyed.strict_counters);
 }
 
 bool output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
@@ -98,8 +98,7 @@ bool output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
 /// Divides the snapshot's rules.
 void output_judge::take_rules() {
   std::optional<divided_ruleset> divided;
-  if (snapshot_->obeyed.netfilter)
-    divided = without_closing_rules(*snapshot_->netfilter.rules);
+  if (snapshot_->obeyed.netfilter) divided = without_closing_rules(*snapshot_->netfilter.rules);
   auto others = snapshot_;
   if (divided) {
     auto without = std::make_shared<output_snapshot>(*snapshot_);

@@ -374,6 +374,7 @@ TEST_F(output_path, a_replaced_ruleset_is_unreadable_until_it_is_read) {
     const netns::scope inside(*host_);
     service.emplace(ring);
   }
+  static_cast<void>(service->first());
   (*host_)("nft add table ip old");
   await(*service, ring, [](const auto& s) { return s.netfilter.rules->tables.size() == 1; });
   const std::string file = "/tmp/" + host_->name() + ".nft";

@@ -752,8 +752,7 @@ TEST(output_regions, a_rule_or_element_that_only_closes_ports_has_nothing_else_a
     return b.look_up(id, ip(to)).egress_for(port);
   };
   const auto before = obey([](rule_maker&) {});
-  const auto one_rule =
-      obey([](rule_maker& r) { r.add_ports(9000, 9009, nft::verdict::drop); });
+  const auto one_rule = obey([](rule_maker& r) { r.add_ports(9000, 9009, nft::verdict::drop); });
   EXPECT_EQ(one_rule.prefixes_v4, before.prefixes_v4);
   EXPECT_EQ(egress("9.9.9.9", 9005), divert_slot);
   EXPECT_EQ(egress("9.9.9.9", 9010), 1);
@@ -857,8 +856,7 @@ TEST(output_regions, a_ruleset_that_is_being_read_diverts_all_and_is_compared_wi
     const auto told = b.made.explain({{}, ip("9.9.9.9"), 1}).output;
     EXPECT_EQ(told.obstacle, "the nf_tables ruleset cannot be read: it is being read");
     b.made.set_output(large_rules([&](rule_maker& r) {
-                        if (round == 0)
-                          r.add_prefix(net("9.9.9.9/32"), false, nft::verdict::drop);
+                        if (round == 0) r.add_prefix(net("9.9.9.9/32"), false, nft::verdict::drop);
                       }).snapshot());
     EXPECT_FALSE(b.made.divert_until_compiled());
     static_cast<void>(b.made.publish());
