@@ -103,6 +103,7 @@ class shared_list {
     }
     return index < from.size() ? iterator{chunks_, in, index} : iterator{chunks_, in + 1, 0};
   }
+  void erase_at(std::size_t index) { static_cast<void>(erase(at_index(index))); }
   /// For a change in place.
   [[nodiscard]] T& edit(std::size_t index) {
     const iterator at = at_index(index);

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What large rulesets cost the compiler: a set of 100 000 addresses, 10 000 rules for an address
 /// each, both one after the other, as many IPsec policies: CPU time of the thread that compiles,
-/// compiled whole, one more or one less (the median of many, and the most), and the memory.
+/// compiled whole, one more or one less, beside them a rule that drops what goes to a port, in
+/// front of all or behind them, and one that accepts it, and the memory. Of a change the median of
+/// many and the most until nothing is decided any longer by what was before, and the median until
+/// all is compiled.
 ///
 /// Prints a table, or what Google Benchmark prints for --benchmark_format=json.
 #include <cowire/netlink/nft_message.hpp>
@@ -21,6 +24,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -59,6 +63,16 @@ nft::ruleset empty_chain() {
   chain.type = "filter";
   chain.hook = nft::chain_hook{3, 0, {}};
   return out;
+}
+
+nft::rule rule_for_port(std::uint64_t handle, std::uint16_t port) {
+  const nft::expression load{"payload", ex::payload_load{0, ex::payload_base::transport, 2, 2}, {}};
+  nft::rule made = make_rule(
+      handle, {"cmp",
+               ex::compare{0, ex::compare::equal, {std::byte(port >> 8), std::byte(port & 0xff)}},
+               {}});
+  made.expressions.front() = load;
+  return made;
 }
 
 void drop_to(nft::ruleset& in, std::uint64_t handle, std::uint32_t address) {
@@ -145,24 +159,33 @@ class ruled {
     made_.set_egress(2, 1);
     static_cast<void>(made_.publish());
   }
-  double obey_ms(const nft::ruleset& rules) {
-    return obey_ms([&](output_snapshot& into) { into.netfilter.rules = rules; });
+  struct times {
+    double safe_ms = 0;   ///< Until nothing is decided by what was before.
+    double whole_ms = 0;  ///< Until all is compiled.
+  };
+  times obey(const nft::ruleset& rules) {
+    return obey([&](output_snapshot& into) { into.netfilter.rules = rules; });
   }
-  double obey_ms(const netlink::xfrm_policies& policies) {
-    return obey_ms([&](output_snapshot& into) { into.ipsec.policies = policies; });
+  times obey(const netlink::xfrm_policies& policies) {
+    return obey([&](output_snapshot& into) { into.ipsec.policies = policies; });
   }
   [[nodiscard]] compiler_statistics statistics() const { return made_.statistics(); }
 
  private:
   template <class Fill>
-  double obey_ms(const Fill& fill) {
+  times obey(const Fill& fill) {
     const double start = cpu_ms();
     auto made = std::make_shared<output_snapshot>();
     fill(*made);
     made->netfilter.hooks.emplace();
     made_.set_output(std::move(made));
+    const bool diverted = made_.divert_until_compiled();
+    times took;
+    took.safe_ms = cpu_ms() - start;
     static_cast<void>(made_.publish());
-    return cpu_ms() - start;
+    took.whole_ms = cpu_ms() - start;
+    if (!diverted) took.safe_ms = took.whole_ms;
+    return took;
   }
 
   mirror state_;
@@ -171,25 +194,73 @@ class ruled {
   compiler made_;
 };
 
+/// Until nothing is decided by what was before, and until all is compiled.
+struct spread {
+  double median_ms = 0, most_ms = 0, whole_median_ms = 0;
+};
 struct figures {
-  double whole_ms = 0, median_ms = 0, most_ms = 0;
+  double whole_ms = 0;
+  /// The last three: 0 where there are no rules.
+  spread change, port_in_front, port_behind, port_accepted;
   compiler_statistics memory;
 };
 
 template <class State, class Change>
+spread measure_changes(ruled& one, State& rules, int count, const Change& change) {
+  std::vector<double> safe, whole;
+  for (int i = 0; i < count; ++i) {
+    change(rules, i);
+    const auto took = one.obey(rules);
+    safe.push_back(took.safe_ms);
+    whole.push_back(took.whole_ms);
+  }
+  std::ranges::sort(safe);
+  std::ranges::sort(whole);
+  return {safe[safe.size() / 2], safe.back(), whole[whole.size() / 2]};
+}
+
+void change_port_in_front(nft::ruleset& in, int i) {
+  auto& chain = in.chains.begin()->second.rules;
+  if (i % 2 == 0)
+    chain.insert(chain.begin(), rule_for_port(1'000'000, static_cast<std::uint16_t>(9000 + i)));
+  else
+    static_cast<void>(chain.erase(chain.begin()));
+}
+
+void change_port_behind(nft::ruleset& in, int i) {
+  auto& chain = in.chains.begin()->second.rules;
+  if (i % 2 == 0)
+    chain.push_back(rule_for_port(1'000'000, static_cast<std::uint16_t>(9000 + i)));
+  else
+    static_cast<void>(chain.erase(std::prev(chain.end())));
+}
+
+/// What lets datagrams leave the chain: then all is compiled anew.
+void change_port_accepted(nft::ruleset& in, int i) {
+  auto& chain = in.chains.begin()->second.rules;
+  if (i % 2 != 0) {
+    static_cast<void>(chain.erase(chain.begin()));
+    return;
+  }
+  nft::rule made = rule_for_port(1'000'000, static_cast<std::uint16_t>(9000 + i));
+  std::get<nft::verdict>(std::get<ex::immediate>(made.expressions.back().content).value).code =
+      nft::verdict::accept;
+  chain.insert(chain.begin(), std::move(made));
+}
+
+template <class State, class Change>
 figures measure(State rules, const Change& change) {
+  constexpr int port_changes_count = 20;
   ruled one;
   figures out;
-  out.whole_ms = one.obey_ms(rules);
+  out.whole_ms = one.obey(rules).whole_ms;
   out.memory = one.statistics();
-  std::vector<double> times;
-  for (int i = 0; i < changes_count; ++i) {
-    change(rules, i);
-    times.push_back(one.obey_ms(rules));
+  out.change = measure_changes(one, rules, changes_count, change);
+  if constexpr (std::is_same_v<State, nft::ruleset>) {
+    out.port_in_front = measure_changes(one, rules, port_changes_count, change_port_in_front);
+    out.port_behind = measure_changes(one, rules, port_changes_count, change_port_behind);
+    out.port_accepted = measure_changes(one, rules, port_changes_count, change_port_accepted);
   }
-  std::ranges::sort(times);
-  out.median_ms = times[times.size() / 2];
-  out.most_ms = times.back();
   return out;
 }
 
@@ -273,8 +344,15 @@ int run(bool json, const char* program) {
   for (const auto& [name, told] : all) {
     const std::string group = std::string("output_rules/") + name;
     results.push_back({group + "/whole", told.whole_ms * 1e6});
-    results.push_back({group + "/one_change_median", told.median_ms * 1e6});
-    results.push_back({group + "/one_change_most", told.most_ms * 1e6});
+    for (const auto& [change, took] : {std::pair{"/one_change", told.change},
+                                       {"/port_rule_in_front", told.port_in_front},
+                                       {"/port_rule_behind", told.port_behind},
+                                       {"/port_accepted", told.port_accepted}}) {
+      if (took.most_ms == 0) continue;
+      results.push_back({group + change + "_median", took.median_ms * 1e6});
+      results.push_back({group + change + "_most", took.most_ms * 1e6});
+      results.push_back({group + change + "_compiled", took.whole_median_ms * 1e6});
+    }
   }
   if (json) {
     bench::print_json(program, results);

@@ -284,7 +284,17 @@ content read_fib(byte_span from, std::error_code& ec) {
 content read_exthdr(byte_span from, std::error_code& ec) {
   const fields<NFTA_EXTHDR_MAX> f(from, ec);
   if (!f.known || f.has(NFTA_EXTHDR_SREG) || !f.has(NFTA_EXTHDR_DREG)) return expressions::other{};
-  return expressions::unknown_load{};
+  expressions::option_load out;
+  out.to = register_of(f.at(NFTA_EXTHDR_DREG, ec), ec);
+  out.of = f.number(NFTA_EXTHDR_OP, ec);
+  const std::uint32_t flags = f.number(NFTA_EXTHDR_FLAGS, ec);
+  out.presence = (flags & NFT_EXTHDR_F_PRESENT) != 0;
+  check_span(out.to, 4, ec);
+  const auto type = f.has(NFTA_EXTHDR_TYPE) ? f.by_number[NFTA_EXTHDR_TYPE]->payload : byte_span{};
+  if ((flags & ~std::uint32_t{NFT_EXTHDR_F_PRESENT}) != 0 || type.size() != 1)
+    return expressions::unknown_load{};
+  out.type = std::to_integer<std::uint8_t>(type.front());
+  return out;
 }
 
 /// A named counter only counts.

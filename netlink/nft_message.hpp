@@ -177,8 +177,18 @@ struct fib {
   std::uint32_t result = 0, flags = 0;
   friend bool operator==(const fib&, const fib&) = default;
 };
+/// Of an extension header of IPv6 or an option of IPv4, whether there is one, or bytes of it: then
+/// the rule ends where there is none.
+struct option_load {
+  enum carrier : std::uint32_t { ipv6 = 0, tcp = 1, ipv4 = 2 };  ///< NFT_EXTHDR_OP_*.
+  register_offset to = 0;
+  std::uint32_t of = ipv6;
+  std::uint8_t type = 0;  ///< The number of the header or option.
+  bool presence = false;  ///< 1 or 0, in a register of 32 bits.
+  friend bool operator==(const option_load&, const option_load&) = default;
+};
 /// Reads something that is not modelled into a register and does nothing else: rt, socket, hash,
-/// a load of an extension header, xfrm, tunnel.
+/// xfrm, tunnel, or in a way that this code does not know.
 struct unknown_load {
   friend bool operator==(const unknown_load&, const unknown_load&) = default;
 };
@@ -201,12 +211,12 @@ struct xt_match {
 
 struct expression {
   std::string name;  ///< As the kernel names it: "payload", "limit", "target:MASQUERADE".
-  std::variant<expressions::other, expressions::immediate, expressions::compare,
-               expressions::bitwise, expressions::bitwise_unknown, expressions::byteorder,
-               expressions::range, expressions::lookup, expressions::payload_load,
-               expressions::payload_write, expressions::meta_load, expressions::meta_write,
-               expressions::ct_load, expressions::fib, expressions::unknown_load, expressions::soft,
-               expressions::notrack, expressions::xt_match>
+  std::variant<
+      expressions::other, expressions::immediate, expressions::compare, expressions::bitwise,
+      expressions::bitwise_unknown, expressions::byteorder, expressions::range, expressions::lookup,
+      expressions::payload_load, expressions::payload_write, expressions::meta_load,
+      expressions::meta_write, expressions::ct_load, expressions::fib, expressions::option_load,
+      expressions::unknown_load, expressions::soft, expressions::notrack, expressions::xt_match>
       content;
   /// The set that a `dynset` fills from the packet path; empty otherwise.
   std::string filled_set;

@@ -29,6 +29,7 @@ class compiler::impl {
   void set_egress(std::uint32_t interface_index, egress_slot slot);
   void clear_egress(std::uint32_t interface_index);
   void set_output(std::shared_ptr<const output_snapshot> state);
+  bool divert_until_compiled();
   publication publish();
   [[nodiscard]] explanation explain(const flow& question);
   [[nodiscard]] std::vector<flow_class> distinct_classes() const;
@@ -99,6 +100,8 @@ void compiler::impl::rebuild_everything() {
 
 void compiler::impl::incorporate() {
   mirror_changes changes = std::exchange(noted_, {});
+  // While a ruleset is being read nothing of what is known of it counts.
+  egress_changed_ |= planner_.close(planner_.output().held());
   // Rules name devices, and those by which a tunnel's outer datagrams leave.
   if (planner_.output().has_something_to_say() &&
       (!changes.links.empty() ||
@@ -172,6 +175,21 @@ void compiler::impl::set_output(std::shared_ptr<const output_snapshot> state) {
 
 // ------------------------------------------------------------------------------------------------
 // publication
+
+bool compiler::impl::divert_until_compiled() {
+  // What is compiled sooner than a look at the clock would tell: a hundredth of a second.
+  constexpr std::size_t small = 1000;
+  if (!output_changed_ || classes_.empty() || version_.number() == 0) return false;
+  const auto because = planner_.output().must_ask_anew();
+  if (!because) return false;
+  const compiler_statistics known = statistics();
+  const std::size_t regions = classes_.is_current() ? 0 : known.prefixes_v4 + known.prefixes_v6;
+  if (planner_.output().size_of_change() + regions < small || !planner_.close(because))
+    return false;
+  hops_->rebuild_if([](const detail::hop_key&) { return true; });
+  version_.publish(state_.settings(), classes_, hops_);
+  return true;
+}
 
 publication compiler::impl::publish() {
   const auto start = std::chrono::steady_clock::now();
@@ -281,6 +299,8 @@ void compiler::lift_quarantine(const ip_prefix& where) {
 void compiler::note(mirror_changes&& changes) { impl_->noted_.merge(std::move(changes)); }
 bool compiler::pending() const noexcept { return impl_->pending(); }
 std::vector<flow_class> compiler::distinct_classes() const { return impl_->distinct_classes(); }
+bool compiler::divert_until_compiled() { return impl_->divert_until_compiled(); }
+
 publication compiler::publish() { return impl_->publish(); }
 explanation compiler::explain(const flow& question) const { return impl_->explain(question); }
 compiler_statistics compiler::statistics() const noexcept { return impl_->statistics(); }

@@ -113,6 +113,12 @@ class compiler {
   /// Whether anything was noted since the last publish().
   [[nodiscard]] bool pending() const noexcept;
 
+  /// Where it will take long to compile what set_output() has noted (the output path has to be
+  /// evaluated as a whole, and is large): publishes at once that all is diverted under the reason
+  /// of what has changed, so that nothing is decided any longer by what is out of date, and leaves
+  /// everything to the publish() that must follow. False: nothing to do.
+  bool divert_until_compiled();
+
   /// Compiles what was noted, publishes a new version with one atomic store, retires the parts that
   /// it replaced. Frees what earlier versions held once no reader can see it. Without anything
   /// noted it frees, publishes nothing, and tells the current version.

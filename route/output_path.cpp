@@ -244,10 +244,12 @@ detail::destination_verdicts detail::judge_some(const output_snapshot& state, ou
     const netfilter_state& netfilter = state.netfilter;
     found.touch_rest(judge_beside_rules(netfilter, family));
     untracked = which;
-    for (const auto tracked : {tracking_state::fresh, tracking_state::established})
-      if (!found.untouched().empty())
-        untracked = untracked.intersection(
-            output_walk(*netfilter.rules, sets, region, tracked, found, ports).run());
+    for (const auto tracked : {tracking_state::fresh, tracking_state::established}) {
+      if (found.untouched().empty()) break;
+      output_walk walk(*netfilter.rules, sets, region, tracked, found, ports);
+      untracked = untracked.intersection(walk.run());
+      if (!walk.depends_on_tracking()) break;
+    }
     found.touch_rest(judge_device_chains(*netfilter.rules, region));
   }
   if (obeyed.traffic_control) found.touch_rest(judge_devices(state, region));

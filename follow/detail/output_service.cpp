@@ -68,9 +68,7 @@ output_service::output_service(ring_context& ring, const output_layers& obeyed)
       traffic_fd_(obeyed.traffic_control ? listen_to(NETLINK_ROUTE, netlink::tc_group)
                                          : unique_fd()),
       changes_(std::make_shared<event_queue<change>>(ring.get_executor(), changes_ahead)),
-      buffer_(netlink::datagram_size_max),
-      first_(std::make_shared<output_snapshot>(output_reader(obeyed).read())),
-      ipsec_(first_->ipsec) {
+      buffer_(netlink::datagram_size_max) {
   const signals_blocked during_creation;
   thread_ = std::thread([this] { run(); });
   ::pthread_setname_np(thread_.native_handle(), "cowire-output");
@@ -91,7 +89,9 @@ void output_service::stop() noexcept {
 
 void output_service::run() {
   output_reader reader(obeyed_);
-  snapshot last = first_;
+  snapshot last = std::make_shared<output_snapshot>(reader.read());
+  ipsec_ = last->ipsec;
+  first_read_.set_value(last);
   clock::time_point all_read_at{};
   while (!stopping_.load(std::memory_order_acquire)) {  // Pairs with the exchange in stop().
     pollfd waiting[] = {{stop_fd_.get(), POLLIN, 0},

@@ -23,6 +23,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <future>
 #include <memory>
 #include <system_error>
 #include <thread>
@@ -41,15 +42,16 @@ class output_service {
   };
   using next_signature = void(std::error_code, change);
 
-  /// Reads the first snapshot before it returns. Throws std::system_error when no thread or event
-  /// can be had; what cannot be read is said in the snapshot.
+  /// Has the first snapshot read meanwhile. Throws std::system_error when no thread or event can be
+  /// had; what cannot be read is said in the snapshot.
   explicit output_service(ring_context& ring, const output_layers& obeyed = {});
   /// Waits until the thread has ended.
   ~output_service();
   output_service(const output_service&) = delete;
   output_service& operator=(const output_service&) = delete;
 
-  [[nodiscard]] const snapshot& first() const noexcept { return first_; }
+  /// Waits until it has been read.
+  [[nodiscard]] snapshot first() const { return first_.get(); }
   /// The next snapshot that differs from the one before; one call at a time. Errors: error::closed
   /// after stop().
   template <class Token>
@@ -85,7 +87,8 @@ class output_service {
   netlink::nft::follower rules_follower_;
   netlink::xfrm_follower policies_follower_;
   std::vector<std::byte> buffer_;
-  snapshot first_;
+  std::promise<snapshot> first_read_;
+  const std::shared_future<snapshot> first_ = first_read_.get_future().share();
   ipsec_state ipsec_;  ///< By all that was heard, whether somebody has taken it or not.
   std::thread thread_;
 };

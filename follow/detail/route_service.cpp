@@ -74,7 +74,6 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       exception_questions_(ring),
       exceptions_(mirror_, [this] { return compiler_.distinct_classes(); }) {
   listen_to_redirects();
-  take_output(output_.first());
   if (options_.audit_rate != 0) {
     follower& self = *this;
     auditor_.emplace(ring, mirror_, self, options_.audit_rate);
@@ -152,6 +151,7 @@ awaitable<void> route_service::follow_output() {
   while (!stopped_) {
     auto [ec, next] = co_await output_.async_next(as_tuple(use_awaitable));
     if (stopped_ || ec) co_return;
+    take_first_output();
     if (on_other_rules && obeyed_output_->netfilter != next.state->netfilter) on_other_rules();
     std::vector<route_change> told(1);
     if (feed_.watched()) told = describe_output(*obeyed_output_, *next.state, mirror_);
@@ -159,6 +159,11 @@ awaitable<void> route_service::follow_output() {
     take_output(std::move(next.state));
     publish();
   }
+}
+
+/// It has been read while routes were.
+void route_service::take_first_output() {
+  if (!obeyed_output_) take_output(output_.first());
 }
 
 void route_service::take_output(output_service::snapshot snapshot) {
@@ -429,6 +434,8 @@ void route_service::publish() {
   settle_what_is_hidden();
   if (!compiler_.pending() && !feed_.oldest()) return;
   if (ready_ && !whole_) return;  // Nothing before the first whole state.
+  take_first_output();
+  static_cast<void>(compiler_.divert_until_compiled());
   const std::uint64_t version = compiler_.publish().version;
   const auto now = clock::now();
   update_stats(version, now);

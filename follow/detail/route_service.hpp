@@ -114,6 +114,7 @@ class route_service final : private truth_auditor::follower {
   [[nodiscard]] awaitable<void> follow_events();
   [[nodiscard]] awaitable<void> follow_replies();
   [[nodiscard]] awaitable<void> follow_output();
+  void take_first_output();
   void take_output(output_service::snapshot snapshot);
   [[nodiscard]] awaitable<void> keep_time();
   [[nodiscard]] awaitable<void> follow_exceptions();
@@ -166,7 +167,7 @@ class route_service final : private truth_auditor::follower {
   datagram_source events_;
   dump_reader replies_;
   output_service output_;
-  output_service::snapshot obeyed_output_;  ///< What the compiler was given last.
+  output_service::snapshot obeyed_output_;  ///< What the compiler was given last; null: nothing.
   ring_timer timer_;
   netlink::monitor monitor_;
   mirror mirror_;

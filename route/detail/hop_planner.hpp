@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
 namespace cowire::detail {
@@ -52,6 +53,10 @@ class hop_planner {
   [[nodiscard]] static const planned_share& share_for(const hop_plan& plan, std::uint32_t hash31);
   /// As devices, neighbours and sockets are now.
   [[nodiscard]] built_hop build(const hop_key& key) const;
+  /// From now on every hop that is built diverts, or none does for this. False: as it was.
+  bool close(const std::optional<divert_reason>& because) noexcept {
+    return std::exchange(closed_because_, because) != because;
+  }
 
   /// Tables that rules may lead to; null = all.
   [[nodiscard]] const std::vector<std::uint32_t>* mirrored_tables() const noexcept {
@@ -72,6 +77,7 @@ class hop_planner {
   const route_restrictions& restrictions_;
   std::set<ip_prefix> quarantined_;
   egress_slots egress_;
+  std::optional<divert_reason> closed_because_;
   output_judge output_;
 };
 

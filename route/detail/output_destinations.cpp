@@ -425,6 +425,14 @@ output_walk::evaluation output_walk::begin_anywhere(const chain_rules& chain, co
   return e;
 }
 
+/// Up to the first expression that is none.
+void output_walk::run_matches(evaluation& e) {
+  for (const expression& x : e.current->expressions) {
+    if (e.ended || stopped() || !is_match(x)) return;
+    std::visit([&](const auto& content) { on(e, x, content); }, x.content);
+  }
+}
+
 address_set output_walk::with_obstacles(address_set found) const {
   address_set others(ip_prefix::all(family_));
   others.remove(into_.untouched());
@@ -436,11 +444,21 @@ address_set output_walk::that_may_match(const chain_rules& chain, const rule& on
   if (!is_one_of_ours(chain.chain.family, family_)) return {};
   evaluation e = begin_anywhere(chain, one);
   if (one.not_understood) return std::move(e.state.destinations);
-  for (const expression& x : one.expressions) {
-    if (e.ended || stopped() || !is_match(x)) break;
-    std::visit([&](const auto& content) { on(e, x, content); }, x.content);
-  }
+  run_matches(e);
   return with_obstacles(e.ended ? address_set() : std::move(e.state.destinations));
+}
+
+bool output_walk::may_match_new(const chain_rules& chain, const rule& one) {
+  if (!is_one_of_ours(chain.chain.family, family_)) return false;
+  for (const bool untracked : {false, true}) {
+    evaluation e = begin_anywhere(chain, one);
+    hook_ = chain.chain.hook ? chain.chain.hook->number : hook_;
+    e.state.maybe_untracked = false;
+    if (untracked) e.state.untracked = e.state.destinations;
+    run_matches(e);
+    if (!e.ended) return true;
+  }
+  return false;
 }
 
 address_set output_walk::that_may_find(const chain_rules& chain, const rule& one,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/netlink/tunnel_kind.hpp>
+#include <cowire/route/detail/closing_rules.hpp>
 #include <cowire/route/detail/judge_destinations.hpp>
 #include <cowire/route/detail/output_ipsec.hpp>
 #include <cowire/route/detail/output_judge.hpp>
@@ -33,25 +34,108 @@ std::optional<port_filter> filter_of(const std::vector<port_range>& wanted,
   return made;
 }
 
+/// Whether what was known before is what the next snapshot that can be read is compared with.
+bool must_hold(const output_snapshot* before, const output_snapshot* now) {
+  return before != nullptr && now != nullptr && now->obeyed == before->obeyed &&
+         now->obeyed.netfilter && now->netfilter.rules_unreadable &&
+         !before->netfilter.rules_unreadable;
+}
+
+/// Under which reason what may have changed is diverted.
+divert_reason reason_of_change(const output_snapshot* before, const output_snapshot& now) {
+  if (before == nullptr || before->netfilter != now.netfilter) return divert_reason::netfilter;
+  if (before->ipsec != now.ipsec) return divert_reason::ipsec;
+  if (before->cgroup != now.cgroup) return divert_reason::cgroup_program;
+  return divert_reason::tc_egress;
+}
+
+/// Of what two groups of rules say of the same datagrams. The order of layers is the kernel's.
+const output_verdict& first_of(const output_verdict& others, const output_verdict& closing) {
+  if (!closing.reason) return others;
+  using enum divert_reason;
+  const bool earlier =
+      others.reason == cgroup_program || others.reason == ipsec || others.reason == netfilter;
+  return earlier ? others : closing;
+}
+
 }  // namespace
 
+void output_judge::ruled::take(std::shared_ptr<const output_snapshot> state) {
+  snapshot = std::move(state);
+  sets =
+      std::make_unique<output_sets>(*snapshot->netfilter.rules, snapshot->obeyed.strict_counters);
+}
+
 bool output_judge::set(std::shared_ptr<const output_snapshot> snapshot) {
-  const auto before = std::exchange(snapshot_, std::move(snapshot));
+  if (must_hold(snapshot_.get(), snapshot.get())) {
+    held_ = snapshot->netfilter.rules_unreadable;
+    return false;
+  }
+  held_.reset();
+  const auto whole_before = std::exchange(snapshot_, std::move(snapshot));
   const bool was_empty = std::exchange(empty_, !snapshot_ || is_empty(*snapshot_));
-  const auto sets_before = std::exchange(sets_, nullptr);
+  const ruled before = std::exchange(others_, {});
+  closing_ = {};
+  all_ = {};
   if (empty_) {
     forget();
     return !was_empty;
   }
-  sets_ =
-      std::make_unique<output_sets>(*snapshot_->netfilter.rules, snapshot_->obeyed.strict_counters);
+  take_rules();
   std::erase_if(asked_, [](const asked& one) { return !one.divides; });
-  // Zone 0 is no certain answer: it stands for whatever all destinations have in common.
-  const bool told_apart = is_told_apart();
-  if (!was_empty && follow(*before, *sets_before)) return !told_apart || !is_told_apart();
+  if (!anew_ && !was_empty) {
+    // Zone 0 is no certain answer: it stands for whatever all destinations have in common.
+    const bool told_apart = is_told_apart();
+    if (follow(*before.snapshot, *before.sets)) {
+      const bool closed_otherwise = close_again();
+      return closed_otherwise || !told_apart || !is_told_apart();
+    }
+  }
+  if (!anew_) anew_ = reason_of_change(whole_before.get(), *snapshot_);
+  return true;
+}
+
+/// Divides the snapshot's rules.
+void output_judge::take_rules() {
+  std::optional<divided_ruleset> divided;
+  if (snapshot_->obeyed.netfilter) divided = without_closing_rules(*snapshot_->netfilter.rules);
+  auto others = snapshot_;
+  if (divided) {
+    auto without = std::make_shared<output_snapshot>(*snapshot_);
+    without->netfilter.rules = std::move(divided->others);
+    others = std::move(without);
+  }
+  others_.take(std::move(others));
+  for (const ip_family each : {ip_family::v4, ip_family::v6})
+    others_.sets->tracked_families[static_cast<std::size_t>(each)] =
+        tracks_connections(snapshot_->netfilter, each);
+  if (!divided) return;
+  auto closing = std::make_shared<output_snapshot>();
+  closing->obeyed = {.netfilter = true,
+                     .conntrack = false,
+                     .ipsec = false,
+                     .traffic_control = false,
+                     .control_groups = false,
+                     .strict_counters = snapshot_->obeyed.strict_counters};
+  closing->netfilter.rules = std::move(divided->closing);
+  closing->netfilter.hooks.emplace();
+  closing_.take(std::move(closing));
+}
+
+/// Does what set() has left.
+void output_judge::settle() {
+  if (!std::exchange(anew_, std::nullopt)) return;
   for (asked& one : asked_) answer_anew(one);
   for (family_zones& zones : zones_) zones.stale = true;
-  return true;
+}
+
+std::size_t output_judge::size_of_change() const {
+  if (!anew_ || !snapshot_) return 0;
+  const netlink::nft::ruleset& rules = *snapshot_->netfilter.rules;
+  std::size_t size = rules.rule_count() + snapshot_->ipsec.policies.size();
+  for (const auto& [key, set] : rules.sets) size += set.elements.size();
+  for (const family_zones& zones : zones_) size += zones.prefixes.size();
+  return size;
 }
 
 /// Of all families that were asked about.
@@ -62,6 +146,7 @@ bool output_judge::is_told_apart() {
 
 void output_judge::forget() {
   asked_.clear();
+  anew_.reset();
   for (family_zones& zones : zones_) {
     zones.stale = true;
     // The next questions may come in another order: no number may come to mean something else.
@@ -75,6 +160,7 @@ output_judge::answer output_judge::judge(const flow_class& cls, const hop_key& h
                                          const ip_prefix& where, bool only_to_explain) {
   answer told;
   if (!has_something_to_say()) return told;
+  settle();
   asked& known = ask(cls, hop);
   if (!only_to_explain && !std::exchange(known.divides, true)) zones_of(hop.family).stale = true;
   std::vector<port_range> passing, stopped, tracked, untracked;
@@ -84,12 +170,13 @@ output_judge::answer output_judge::judge(const flow_class& cls, const hop_key& h
     else
       to.push_back(ports);
   };
-  for (const port_verdicts& one : known.answers) {
-    const output_verdict& here = one.answer.look_at(where);
+  for_each_part(known, [&](const port_range& ports, const destination_verdicts& others,
+                           const destination_verdicts& closing) {
+    const output_verdict& here = first_of(others.look_at(where), closing.look_at(where));
     if (here.reason && !told.reason) told.reason = here.reason;
-    add(here.reason ? stopped : passing, one.ports);
-    if (!here.reason) add(here.tracked ? tracked : untracked, one.ports);
-  }
+    add(here.reason ? stopped : passing, ports);
+    if (!here.reason) add(here.tracked ? tracked : untracked, ports);
+  });
   told.tracked = !tracked.empty();
   if (stopped.empty())
     told.untracked_ports = filter_of(untracked, tracked);
@@ -100,13 +187,47 @@ output_judge::answer output_judge::judge(const flow_class& cls, const hop_key& h
 
 output_verdict output_judge::explain(const flow_class& cls, const hop_key& hop,
                                      const ip_prefix& where, std::uint16_t port) {
+  output_verdict found;
+  if (held_) {
+    found.reason = held();
+    found.obstacle = "the nf_tables ruleset cannot be read: " + *held_;
+    return found;
+  }
   if (!has_something_to_say()) return {};
   const bool ports_count = judge(cls, hop, where, true).ports.has_value();
-  for (const port_verdicts& one : ask(cls, hop).answers) {
-    const bool concerned = port == 0 || !ports_count || one.ports.contains(port);
-    if (auto found = one.answer.of(where); concerned && found.reason) return found;
+  for_each_part(ask(cls, hop), [&](const port_range& ports, const destination_verdicts& others,
+                                   const destination_verdicts& closing) {
+    const bool concerned = port == 0 || !ports_count || ports.contains(port);
+    if (!concerned || found.reason) return;
+    found = first_of(others.of(where), closing.of(where));
+  });
+  return found.reason ? found : output_verdict{};
+}
+
+/// What closing rules say is in one piece, whatever the destination.
+template <class Visit>
+void output_judge::for_each_part(const asked& one, const Visit& visit) {
+  static const destination_verdicts passing[] = {
+      destination_verdicts(ip_prefix::all(ip_family::v4)),
+      destination_verdicts(ip_prefix::all(ip_family::v6))};
+  if (one.closing.empty()) {
+    for (const port_verdicts& part : one.answers)
+      visit(part.ports, part.answer, passing[static_cast<std::size_t>(one.about.family())]);
+    return;
   }
-  return {};
+  auto other = one.answers.begin();
+  for (const port_verdicts& part : one.closing)
+    for (;; ++other) {
+      visit({std::max(part.ports.first, other->ports.first),
+             std::min(part.ports.last, other->ports.last)},
+            other->answer, part.answer);
+      // Both are all ports, in order.
+      if (other->ports.last > part.ports.last) break;
+      if (other->ports.last == part.ports.last) {
+        ++other;
+        break;
+      }
+    }
 }
 
 output_judge::asked& output_judge::ask(const flow_class& cls, const hop_key& hop) {
@@ -183,6 +304,7 @@ std::optional<output_judge::outer_route> output_judge::outer_route_of(const ques
 }
 
 bool output_judge::outer_routes_differ() const {
+  if (anew_) return false;  // They are asked about as they are then.
   return std::ranges::any_of(
       asked_, [this](const asked& one) { return one.outer != outer_route_of(one.about); });
 }
@@ -191,7 +313,7 @@ bool output_judge::outer_routes_differ() const {
 /// Where the route is not known, the answer is one for all that there may be.
 output_verdict output_judge::ask_outer(const netlink::link& tunnel, ip_family carried,
                                        const output_flow& inner,
-                                       const std::optional<outer_route>& route) const {
+                                       const std::optional<outer_route>& route) {
   constexpr std::uint8_t ipip = 4, ipv6_in = 41, gre = 47;
   constexpr std::uint32_t unicast = 1;  // RTN_UNICAST
   const auto& info = std::get<netlink::tunnel_info>(tunnel.info);
@@ -217,8 +339,9 @@ output_verdict output_judge::ask_outer(const netlink::link& tunnel, ip_family ca
     outer.ip_protocol = gre;
   else
     outer.ip_protocol = carried == ip_family::v4 ? ipip : ipv6_in;
+  if (!all_) all_.take(snapshot_);
   output_verdict found =
-      detail::judge_destinations(*snapshot_, *sets_, outer).of(outer.destination);
+      detail::judge_destinations(*all_.snapshot, *all_.sets, outer).of(outer.destination);
   if (found.tracked) {
     found.reason = divert_reason::conntrack_new;
     found.obstacle = "connections are tracked, and their entry must be kept alive";
@@ -227,18 +350,40 @@ output_verdict output_judge::ask_outer(const netlink::link& tunnel, ip_family ca
   return found;
 }
 
-void output_judge::answer_anew(asked& one) const {
+void output_judge::answer_anew(asked& one) {
   const output_flow region = region_of(one.about);
-  one.answers = judge_all_ports(*snapshot_, *sets_, region);
+  one.answers = judge_all_ports(*others_.snapshot, *others_.sets, region);
+  one.closing = closing_of(region);
   one.outer = outer_route_of(one.about);
   one.outer_verdicts = ask_all_outer(one, region);
   for (const output_verdict& outer : one.outer_verdicts)
     for (port_verdicts& part : one.answers) part.answer.touch_rest(outer);
 }
 
+std::vector<port_verdicts> output_judge::closing_of(const output_flow& region) const {
+  if (!closing_) return {};
+  return judge_all_ports(*closing_.snapshot, *closing_.sets, region);
+}
+
+/// True: ports are closed otherwise than before.
+bool output_judge::close_again() {
+  bool differs = false;
+  for (asked& one : asked_) {
+    const ip_prefix all = ip_prefix::all(one.about.family());
+    const auto says_the_same = [&](const port_verdicts& a, const port_verdicts& b) {
+      const output_verdict x = a.answer.of(all), y = b.answer.of(all);
+      return a.ports == b.ports && x.reason == y.reason && x.obstacle == y.obstacle;
+    };
+    auto now = closing_of(region_of(one.about));
+    differs |= !std::ranges::equal(now, one.closing, says_the_same);
+    one.closing = std::move(now);
+  }
+  return differs;
+}
+
 /// Of each tunnel on the way, from the inside; its route as `one` knows it.
 std::vector<output_verdict> output_judge::ask_all_outer(const asked& one,
-                                                        const output_flow& region) const {
+                                                        const output_flow& region) {
   std::vector<output_verdict> found;
   std::optional<outer_route> route = one.outer;
   ip_family carried = one.about.family();
@@ -288,21 +433,17 @@ bool looks_up(const netlink::nft::rule& one, const std::string& set) {
 /// False: ask everything anew.
 bool output_judge::follow(const output_snapshot& before, output_sets& sets_before) {
   using netlink::nft::family;
-  if (!alike_beside_rules_and_policies(before, *snapshot_)) return false;
-  const auto difference = difference_between(*before.netfilter.rules, *snapshot_->netfilter.rules);
+  const output_snapshot& now = *others_.snapshot;
+  if (!alike_beside_rules_and_policies(before, now)) return false;
+  const auto difference = difference_between(*before.netfilter.rules, *now.netfilter.rules);
   if (!difference) return false;
-  const auto policies = differing_policies(before.ipsec.policies, snapshot_->ipsec.policies);
+  const auto policies = differing_policies(before.ipsec.policies, now.ipsec.policies);
   if (policies.size() > differing_max) return false;
   for (const auto* rules : {&difference->gone, &difference->come})
     for (const auto& one : *rules)
       if (one.chain->chain.family == family::netdev) return false;
-  for (const ip_family each : {ip_family::v4, ip_family::v6}) {
-    const auto i = static_cast<std::size_t>(each);
-    sets_->tracked_families[i] = tracks_connections(snapshot_->netfilter, each);
-    if (sets_before.tracked_families[i].value_or(*sets_->tracked_families[i]) !=
-        *sets_->tracked_families[i])
-      return false;
-  }
+  if (!std::ranges::equal(sets_before.tracked_families, others_.sets->tracked_families))
+    return false;
   constexpr std::size_t parts_max = 64;
   address_set changed[2];
   for (asked& one : asked_) {
@@ -332,9 +473,9 @@ address_set output_judge::concerned_by(const ruleset_difference& difference,
     }
   };
   ask(difference.gone, sets_before);
-  ask(difference.come, *sets_);
+  ask(difference.come, *others_.sets);
   found.unite(concerned_by_elements(difference, region, sets_before));
-  found.unite(concerned_by_elements(difference, region, *sets_));
+  found.unite(concerned_by_elements(difference, region, *others_.sets));
   return found;
 }
 
@@ -364,7 +505,7 @@ bool output_judge::judge_again(asked& one, const output_flow& region, const addr
   for (port_verdicts& part : one.answers) {
     asked_ports ports;
     ports.range = part.ports;
-    auto told = judge_some(*snapshot_, *sets_, region, which, &ports);
+    auto told = judge_some(*others_.snapshot, *others_.sets, region, which, &ports);
     if (ports.may_pay_to_divide(told)) return false;
     for (const output_verdict& outer : one.outer_verdicts) told.touch_rest(outer);
     part.answer.replace(which, told);
@@ -480,16 +621,19 @@ bool output_judge::renew_examples(family_zones& zones, const address_set& where)
 }
 
 const std::vector<zone_prefix>& output_judge::zones(ip_family family) {
+  settle();
   refresh(family);
   return zones_of(family).prefixes;
 }
 
 std::uint64_t output_judge::zones_version(ip_family family) {
+  settle();
   refresh(family);
   return zones_of(family).version;
 }
 
 ip_prefix output_judge::example_of(ip_family family, zone_id zone) {
+  settle();
   refresh(family);
   return zone == 0 ? ip_prefix::all(family) : zones_of(family).examples[zone - 1];
 }

@@ -19,6 +19,7 @@
 #include <cowire/route/mirror.hpp>
 #include <cowire/route/output_path.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -33,9 +34,19 @@ class output_judge {
   explicit output_judge(const mirror& state) : state_(state) {}
 
   /// Unset: nothing is known and nothing is asked. Where single rules, elements or policies are all
-  /// that is different, only destinations that they concern are asked about again. False: zones()
-  /// says everything that may be decided otherwise.
+  /// that is different, only destinations that they concern are asked about again; what else there
+  /// is to do is done when the next question is asked. False: zones() says everything that may be
+  /// decided otherwise.
   bool set(std::shared_ptr<const output_snapshot> snapshot);
+  /// Set while a ruleset is being read that has replaced a known one: nothing may be fast, and what
+  /// is answered is still of the known one.
+  [[nodiscard]] std::optional<divert_reason> held() const noexcept {
+    return held_ ? std::optional(divert_reason::netfilter) : std::nullopt;
+  }
+  /// Why everything has to be asked anew when the next question is asked; unset: it need not. How
+  /// many rules, elements, policies and prefixes that concerns says size_of_change().
+  [[nodiscard]] std::optional<divert_reason> must_ask_anew() const noexcept { return anew_; }
+  [[nodiscard]] std::size_t size_of_change() const;
   /// Devices have changed.
   void forget();
   /// Whether the outer datagrams of some tunnel that was asked about leave otherwise by now.
@@ -85,7 +96,8 @@ class output_judge {
   };
   struct asked {
     question about;
-    std::vector<port_verdicts> answers;
+    std::vector<port_verdicts> answers;  ///< Without closing rules (closing_rules.hpp).
+    std::vector<port_verdicts> closing;  ///< By those alone, whatever the destination.
     /// Of a tunnel, as the answers know it; unset: not a tunnel, or no such route.
     std::optional<outer_route> outer;
     std::vector<output_verdict> outer_verdicts;  ///< Of its outer datagrams: ask_all_outer().
@@ -100,16 +112,22 @@ class output_judge {
     std::map<std::vector<std::uint16_t>, zone_id> ids;
     std::vector<ip_prefix> examples;  ///< By id, from 1 on; those of old ids stay.
   };
+  void take_rules();
+  void settle();
   [[nodiscard]] asked& ask(const flow_class& cls, const hop_key& hop);
-  void answer_anew(asked& one) const;
+  void answer_anew(asked& one);
+  [[nodiscard]] std::vector<port_verdicts> closing_of(const output_flow& region) const;
+  [[nodiscard]] bool close_again();
+  template <class Visit>
+  static void for_each_part(const asked& one, const Visit& visit);
   [[nodiscard]] output_flow region_of(const question& about) const;
   void leave_by(std::uint32_t interface_index, output_flow& region) const;
   [[nodiscard]] std::optional<outer_route> outer_route_of(const question& about) const;
   [[nodiscard]] output_verdict ask_outer(const netlink::link& tunnel, ip_family carried,
                                          const output_flow& inner,
-                                         const std::optional<outer_route>& route) const;
+                                         const std::optional<outer_route>& route);
   [[nodiscard]] std::vector<output_verdict> ask_all_outer(const asked& one,
-                                                          const output_flow& region) const;
+                                                          const output_flow& region);
   [[nodiscard]] bool local_table_comes_first(ip_family family) const;
   [[nodiscard]] bool is_told_apart();
   [[nodiscard]] bool follow(const output_snapshot& before, output_sets& sets_before);
@@ -127,10 +145,23 @@ class output_judge {
     return zones_[static_cast<std::size_t>(family)];
   }
 
+  /// Rules with their sets made ready.
+  struct ruled {
+    std::shared_ptr<const output_snapshot> snapshot;
+    std::unique_ptr<output_sets> sets;
+    explicit operator bool() const noexcept { return snapshot != nullptr; }
+    void take(std::shared_ptr<const output_snapshot> state);
+  };
+
   const mirror& state_;
   std::shared_ptr<const output_snapshot> snapshot_;
-  std::unique_ptr<output_sets> sets_;  ///< Of the snapshot's rules.
+  ruled others_;   ///< All of the snapshot but its closing rules.
+  ruled closing_;  ///< Those, and no other layer. Unset: there are none.
+  ruled all_;      ///< The snapshot as it is; made when first needed.
   bool empty_ = true;
+  std::optional<divert_reason> anew_;
+  /// Why nothing may be fast; unset: it may.
+  unreadable held_;
   std::deque<asked> asked_;  ///< Elements stay where they are.
   family_zones zones_[2];
 };

@@ -116,6 +116,7 @@ bool output_walk::concerns(const chain_rules& one, std::uint32_t hook) const {
   if (!one.chain.hook || one.chain.hook->number != hook) return false;
   if (!is_one_of_ours(one.chain.family, family_)) return false;
   // A connection's first datagram alone is asked for translation.
+  depends_on_tracking_ |= one.chain.type == "nat";
   if (one.chain.type == "nat" && tracked_ == tracking_state::established) return false;
   const auto table = rules_.tables.find({one.chain.family, one.chain.table, {}});
   return table == rules_.tables.end() || !table->second.is_dormant();
@@ -199,6 +200,7 @@ output_walk::packet_state output_walk::run_chains_alike(std::span<const chain_ru
 /// What `ct state` finds where the walk is.
 partial_u32 output_walk::tracking_in(const packet_state& state) const noexcept {
   constexpr std::uint32_t all = ~std::uint32_t{0};
+  depends_on_tracking_ = true;
   if (!state.untracked.empty()) {
     address_set others = state.destinations;
     others.remove(state.untracked);
@@ -568,6 +570,22 @@ void output_walk::on(evaluation& e, const expression&, const ex::fib& f) {
   if (type) return store_u32(e, f.to, {*type, ~std::uint32_t{0}});
   store_unknown(e, f.to, 16);
   e.fork();
+}
+
+/// What a compiler asks about has neither: sockets with options of their own are not fast. Options
+/// of the other family are looked for only by some kernels, and before any of TCP's comes its
+/// header. Source: net/netfilter/nft_exthdr.c, ipv6_find_hdr() in net/ipv6/exthdrs_core.c, which
+/// finds the transport header like any other.
+void output_walk::on(evaluation& e, const expression& x, const ex::option_load& o) {
+  constexpr std::uint8_t headers[] = {0, 43, 44, 51, 60, 135};  // Those of IPv6, but ESP.
+  const bool v4 = family_ == ip_family::v4, udp = region_.ip_protocol == 17;
+  bool absent = o.of == ex::option_load::tcp && udp && !o.presence;
+  absent |= o.of == ex::option_load::ipv4 && v4;
+  absent |= o.of == ex::option_load::ipv6 && !v4 && udp &&
+            std::ranges::find(headers, o.type) != std::end(headers);
+  if (absent && o.presence) return store_u32(e, o.to, {0, ~std::uint32_t{0}});
+  if (absent) return e.must_break();
+  on(e, x, ex::unknown_load{});
 }
 
 void output_walk::on(evaluation& e, const expression&, const ex::unknown_load&) {

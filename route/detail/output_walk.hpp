@@ -85,10 +85,14 @@ class output_walk {
   /// All base chains of both hooks. The destinations whose datagrams pass a `notrack` for certain
   /// before connection tracking would see them; those that meet an obstacle may be among them.
   address_set run();
+  /// After it: whether the other state of a flow's entry may have another answer.
+  [[nodiscard]] bool depends_on_tracking() const noexcept { return depends_on_tracking_; }
 
   /// Without run(): the destinations whose datagrams may get past the matches of a rule, whatever
   /// other rules do to them before. With `into` that knows of all destinations.
   [[nodiscard]] address_set that_may_match(const chain_rules& chain, const rule& one);
+  /// Likewise whether any datagram may that is new to connection tracking, or untracked.
+  [[nodiscard]] bool may_match_new(const chain_rules& chain, const rule& one);
   /// Those for which a look-up of this set by the rule may have another answer for these elements.
   [[nodiscard]] address_set that_may_find(const chain_rules& chain, const rule& one,
                                           const netlink::nft::object_key& set,
@@ -181,6 +185,7 @@ class output_walk {
   [[nodiscard]] ways run_rule(const chain_rules& chain, const rule& one, packet_state state,
                               unsigned depth, unsigned jumps);
   [[nodiscard]] evaluation begin_anywhere(const chain_rules& chain, const rule& one);
+  void run_matches(evaluation& e);
   [[nodiscard]] address_set with_obstacles(address_set found) const;
   [[nodiscard]] address_set that_find(const evaluation& e, const expression_lookup& l,
                                       const output_sets::prepared& set,
@@ -201,6 +206,7 @@ class output_walk {
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::meta_write& m);
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::ct_load& c);
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::fib& f);
+  void on(evaluation& e, const expression& x, const netlink::nft::expressions::option_load& o);
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::unknown_load&);
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::soft&);
   void on(evaluation& e, const expression& x, const netlink::nft::expressions::notrack&);
@@ -280,6 +286,7 @@ class output_walk {
   std::size_t steps_ = 0;
   std::uint32_t hook_ = 0;
   const chain_rules* base_ = nullptr;  ///< The base chain that is being walked.
+  mutable bool depends_on_tracking_ = false;
 };
 
 }  // namespace cowire::detail

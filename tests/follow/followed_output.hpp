@@ -15,9 +15,11 @@ namespace cowire::test {
 
 class followed_output {
  public:
+  /// Returns when it has been read for the first time: what comes then is a change.
   explicit followed_output(const netns& of) {
     const netns::scope inside(of);
     service_.emplace(ring_);
+    static_cast<void>(first());
   }
   ~followed_output() { service_->stop(); }
   followed_output(const followed_output&) = delete;

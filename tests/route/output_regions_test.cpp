@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <iostream>
 #include <map>
 #include <random>
@@ -249,6 +250,11 @@ class rule_maker {
     add({load_destination(family_),
          {"lookup", ex::lookup{set, 0, {}, inverted}, {}},
          say(verdict)});
+  }
+  void add_port_lookup(const std::string& set) {
+    add({{"payload", ex::payload_load{0, ex::payload_base::transport, 2, 2}, {}},
+         {"lookup", ex::lookup{set, 0, {}, false}, {}},
+         say(nft::verdict::drop)});
   }
   void add_verdict_map(const std::string& set) {
     add({load_destination(family_),
@@ -543,6 +549,8 @@ class changing_rules {
     if (tracks_) rules_.rules().chains.begin()->second.chain.hook->priority = -300;
     static_cast<void>(rules_.add_set("plain"));
     static_cast<void>(rules_.add_set("wide", nft::set_interval));
+    rules_.add_set("ports").set.key_length = 2;
+    rules_.add_port_lookup("ports");
     rules_.add_lookup("plain", false, nft::verdict::drop);
     rules_.add_lookup("wide", random_() % 2, verdict());
     for (int i = 0; i < 6; ++i) add_rule();
@@ -562,10 +570,12 @@ class changing_rules {
     return detail::address_of(family_, number + random_() % 64 * (random_() % 2 ? 1 : 1024));
   }
   void step() {
-    switch (random_() % 7) {
+    switch (random_() % 8) {
       case 5:
       case 6:
         return change_policies();
+      case 7:
+        return change_ports();
       case 0:
         return add_rule();
       case 1:
@@ -589,6 +599,9 @@ class changing_rules {
   }
   void add_rule() {
     if (random_() % 4 == 0) {
+      const auto low = static_cast<std::uint16_t>(4 + random_() % 4);
+      rules_.add_ports(low, static_cast<std::uint16_t>(low + random_() % 3), verdict());
+    } else if (random_() % 4 == 0) {
       const ip_address at = destination();
       rules_.add_ports(5, 7, verdict(), tracks_ && random_() % 2 ? nullptr : &at);
       nft::rule& made = chain().edit(chain().size() - 1);
@@ -615,6 +628,11 @@ class changing_rules {
   void change_plain() {
     const nft::element one = rule_maker::element(destination());
     if (!set("plain").remove(one)) set("plain").add(one);
+  }
+  void change_ports() {
+    nft::element one;
+    one.key = rule_maker::bytes_of_port(static_cast<std::uint16_t>(4 + random_() % 5));
+    if (!set("ports").remove(one)) set("ports").add(one);
   }
   void change_wide() {
     nft::element low = rule_maker::element(destination()), high = low;
@@ -661,8 +679,9 @@ class changing_rules {
 };
 
 /// However often single rules and elements have changed, readers see what a compiler says that has
-/// just read everything.
+/// just read everything, and what a walk of the whole ruleset says of the one flow alone.
 TEST(output_regions, after_any_small_changes_all_is_as_if_compiled_anew) {
+  std::size_t diverted = 0, coarse = 0;
   for (std::uint64_t seed = 1; seed <= test_seeds(); ++seed) {
     std::mt19937_64 random(seed);
     const ip_family family = seed % 2 ? ip_family::v4 : ip_family::v6;
@@ -671,7 +690,8 @@ TEST(output_regions, after_any_small_changes_all_is_as_if_compiled_anew) {
     const flow_class_id id = followed.made.add_class({});
     changing_rules rules(random, family);
     for (int step = 0; step < 60; ++step) {
-      followed.made.set_output(rules.snapshot());
+      const auto in_force = rules.snapshot();
+      followed.made.set_output(in_force);
       static_cast<void>(followed.made.publish());
       bench fresh(state);
       const flow_class_id same = fresh.made.add_class({});
@@ -681,13 +701,167 @@ TEST(output_regions, after_any_small_changes_all_is_as_if_compiled_anew) {
         const ip_address to = rules.destination();
         ASSERT_EQ(followed.look_up(id, to), fresh.look_up(same, to))
             << "seed " << seed << " step " << step << " to " << to.to_string();
-        for (const std::uint16_t port : {std::uint16_t{1}, std::uint16_t{5}, std::uint16_t{8}})
-          ASSERT_EQ(followed.made.explain({{}, to, port}).output.reason,
-                    fresh.made.explain({{}, to, port}).output.reason)
+        for (const std::uint16_t port : {std::uint16_t{1}, std::uint16_t{5}, std::uint16_t{8}}) {
+          const explanation seen = followed.made.explain({{}, to, port});
+          const auto told = seen.output.reason;
+          ASSERT_EQ(told, fresh.made.explain({{}, to, port}).output.reason)
               << "seed " << seed << " step " << step << " to " << to.to_string() << ":" << port;
+          output_flow alone;
+          alone.destination = {to, to.bits()};
+          alone.destination_port = port;
+          alone.source = seen.decision.source;
+          const bool untouched = judge_output(*in_force, alone).untouched();
+          ASSERT_TRUE(told || untouched)
+              << "seed " << seed << " step " << step << " to " << to.to_string() << ":" << port;
+          diverted += told.has_value();
+          coarse += told && untouched;
+        }
       }
       for (auto n = random() % 3 + 1; n > 0; --n) rules.step();
     }
+  }
+  EXPECT_LT(coarse, diverted / 10) << "of " << diverted;  // More ranges of ports than have room.
+}
+
+/// A hundred thousand addresses, and behind them what `more` adds.
+rule_maker large_rules(const std::function<void(rule_maker&)>& more) {
+  static const nft::element_list elements = [] {
+    std::vector<nft::element> all;
+    for (std::uint32_t i = 0; i < 100'000; ++i)
+      all.push_back(rule_maker::element(ip_address::v4(0x14000000 + 6 * i)));
+    return nft::element_list(std::move(all));
+  }();
+  rule_maker rules(ip_family::v4);
+  rules.add_set("s").elements = elements;
+  rules.add_lookup("s", false, nft::verdict::drop);
+  more(rules);
+  return rules;
+}
+
+TEST(output_regions, a_rule_or_element_that_only_closes_ports_has_nothing_else_asked_anew) {
+  const mirror state = world_with_default_route();
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  const auto obey = [&](const std::function<void(rule_maker&)>& more) {
+    b.made.set_output(large_rules(more).snapshot());
+    EXPECT_FALSE(b.made.divert_until_compiled()) << "for it would take long";
+    static_cast<void>(b.made.publish());
+    return b.made.statistics();
+  };
+  const auto egress = [&](const char* to, std::uint16_t port) {
+    return b.look_up(id, ip(to)).egress_for(port);
+  };
+  const auto before = obey([](rule_maker&) {});
+  const auto one_rule = obey([](rule_maker& r) { r.add_ports(9000, 9009, nft::verdict::drop); });
+  EXPECT_EQ(one_rule.prefixes_v4, before.prefixes_v4);
+  EXPECT_EQ(egress("9.9.9.9", 9005), divert_slot);
+  EXPECT_EQ(egress("9.9.9.9", 9010), 1);
+  EXPECT_EQ(egress("20.0.0.6", 9010), divert_slot) << "is in the set";
+  EXPECT_EQ(b.made.explain({{}, ip("9.9.9.9"), 9005}).output.rule, 2u);
+  EXPECT_EQ(b.made.explain({{}, ip("20.0.0.6"), 9005}).output.rule, 1u);
+  const auto with_port = [](std::uint16_t port) {
+    return [port](rule_maker& r) {
+      auto& set = r.add_set("ports");
+      set.set.key_length = 2;
+      nft::element one;
+      one.key = rule_maker::bytes_of_port(port);
+      set.elements.add(one);
+      r.add_port_lookup("ports");
+    };
+  };
+  static_cast<void>(obey(with_port(53)));
+  EXPECT_EQ(egress("9.9.9.9", 9005), 1) << "the rule has gone";
+  EXPECT_EQ(egress("9.9.9.9", 53), divert_slot);
+  static_cast<void>(obey(with_port(54)));
+  EXPECT_EQ(egress("9.9.9.9", 53), 1) << "the element has gone";
+  EXPECT_EQ(egress("9.9.9.9", 54), divert_slot);
+  EXPECT_EQ(b.made.statistics().prefixes_v4, before.prefixes_v4);
+}
+
+/// Behind a rule that lets some leave the chain it is not known without a walk whom it concerns.
+TEST(output_regions, where_compiling_takes_long_all_is_diverted_until_it_is_done) {
+  const mirror state = world_with_default_route();
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  const auto behind_accept = [](rule_maker& r) {
+    r.add_prefix(net("21.0.0.0/8"), false, nft::verdict::accept);
+  };
+  b.made.set_output(large_rules(behind_accept).snapshot());
+  static_cast<void>(b.made.publish());
+  const auto before = b.published.current()->version;
+  ASSERT_EQ(b.look_up(id, ip("9.9.9.9")).egress, 1);
+  b.made.set_output(large_rules([&](rule_maker& r) {
+                      behind_accept(r);
+                      r.add_ports(9000, 9000, nft::verdict::drop);
+                    }).snapshot());
+  ASSERT_TRUE(b.made.divert_until_compiled());
+  EXPECT_EQ(b.published.current()->version, before + 1);
+  for (const char* to : {"9.9.9.9", "21.0.0.1", "20.0.0.6", "20.0.0.7"}) {
+    EXPECT_EQ(b.look_up(id, ip(to)).egress_for(9000), divert_slot) << to;
+    EXPECT_EQ(b.look_up(id, ip(to)).reason, divert_reason::netfilter) << to;
+  }
+  EXPECT_FALSE(b.made.divert_until_compiled()) << "it is done already";
+  ASSERT_TRUE(b.made.pending());
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.published.current()->version, before + 2);
+  EXPECT_EQ(b.look_up(id, ip("9.9.9.9")).egress_for(9000), divert_slot);
+  EXPECT_EQ(b.look_up(id, ip("9.9.9.9")).egress_for(9001), 1);
+  EXPECT_EQ(b.look_up(id, ip("21.0.0.1")).egress_for(9000), 1);
+  EXPECT_FALSE(b.made.pending());
+  EXPECT_FALSE(b.made.divert_until_compiled());
+}
+
+TEST(output_regions, what_is_diverted_for_long_is_so_under_the_reason_of_the_layer_that_changed) {
+  const mirror state = world_with_default_route();
+  const auto diverted_for = [&](const std::function<void(output_snapshot&)>& change) {
+    bench b(state);
+    const flow_class_id id = b.made.add_class({});
+    const auto large = large_rules([](rule_maker&) {}).snapshot();
+    b.made.set_output(large);
+    static_cast<void>(b.made.publish());
+    auto changed = std::make_shared<output_snapshot>(*large);
+    change(*changed);
+    b.made.set_output(std::move(changed));
+    EXPECT_TRUE(b.made.divert_until_compiled());
+    return b.look_up(id, ip("9.9.9.9")).reason;
+  };
+  EXPECT_EQ(diverted_for([](output_snapshot& s) { s.cgroup.egress = 1; }),
+            divert_reason::cgroup_program);
+  EXPECT_EQ(diverted_for([](output_snapshot& s) { s.ipsec.blocks_by_default = true; }),
+            divert_reason::ipsec);
+  EXPECT_EQ(diverted_for([](output_snapshot& s) { s.devices[2].filters = 1; }),
+            divert_reason::tc_egress);
+  EXPECT_EQ(diverted_for([](output_snapshot& s) { s.netfilter.hooks->push_back({}); }),
+            divert_reason::netfilter);
+}
+
+/// Compiling that it cannot be seen, and then what it was before, would take twice as long.
+TEST(output_regions, a_ruleset_that_is_being_read_diverts_all_and_is_compared_with_the_last_known) {
+  const mirror state = world_with_default_route();
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  const auto known = large_rules([](rule_maker&) {}).snapshot();
+  b.made.set_output(known);
+  static_cast<void>(b.made.publish());
+  for (int round = 0; round < 2; ++round) {
+    const auto prefixes = b.made.statistics().prefixes_v4;
+    auto unseen = std::make_shared<output_snapshot>(*known);
+    unseen->netfilter.rules_unreadable = "it is being read";
+    b.made.set_output(std::move(unseen));
+    EXPECT_FALSE(b.made.divert_until_compiled()) << "that is no long work";
+    static_cast<void>(b.made.publish());
+    EXPECT_EQ(b.look_up(id, ip("9.9.9.9")).egress_for(1), divert_slot);
+    EXPECT_EQ(b.look_up(id, ip("9.9.9.9")).reason, divert_reason::netfilter);
+    EXPECT_EQ(b.made.statistics().prefixes_v4, prefixes);
+    const auto told = b.made.explain({{}, ip("9.9.9.9"), 1}).output;
+    EXPECT_EQ(told.obstacle, "the nf_tables ruleset cannot be read: it is being read");
+    b.made.set_output(large_rules([&](rule_maker& r) {
+                        if (round == 0) r.add_prefix(net("9.9.9.9/32"), false, nft::verdict::drop);
+                      }).snapshot());
+    EXPECT_FALSE(b.made.divert_until_compiled());
+    static_cast<void>(b.made.publish());
+    EXPECT_EQ(b.look_up(id, ip("9.9.9.9")).egress, round == 0 ? divert_slot : 1);
+    EXPECT_EQ(b.look_up(id, ip("9.9.9.8")).egress, 1);
   }
 }
 

@@ -87,7 +87,7 @@ TEST_F(walk, what_is_not_understood_is_an_obstacle_wherever_it_is) {
   EXPECT_FALSE(judge().untouched());
 }
 
-/// `ip ecn ce drop`, `ip dscp af11 drop` and `@nh,8,8 0x2a drop`, as nft loads them.
+/// "ip ecn ce drop", "ip dscp af11 drop" and "@nh,8,8 0x2a drop", as nft loads them.
 TEST_F(walk, rules_cannot_be_sure_of_ecn_bits_that_datagrams_choose) {
   const auto octet = [](std::uint8_t value) { return nft::bytes{std::byte{value}}; };
   const auto drop_if = [&](std::uint8_t mask, std::uint8_t value) {
@@ -221,6 +221,37 @@ TEST_F(walk, before_connection_tracking_a_datagram_has_no_state) {
     add("b", {{state(), equals(any), say(nft::verdict::drop)}}, -200);
     EXPECT_FALSE(judge().untouched());
   }
+}
+
+TEST_F(walk, a_datagram_has_neither_extension_headers_nor_options) {
+  constexpr std::uint8_t fragment = 44, udp = 17, router_alert = 148;
+  const auto load = [](std::uint32_t of, std::uint8_t type, bool presence) {
+    return nft::expression{"exthdr", ex::option_load{0, of, type, presence}, {}};
+  };
+  const auto is = [](int value) {
+    return nft::expression{
+        "cmp", ex::compare{0, ex::compare::equal, nft::bytes{std::byte(value)}}, {}};
+  };
+  const auto judge_with = [&](const nft::expression& x) {
+    add("a", {{x, is(1), say(nft::verdict::drop)}}, 0);
+    return judge().untouched();
+  };
+  EXPECT_TRUE(judge_with(load(ex::option_load::ipv4, router_alert, true)));
+  EXPECT_TRUE(judge_with(load(ex::option_load::ipv4, router_alert, false)));
+  EXPECT_TRUE(judge_with(load(ex::option_load::tcp, 2, false)));
+  // Not so of IPv4 datagrams in every kernel; and without a look at presence 0 is no answer.
+  EXPECT_FALSE(judge_with(load(ex::option_load::ipv6, fragment, true)));
+  EXPECT_FALSE(judge_with(load(ex::option_load::tcp, 2, true)));
+  add("a", {{load(ex::option_load::ipv4, router_alert, true), is(0), say(nft::verdict::drop)}}, 0);
+  EXPECT_TRUE(judge().certain);
+  region_.destination = ip_prefix::all(ip_family::v6);
+  EXPECT_TRUE(judge_with(load(ex::option_load::ipv6, fragment, true)));
+  EXPECT_TRUE(judge_with(load(ex::option_load::ipv6, fragment, false)));
+  EXPECT_FALSE(judge_with(load(ex::option_load::ipv6, udp, true))) << "that is found";
+  EXPECT_FALSE(judge_with(load(ex::option_load::ipv4, router_alert, true)));
+  // A tunnel may put a limit of encapsulations in front of what it carries.
+  region_.ip_protocol = 47;
+  EXPECT_FALSE(judge_with(load(ex::option_load::ipv6, 60, true)));
 }
 
 TEST_F(walk, a_flow_that_may_be_untracked_may_have_any_state) {

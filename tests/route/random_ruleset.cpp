@@ -84,7 +84,7 @@ class maker {
   }
 
   std::string match() {
-    switch (below(24)) {
+    switch (below(25)) {
       case 0:
       case 1:
         return ip() + " daddr " + ne() + address();
@@ -133,6 +133,10 @@ class maker {
         return "meta protocol " + pick({"ip", "ip6"});
       case 22:
         return "ct direction " + pick({"original", "reply"});
+      case 23:
+        return v4_ ? "ip option " + pick({"lsrr exists", "ra missing", "rr ptr 4", "ra value != 0"})
+                   : pick({"exthdr frag exists", "exthdr hbh missing", "rt type 0",
+                           "hbh nexthdr udp", "frag more-fragments != 1"});
       default:
         return ip() + " daddr & " + (v4_ ? "255.255.0.255 == 10.0.0.2" : "ffff::ff == fd00::2");
     }
