@@ -8,7 +8,7 @@
 #include <string_view>
 
 #define COWIRE_VERSION_MAJOR 0
-#define COWIRE_VERSION_MINOR 1
+#define COWIRE_VERSION_MINOR 2
 #define COWIRE_VERSION_PATCH 0
 
 /// For comparisons in #if: 10000 * major + 100 * minor + patch.
@@ -17,7 +17,7 @@
 
 namespace cowire {
 
-/// "0.1.0": the version of the library that the program is linked with. It may differ from
+/// "0.2.0": the version of the library that the program is linked with. It may differ from
 /// COWIRE_VERSION, that of the headers; then the program must be compiled again. Valid for ever;
 /// any thread.
 [[nodiscard]] std::string_view version() noexcept;

@@ -6,7 +6,7 @@
 
 namespace cowire::cli {
 
-/// "cowire 0.1.0", then the compiler and the libraries it was built with, libbpf as it is loaded,
+/// "cowire 0.2.0", then the compiler and the libraries it was built with, libbpf as it is loaded,
 /// and the kernel.
 [[nodiscard]] std::string version_text();
 
