@@ -32,7 +32,7 @@
 /// executor, with their associated allocator; without an executor of their own, on the ring that
 /// reads. Per-operation cancellation: total, partial and terminal; no datagram is lost by it. A
 /// receive that waits is destroyed with its executor's context, uncalled, and the next in line is
-/// served.
+/// served; what was just being handed to it goes with it.
 ///
 /// Lifetime. A port may be moved while receives wait. Its destruction, or transmitter::stop(), ends
 /// them with error::closed, and what was read and not taken is dropped. A ring given in

@@ -19,7 +19,8 @@
  * the caller's is ever called: cowire_sender_fd() is what to poll.
  *
  * Order. What one thread sends to one destination leaves in the order of its calls; for all threads
- * together so with options.shared_producers = 1.
+ * together so with options.shared_producers = 1. Datagrams with choices of their own may come later
+ * than others (async/datagram_options.hpp).
  *
  * Fork. In a child the parent's handles fail with -ECHILD; close nothing there.
  *

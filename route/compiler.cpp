@@ -183,7 +183,8 @@ bool compiler::impl::divert_until_compiled() {
   const auto because = planner_.output().must_ask_anew();
   if (!because) return false;
   const compiler_statistics known = statistics();
-  const std::size_t regions = classes_.is_current() ? 0 : known.prefixes_v4 + known.prefixes_v6;
+  const std::size_t regions =
+      !rebuild_ && classes_.is_current() ? 0 : known.prefixes_v4 + known.prefixes_v6;
   if (planner_.output().size_of_change() + regions < small || !planner_.close(because))
     return false;
   hops_->rebuild_if([](const detail::hop_key&) { return true; });

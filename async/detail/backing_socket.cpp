@@ -423,8 +423,8 @@ std::error_code backing_socket::receive_with(int fd, bool gro, std::size_t buffe
   } else {
     if (const auto ec = set_int(fd, IPPROTO_IP, IP_PKTINFO, 1)) return ec;
   }
-  if (gro)
-    if (const auto ec = set_int(fd, IPPROTO_UDP, UDP_GRO, 1)) return ec;
+  // An adopted socket may have it on, and buffers have room for what was asked for.
+  if (const auto ec = set_int(fd, IPPROTO_UDP, UDP_GRO, gro ? 1 : 0)) return ec;
   if (buffer_bytes == 0) return {};
   const int size = static_cast<int>(std::min<std::size_t>(buffer_bytes, INT_MAX / 2));
   if (!set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, size)) return {};

@@ -606,6 +606,7 @@ void engine::retire(const sender_state& sender) {
         asio::post(self->control_executor(), [self, id, cls, chosen] {
           self->kernel_.remove_sender(id);
           for (const flow_class_id one : cls) self->routes_.compiler().release_class(one);
+          self->compile_chosen_now();  // Else what it chose last would stay.
           chosen->for_each([&](flow_class_id one) {
             self->routes_.compiler().release_class(one);
             --self->chosen_classes_;
@@ -617,18 +618,29 @@ void engine::retire(const sender_state& sender) {
 void engine::compile_chosen(const std::shared_ptr<chosen_classes>& of, std::size_t number) {
   asio::post(control_executor(), [weak = weak_from_this(), of, number] {
     const auto self = weak.lock();
-    if (self && !self->closing_) self->compile_chosen_now(*of, number);
+    if (!self || self->closing_) return;
+    // Each datagram is refused by the kernel, as any process's would be.
+    if (of->has_mark(number) && !may_set_marks()) return;
+    self->being_chosen_.emplace_back(of, number);
+    if (self->being_chosen_.size() != 1) return;
+    asio::post(self->control_executor(), [weak] {  // After those that are posted already.
+      const auto still = weak.lock();
+      if (still && !still->closing_) still->compile_chosen_now();
+    });
   });
 }
 
-void engine::compile_chosen_now(chosen_classes& of, std::size_t number) {
-  // Each datagram is refused by the kernel, as any process's would be.
-  if (of.has_mark(number) && !may_set_marks()) return;
-  if (chosen_classes_ == chosen_classes_in_all_max) return of.publish(number, class_limit_class);
-  const flow_class_id id = routes_.compiler().add_class(of.class_of(number));
-  ++chosen_classes_;
-  routes_.publish();  // No request of a class may be sent before a table knows it.
-  of.publish(number, id);
+void engine::compile_chosen_now() {
+  const auto chosen = std::exchange(being_chosen_, {});
+  std::vector<flow_class_id> ids;
+  for (const auto& [of, number] : chosen) {
+    const bool room = chosen_classes_ < chosen_classes_in_all_max;
+    ids.push_back(room ? routes_.compiler().add_class(of->class_of(number)) : class_limit_class);
+    chosen_classes_ += room;
+  }
+  if (!chosen.empty()) routes_.publish();  // No request may name a class that no table knows.
+  for (std::size_t i = 0; i < chosen.size(); ++i)
+    chosen[i].first->publish(chosen[i].second, ids[i]);
 }
 
 // Statistics

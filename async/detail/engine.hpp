@@ -125,7 +125,8 @@ class engine : public std::enable_shared_from_this<engine> {
                                                        std::error_code& ec, bool apart = false);
   /// Makes them known to those who serve them: in one go.
   void enroll(std::span<const std::shared_ptr<sender_state>> states, const sender_options& options);
-  void compile_chosen_now(chosen_classes& of, std::size_t number);
+  /// All that were chosen meanwhile, with one publication.
+  void compile_chosen_now();
   void settle_idle_producers();
   [[nodiscard]] std::shared_ptr<backing_socket> socket_for(const sender_options& options,
                                                            std::error_code& ec, bool apart);
@@ -163,8 +164,10 @@ class engine : public std::enable_shared_from_this<engine> {
   std::mutex ports_mutex_;
   std::vector<std::weak_ptr<port_state>> ports_;  ///< Guarded by it, as the next.
   bool ports_closed_ = false;
-  std::uint32_t last_sender_id_ = 0;   ///< Control thread.
-  std::size_t chosen_classes_ = 0;     ///< Control thread: of all senders.
+  std::uint32_t last_sender_id_ = 0;  ///< Control thread.
+  std::size_t chosen_classes_ = 0;    ///< Control thread: of all senders.
+  /// Control thread: chosen, and not compiled yet.
+  std::vector<std::pair<std::shared_ptr<chosen_classes>, std::size_t>> being_chosen_;
   std::size_t next_sampled_core_ = 0;  ///< Control thread.
 };
 

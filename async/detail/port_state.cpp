@@ -29,7 +29,7 @@ datagram_source::options source_options(const port_options& wanted, bool adopted
   datagram_source::options out;
   out.buffer_count = wanted.buffer_count;
   out.payload_capacity =
-      wanted.gro ? std::max(wanted.payload_capacity, merged_capacity) : wanted.payload_capacity;
+      wanted.gro ? merged_capacity : std::min(wanted.payload_capacity, merged_capacity);
   out.name_capacity = (sizeof(sockaddr_in6) + 7) / 8 * 8;
   out.control_capacity = adopted ? adopted_control_capacity : control_capacity;
   return out;
@@ -174,7 +174,7 @@ void port_state::begin(waiter next) {
     if (closed_) {
       now.ec = error::closed;
       now.whom = std::move(next);
-    } else if (anything()) {
+    } else if (anything() && waiters_.empty()) {  // Else take() is about to serve those before.
       now.whom = std::move(next);
       serve(now);
     } else {
@@ -217,6 +217,7 @@ port_state::waiter port_state::remove(std::uint64_t ticket) {
 }
 
 void port_state::cancel(std::uint64_t ticket) {
+  if (born_.inherited()) return;
   waiter gone;
   {
     const std::lock_guard lock(mutex_);
@@ -226,6 +227,7 @@ void port_state::cancel(std::uint64_t ticket) {
 }
 
 void port_state::context_gone(std::uint64_t ticket) {
+  if (born_.inherited()) return;
   waiter gone;
   const std::lock_guard lock(mutex_);
   gone = remove(ticket);
@@ -269,8 +271,11 @@ bool port_state::take(channel& from, std::span<source_entry> arrived) noexcept {
       const std::lock_guard lock(mutex_);
       if (closed_) return false;
       for (; next < arrived.size(); ++next) go_on = add(from, arrived[next]) && go_on;
-      from.listening = go_on;
-      if (waiters_.empty() || !anything()) return go_on;
+      if (waiters_.empty() || !anything()) {
+        // An error is one waiter's: for the next ones it is tried again.
+        from.listening = go_on || !waiters_.empty();
+        return from.listening;
+      }
       now.whom = std::move(waiters_.front());
       waiters_.pop_front();
       if (!now.whom.armed()) continue;  // Went with its context.

@@ -15,6 +15,7 @@ pub const EAGAIN: c_int = 11;
 pub const EINVAL: c_int = 22;
 pub const ECHILD: c_int = 10;
 pub const EMSGSIZE: c_int = 90;
+pub const EOPNOTSUPP: c_int = 95;
 pub const EAFNOSUPPORT: c_int = 97;
 pub const ESHUTDOWN: c_int = 108;
 

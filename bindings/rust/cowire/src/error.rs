@@ -31,6 +31,10 @@ impl Error {
     pub fn is_would_block(&self) -> bool {
         self.number == sys::EAGAIN
     }
+    /// Not with this kind of sender.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        self.number == sys::EOPNOTSUPP
+    }
     /// These handles will never send again: the transmitter has ended, or this is a child of fork().
     pub fn is_disconnected(&self) -> bool {
         self.number == sys::ESHUTDOWN || self.number == sys::ECHILD

@@ -34,5 +34,5 @@ mod transmitter;
 
 pub use error::{Error, TrySendError};
 pub use frame::{Frame, SubmitError};
-pub use sender::{SendError, Sender, SenderOptions};
+pub use sender::{DatagramOptions, SendError, Sender, SenderOptions};
 pub use transmitter::{explain, version, Mode, Options, Transmitter};

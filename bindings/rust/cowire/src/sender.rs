@@ -9,7 +9,7 @@ use crate::{
 use cowire_sys as sys;
 use std::{
     io, mem,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{
         raw::{c_int, c_short, c_ulong},
         unix::io::{AsRawFd, BorrowedFd, RawFd},
@@ -40,6 +40,41 @@ pub struct SenderOptions<'a> {
     pub source_v4: Option<Ipv4Addr>,
     /// Source address of IPv6 datagrams; `None` = as the routes say.
     pub source_v6: Option<Ipv6Addr>,
+}
+
+/// What the datagrams of one call choose for themselves; `None`: as the sender has it. Each
+/// combination but for ECN has a flow class of its own, whose first datagrams go through the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatagramOptions {
+    /// As IP_PKTINFO and IPV6_PKTINFO: an address of this host, of the destinations' family.
+    pub source: Option<IpAddr>,
+    /// 0 to 63.
+    pub dscp: Option<u8>,
+    /// 0 to 3, as RFC 3168 numbers them.
+    pub ecn: Option<u8>,
+    /// As IP_TTL and IPV6_HOPLIMIT; 0 is as `None`.
+    pub ttl: Option<u8>,
+    /// As SO_MARK.
+    pub mark: Option<u32>,
+    /// As IP_PMTUDISC_PROBE: never fragmented, and refused where it is longer than the device takes.
+    /// Through the kernel. Not of an adopted socket (EOPNOTSUPP).
+    pub path_mtu_probe: bool,
+}
+
+impl DatagramOptions {
+    fn raw(&self) -> sys::cowire_datagram_options {
+        let flag = |set: bool, bit: u32| if set { bit } else { 0 };
+        sys::cowire_datagram_options {
+            size: mem::size_of::<sys::cowire_datagram_options>(),
+            source: source_to_c(self.source),
+            dscp: self.dscp.map_or(-1, c_int::from),
+            ecn: self.ecn.map_or(-1, c_int::from),
+            ttl: self.ttl.map_or(0, u32::from),
+            flags: flag(self.mark.is_some(), sys::COWIRE_WITH_MARK)
+                | flag(self.path_mtu_probe, sys::COWIRE_PATH_MTU_PROBE),
+            mark: self.mark.unwrap_or(0),
+        }
+    }
 }
 
 /// Something that the kernel or the network said about a datagram submitted earlier.
@@ -157,6 +192,25 @@ impl Sender {
     /// The same bytes to many, in order; returns as [`Sender::try_send_batch`] does, so that a
     /// retry with the rest sends nothing twice.
     pub fn try_fan_out(&self, payload: &[u8], to: &[SocketAddr]) -> Result<usize, Error> {
+        self.fan_out(payload, to, ptr::null())
+    }
+
+    /// The same with choices of these datagrams' own.
+    pub fn try_fan_out_with(
+        &self,
+        payload: &[u8],
+        to: &[SocketAddr],
+        options: &DatagramOptions,
+    ) -> Result<usize, Error> {
+        self.fan_out(payload, to, &options.raw())
+    }
+
+    fn fan_out(
+        &self,
+        payload: &[u8],
+        to: &[SocketAddr],
+        options: *const sys::cowire_datagram_options,
+    ) -> Result<usize, Error> {
         let mut raw = [NOWHERE; CHUNK];
         self.by_chunks(to, |some| {
             for (into, address) in raw.iter_mut().zip(some) {
@@ -166,7 +220,7 @@ impl Sender {
             // SAFETY: as many were just filled in.
             unsafe {
                 let addresses = raw.as_ptr();
-                sys::cowire_fan_out(self.raw(), data, length, addresses, some.len(), ptr::null())
+                sys::cowire_fan_out(self.raw(), data, length, addresses, some.len(), options)
             }
         })
     }
@@ -195,7 +249,7 @@ impl Sender {
     }
 
     /// Waits for room after a full one, or for error reports, at most as long; false where the time
-    /// has passed. Call [`Sender::next_error`] until `None` before the next wait. Another thread may
+    /// has passed, and an error where a signal came. Call [`Sender::next_error`] until `None` before the next wait. Another thread may
     /// take the news away: wait in short pieces where several do.
     pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let mut one = PollFd { fd: self.as_raw_fd(), events: POLLIN, revents: 0 };

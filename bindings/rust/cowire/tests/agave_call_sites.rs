@@ -239,6 +239,21 @@ fn quic_marks_its_packets_and_what_cannot_be_sent_is_counted() {
         transmit(&sender, source(8004), to, ecn, b"initial").unwrap();
         assert_eq!((bits, 8004), tos_of_next(&peer));
     }
+    // From the socket that it receives on, too, bound to one address or to all of them.
+    for bound in ["10.77.1.1:0", "0.0.0.0:0"] {
+        let socket = UdpSocket::bind(bound).unwrap();
+        sender.adopt(&socket).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        for (ecn, bits) in [(None, 0), (Some(EcnCodepoint::Ect0), 2), (None, 0)] {
+            transmit(&sender, source(port), to, ecn, b"handshake").unwrap();
+            assert_eq!((bits, port), tos_of_next(&peer));
+        }
+    }
+    let mut probe = BytesTxPacket::new(source(8004), to, None, Bytes::from(&b"probe"[..]));
+    probe.set_allow_mtu_overflow(true);
+    sender.try_send(0, probe).unwrap();
+    assert_eq!((0, 8004), tos_of_next(&peer));
+    assert_eq!(0, sender.refused());
     let foreign = SocketAddrV4::new("192.0.2.77".parse().unwrap(), 8005);
     transmit(&sender, foreign, to, None, b"initial").unwrap();
     assert_eq!(1, sender.refused());

@@ -15,8 +15,8 @@
 //! - A source address of its own needs a socket of the kernel's, which is made when the first packet
 //!   has it, and that waits: [`XdpSender::prepare`] does it before. Where the program receives on
 //!   that port, [`XdpSender::adopt`] its socket.
-//! - [`BytesTxPacket::set_allow_mtu_overflow`] is kept for its callers. cowire does with a long
-//!   datagram what the kernel does with the socket's: see `docs/limits.md`.
+//! - A packet that may overflow the MTU is a path MTU probe, which the kernel sends. On an adopted
+//!   socket it is what the socket's own IP_MTU_DISCOVER makes of it.
 pub use ecn_codepoint::EcnCodepoint;
 use std::{
     fmt,
@@ -101,9 +101,9 @@ impl<T> fmt::Debug for SendTimeoutError<T> {
 /// `agave_xdp::transmitter`
 pub mod transmitter {
     use super::{EcnCodepoint, SendTimeoutError, TrySendError};
-    use crate::{Error, Sender, SenderOptions, Transmitter};
+    use crate::{DatagramOptions, Error, Sender, SenderOptions, Transmitter};
     use std::{
-        net::{SocketAddr, SocketAddrV4, UdpSocket},
+        net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
         os::unix::io::AsFd,
         sync::{
             atomic::{AtomicU64, Ordering},
@@ -197,7 +197,7 @@ pub mod transmitter {
     }
 
     /// A source, and the sender that was made for it.
-    type Source = ((SocketAddrV4, u8), Sender);
+    type Source = (SocketAddrV4, Sender);
 
     struct Shared {
         transmitter: Transmitter,
@@ -228,8 +228,8 @@ pub mod transmitter {
             _sender_index: usize,
             packet: BytesTxPacket<P>,
         ) -> Result<(), TrySendError<BytesTxPacket<P>>> {
-            match self.source(packet.src_addr, packet.ecn) {
-                Ok(sender) => self.send_from(&sender, packet),
+            match self.source(packet.src_addr) {
+                Ok((its, sender)) => self.send_from(&sender, its, packet),
                 Err(error) => self.give_up(packet, &error),
             }
         }
@@ -254,7 +254,7 @@ pub mod transmitter {
                 if left.is_zero() {
                     return Err(SendTimeoutError::Timeout(packet));
                 }
-                if let Ok(sender) = self.source(packet.src_addr, packet.ecn) {
+                if let Ok((_, sender)) = self.source(packet.src_addr) {
                     // In short pieces: others wait for the same news, and one takes them.
                     let _ = sender.wait(left.min(Duration::from_millis(1)));
                     while sender.next_error().is_some() {}
@@ -264,16 +264,17 @@ pub mod transmitter {
 
         /// Makes the sender of a source address before its first packet.
         pub fn prepare(&self, source: SocketAddrV4) -> Result<(), Error> {
-            self.source(source, None).map(drop)
+            self.source(source).map(drop)
         }
 
-        /// Sends from the socket's address by the socket, which the program receives on.
+        /// Sends from the socket's address by the socket, which the program receives on. One that is
+        /// bound to 0.0.0.0 serves all source addresses with its port.
         pub fn adopt(&self, socket: &UdpSocket) -> Result<(), Error> {
             let options =
                 SenderOptions { adopt_socket: Some(socket.as_fd()), ..Default::default() };
             let sender = self.0.transmitter.sender(&options)?;
             if let Ok(SocketAddr::V4(its)) = socket.local_addr() {
-                self.keep((its, 0), sender);
+                self.keep(its, sender);
             }
             Ok(())
         }
@@ -283,49 +284,57 @@ pub mod transmitter {
             self.0.refused.load(Ordering::Relaxed)
         }
 
-        pub(super) fn source(
-            &self,
-            source: SocketAddrV4,
-            ecn: Option<EcnCodepoint>,
-        ) -> Result<Sender, Error> {
-            let key = (source, ecn.map_or(0, |mark| mark as u8));
-            if let Some(known) = self.known(key) {
+        /// The sender for a source address, and the one that it has by itself.
+        fn source(&self, source: SocketAddrV4) -> Result<Source, Error> {
+            if let Some(known) = self.known(source) {
                 return Ok(known);
             }
             let options = SenderOptions {
                 source_port: source.port(),
-                tos: key.1,
                 source_v4: (!source.ip().is_unspecified()).then(|| *source.ip()),
                 ..Default::default()
             };
             let made = self.0.transmitter.sender(&options)?;
-            Ok(self.keep(key, made))
+            Ok(self.keep(source, made))
         }
 
-        fn known(&self, key: (SocketAddrV4, u8)) -> Option<Sender> {
+        fn known(&self, source: SocketAddrV4) -> Option<Source> {
+            let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, source.port());
             let sources = self.0.sources.read().unwrap_or_else(|broken| broken.into_inner());
-            sources.iter().find(|(its, _)| *its == key).map(|(_, sender)| sender.clone())
+            let of = |wanted| sources.iter().find(|(its, _)| *its == wanted);
+            of(source).or_else(|| of(any)).cloned()
         }
 
         /// Another thread may have made one meanwhile: the first one stays.
-        fn keep(&self, key: (SocketAddrV4, u8), made: Sender) -> Sender {
+        fn keep(&self, source: SocketAddrV4, made: Sender) -> Source {
             let mut sources = self.0.sources.write().unwrap_or_else(|broken| broken.into_inner());
-            if let Some((_, first)) = sources.iter().find(|(its, _)| *its == key) {
+            if let Some(first) = sources.iter().find(|(its, _)| *its == source) {
                 return first.clone();
             }
-            sources.push((key, made.clone()));
-            made
+            sources.push((source, made.clone()));
+            (source, made)
         }
 
-        pub(super) fn send_from<P: AsRef<[u8]>>(
+        fn send_from<P: AsRef<[u8]>>(
             &self,
             sender: &Sender,
+            its: SocketAddrV4,
             mut packet: BytesTxPacket<P>,
         ) -> Result<(), TrySendError<BytesTxPacket<P>>> {
+            let mut options = DatagramOptions {
+                source: (packet.src_addr != its).then(|| IpAddr::V4(*packet.src_addr.ip())),
+                ecn: packet.ecn.map(|mark| mark as u8),
+                path_mtu_probe: packet.allow_mtu_overflow,
+                ..Default::default()
+            };
             while !packet.dst_addrs().is_empty() {
-                match sender.try_fan_out(packet.payload.as_ref(), packet.dst_addrs()) {
+                let (payload, to) = (packet.payload.as_ref(), packet.dst_addrs());
+                match sender.try_fan_out_with(payload, to, &options) {
                     Ok(0) => return Err(TrySendError::Full(packet)),
                     Ok(more) => packet.reached += more,
+                    Err(error) if error.is_unsupported() && options.path_mtu_probe => {
+                        options.path_mtu_probe = false; // An adopted socket's is the program's.
+                    }
                     Err(error) => return self.give_up(packet, &error),
                 }
             }
