@@ -175,8 +175,10 @@ TEST_F(faults, a_queue_that_becomes_free_is_taken_and_each_change_of_rung_is_a_w
   stream flow(tx, destination);
   theirs.reset();
   EXPECT_TRUE(flows(tx)) << summary(tx.stats());
-  EXPECT_EQ(first_interface(tx).mode, send_mode::copy) << summary(tx.stats());
-  EXPECT_EQ(1u, said.beginning_with("a0: copy"));
+  // By a lower rung at first, where the kernel still holds the socket of the trial by then.
+  EXPECT_TRUE(eventually([&] { return first_interface(tx).mode == send_mode::copy; }))
+      << summary(tx.stats());
+  EXPECT_TRUE(eventually([&] { return said.beginning_with("a0: copy") == 1; }));
   (*a)("ip link set a0 down");
   EXPECT_TRUE(eventually([&] { return said.beginning_with("a0: kernel (it is down") == 1; }, 20s));
   (*a)("ip link set a0 up");
