@@ -87,13 +87,16 @@ std::uint64_t device_order_reader::settle(mirror& state, time_point now, mirror_
   std::uint64_t asked = 0;
   for (const ip_family family : {ip_family::v4, ip_family::v6}) {
     time_point& next = next_[number_of(family)];
-    if (now < next || !state.has_hidden_order(family)) continue;
+    bool& settled = settled_[number_of(family)];
+    if (settled || now < next) continue;
+    settled = !state.has_hidden_order(family);
+    if (settled) continue;
     ++asked;
     const auto order = family == ip_family::v4 ? read_v4(any_socket_.get(), state) : read_v6();
     if (order) state.set_device_order(family, *order, changes);
     std::chrono::seconds& pause = pauses_[number_of(family)];
-    const bool hidden = state.has_hidden_order(family);
-    pause = hidden ? std::clamp(2 * pause, first_pause, longest_pause) : std::chrono::seconds(0);
+    settled = !state.has_hidden_order(family);
+    pause = settled ? std::chrono::seconds(0) : std::clamp(2 * pause, first_pause, longest_pause);
     next = now + pause;
   }
   return asked;

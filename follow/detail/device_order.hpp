@@ -29,11 +29,15 @@ class device_order_reader {
 
   /// Reads the order of each family of which a mirror does not know it. What cannot be read stays
   /// hidden, and is tried again after a second, and then less and less often, up to a minute.
-  /// Returns how often the kernel was asked.
+  /// Returns how often the kernel was asked. Where nothing was hidden it costs nothing until
+  /// on_changes().
   std::uint64_t settle(mirror& state, time_point now, mirror_changes& changes);
+  /// Devices or addresses are others.
+  void on_changes() noexcept { settled_[0] = settled_[1] = false; }
 
  private:
   const unique_fd any_socket_;  ///< For ioctls.
+  bool settled_[2]{};           ///< Nothing is hidden.
   time_point next_[2]{};
   std::chrono::seconds pauses_[2]{};  ///< 0: the last reading told all.
 };

@@ -358,7 +358,8 @@ void route_service::take_over() {
     ++stats_.resyncs;
   }
   read_settings();
-  links_changed_ = order_may_be_hidden_ = true;
+  links_changed_ = true;
+  device_order_.on_changes();
   note(std::move(changes));
   if (auditor_) auditor_->on_resynced();
   route_change change;
@@ -372,7 +373,8 @@ void route_service::note(mirror_changes&& changes) {
     return mirror_.find_device(index) != nullptr && !known_devices_.contains(index);
   };
   const bool new_devices = std::ranges::any_of(changes.links, is_new);
-  order_may_be_hidden_ |= changes.decisions_v4 || changes.decisions_v6 || !changes.links.empty();
+  if (changes.decisions_v4 || changes.decisions_v6 || !changes.links.empty())
+    device_order_.on_changes();
   shadow_.note(changes);
   mirror_changes of_exceptions;
   exceptions_.on_changes(changes, clock::now(), of_exceptions);
@@ -404,11 +406,7 @@ void route_service::settle_what_is_hidden() {
   if (!whole_) return;
   mirror_changes changes;
   bonds_.settle(mirror_, changes);
-  if (order_may_be_hidden_) {
-    count_settling_questions(device_order_.settle(mirror_, clock::now(), changes));
-    order_may_be_hidden_ =
-        mirror_.has_hidden_order(ip_family::v4) || mirror_.has_hidden_order(ip_family::v6);
-  }
+  count_settling_questions(device_order_.settle(mirror_, clock::now(), changes));
   if (!changes.empty()) note(std::move(changes));
 }
 

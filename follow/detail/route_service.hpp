@@ -177,7 +177,6 @@ class route_service final : private truth_auditor::follower {
   neighbour_upkeep neighbours_;
   bond_reader bonds_;
   device_order_reader device_order_;
-  bool order_may_be_hidden_ = true;  ///< Since devices or addresses changed, or were dumped.
   rule_question rule_question_;
   std::array<std::optional<redirect_listener>, 2> redirects_;  ///< By family; unset = not allowed.
   question_socket exception_questions_;
