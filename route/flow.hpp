@@ -16,6 +16,8 @@ namespace cowire {
 
 /// Index of a registered flow class; never reused while the transmitter lives.
 using flow_class_id = std::uint16_t;
+/// Numbers from here on are nobody's class: what hands requests over has meanings for some.
+inline constexpr flow_class_id flow_classes_max = 0xfff0;
 
 struct flow_class {
   /// Fixed source addresses, one per family; unset = the kernel's choice per destination.

@@ -27,6 +27,7 @@ inline constexpr flow_class_id class_limit_class = 0xfffd;
 inline constexpr flow_class_id path_mtu_probe_class = 0xfffc;
 /// All from here on are such.
 inline constexpr flow_class_id first_without_table = path_mtu_probe_class;
+static_assert(first_without_table >= flow_classes_max);
 
 /// One cache line. The groups of members are laid out as they are used.
 struct tx_request {

@@ -6,12 +6,6 @@
 #include <utility>
 
 namespace cowire::detail {
-namespace {
-
-/// Numbers from here on stand for what has no table (xdp/tx_request.hpp).
-constexpr std::size_t classes_max = 0xfff0;
-
-}  // namespace
 
 void class_tries::assign(const ip_prefix& prefix, path_id value) {
   if (prefix.family() == ip_family::v4)
@@ -43,7 +37,7 @@ class_set::added class_set::add(const flow_class& cls, bool assigned) {
   const auto id =
       static_cast<std::size_t>(std::ranges::find(class_uses_, 0u) - class_uses_.begin());
   if (id == classes_.size()) {
-    COWIRE_ASSERT(classes_.size() < classes_max);
+    COWIRE_ASSERT(classes_.size() < flow_classes_max);
     classes_.emplace_back();
     class_uses_.push_back(0);
     if (shares) class_index_.push_back(0);
