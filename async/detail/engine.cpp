@@ -606,7 +606,7 @@ void engine::retire(const sender_state& sender) {
         asio::post(self->control_executor(), [self, id, cls, chosen] {
           self->kernel_.remove_sender(id);
           for (const flow_class_id one : cls) self->routes_.compiler().release_class(one);
-          self->compile_chosen_now();  // Else what it chose last would stay.
+          std::erase_if(self->being_chosen_, [&](const auto& one) { return one.first == chosen; });
           chosen->for_each([&](flow_class_id one) {
             self->routes_.compiler().release_class(one);
             --self->chosen_classes_;
