@@ -202,38 +202,23 @@ class sender {
   /// itself, it would hear ENETUNREACH or EAFNOSUPPORT).
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(payload what, std::span<const endpoint> destinations, Token&& token) {
-    return asio::async_initiate<Token, send_signature>(
-        [this](auto handler, payload moved, std::span<const endpoint> to) {
-          begin_send(std::move(moved), to, {std::move(handler), get_executor()});
-        },
-        token, std::move(what), destinations);
+    return async_send(std::move(what), destinations, datagram_options{},
+                      std::forward<Token>(token));
   }
   /// One destination, which is copied.
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(payload what, const endpoint& destination, Token&& token) {
-    return asio::async_initiate<Token, send_signature>(
-        [this](auto handler, payload moved, const endpoint& to) {
-          begin_send(std::move(moved), to, {std::move(handler), get_executor()});
-        },
-        token, std::move(what), destination);
+    return async_send(std::move(what), destination, datagram_options{}, std::forward<Token>(token));
   }
   /// Copies `bytes` into as many frames as there are destinations. The bytes and the span must stay
   /// valid until completion. Errors: as above, and too_long.
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(datagram_bytes bytes, std::span<const endpoint> destinations, Token&& token) {
-    return asio::async_initiate<Token, send_signature>(
-        [this](auto handler, std::span<const std::byte> from, std::span<const endpoint> to) {
-          begin_send(from, to, {std::move(handler), get_executor()});
-        },
-        token, bytes.span(), destinations);
+    return async_send(bytes, destinations, datagram_options{}, std::forward<Token>(token));
   }
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(datagram_bytes bytes, const endpoint& destination, Token&& token) {
-    return asio::async_initiate<Token, send_signature>(
-        [this](auto handler, std::span<const std::byte> from, const endpoint& to) {
-          begin_send(from, to, {std::move(handler), get_executor()});
-        },
-        token, bytes.span(), destination);
+    return async_send(bytes, destination, datagram_options{}, std::forward<Token>(token));
   }
 
   /// The same with options, which are copied.
@@ -318,12 +303,8 @@ class sender {
   template <asio::completion_token_for<send_signature> Token>
   auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
                            const endpoint& destination, Token&& token) {
-    return asio::async_initiate<Token, send_signature>(
-        [this](auto handler, std::span<const std::byte> from, std::size_t size,
-               const endpoint& to) {
-          begin_send_segments(from, size, to, {std::move(handler), get_executor()});
-        },
-        token, bytes.span(), segment_size, destination);
+    return async_send_segments(bytes, segment_size, destination, datagram_options{},
+                               std::forward<Token>(token));
   }
 
   /// Completes when everything submitted on this sender's *producer* before the call has left the
@@ -361,21 +342,21 @@ class sender {
   void begin_acquire(direct_completion<std::error_code, payload> done);
   void begin_send(payload what, std::span<const endpoint> to,
                   direct_completion<std::error_code, std::size_t> done,
-                  const datagram_options& options = {});
+                  const datagram_options& options);
   void begin_send(payload what, const endpoint& to,
                   direct_completion<std::error_code, std::size_t> done,
-                  const datagram_options& options = {});
+                  const datagram_options& options);
   void begin_send(std::span<const std::byte> bytes, std::span<const endpoint> to,
                   direct_completion<std::error_code, std::size_t> done,
-                  const datagram_options& options = {});
+                  const datagram_options& options);
   void begin_send(std::span<const std::byte> bytes, const endpoint& to,
                   direct_completion<std::error_code, std::size_t> done,
-                  const datagram_options& options = {});
+                  const datagram_options& options);
   void begin_send_batch(std::span<const message> messages,
                         direct_completion<std::error_code, std::size_t> done);
   void begin_send_segments(std::span<const std::byte> bytes, std::size_t segment_size,
                            const endpoint& to, direct_completion<std::error_code, std::size_t> done,
-                           const datagram_options& options = {});
+                           const datagram_options& options);
   void begin_flush(direct_completion<std::error_code> done);
   void begin_next_error(direct_completion<std::error_code, send_error> done);
   /// These assert that it has a producer.

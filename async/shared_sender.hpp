@@ -140,39 +140,22 @@ class shared_sender {
   /// submitted, which are those to the first destinations, whatever the error is.
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(payload what, std::span<const endpoint> destinations, Token&& token) const {
-    return asio::async_initiate<Token, send_signature>(
-        [](auto handler, const shared_sender& self, payload moved, std::span<const endpoint> to) {
-          self.begin_send(std::move(moved), to, {std::move(handler), self.get_executor()});
-        },
-        token, *this, std::move(what), destinations);
+    return async_send(std::move(what), destinations, datagram_options{},
+                      std::forward<Token>(token));
   }
   /// One destination, which is copied.
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(payload what, const endpoint& destination, Token&& token) const {
-    return asio::async_initiate<Token, send_signature>(
-        [](auto handler, const shared_sender& self, payload moved, const endpoint& to) {
-          self.begin_send(std::move(moved), to, {std::move(handler), self.get_executor()});
-        },
-        token, *this, std::move(what), destination);
+    return async_send(std::move(what), destination, datagram_options{}, std::forward<Token>(token));
   }
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(datagram_bytes bytes, std::span<const endpoint> destinations,
                   Token&& token) const {
-    return asio::async_initiate<Token, send_signature>(
-        [](auto handler, const shared_sender& self, std::span<const std::byte> from,
-           std::span<const endpoint> to) {
-          self.begin_send(from, to, {std::move(handler), self.get_executor()});
-        },
-        token, *this, bytes.span(), destinations);
+    return async_send(bytes, destinations, datagram_options{}, std::forward<Token>(token));
   }
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(datagram_bytes bytes, const endpoint& destination, Token&& token) const {
-    return asio::async_initiate<Token, send_signature>(
-        [](auto handler, const shared_sender& self, std::span<const std::byte> from,
-           const endpoint& to) {
-          self.begin_send(from, to, {std::move(handler), self.get_executor()});
-        },
-        token, *this, bytes.span(), destination);
+    return async_send(bytes, destination, datagram_options{}, std::forward<Token>(token));
   }
 
   /// The same with options, which are copied.
@@ -259,12 +242,8 @@ class shared_sender {
   template <asio::completion_token_for<send_signature> Token>
   auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
                            const endpoint& destination, Token&& token) const {
-    return asio::async_initiate<Token, send_signature>(
-        [](auto handler, const shared_sender& self, std::span<const std::byte> from,
-           std::size_t size, const endpoint& to) {
-          self.begin_send_segments(from, size, to, {std::move(handler), self.get_executor()});
-        },
-        token, *this, bytes.span(), segment_size, destination);
+    return async_send_segments(bytes, segment_size, destination, datagram_options{},
+                               std::forward<Token>(token));
   }
 
   /// The next error report of all copies, oldest first; as sender::async_next_error(). One call at
@@ -287,17 +266,16 @@ class shared_sender {
       : state_(std::move(state)) {}
   void begin_acquire(direct_completion<std::error_code, payload> done) const;
   void begin_send(payload what, std::span<const endpoint> to, sent done,
-                  const datagram_options& options = {}) const;
+                  const datagram_options& options) const;
   void begin_send(payload what, const endpoint& to, sent done,
-                  const datagram_options& options = {}) const;
+                  const datagram_options& options) const;
   void begin_send(std::span<const std::byte> bytes, std::span<const endpoint> to, sent done,
-                  const datagram_options& options = {}) const;
+                  const datagram_options& options) const;
   void begin_send(std::span<const std::byte> bytes, const endpoint& to, sent done,
-                  const datagram_options& options = {}) const;
+                  const datagram_options& options) const;
   void begin_send_batch(std::span<const message> messages, sent done) const;
   void begin_send_segments(std::span<const std::byte> bytes, std::size_t segment_size,
-                           const endpoint& to, sent done,
-                           const datagram_options& options = {}) const;
+                           const endpoint& to, sent done, const datagram_options& options) const;
   void begin_next_error(direct_completion<std::error_code, send_error> done) const;
   /// Asserts that there is one.
   [[nodiscard]] const std::shared_ptr<detail::shared_sender_state>& state() const noexcept;

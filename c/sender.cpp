@@ -128,19 +128,16 @@ std::span<const std::byte> bytes_of(const cowire_datagram& one) noexcept {
 }
 
 ssize_t send_one(cowire_sender* s, const cowire_datagram& one,
-                 const datagram_options* options) noexcept {
+                 const datagram_options& options) noexcept {
   const auto to = endpoint_of(one.to);
   if (!to || one.reserved != 0) return bad_datagram(one);
   std::error_code ec;
-  if (options == nullptr)
-    s->core->through().try_send(bytes_of(one), *to, ec);
-  else
-    s->core->through().try_send(bytes_of(one), *to, *options, ec);
+  s->core->through().try_send(bytes_of(one), *to, options, ec);
   return result(s, ec ? 0 : 1, ec);
 }
 
 ssize_t send_all(cowire_sender* s, const cowire_datagram* datagrams, std::size_t n,
-                 const datagram_options* options) noexcept {
+                 const datagram_options& options) noexcept {
   if (n == 1) return send_one(s, *datagrams, options);
   std::size_t accepted = 0;
   std::error_code ec;
@@ -151,9 +148,7 @@ ssize_t send_all(cowire_sender* s, const cowire_datagram* datagrams, std::size_t
       const cowire_datagram& one = datagrams[accepted + count];
       const auto to = endpoint_of(one.to);
       if (!to || one.reserved != 0) break;
-      some[count].bytes = bytes_of(one);
-      some[count].destination = *to;
-      if (options != nullptr) some[count].options = *options;
+      some[count] = {bytes_of(one), *to, options};
     }
     if (count == 0) break;
     const std::size_t taken = s->core->through().try_send_batch({some.data(), count}, ec);
@@ -197,14 +192,14 @@ uint16_t cowire_source_port(const cowire_sender* s) { return s->core->through().
 size_t cowire_payload_max(const cowire_sender* s) { return s->core->through().payload_capacity(); }
 
 ssize_t cowire_try_send(cowire_sender* s, const cowire_datagram* datagrams, size_t n) {
-  return send_all(s, datagrams, n, nullptr);
+  return send_all(s, datagrams, n, {});
 }
 
 ssize_t cowire_try_send_with(cowire_sender* s, const cowire_datagram* datagrams, size_t n,
                              const cowire_datagram_options* options) {
   datagram_options chosen;
   if (const int wrong = read_options(options, chosen); wrong != 0) return wrong;
-  return send_all(s, datagrams, n, options == nullptr ? nullptr : &chosen);
+  return send_all(s, datagrams, n, chosen);
 }
 
 ssize_t cowire_fan_out(cowire_sender* s, const void* data, size_t length,

@@ -103,8 +103,8 @@ namespace {
 }
 
 /// Why a datagram cannot choose this.
-[[nodiscard]] std::error_code refusal_of(const sender_state& from, const endpoint& to,
-                                         const datagram_options& options) noexcept {
+[[nodiscard]] std::error_code refusal_of_choices(const sender_state& from, const endpoint& to,
+                                                 const datagram_options& options) noexcept {
   if (options.dscp && *options.dscp > 63) return error::invalid_argument;
   if (options.ecn && *options.ecn > ecn_codepoint::ce) return error::invalid_argument;
   if (options.source) {
@@ -214,13 +214,19 @@ void producer::submit(const send_operation& op, std::span<const tx_request> requ
     links_.ring(static_cast<std::uint32_t>(std::countr_zero(given)));
 }
 
-std::error_code producer::try_send(const sender_state& from, std::span<const std::byte> bytes,
-                                   const endpoint& to) noexcept {
+inline std::error_code producer::refusal_of(const sender_state& from, std::size_t size,
+                                            const endpoint& to) const noexcept {
   if (inherited()) [[unlikely]]
     return error::forked;
   if (stopped()) return error::closed;
-  if (bytes.size() > pool_.payload_capacity()) return error::too_long;
+  if (size > pool_.payload_capacity()) return error::too_long;
   if (!from.serves(to)) return error::family_mismatch;
+  return {};
+}
+
+std::error_code producer::try_send(const sender_state& from, std::span<const std::byte> bytes,
+                                   const endpoint& to) noexcept {
+  if (const auto ec = refusal_of(from, bytes.size(), to)) return ec;
   frame_index frame;
   const bool free = in_turn() && take(frame);
   if (!free && !take_from_oldest(from, frame)) return error::would_block;
@@ -231,11 +237,8 @@ std::error_code producer::try_send(const sender_state& from, std::span<const std
 
 std::error_code producer::send(const sender_state& from, payload&& what,
                                const endpoint& to) noexcept {
-  if (inherited()) [[unlikely]]
-    return error::forked;
-  if (stopped()) return error::closed;
+  if (const auto ec = refusal_of(from, what.size(), to)) return ec;
   COWIRE_ASSERT(what.owner_.get() == this);
-  if (!from.serves(to)) return error::family_mismatch;
   const auto sum = fold_sum(sum_bytes(what.content()));
   what.owner_.reset();  // The frame is the TX core's now.
   submit_one(from, what.frame_, what.size(), sum, to);
@@ -245,11 +248,8 @@ std::error_code producer::send(const sender_state& from, payload&& what,
 std::error_code producer::try_send(const sender_state& from, std::span<const std::byte> bytes,
                                    const endpoint& to, const datagram_options& options) noexcept {
   if (!options.any()) return try_send(from, bytes, to);
-  if (inherited()) return error::forked;
-  if (stopped()) return error::closed;
-  if (bytes.size() > pool_.payload_capacity()) return error::too_long;
-  if (!from.serves(to)) return error::family_mismatch;
-  if (const auto ec = refusal_of(from, to, options)) return ec;
+  if (const auto ec = refusal_of(from, bytes.size(), to)) return ec;
+  if (const auto ec = refusal_of_choices(from, to, options)) return ec;
   frame_index frame;
   const bool free = in_turn() && take(frame);
   if (!free && !take_from_oldest(from, frame)) return error::would_block;
@@ -261,11 +261,9 @@ std::error_code producer::try_send(const sender_state& from, std::span<const std
 std::error_code producer::send(const sender_state& from, payload&& what, const endpoint& to,
                                const datagram_options& options) noexcept {
   if (!options.any()) return send(from, std::move(what), to);
-  if (inherited()) return error::forked;
-  if (stopped()) return error::closed;
+  if (const auto ec = refusal_of(from, what.size(), to)) return ec;
   COWIRE_ASSERT(what.owner_.get() == this);
-  if (!from.serves(to)) return error::family_mismatch;
-  if (const auto ec = refusal_of(from, to, options)) return ec;
+  if (const auto ec = refusal_of_choices(from, to, options)) return ec;
   const auto sum = fold_sum(sum_bytes(what.content()));
   what.owner_.reset();  // The frame is the TX core's now.
   submit_one(from, to, request_from(from, what.frame_, what.size(), sum, to, options));
@@ -285,7 +283,7 @@ std::error_code producer::check(send_operation& op) const noexcept {
       ec = error::too_long;
     else if (!op.from->serves(op.destination(i)))
       ec = error::family_mismatch;
-    else if (ec = refusal_of(*op.from, op.destination(i), op.options_of(i)); !ec)
+    else if (ec = refusal_of_choices(*op.from, op.destination(i), op.options_of(i)); !ec)
       continue;
     if (op.batch.empty() || i == 0) return ec;
     op.batch = op.batch.first(i);

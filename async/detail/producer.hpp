@@ -272,6 +272,9 @@ class producer final : public cancellable {
                       const tx_request& request) noexcept;
   /// Takes a frame from a datagram that is held back.
   [[nodiscard]] bool take_from_oldest(const sender_state& for_whom, frame_index& frame) noexcept;
+  /// Why a lone datagram of so many bytes cannot be sent, whatever it chooses.
+  [[nodiscard]] std::error_code refusal_of(const sender_state& from, std::size_t size,
+                                           const endpoint& to) const noexcept;
   void submit_one(const sender_state& from, frame_index frame, std::size_t length,
                   std::uint16_t sum, const endpoint& to) noexcept;
   void submit_one(const sender_state& from, const endpoint& to, const tx_request& request) noexcept;
