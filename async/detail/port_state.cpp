@@ -147,8 +147,7 @@ port_state::~port_state() {
       leave_behind(std::make_shared<datagram_source>(std::move(*one.source)));
 }
 
-// ---- receives
-// -----------------------------------------------------------------------------------
+// ---- receives ----------------------------------------------------------------------------------
 
 void port_state::begin(single_receive done) {
   if (born_.inherited()) return done.refuse_in_child(error::forked, received_datagram{});
@@ -260,8 +259,7 @@ void port_state::close() noexcept {
   fail_all(error::closed);
 }
 
-// ---- datagrams
-// ----------------------------------------------------------------------------------
+// ---- datagrams ---------------------------------------------------------------------------------
 
 bool port_state::take(channel& from, std::span<source_entry> arrived) noexcept {
   bool go_on = true;

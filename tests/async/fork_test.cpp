@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 namespace cowire::test {
 namespace {
@@ -50,6 +51,13 @@ void expect_success(pid_t child) {
   ASSERT_EQ(child, ::waitpid(child, &status, 0));
   EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
   EXPECT_EQ(0, WEXITSTATUS(status));
+}
+
+/// Its end to read from, and that to write to.
+std::pair<unique_fd, unique_fd> new_pipe() {
+  int ends[2] = {-1, -1};
+  EXPECT_EQ(0, ::pipe2(ends, O_CLOEXEC));
+  return {unique_fd(ends[0]), unique_fd(ends[1])};
 }
 
 unsigned open_xdp_sockets() {
@@ -184,10 +192,7 @@ TEST_P(forked, a_child_that_lives_on_holds_neither_queues_nor_ports) {
   auto tx = std::make_unique<transmitter>(needed);
   auto s = tx->make_sender({.source_port = 8001});
   send(s, 1);
-  int ends[2];
-  ASSERT_EQ(0, ::pipe2(ends, O_CLOEXEC));
-  const unique_fd reader(ends[0]);
-  unique_fd writer(ends[1]);
+  auto [reader, writer] = new_pipe();
   const pid_t child = in_child([&] {
     writer.reset();
     char nothing;
@@ -229,10 +234,7 @@ TEST_P(forked, a_child_receives_nothing_on_a_port_and_does_not_hold_it) {
       EXPECT_EQ(1u, lease.bytes().size());
     };
     receive();
-    int ends[2];
-    ASSERT_EQ(0, ::pipe2(ends, O_CLOEXEC));
-    const unique_fd reader(ends[0]);
-    unique_fd writer(ends[1]);
+    auto [reader, writer] = new_pipe();
     const pid_t child = in_child([&] {
       writer.reset();
       asio::io_context mine{1};

@@ -50,9 +50,7 @@ fn a_datagram_arrives_as_it_was_sent() {
 #[test]
 #[ignore = "needs two hosts"]
 fn a_full_sender_gives_the_packet_back() {
-    let tx = open(64, 1);
-    let sender = tx.sender(&SenderOptions::default()).unwrap();
-    let (peer, address) = peer_v4();
+    let (tx, sender, peer, address) = one_way(64, 1);
     let mut frames = Vec::new();
     let full = loop {
         match sender.acquire() {
@@ -74,9 +72,7 @@ fn a_full_sender_gives_the_packet_back() {
 #[test]
 #[ignore = "needs two hosts"]
 fn what_can_never_be_sent_says_so() {
-    let tx = open(64, 1);
-    let sender = tx.sender(&SenderOptions::default()).unwrap();
-    let (peer, address) = peer_v4();
+    let (tx, sender, peer, address) = one_way(64, 1);
     let long = vec![0; sender.payload_max() + 1];
     match sender.try_send(&long, address) {
         Err(TrySendError::Refused { packet, error }) => {
@@ -98,9 +94,7 @@ fn what_can_never_be_sent_says_so() {
 #[ignore = "needs two hosts"]
 fn batches_and_fan_outs_say_how_far_they_came() {
     const MANY: u32 = 3000; // Many times the frames: calls come to an end before the batch does.
-    let tx = open(128, 1);
-    let sender = tx.sender(&SenderOptions::default()).unwrap();
-    let (peer, address) = peer_v4();
+    let (tx, sender, peer, address) = one_way(128, 1);
     let batch: Vec<_> = (0..MANY).map(|i| (i.to_be_bytes(), address)).collect();
     let mut done = 0;
     assert!(eventually(|| {
@@ -126,9 +120,7 @@ fn batches_and_fan_outs_say_how_far_they_came() {
 #[test]
 #[ignore = "needs two hosts"]
 fn frames_are_written_in_place_and_go_to_many() {
-    let tx = open(256, 1);
-    let sender = tx.sender(&SenderOptions::default()).unwrap();
-    let (peer, address) = peer_v4();
+    let (tx, sender, peer, address) = one_way(256, 1);
     let mut frame = sender.acquire().unwrap();
     write!(frame, "number {}", 7).unwrap();
     assert_eq!(b"number 7", frame.as_ref());
@@ -165,9 +157,7 @@ fn frames_are_written_in_place_and_go_to_many() {
 fn many_threads_share_one_sender_and_wait_for_room() {
     const THREADS: u32 = 8;
     const EACH: u32 = 500;
-    let tx = open(128, 2);
-    let sender = tx.sender(&SenderOptions::default()).unwrap();
-    let (peer, address) = peer_v4();
+    let (tx, sender, peer, address) = one_way(128, 2);
     let receiver = thread::spawn(move || {
         let mut numbers = HashSet::new();
         while numbers.len() < (THREADS * EACH) as usize {
@@ -203,9 +193,7 @@ fn many_threads_share_one_sender_and_wait_for_room() {
 #[test]
 #[ignore = "needs two hosts"]
 fn what_the_network_says_is_reported() {
-    let tx = open(64, 1);
-    let sender = tx.sender(&SenderOptions::default()).unwrap();
-    let (closed, address) = peer_v4();
+    let (tx, sender, closed, address) = one_way(64, 1);
     drop(closed);
     sender.try_send(b"nobody", address).unwrap();
     assert!(sender.wait(DEADLINE).unwrap());

@@ -94,3 +94,14 @@ pub fn open(frames: u32, shared_producers: u32) -> cowire::Transmitter {
     let options = cowire::Options { frames, shared_producers, ..Default::default() };
     cowire::Transmitter::open(&options).unwrap()
 }
+
+/// A sender of its own transmitter, and who it sends to.
+pub fn one_way(
+    frames: u32,
+    shared_producers: u32,
+) -> (cowire::Transmitter, cowire::Sender, UdpSocket, SocketAddr) {
+    let tx = open(frames, shared_producers);
+    let sender = tx.sender(&cowire::SenderOptions::default()).unwrap();
+    let (peer, address) = peer_v4();
+    (tx, sender, peer, address)
+}
