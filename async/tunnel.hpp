@@ -51,11 +51,11 @@ struct tunnel_word {
 [[nodiscard]] std::optional<netlink::link> find_link(netlink::request_socket& kernel,
                                                      std::string_view name);
 
-/// These three throw std::system_error that names the tunnel, what is in the way and the remedy: no such
-/// device to bind to, no such kind in this kernel (error::unsupported), a name or end points that
-/// are taken (EEXIST).
+/// Makes it with its addresses, and returns its index; what fails half-way leaves nothing behind.
 ///
-/// It is made with its addresses; returns its index. What fails half-way leaves nothing behind.
+/// This and the next two throw std::system_error that names the tunnel, what is in the way and the
+/// remedy: no such device to bind to, no such kind in this kernel (error::unsupported), a name or
+/// end points that are taken (EEXIST).
 std::uint32_t create_tunnel(netlink::request_socket& kernel, const tunnel_declaration& tunnel);
 /// Gives an existing device, found by name, everything that is declared but addresses and the up
 /// flag.
