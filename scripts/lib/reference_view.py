@@ -3,7 +3,7 @@
 """Prints a header as Doxygen is to see it; docs/Doxyfile filters each one through this.
 
 Our comments say some things once that Doxygen wants to have said of every symbol:
-- The comment on top of a file is the file's, and its main class's too (the one with the file's name).
+- The comment on top of a file is the file's, and its main class's too (which has the file's name).
 - A comment is for all overloads of a function, for the aliases directly below one, and for each
   of several variables that one statement declares.
 - Special members, comparisons and what Asio prescribes (executor_type, rebind_executor ...) are
@@ -15,6 +15,7 @@ import re
 import sys
 
 SCOPE = re.compile(r"(?:class|struct) (?:\w+::)*(\w+)(?: final)?(?: : .*)?\s*\{$")
+WORDS_AROUND = re.compile(r"\[\[.*?\]\] ?|(?:friend|explicit|static|constexpr|inline) ")
 ALIAS = re.compile(r"\s*using \w+ =")
 # Where a function's name ends; what comes before a template's or a requirement's is not one.
 CALLED = re.compile(r"(operator ?\S+?|~?\w+)\s*\((?<!requires \()(?<!noexcept\()(?<!explicit\()")
@@ -43,7 +44,7 @@ class Declaration:
             if depth == 0 and re.search(r"[;}]\s*$", line):
                 break
             self.last += 1
-        text = re.sub(r"\[\[.*?\]\] ?|(?:friend|explicit|static|constexpr|inline) ", "", text.strip())
+        text = WORDS_AROUND.sub("", text.strip())
         self.text = re.sub(r"^template <.*?> ?(?=\w)", "", text)
         called = CALLED.search(self.text.split("{")[0])
         self.name = called[1] if called and not ALIAS.match(self.text) else ""
@@ -120,6 +121,9 @@ class Class:
         self.first, self.name = first, name
         self.commented = lines[first - 1].lstrip().startswith("///")
 
+    def documented(self):
+        return self.commented
+
 
 def split(line, comment):
     """Each variable of a statement with its comment."""
@@ -127,7 +131,7 @@ def split(line, comment):
     words = found[5].replace("///<", "").strip() if found[5] else ""
     words = words or " ".join(part.strip().removeprefix("///").strip() for part in comment)
     head = f"{found[2] or ''}{found[3]}"
-    return found[1] + " ".join(f"{head} {one}; /**< {words} */" for one in re.split(r", ", found[4]))
+    return found[1] + " ".join(f"{head} {one}; /**< {words} */" for one in found[4].split(", "))
 
 
 def cpp_view(text, stem):
@@ -139,11 +143,11 @@ def cpp_view(text, stem):
     top = next(number for number, line in enumerate(lines) if line.startswith("///"))
     out[top] = "/// \\file\n" + lines[top]
     seen = list(declarations(lines))
-    told = {(owner, one.name) for one, owner in seen if isinstance(one, Declaration) and one.documented()}
+    told = {(owner, one.name) for one, owner in seen if one.documented()}
     before = None
     for one, owner in seen:
         if isinstance(one, Class):
-            if one.name == stem and not one.commented:
+            if one.name == stem and not one.documented():
                 out[one.first] = f"/// \\copydoc {stem}.hpp\n" + lines[one.first]
             before = None
             continue

@@ -110,7 +110,9 @@ class Commands(unittest.TestCase):
         self.assertEqual("", complaint(["route", "get", "10.0.0.1", "-j"]))
 
     def test_behind_others_are_found(self):
-        (block,) = page("```sh\necho hello | A=1 sudo cowire send \\\n  --stdin <f && cowire doctor\n```\n")
+        (block,) = page(
+            "```sh\necho hello | A=1 sudo cowire send \\\n  --stdin <f && cowire doctor\n```\n"
+        )
         self.assertEqual(
             [["echo", "hello"], ["cowire", "send", "--stdin"], ["cowire", "doctor"]],
             list(snippets.commands(block)),
@@ -134,7 +136,8 @@ class Python(unittest.TestCase):
             for node in ast.walk(tree):
                 if isinstance(node, ast.ImportFrom):
                     file = snippets.ROOT / "examples" / f"{node.module}.py"
-                    defined = {one.name for one in ast.parse(file.read_text()).body if hasattr(one, "name")}
+                    module = ast.parse(file.read_text())
+                    defined = {one.name for one in module.body if hasattr(one, "name")}
                     for name in node.names:
                         self.assertIn(name.name, defined, block.where)
 

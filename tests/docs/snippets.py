@@ -89,8 +89,8 @@ def commands(block):
             if word not in (";", "|", "&&", "||", "&"):
                 simple.append(word)
                 continue
-            while (at := next((i for i, one in enumerate(simple) if one in ("<", ">", ">>")), -1)) >= 0:
-                del simple[at : at + 2]
+            while redirected := [i for i, one in enumerate(simple) if one in ("<", ">", ">>")]:
+                del simple[redirected[0] : redirected[0] + 2]
             while simple and (simple[0] in BEFORE or re.match(r"\w+=", simple[0])):
                 simple.pop(0)
             if simple:
@@ -114,7 +114,8 @@ def c(block, number):
     inside = INCLUDE.sub("\n", block.text)
     place = f'#line {block.line} "{block.page}"'
     if block.body:
-        return f"void snippet_{number}(void);\nvoid snippet_{number}(void) {{\n{place}\n{inside}}}\n"
+        head = f"void snippet_{number}(void)"
+        return f"{head};\n{head} {{\n{place}\n{inside}}}\n"
     return f"{place}\n{inside}"
 
 
