@@ -28,11 +28,12 @@ class Cpp(unittest.TestCase):
         self.assertIn("void f(int i);\n  void g();", seen)  # Whose nobody has written.
 
     def test_but_not_for_those_of_another_class(self):
-        seen = cpp("class a {\n  /// Does.\n  void f();\n};\n\nclass b {\n  void f();\n};\n")
+        seen = cpp("class a {\n  /// Does.\n  void f();\n};\nclass b {\n  void f();\n};\n")
         self.assertNotIn("overload", seen)
 
     def test_what_a_function_calls_is_no_declaration(self):
-        seen = cpp("class a {\n  /// Does.\n  void f();\n  /// Calls.\n  void g() {\n    f();\n  }\n};\n")
+        body = "  /// Calls.\n  void g() {\n    f();\n  }\n"
+        seen = cpp("class a {\n  /// Does.\n  void f();\n" + body + "};\n")
         self.assertNotIn("overload", seen)
 
     def test_special_members_are_left_out_unless_something_is_said(self):
@@ -58,7 +59,8 @@ class C(unittest.TestCase):
             "/* Does. */\nint f(void);\n"
         )
         self.assertEqual(
-            "/* SPDX-License */\n/** \\file\n * What for. */\nstruct a {\n  int b; /**< It. */\n};\n"
+            "/* SPDX-License */\n/** \\file\n * What for. */\n"
+            "struct a {\n  int b; /**< It. */\n};\n"
             "/** Does. */\nint f(void);\n",
             seen,
         )
