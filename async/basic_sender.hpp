@@ -38,16 +38,19 @@ class basic_sender : public sender {
   };
 
   basic_sender() noexcept = default;
+  /// Takes the sender over.
   explicit basic_sender(sender&& from) noexcept : sender(std::move(from)) {}
 
   [[nodiscard]] executor_type get_executor() const noexcept {
     return executor_type(sender::get_executor());
   }
 
+  /// As sender::async_acquire().
   template <class Token = default_token>
   auto async_acquire(Token&& token = default_token()) {
     return sender::async_acquire(std::forward<Token>(token));
   }
+  /// As sender::async_send().
   template <token_not_options Token = default_token>
   auto async_send(payload what, std::span<const endpoint> destinations,
                   Token&& token = default_token()) {
@@ -87,6 +90,7 @@ class basic_sender : public sender {
                   const datagram_options& options, Token&& token = default_token()) {
     return sender::async_send(bytes, destination, options, std::forward<Token>(token));
   }
+  /// As sender::async_send_segments().
   template <class Token = default_token>
   auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
                            const endpoint& destination, const datagram_options& options,
@@ -94,6 +98,7 @@ class basic_sender : public sender {
     return sender::async_send_segments(bytes, segment_size, destination, options,
                                        std::forward<Token>(token));
   }
+  /// As sender::async_send_batch().
   template <class Token = default_token>
   auto async_send_batch(std::span<const message> messages, Token&& token = default_token()) {
     return sender::async_send_batch(messages, std::forward<Token>(token));
@@ -104,10 +109,12 @@ class basic_sender : public sender {
     return sender::async_send_segments(bytes, segment_size, destination,
                                        std::forward<Token>(token));
   }
+  /// As sender::async_flush().
   template <class Token = default_token>
   auto async_flush(Token&& token = default_token()) {
     return sender::async_flush(std::forward<Token>(token));
   }
+  /// As sender::async_next_error().
   template <class Token = default_token>
   auto async_next_error(Token&& token = default_token()) {
     return sender::async_next_error(std::forward<Token>(token));

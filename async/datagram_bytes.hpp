@@ -32,6 +32,7 @@ class datagram_bytes {
       : datagram_bytes(asio::const_buffer(buffer)) {}
   datagram_bytes(const char*) = delete;
 
+  /// All of them; valid as long as what it was made of.
   [[nodiscard]] std::span<const std::byte> span() const noexcept { return bytes_; }
 
  private:

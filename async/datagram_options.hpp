@@ -44,7 +44,7 @@ struct datagram_options {
   std::optional<ip_address> source{};
   /// 0 to 63: the six upper bits of what IP_TOS and IPV6_TCLASS are.
   std::optional<std::uint8_t> dscp{};
-  std::optional<ecn_codepoint> ecn{};
+  std::optional<ecn_codepoint> ecn{};  ///< The two lower bits of it.
   std::uint8_t ttl = 0;  ///< As IP_TTL and IPV6_HOPLIMIT, to groups, too. 0 = the sender's.
   std::optional<std::uint32_t> mark{};  ///< As SO_MARK.
   /// May be longer than the path MTU that the kernel knows: sent with DF or, if longer than the
@@ -53,6 +53,7 @@ struct datagram_options {
 
   /// Whether it chooses what a flow class of its own is for.
   [[nodiscard]] bool chooses_class() const noexcept { return source || dscp || ttl != 0 || mark; }
+  /// Whether anything is chosen.
   [[nodiscard]] bool any() const noexcept { return ecn || chooses_class() || path_mtu_probe; }
   friend bool operator==(const datagram_options&, const datagram_options&) noexcept = default;
 };

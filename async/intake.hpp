@@ -61,17 +61,20 @@
 namespace cowire {
 
 inline constexpr std::uint32_t intake_magic = 0x31775763;  ///< "cWw1" in memory.
-inline constexpr std::uint8_t intake_version = 1;
+inline constexpr std::uint8_t intake_version = 1;          ///< Of the format.
+/// What a message is.
 enum class intake_type : std::uint8_t { send = 1, flush = 2, reply = 3 };
 
+/// The first 32 bytes of every message.
 struct intake_header {
-  std::uint32_t magic = intake_magic;
-  std::uint8_t version = intake_version;
-  intake_type type = intake_type::send;
-  std::uint16_t flags = 0;  ///< None defined: must be 0.
-  std::uint16_t destination_count = 0;
-  std::uint16_t source_port = 0;  ///< Host order; 0 = the server picks.
-  std::uint32_t payload_length = 0;
+  std::uint32_t magic = intake_magic;     ///< Tells who speaks this format.
+  std::uint8_t version = intake_version;  ///< Another one is refused.
+  intake_type type = intake_type::send;   ///< What follows.
+  std::uint16_t flags = 0;                ///< None defined: must be 0.
+  std::uint16_t destination_count = 0;    ///< Behind the payload.
+  std::uint16_t source_port = 0;          ///< Host order; 0 = the server picks.
+  std::uint32_t payload_length = 0;       ///< In bytes.
+
   std::uint64_t token = 0;  ///< Echoed in the reply to a flush.
   /// With `send`: the interface, by its index in the server's network namespace, of the
   /// destinations that belong to one (link-local addresses, multicast), as sin6_scope_id; 0 = none.
@@ -80,11 +83,13 @@ struct intake_header {
 };
 static_assert(sizeof(intake_header) == 32);
 
+/// Where a payload goes, as a message has it: 20 bytes.
 struct intake_destination {
-  std::uint16_t family = 0;  ///< 4 or 6.
-  be16 port;
+  std::uint16_t family = 0;                ///< 4 or 6.
+  be16 port;                               ///< UDP.
   std::array<std::uint8_t, 16> address{};  ///< Network order; IPv4 in the first four, then zeros.
 
+  /// The scope id is the header's.
   [[nodiscard]] static intake_destination from(const endpoint& to) noexcept;
 };
 static_assert(sizeof(intake_destination) == 20);
@@ -98,9 +103,10 @@ struct intake_totals {
   friend bool operator==(const intake_totals&, const intake_totals&) = default;
 };
 
+/// What the server answers to a flush.
 struct intake_reply {
   intake_header header;  ///< type reply, the flush's token.
-  intake_totals totals;
+  intake_totals totals;  ///< Of the client that asked.
 };
 static_assert(sizeof(intake_reply) == 64);
 
@@ -110,11 +116,11 @@ static_assert(sizeof(intake_reply) == 64);
 
 /// A checked `send` or `flush` message; spans point into the bytes that were parsed.
 struct intake_message {
-  intake_type type = intake_type::send;
-  std::uint16_t source_port = 0;
-  std::uint64_t token = 0;
-  std::span<const std::byte> payload;
-  std::vector<endpoint> destinations;
+  intake_type type = intake_type::send;  ///< send or flush.
+  std::uint16_t source_port = 0;         ///< Host order; 0 = the server picks.
+  std::uint64_t token = 0;               ///< Of a flush.
+  std::span<const std::byte> payload;    ///< Of a send.
+  std::vector<endpoint> destinations;    ///< Of a send, with the header's scope id.
 };
 /// Checks a message and takes it apart. `header` is its first 32 bytes (fewer if it is shorter),
 /// `body` all the rest. `message` is reused: its vector keeps its room. Errors: truncated,
@@ -132,6 +138,7 @@ void parse_intake(std::span<const std::byte> header, std::span<const std::byte> 
 /// 44 bytes.
 inline constexpr std::size_t intake_address_capacity = 47;
 
+/// What a server did so far.
 struct intake_stats {
   intake_totals totals;            ///< Of all clients.
   std::size_t clients = 0;         ///< Clients with an address that were seen.
@@ -139,6 +146,7 @@ struct intake_stats {
   std::uint64_t replies_lost = 0;  ///< Replies that the client's socket did not take.
 };
 
+/// What a server is made with.
 struct intake_options {
   /// For every datagram, but the source port that a message names, and the owner. `when_full` is
   /// always wait. A source port that is set here serves one user's clients at a time.
@@ -170,6 +178,7 @@ class intake {
 
   /// Any thread.
   [[nodiscard]] intake_stats stats() const;
+  /// Of its socket, as the constructor was told.
   [[nodiscard]] const std::string& path() const noexcept;
 
  private:

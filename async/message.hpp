@@ -10,9 +10,9 @@ namespace cowire {
 
 /// Refers to the bytes.
 struct message {
-  datagram_bytes bytes{};
-  endpoint destination{};
-  datagram_options options{};
+  datagram_bytes bytes{};      ///< Copied when it is submitted.
+  endpoint destination{};      ///< One.
+  datagram_options options{};  ///< What this one chooses for itself.
 };
 
 }  // namespace cowire

@@ -51,6 +51,7 @@ class payload {
   [[nodiscard]] std::span<const std::byte> content() const noexcept { return {data_, size_}; }
   /// How many bytes will be sent; 0 at first, which is a valid datagram.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  /// bytes().size(): sender::payload_capacity().
   [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
   /// At most capacity(); more is an assertion.
   void resize(std::size_t size) noexcept;

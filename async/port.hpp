@@ -119,6 +119,7 @@ class received_datagram {
   detail::arrival_facts facts_;
 };
 
+/// What a port is made with.
 struct port_options {
   /// Port, source addresses, adopted socket and everything else of what it sends with. A
   /// source_port of 0 is a number that no other sender or port has. Without a source address of a
@@ -159,6 +160,7 @@ class basic_port;
 class port {
  public:
   using executor_type = ring_context::executor_type;
+  /// What handlers are called with.
   using receive_signature = void(std::error_code, received_datagram);
   using receive_some_signature = void(std::error_code, std::size_t);
   /// For as_default_on() of completion tokens.
@@ -172,6 +174,7 @@ class port {
   port(port&&) noexcept = default;
   port& operator=(port&& other) noexcept;
   ~port();
+  /// Whether there is one.
   [[nodiscard]] explicit operator bool() const noexcept { return state_ != nullptr; }
 
   /// What sends from the port.
@@ -246,11 +249,13 @@ class basic_port : public port {
   };
 
   basic_port() noexcept = default;
+  /// Takes the port over.
   explicit basic_port(port&& from) noexcept : port(std::move(from)) {}
 
   [[nodiscard]] executor_type get_executor() const noexcept {
     return executor_type(port::get_executor());
   }
+  /// As port::async_receive().
   template <asio::completion_token_for<receive_signature> Token = default_token>
   auto async_receive(Token&& token = default_token()) {
     return port::async_receive(std::forward<Token>(token));

@@ -92,6 +92,7 @@ class producer {
 template <class Executor>
 class basic_sender;
 
+/// What a sender is made with.
 struct sender_options {
   /// Host order. 0 = one that the kernel picks, shared by the transmitter's senders that do not
   /// name one and have the same source addresses.
@@ -102,12 +103,13 @@ struct sender_options {
   std::uint32_t mark = 0;  ///< As SO_MARK.
   std::uint8_t tos = 0;    ///< As IP_TOS and IPV6_TCLASS: the whole byte.
   std::uint8_t ttl = 0;  ///< As IP_TTL and IPV6_UNICAST_HOPS; 0 = the route's or system's default.
-  /// Multicast, which `ttl` does not concern: as IP_MULTICAST_TTL and IPV6_MULTICAST_HOPS; as
-  /// IP_MULTICAST_IF and IPV6_MULTICAST_IF ("" = as the routes say; it must exist now); as
-  /// IP_MULTICAST_LOOP and IPV6_MULTICAST_LOOP, without which no socket on this host hears what it
-  /// sends. Senders of one port agree in these, and in `broadcast`: error::port_in_use.
+  /// To groups, which `ttl` does not concern: as IP_MULTICAST_TTL and IPV6_MULTICAST_HOPS. Senders
+  /// of one port agree in this, the next two and `broadcast`: error::port_in_use.
   std::uint8_t multicast_ttl = 1;
+  /// As IP_MULTICAST_IF and IPV6_MULTICAST_IF; "" = as the routes say. It must exist now.
   std::string multicast_interface{};
+  /// As IP_MULTICAST_LOOP and IPV6_MULTICAST_LOOP, without which no socket on this host hears what
+  /// it sends.
   bool multicast_loop = true;
   /// As SO_BROADCAST: without it the kernel refuses broadcast with EACCES.
   bool broadcast = false;
@@ -137,6 +139,7 @@ struct sender_options {
 class sender {
  public:
   using executor_type = ring_context::executor_type;
+  /// What handlers are called with.
   using acquire_signature = void(std::error_code, payload);
   using send_signature = void(std::error_code, std::size_t);
   using flush_signature = void(std::error_code);
@@ -300,6 +303,7 @@ class sender {
         },
         token, messages);
   }
+  /// As try_send_segments(), waiting for frames like async_send_batch().
   template <asio::completion_token_for<send_signature> Token>
   auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
                            const endpoint& destination, Token&& token) {

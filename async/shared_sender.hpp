@@ -61,6 +61,7 @@ class basic_shared_sender;
 class shared_sender {
  public:
   using executor_type = ring_context::executor_type;
+  /// What handlers are called with.
   using acquire_signature = sender::acquire_signature;
   using send_signature = sender::send_signature;
   using error_signature = sender::error_signature;
@@ -239,6 +240,7 @@ class shared_sender {
         },
         token, *this, messages);
   }
+  /// As try_send_segments(), waiting for frames like async_send_batch().
   template <asio::completion_token_for<send_signature> Token>
   auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
                            const endpoint& destination, Token&& token) const {
@@ -295,15 +297,18 @@ class basic_shared_sender : public shared_sender {
   };
 
   basic_shared_sender() noexcept = default;
+  /// Of the same sender.
   explicit basic_shared_sender(shared_sender from) noexcept : shared_sender(std::move(from)) {}
 
   [[nodiscard]] executor_type get_executor() const noexcept {
     return executor_type(shared_sender::get_executor());
   }
+  /// As shared_sender::async_acquire().
   template <class Token = default_token>
   auto async_acquire(Token&& token = default_token()) const {
     return shared_sender::async_acquire(std::forward<Token>(token));
   }
+  /// As shared_sender::async_send().
   template <token_not_options Token = default_token>
   auto async_send(payload what, std::span<const endpoint> destinations,
                   Token&& token = default_token()) const {
@@ -346,6 +351,7 @@ class basic_shared_sender : public shared_sender {
                   const datagram_options& options, Token&& token = default_token()) const {
     return shared_sender::async_send(bytes, destination, options, std::forward<Token>(token));
   }
+  /// As shared_sender::async_send_segments().
   template <class Token = default_token>
   auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
                            const endpoint& destination, const datagram_options& options,
@@ -353,6 +359,7 @@ class basic_shared_sender : public shared_sender {
     return shared_sender::async_send_segments(bytes, segment_size, destination, options,
                                               std::forward<Token>(token));
   }
+  /// As shared_sender::async_send_batch().
   template <class Token = default_token>
   auto async_send_batch(std::span<const message> messages, Token&& token = default_token()) const {
     return shared_sender::async_send_batch(messages, std::forward<Token>(token));
@@ -363,6 +370,7 @@ class basic_shared_sender : public shared_sender {
     return shared_sender::async_send_segments(bytes, segment_size, destination,
                                               std::forward<Token>(token));
   }
+  /// As shared_sender::async_next_error().
   template <class Token = default_token>
   auto async_next_error(Token&& token = default_token()) const {
     return shared_sender::async_next_error(std::forward<Token>(token));

@@ -80,6 +80,7 @@ class transmitter {
   /// Routing changes from now on.
   [[nodiscard]] route_events watch_routes(std::size_t queue_limit = 4096);
 
+  /// Totals so far. Takes locks and allocates: for once a second, not for each datagram.
   [[nodiscard]] transmitter_stats stats() const;
 
   /// Refuses further datagrams, waits until those on the way are out or the drain timeout is over,

@@ -21,22 +21,25 @@
 
 namespace cowire {
 
+/// TX cores of one transmitter.
 inline constexpr std::uint32_t tx_cores_max = 64;
 
 /// What the options of a transmitter_config may be, where their types allow more.
 struct transmitter_limits {
-  static constexpr std::uint32_t max_producers_max = 1024;
-  static constexpr std::uint32_t frames_per_producer_max = 1u << 20;
-  static constexpr std::uint32_t shared_producers_max = 64;
+  static constexpr std::uint32_t max_producers_max = 1024;            ///< At least 1.
+  static constexpr std::uint32_t frames_per_producer_max = 1u << 20;  ///< Frames.
+  static constexpr std::uint32_t shared_producers_max = 64;           ///< At least 0.
+  /// Rounded up to a power of two.
   static constexpr std::uint32_t ring_capacity_min = 64, ring_capacity_max = 1u << 16;
-  static constexpr std::chrono::microseconds busy_poll_max{10'000};
-  static constexpr std::uint32_t busy_poll_budget_max = 1024;
-  static constexpr std::uint32_t tracked_flows_max = 1u << 20;
-  static constexpr std::uint32_t audit_rate_max = 1'000'000;
+  static constexpr std::chrono::microseconds busy_poll_max{10'000};  ///< At least 0.
+  static constexpr std::uint32_t busy_poll_budget_max = 1024;        ///< At least 1.
+  static constexpr std::uint32_t tracked_flows_max = 1u << 20;       ///< At least 1.
+  static constexpr std::uint32_t audit_rate_max = 1'000'000;         ///< At least 0.
   /// Of update_interval and drain_timeout; none is negative.
   static constexpr std::chrono::seconds interval_max = cowire::interval_max;
 };
 
+/// What a transmitter is made with.
 struct transmitter_config {
   /// Names of the interfaces that get an AF_XDP socket. Empty = every Ethernet device that is up
   /// and not a loopback, those that come later included.
@@ -68,8 +71,8 @@ struct transmitter_config {
   std::uint32_t ring_capacity = 2048;  ///< Descriptors of each AF_XDP transmit ring.
   /// As socket_options::busy_poll, for every zero-copy queue. 0 = interrupts, as the driver has it.
   std::chrono::microseconds busy_poll{0};
-  std::uint32_t busy_poll_budget = busy_poll_budget_default;
-  bool huge_pages = true;  ///< 2 MiB pages where there are any.
+  std::uint32_t busy_poll_budget = busy_poll_budget_default;  ///< Frames of one such poll at most.
+  bool huge_pages = true;                                     ///< 2 MiB pages where there are any.
   /// Made before anything else and removed by stop(). An existing one of the name must be as it is
   /// declared, and stays.
   std::vector<tunnel_declaration> tunnels{};
@@ -100,7 +103,7 @@ struct transmitter_config {
   std::chrono::milliseconds drain_timeout{1'000};
   /// What the control thread waits with (ring/ring_context.hpp).
   ring_context::backend_choice backend = ring_context::backend_choice::automatic;
-  log_callback log{};
+  log_callback log{};  ///< For what an operator should know; empty = nothing is said.
 };
 
 /// Bytes of frames that a transmitter of this config has: what each of its AF_XDP sockets

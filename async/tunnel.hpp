@@ -35,7 +35,7 @@ namespace cowire {
 
 /// A word of `ip tunnel` and what follows it, "" where nothing does.
 struct tunnel_word {
-  std::string word, value;
+  std::string word, value;  ///< As typed.
   friend bool operator==(const tunnel_word&, const tunnel_word&) = default;
 };
 /// The declaration in the words of `ip tunnel`, `mode` first, without what is at rest (no key, no
@@ -51,15 +51,16 @@ struct tunnel_word {
 [[nodiscard]] std::optional<netlink::link> find_link(netlink::request_socket& kernel,
                                                      std::string_view name);
 
-/// These throw std::system_error that names the tunnel, what is in the way and the remedy: no such
-/// device to bind to, no such kind in this kernel (error::unsupported), a name or end points that
-/// are taken (EEXIST).
+/// Makes it with its addresses, and returns its index; what fails half-way leaves nothing behind.
 ///
-/// create_tunnel() makes it, with its addresses, and returns its index; what fails half-way leaves
-/// nothing behind. change_tunnel() gives an existing device, found by name, everything that is
-/// declared but addresses and the up flag.
+/// This and the next two throw std::system_error that names the tunnel, what is in the way and the
+/// remedy: no such device to bind to, no such kind in this kernel (error::unsupported), a name or
+/// end points that are taken (EEXIST).
 std::uint32_t create_tunnel(netlink::request_socket& kernel, const tunnel_declaration& tunnel);
+/// Gives an existing device, found by name, everything that is declared but addresses and the up
+/// flag.
 void change_tunnel(netlink::request_socket& kernel, const tunnel_declaration& tunnel);
+/// Deletes the device, found by its index.
 void remove_tunnel(netlink::request_socket& kernel, const netlink::link& tunnel);
 
 /// What of a declaration an existing device does not have: "ttl 64, is ttl inherit". Empty when it

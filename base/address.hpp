@@ -23,32 +23,39 @@ static_assert(std::endian::native == std::endian::little,
 
 /// A 16-bit number in network byte order.
 struct be16 {
-  std::uint16_t raw = 0;
+  std::uint16_t raw = 0;  ///< As it lies in memory.
+  /// Of a number.
   [[nodiscard]] static constexpr be16 from_host(std::uint16_t v) noexcept {
     return {__builtin_bswap16(v)};
   }
+  /// The number.
   [[nodiscard]] constexpr std::uint16_t host() const noexcept { return __builtin_bswap16(raw); }
   friend constexpr bool operator==(be16, be16) noexcept = default;
 };
 
 /// A 32-bit number in network byte order.
 struct be32 {
-  std::uint32_t raw = 0;
+  std::uint32_t raw = 0;  ///< As it lies in memory.
+  /// Of a number.
   [[nodiscard]] static constexpr be32 from_host(std::uint32_t v) noexcept {
     return {__builtin_bswap32(v)};
   }
+  /// The number.
   [[nodiscard]] constexpr std::uint32_t host() const noexcept { return __builtin_bswap32(raw); }
   friend constexpr bool operator==(be32, be32) noexcept = default;
 };
 
+/// An Ethernet address.
 struct mac_address {
-  std::array<std::uint8_t, 6> bytes{};
+  std::array<std::uint8_t, 6> bytes{};  ///< As on the wire.
   friend constexpr auto operator<=>(const mac_address&, const mac_address&) noexcept = default;
   /// "02:00:00:00:00:0a".
   [[nodiscard]] std::string to_string() const;
+  /// The same form; empty for anything else.
   [[nodiscard]] static std::optional<mac_address> parse(std::string_view text) noexcept;
 };
 
+/// IPv4 or IPv6.
 enum class ip_family : std::uint8_t { v4, v6 };
 
 /// An IPv4 or IPv6 address. IPv4 lies in the first four bytes, the rest is zero.
@@ -56,6 +63,7 @@ class ip_address {
  public:
   /// 0.0.0.0
   constexpr ip_address() noexcept = default;
+  /// IPv4: 10.0.0.1 is 0x0a000001.
   [[nodiscard]] static constexpr ip_address v4(std::uint32_t host_order) noexcept {
     ip_address a;
     for (unsigned i = 0; i < 4; ++i)
@@ -85,8 +93,11 @@ class ip_address {
   /// Dotted quad or RFC 4291 text; nothing else around it (no port, no zone, no brackets).
   [[nodiscard]] static std::optional<ip_address> parse(std::string_view text) noexcept;
 
+  /// A mapped address is IPv6.
   [[nodiscard]] constexpr ip_family family() const noexcept { return family_; }
+  /// family() == ip_family::v4
   [[nodiscard]] constexpr bool is_v4() const noexcept { return family_ == ip_family::v4; }
+  /// family() == ip_family::v6
   [[nodiscard]] constexpr bool is_v6() const noexcept { return family_ == ip_family::v6; }
   /// 32 or 128.
   [[nodiscard]] constexpr unsigned bits() const noexcept { return is_v4() ? 32 : 128; }
@@ -102,6 +113,7 @@ class ip_address {
            static_cast<std::uint32_t>(bytes_[1]) << 16 |
            static_cast<std::uint32_t>(bytes_[2]) << 8 | bytes_[3];
   }
+  /// 0.0.0.0 or ::.
   [[nodiscard]] constexpr bool is_unspecified() const noexcept {
     return bytes_ == std::array<std::uint8_t, 16>{};
   }
@@ -113,7 +125,7 @@ class ip_address {
   [[nodiscard]] constexpr bool is_link_local_v6() const noexcept {
     return is_v6() && bytes_[0] == 0xfe && (bytes_[1] & 0xc0) == 0x80;
   }
-  /// ::ffff:0:0/96: an IPv4 address as AF_INET6 sockets write it (RFC 4291, 2.5.5.2).
+  /// `::ffff:0:0/96`: an IPv4 address as AF_INET6 sockets write it (RFC 4291, 2.5.5.2).
   [[nodiscard]] constexpr bool is_v4_mapped() const noexcept {
     if (is_v4() || bytes_[10] != 0xff || bytes_[11] != 0xff) return false;
     for (std::size_t i = 0; i < 10; ++i)
@@ -141,6 +153,7 @@ class ip_address {
   [[nodiscard]] constexpr bool bit(unsigned index) const noexcept {
     return (bytes_[index / 8] >> (7 - index % 8)) & 1;
   }
+  /// As inet_ntop() writes it.
   [[nodiscard]] std::string to_string() const;
 
   friend constexpr bool operator==(const ip_address&, const ip_address&) noexcept = default;
@@ -194,10 +207,15 @@ class ip_prefix {
     return {ip_address::any(family), 0};
   }
 
+  /// The lowest one inside.
   [[nodiscard]] constexpr const ip_address& address() const noexcept { return address_; }
+  /// In bits: 0 to address().bits().
   [[nodiscard]] constexpr unsigned length() const noexcept { return length_; }
+  /// Of its addresses.
   [[nodiscard]] constexpr ip_family family() const noexcept { return address_.family(); }
+  /// Whether there is one address inside.
   [[nodiscard]] constexpr bool is_host() const noexcept { return length_ == address_.bits(); }
+  /// Whether `a` lies inside; one of the other family never does.
   [[nodiscard]] bool contains(const ip_address& a) const noexcept {
     const auto [own_high, own_low] = address_.words();
     const auto [high, low] = a.words();
@@ -211,6 +229,7 @@ class ip_prefix {
   }
   /// The highest address inside.
   [[nodiscard]] ip_address last() const noexcept;
+  /// "10.0.0.0/8", with the length of host prefixes, too.
   [[nodiscard]] std::string to_string() const;
 
   friend constexpr auto operator<=>(const ip_prefix&, const ip_prefix&) noexcept = default;
@@ -232,8 +251,8 @@ class ip_prefix {
 ///
 /// An IPv4-mapped IPv6 address means the IPv4 host, as it does to a socket.
 struct endpoint {
-  ip_address address;
-  std::uint16_t port = 0;
+  ip_address address;      ///< Unicast, multicast or broadcast.
+  std::uint16_t port = 0;  ///< Host order.
   /// As sin6_scope_id: the index of the interface that the address belongs to; 0 = not said.
   /// Without meaning unless address.needs_scope_id().
   std::uint32_t scope_id = 0;

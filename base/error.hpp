@@ -10,6 +10,7 @@
 
 namespace cowire {
 
+/// Compares with a std::error_code: `ec == cowire::error::closed`.
 enum class error {
   would_block = 1,   ///< No free frame now; await async_acquire, or shed load.
   closed,            ///< The object was closed, or its transmitter stopped.
@@ -27,7 +28,9 @@ enum class error {
   no_producer,       ///< All producers are lent (transmitter_config::max_producers).
 };
 
+/// "cowire", whose messages are for people. Valid for ever; any thread.
 [[nodiscard]] const std::error_category& error_category() noexcept;
+/// What std::error_code makes itself of an `error` by.
 [[nodiscard]] inline std::error_code make_error_code(error e) noexcept {
   return {static_cast<int>(e), error_category()};
 }

@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <string_view>
 
-// X(identifier, text)
+/// All of them, as X(identifier, text).
 #define COWIRE_DIVERT_REASONS(X)                                                                   \
   X(no_route, "the kernel has no route; it will answer with its errno")                            \
   X(rejected,                                                                                      \
@@ -91,12 +91,14 @@
 
 namespace cowire {
 
+/// Each of COWIRE_DIVERT_REASONS.
 enum class divert_reason : std::uint8_t {
 #define COWIRE_X(identifier, text) identifier,
   COWIRE_DIVERT_REASONS(COWIRE_X)
 #undef COWIRE_X
 };
 
+/// How many there are.
 inline constexpr std::size_t divert_reason_count = 0
 #define COWIRE_X(identifier, text) +1
     COWIRE_DIVERT_REASONS(COWIRE_X)

@@ -7,11 +7,14 @@
 
 #include <string_view>
 
+/// Of the headers (docs/versions.md says what each promises).
 #define COWIRE_VERSION_MAJOR 0
+/// As COWIRE_VERSION_MAJOR.
 #define COWIRE_VERSION_MINOR 2
+/// As COWIRE_VERSION_MAJOR.
 #define COWIRE_VERSION_PATCH 0
 
-/// For comparisons in #if: 10000 * major + 100 * minor + patch.
+/// For comparisons by the preprocessor: 10000 * major + 100 * minor + patch.
 #define COWIRE_VERSION \
   (COWIRE_VERSION_MAJOR * 10000 + COWIRE_VERSION_MINOR * 100 + COWIRE_VERSION_PATCH)
 

@@ -40,6 +40,7 @@
 extern "C" {
 #endif
 
+/* What the library exports is marked with it. */
 #define COWIRE_API __attribute__((visibility("default")))
 
 /* Sends; has the threads, sockets and frames. */
@@ -49,11 +50,12 @@ typedef struct cowire_sender cowire_sender;
 
 /* An IPv4 or IPv6 address and port, as `any.sa_family` says; ports in network byte order. */
 typedef union cowire_address {
-  struct sockaddr any;
-  struct sockaddr_in v4;
-  struct sockaddr_in6 v6;
+  struct sockaddr any;    /* Which of the others it is. */
+  struct sockaddr_in v4;  /* AF_INET */
+  struct sockaddr_in6 v6; /* AF_INET6 */
 } cowire_address;
 
+/* The way that frames leave by (xdp/send_mode.hpp). */
 typedef enum cowire_mode {
   COWIRE_MODE_AUTO = 0, /* The best that works, interface by interface. */
   COWIRE_MODE_ZERO_COPY,
@@ -61,6 +63,7 @@ typedef enum cowire_mode {
   COWIRE_MODE_KERNEL /* No AF_XDP: the kernel sends everything. */
 } cowire_mode;
 
+/* What a transmitter is made with; COWIRE_OPTIONS_INIT first, then changes. */
 typedef struct cowire_options {
   size_t size;            /* sizeof(cowire_options) */
   const char *interfaces; /* Names with commas between them; NULL = all Ethernet devices. */
@@ -69,8 +72,10 @@ typedef struct cowire_options {
   uint32_t frames;        /* On the way at once, all senders together; 0 = 4096. */
   uint32_t shared_producers; /* Parts of them, a thread uses one; 0 = 4. */
 } cowire_options;
+/* All defaults. */
 #define COWIRE_OPTIONS_INIT {sizeof(cowire_options), NULL, COWIRE_MODE_AUTO, 0, 0, 0}
 
+/* What a sender is made with; COWIRE_SENDER_OPTIONS_INIT first, then changes. */
 typedef struct cowire_sender_options {
   size_t size;              /* sizeof(cowire_sender_options) */
   uint16_t source_port;     /* Host order; 0 = one that the kernel picks. */
@@ -81,17 +86,18 @@ typedef struct cowire_sender_options {
   int adopt_socket;         /* A bound UDP socket to send as, which is duplicated; -1 = none. */
   uint32_t errors_max;      /* Unread error reports beyond are dropped; 0 = 64. */
   cowire_address source_v4; /* Source addresses; family 0 = as the routes say. */
-  cowire_address source_v6;
+  cowire_address source_v6; /* Likewise. */
 } cowire_sender_options;
+/* All defaults. */
 #define COWIRE_SENDER_OPTIONS_INIT \
   {sizeof(cowire_sender_options), 0, 0, 0, 0, NULL, -1, 0, {{0, {0}}}, {{0, {0}}}}
 
-/* Read during the call only. */
+/* One to send. Read during the call only. */
 typedef struct cowire_datagram {
-  const void *data;
-  size_t length;
-  cowire_address to;
-  uint32_t reserved;
+  const void *data;  /* Its payload. */
+  size_t length;     /* In bytes; 0 is a datagram, too. */
+  cowire_address to; /* Where it goes. */
+  uint32_t reserved; /* 0 */
 } cowire_datagram;
 
 /* What the datagrams of one call choose for themselves, beside what the sender has; read during the
@@ -105,31 +111,33 @@ typedef struct cowire_datagram_options {
   uint32_t flags;        /* COWIRE_WITH_MARK, COWIRE_PATH_MTU_PROBE */
   uint32_t mark;         /* As SO_MARK; with COWIRE_WITH_MARK. */
 } cowire_datagram_options;
+/* No choices. */
 #define COWIRE_DATAGRAM_OPTIONS_INIT \
   {sizeof(cowire_datagram_options), {{0, {0}}}, -1, -1, 0, 0, 0}
-#define COWIRE_WITH_MARK 1u
+#define COWIRE_WITH_MARK 1u      /* `mark` counts, 0 as well. */
 #define COWIRE_PATH_MTU_PROBE 2u /* As IP_PMTUDISC_PROBE. */
 
 /* A place in the memory that the NIC reads, to write a datagram into. It may be moved by assignment;
  * the copy that is left behind is not to be used then. */
 typedef struct cowire_frame {
-  void *data;
-  size_t capacity;
-  size_t length; /* The caller's to set: how much of it is the datagram. */
-  uint64_t opaque[6];
+  void *data;         /* Where to write. */
+  size_t capacity;    /* In bytes: cowire_payload_max(). */
+  size_t length;      /* The caller's to set: how much of it is the datagram. */
+  uint64_t opaque[6]; /* The library's. */
 } cowire_frame;
 
 /* Something that the kernel or the network said about a datagram submitted earlier. */
 typedef struct cowire_error {
-  cowire_address destination;
+  cowire_address destination; /* Where that datagram was to go. */
   int number;       /* A positive errno: ENETUNREACH, ECONNREFUSED, EMSGSIZE ... */
   uint32_t mtu;     /* With EMSGSIZE: the path MTU, where it is known; else 0. */
   int from_network; /* 1: an ICMP message; 0: this host refused it. */
 } cowire_error;
 
+/* One of cowire_counters(). */
 typedef struct cowire_counter {
   const char *name; /* Lasts as long as the library is loaded. */
-  uint64_t value;
+  uint64_t value;   /* Since cowire_open(). */
 } cowire_counter;
 
 /* Version of the library, "MAJOR.MINOR.PATCH". */
@@ -145,6 +153,7 @@ COWIRE_API int cowire_open_file(const char *path, cowire_transmitter **out);
  * to be closed all the same, before or after. NULL is ignored. */
 COWIRE_API void cowire_close(cowire_transmitter *tx);
 
+/* Opens the socket that reserves its port; negative errno as said above. */
 COWIRE_API int cowire_sender_open(cowire_transmitter *tx, const cowire_sender_options *options,
                                   cowire_sender **out);
 /* Frames of it may be used, or released, still, by another sender of the same `tx`. */

@@ -27,20 +27,21 @@ namespace cowire {
 
 /// One published change.
 struct route_change {
+  /// What it is that has changed.
   enum class kind : std::uint8_t {
     link,
     address,
     route,
     rule,
     neighbour,
-    nexthop,
-    netconf,
-    membership,
-    output,  ///< A layer of the kernel's output path (route/output_path.hpp).
-    resynced
+    nexthop,     ///< A nexthop object.
+    netconf,     ///< Settings of a device, or of all, under net.ipv4.conf and net.ipv6.conf.
+    membership,  ///< Of this host in a multicast group.
+    output,      ///< A layer of the kernel's output path (route/output_path.hpp).
+    resynced,    ///< See resynced().
   };
-  kind what = kind::route;
-  bool removed = false;  ///< The object went away; otherwise it is new or changed.
+  kind what = kind::route;  ///< Which members apply.
+  bool removed = false;     ///< The object went away; otherwise it is new or changed.
   /// The objects' own words, as iproute2 prints them; "" where they do not apply.
   std::string family;  ///< "inet" or "inet6".
   std::string
@@ -61,12 +62,14 @@ struct route_change {
   /// was full); the published table is whole again with `version`.
   [[nodiscard]] bool resynced() const noexcept { return what == kind::resynced; }
 };
+/// As `cowire route monitor -j` calls it: the identifier.
 [[nodiscard]] std::string_view name(route_change::kind kind) noexcept;
 
 /// One subscriber. Move-only; its queue ends with it. Calls on one object are serialised; a source
 /// that ends completes a waiting call with error::closed.
 class route_events {
  public:
+  /// What handlers are called with.
   using next_signature = void(std::error_code, route_change);
   using executor_type = ring_context::executor_type;
 
@@ -99,9 +102,10 @@ class route_events {
   std::shared_ptr<event_queue<route_change>> queue_;
 };
 
+/// What a route_watcher is made with.
 struct route_watcher_config {
   std::chrono::milliseconds update_interval{30'000};  ///< Re-dump check: 0 = never.
-  log_callback log{};
+  log_callback log{};                                 ///< For what an operator should know.
 };
 
 /// Follows the kernel's routing state of the calling thread's network namespace on a control thread
@@ -118,6 +122,7 @@ class route_watcher {
 
   /// Changes from now on; `queue_limit` of them are kept for a slow reader.
   [[nodiscard]] route_events watch(std::size_t queue_limit = 4096);
+  /// What the watcher has counted so far.
   [[nodiscard]] route_stats stats() const;
 
  private:

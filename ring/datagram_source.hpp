@@ -69,6 +69,8 @@ class datagram {
   [[nodiscard]] explicit operator bool() const noexcept { return pool_ != nullptr; }
 
   // The following are for a non-empty one; spans are valid as long as the lease.
+
+  /// The bytes that arrived.
   [[nodiscard]] std::span<const std::byte> payload() const noexcept { return payload_; }
   /// The sender's socket address as the kernel wrote it (sockaddr_in, sockaddr_un, ...), at most
   /// name_capacity bytes; empty if the socket knows none (an unbound Unix peer: its family only or
@@ -80,6 +82,7 @@ class datagram {
   [[nodiscard]] bool truncated() const noexcept;
   /// Control messages did not fit options::control_capacity.
   [[nodiscard]] bool control_truncated() const noexcept;
+  /// Which of the source's buffers it lies in.
   [[nodiscard]] std::uint16_t buffer_id() const noexcept { return id_; }
 
   /// Ends the lease without giving the buffer back: it is the caller's until
@@ -105,8 +108,8 @@ class datagram {
 /// Memory of the caller's to receive into: buffer `id` is buffers[id]. `keeper` lives until the
 /// kernel and every lease have let go; let it own the memory.
 struct receive_memory {
-  std::vector<std::span<std::byte>> buffers;
-  std::shared_ptr<void> keeper;
+  std::vector<std::span<std::byte>> buffers;  ///< Each larger than payload_offset().
+  std::shared_ptr<void> keeper;               ///< May be null.
 };
 
 namespace detail {
@@ -131,14 +134,14 @@ class datagram_sink {
 class datagram_source {
  public:
   using executor_type = ring_context::executor_type;
-  using batch = std::vector<datagram>;
+  using batch = std::vector<datagram>;  ///< What async_receive_some() completes with.
 
+  /// What a source is made with.
   struct options {
     std::size_t buffer_count = 64;        ///< At most 32 768. Without receive_memory only.
     std::size_t payload_capacity = 2048;  ///< Longer ones are truncated. Likewise.
     /// Room for the sender's address and for control messages, in bytes; multiples of 8.
-    std::size_t name_capacity = sizeof(sockaddr_storage);
-    std::size_t control_capacity = 0;
+    std::size_t name_capacity = sizeof(sockaddr_storage), control_capacity = 0;
 
     /// Where in a buffer the payload starts.
     [[nodiscard]] constexpr std::size_t payload_offset() const noexcept {
@@ -150,7 +153,7 @@ class datagram_source {
 
   /// Each datagram that arrived is counted once, in `received`.
   struct counters {
-    std::uint64_t received = 0;
+    std::uint64_t received = 0;   ///< Datagrams.
     std::uint64_t truncated = 0;  ///< Of those, how many were.
     std::uint64_t overruns = 0;   ///< error::overrun reported.
     std::uint64_t starved = 0;    ///< Times the source ran out of buffers.
@@ -180,6 +183,7 @@ class datagram_source {
   /// once.
   void cancel();
 
+  /// Since the source was made. As the source itself, one thread at a time.
   [[nodiscard]] counters count() const noexcept;
   /// Datagrams that the kernel did not queue for want of room in the socket (or because of their
   /// checksum), since the socket was made; wraps around. Any thread; a system call.

@@ -14,11 +14,13 @@
 
 namespace cowire {
 
+/// From Asio's; both families.
 [[nodiscard]] inline endpoint to_endpoint(const asio::ip::udp::endpoint& from) noexcept {
   // Asio's is a sockaddr_in or a sockaddr_in6.
   return *to_endpoint(from.data(), static_cast<socklen_t>(from.size()));
 }
 
+/// To Asio's; both families.
 [[nodiscard]] inline asio::ip::udp::endpoint to_asio(const endpoint& from) {
   sockaddr_storage address;
   asio::ip::udp::endpoint out;

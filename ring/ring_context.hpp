@@ -43,21 +43,24 @@
 
 namespace cowire {
 
+/// What the ring thread waits with.
 enum class ring_backend : std::uint8_t { io_uring, epoll };
 
 class ring_context : public asio::execution_context {
  public:
   class executor_type;
 
+  /// What a context may be made with.
   enum class backend_choice : std::uint8_t {
     automatic,  ///< io_uring, or epoll where that is refused.
     io_uring,   ///< Or an exception.
     epoll,
   };
+  /// What it is made with.
   struct options {
     /// Submission queue entries; more requests than that at once cost an extra system call.
     unsigned queue_depth = 256;
-    backend_choice backend = backend_choice::automatic;
+    backend_choice backend = backend_choice::automatic;  ///< What to wait with.
   };
 
   ring_context() : ring_context(options{}) {}
@@ -69,6 +72,7 @@ class ring_context : public asio::execution_context {
 
   [[nodiscard]] executor_type get_executor() noexcept;
 
+  /// What it turned out to be; does not change.
   [[nodiscard]] ring_backend backend() const noexcept { return backend_; }
   /// One line for an operator: which backend, and why not a better one.
   [[nodiscard]] const std::string& backend_reason() const noexcept { return reason_; }
@@ -81,6 +85,7 @@ class ring_context : public asio::execution_context {
   void stop() noexcept { loop_->stop(); }
   /// Before run() is called again after it has returned.
   void restart() noexcept { loop_->restart(); }
+  /// Any thread. By stop() or for want of work, and not restarted since.
   [[nodiscard]] bool stopped() const noexcept { return loop_->stopped(); }
   /// Whether the calling thread is inside run().
   [[nodiscard]] bool running_in_this_thread() const noexcept {
@@ -123,6 +128,7 @@ class ring_context::executor_type {
     if (properties_.tracked) context_->loop_->work_finished();
   }
 
+  /// Whether the calling thread is inside the context's run().
   [[nodiscard]] bool running_in_this_thread() const noexcept {
     return context_->running_in_this_thread();
   }

@@ -21,6 +21,7 @@ namespace cowire {
 class ring_timer {
  public:
   using executor_type = ring_context::executor_type;
+  /// As asio::steady_timer has them.
   using clock_type = std::chrono::steady_clock;
   using time_point = clock_type::time_point;
   using duration = clock_type::duration;
@@ -36,10 +37,12 @@ class ring_timer {
   ~ring_timer();
 
   [[nodiscard]] executor_type get_executor() const noexcept { return ring_->get_executor(); }
+  /// The deadline that is set.
   [[nodiscard]] time_point expiry() const noexcept { return expiry_; }
 
   /// Sets the deadline; waits begun before are cancelled.
   void expires_at(time_point when);
+  /// expires_at(), so long from now.
   void expires_after(duration from_now) { expires_at(clock_type::now() + from_now); }
 
   /// Every wait begun before completes with operation_aborted, unless its deadline has passed and

@@ -19,7 +19,7 @@ namespace cowire {
 /// What to send. `payload` and `control` stay valid until the handler is called; the address is
 /// copied (at most sizeof(sockaddr_storage) bytes, longer is an assertion).
 struct message_view {
-  std::span<const std::byte> payload{};
+  std::span<const std::byte> payload{};  ///< What the datagram holds.
   std::span<const std::byte> address{};  ///< A sockaddr; empty on a connected socket.
   std::span<const std::byte> control{};  ///< Complete cmsghdr after cmsghdr, aligned for them.
   int flags = 0;                         ///< MSG_*; MSG_NOSIGNAL is added.

@@ -24,10 +24,11 @@ struct output_layers {
 
 /// One of them as users write it.
 struct output_layer_name {
-  std::string_view name;  ///< "traffic_control"
-  bool output_layers::*member;
+  std::string_view name;        ///< "traffic_control"
+  bool output_layers::*member;  ///< What it switches.
   std::string_view if_ignored;  ///< What it means to datagrams of the fast path.
 };
+/// All of them. Valid for ever.
 [[nodiscard]] std::span<const output_layer_name> output_layer_names() noexcept;
 
 /// The layers that are not obeyed; conntrack is among them where netfilter is.

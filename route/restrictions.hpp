@@ -14,6 +14,7 @@
 
 namespace cowire {
 
+/// Unset = no restriction.
 struct route_restrictions {
   /// Flows that a rule sends to another table than these (and local, which always is one) are
   /// diverted: table_not_mirrored. Not those that an earlier rule's table answers. Flows through a

@@ -19,6 +19,7 @@
 
 namespace cowire {
 
+/// A rung of the ladder.
 enum class send_mode : std::uint8_t { zero_copy, copy, generic, kernel };
 /// "zero-copy", "copy", "generic", "kernel".
 [[nodiscard]] std::string_view name(send_mode mode) noexcept;

@@ -80,5 +80,25 @@ TEST_F(examples, echo_server) {
   ::pclose(server);
 }
 
+TEST_F(examples, paced_sender) {
+  FILE* sender = ::popen(
+      ("exec " + directory + "paced_sender 500 10.77.1.2:9000 10.77.1.2:9001 2>&1 & echo $!; wait")
+          .c_str(),
+      "r");
+  ASSERT_TRUE(sender);
+  int process = 0;
+  ASSERT_EQ(1, std::fscanf(sender, "%d\n", &process));
+  // Nobody is at the other port, and the network says so.
+  udp_sink sink(*b, to("10.77.1.2:9000"));
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(sink.next()) << i;
+  ::kill(process, SIGINT);
+  std::string out;
+  for (char line[512]; std::fgets(line, sizeof line, sender);) out += line;
+  EXPECT_NE(std::string::npos, out.find("10.77.1.2:9001: Connection refused (the network)\n"))
+      << out;
+  EXPECT_NE(std::string::npos, out.find(", on the way 0\n")) << out;
+  EXPECT_EQ(0, ::pclose(sender));
+}
+
 }  // namespace
 }  // namespace cowire::test

@@ -55,7 +55,7 @@ def rule_findings(root, files):
 
 
 def check(root):
-    """Two cases: our own rules, and clang-format's opinion."""
+    """Three cases: our own rules, clang-format's opinion, and symbols without a comment."""
     files = list(source_files(root))
     found = [finding for path in files for finding in findings(root, path)]
     found += rule_findings(root, files)
@@ -63,11 +63,17 @@ def check(root):
         print(finding)
     sources = [str(path) for path in files if path.suffix in SOURCES]
     formatted = subprocess.run(["clang-format", "--dry-run", "-Werror", *sources], cwd=root)
+    reference = subprocess.run(["scripts/reference", "--check"], cwd=root)
     return [
         Case("style: rules", "failed" if found else "passed", f"{len(found)} findings"),
         Case(
             "style: clang-format",
             "failed" if formatted.returncode else "passed",
             "run clang-format -i on the files named above",
+        ),
+        Case(
+            "style: reference",
+            "failed" if reference.returncode else "passed",
+            "the public symbols named above need a comment (scripts/reference)",
         ),
     ]
