@@ -18,7 +18,6 @@
 namespace cowire {
 namespace {
 
-using netlink::gre_checksum, netlink::gre_key, netlink::gre_sequence;
 using netlink::tunnel_info;
 
 constexpr std::array<std::string_view, 7> fallback_devices = {
@@ -58,10 +57,10 @@ void add_pair(std::vector<tunnel_word>& out, const std::string& word, bool in, b
 void add_gre(std::vector<tunnel_word>& out, const tunnel_info& info) {
   const auto in = [&](std::uint16_t flag) { return (info.input_flags & flag) != 0; };
   const auto to = [&](std::uint16_t flag) { return (info.output_flags & flag) != 0; };
-  add_pair(out, "key", in(gre_key), to(gre_key), std::to_string(info.input_key.host()),
-           std::to_string(info.output_key.host()));
-  add_pair(out, "csum", in(gre_checksum), to(gre_checksum));
-  add_pair(out, "seq", in(gre_sequence), to(gre_sequence));
+  add_pair(out, "key", in(netlink::gre_key), to(netlink::gre_key),
+           std::to_string(info.input_key.host()), std::to_string(info.output_key.host()));
+  add_pair(out, "csum", in(netlink::gre_checksum), to(netlink::gre_checksum));
+  add_pair(out, "seq", in(netlink::gre_sequence), to(netlink::gre_sequence));
 }
 
 void add_outer_v4(std::vector<tunnel_word>& out, const tunnel_info& info) {

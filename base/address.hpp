@@ -58,6 +58,9 @@ struct mac_address {
 /// IPv4 or IPv6.
 enum class ip_family : std::uint8_t { v4, v6 };
 
+/// For loops over both.
+inline constexpr ip_family ip_families[] = {ip_family::v4, ip_family::v6};
+
 /// An IPv4 or IPv6 address. IPv4 lies in the first four bytes, the rest is zero.
 class ip_address {
  public:

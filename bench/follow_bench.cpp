@@ -67,7 +67,7 @@ void dump_alone() {
   const unique_fd socket = netlink::open_request_socket({.receive_buffer_bytes = 4 << 20}, ec);
   if (ec) throw_error(ec, "bench_follow");
   std::vector<char> buffer(32768);
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     const auto request = netlink::dump_request(netlink::object_kind::route, {family, 0, 0}, 1);
     if (::send(socket.get(), request.data(), request.size(), 0) < 0)
       throw_error(errno_code(errno), "bench_follow");

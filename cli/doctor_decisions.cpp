@@ -24,7 +24,7 @@ namespace {
 /// The policy rules that keep datagrams off the fast path.
 void examine_rules(const mirror& state, std::vector<finding>& out) {
   std::size_t count = 0, doubtful = 0;
-  for (const ip_family family : {ip_family::v4, ip_family::v6})
+  for (const ip_family family : ip_families)
     for (const netlink::rule& rule : state.rules(family)) {
       ++count;
       const auto selector = undecidable_selector(rule);
@@ -139,7 +139,7 @@ std::string joined(const std::set<std::string>& words) {
 obstacles look_for_obstacles(const mirror& state, const output_snapshot& output,
                              const std::vector<std::string>& interfaces) {
   obstacles found;
-  for (const ip_family family : {ip_family::v4, ip_family::v6})
+  for (const ip_family family : ip_families)
     for (const std::string& interface : interfaces) {
       output_verdict verdict;
       if (!output.obeyed.conntrack) {

@@ -24,7 +24,7 @@
 namespace cowire::cli {
 namespace {
 
-std::string read_line(const std::string& path) {
+std::string first_line_of(const std::string& path) {
   std::ifstream file(path);
   std::string line;
   std::getline(file, line);
@@ -103,8 +103,8 @@ finding memlock(std::size_t sockets) {
 
 finding huge_pages() {
   const std::string folder = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
-  const auto free = read_line(folder + "free_hugepages"),
-             total = read_line(folder + "nr_hugepages");
+  const auto free = first_line_of(folder + "free_hugepages"),
+             total = first_line_of(folder + "nr_hugepages");
   if (total.empty())
     return {"huge_pages", health::warn, "none",
             "this kernel has no 2 MiB pages; frames lie in ordinary pages",
@@ -120,7 +120,7 @@ finding huge_pages() {
 }
 
 finding ring() {
-  const auto disabled = read_line("/proc/sys/kernel/io_uring_disabled");
+  const auto disabled = first_line_of("/proc/sys/kernel/io_uring_disabled");
   const std::string state = disabled.empty() ? "no sysctl" : "kernel.io_uring_disabled=" + disabled;
   io_uring_params parameters{};
   const unique_fd fd{static_cast<int>(::syscall(__NR_io_uring_setup, 8, &parameters))};
@@ -156,7 +156,7 @@ finding bpf() {
   attributes.license = reinterpret_cast<std::uintptr_t>("GPL");
   const unique_fd fd{
       static_cast<int>(::syscall(__NR_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes))};
-  const auto sysctl = read_line("/proc/sys/kernel/unprivileged_bpf_disabled");
+  const auto sysctl = first_line_of("/proc/sys/kernel/unprivileged_bpf_disabled");
   const std::string state = "kernel.unprivileged_bpf_disabled=" + (sysctl.empty() ? "?" : sysctl);
   if (fd)
     return {"bpf", health::ok, "works (" + state + ")",
@@ -171,7 +171,7 @@ finding processors() {
   CPU_ZERO(&allowed);
   ::sched_getaffinity(0, sizeof allowed, &allowed);
   const int usable = CPU_COUNT(&allowed);
-  const auto isolated = read_line("/sys/devices/system/cpu/isolated");
+  const auto isolated = first_line_of("/sys/devices/system/cpu/isolated");
   finding f{"cpus", health::ok,
             std::to_string(usable) + " usable of " +
                 std::to_string(::sysconf(_SC_NPROCESSORS_ONLN)) +

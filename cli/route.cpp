@@ -166,7 +166,7 @@ int run_route_show(const std::string& table, bool as_json) {
   netlink::request_socket socket;
   std::size_t audited = 0;
   auto out = json::array();
-  for (const auto family : {ip_family::v4, ip_family::v6})
+  for (const auto family : ip_families)
     for (const auto& [id, prefixes] : kernel.state().tables(family)) {
       if (!all && id != wanted) continue;
       for (const auto& [prefix, entries] : prefixes)

@@ -23,7 +23,7 @@ std::string asio_version() {
          std::to_string(ASIO_VERSION / 100 % 1000) + "." + std::to_string(ASIO_VERSION % 100);
 }
 
-std::string kernel() {
+std::string running_kernel() {
   utsname names{};
   if (::uname(&names) != 0) return "unknown";
   return std::string(names.sysname) + " " + names.release + " " + names.machine;
@@ -35,7 +35,7 @@ std::string version_text() {
   // libbpf alone can tell its version when it is loaded; COWIRE_LIBRARIES comes from pkg-config.
   return "cowire " + std::string(version()) + "\nbuilt with " + compiler() + ", " + asio_version() +
          ", " COWIRE_LIBRARIES "\nruns with libbpf " + (::libbpf_version_string() + 1) +
-         "\nkernel " + kernel();
+         "\nkernel " + running_kernel();
 }
 
 }  // namespace cowire::cli

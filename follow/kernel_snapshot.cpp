@@ -21,7 +21,7 @@ mirror read_mirror() {
       state.apply(message, changes, message_origin::dump);
   };
   read(object_kind::link);
-  for (const auto family : {ip_family::v4, ip_family::v6})
+  for (const auto family : ip_families)
     for (const auto kind : {object_kind::netconf, object_kind::membership})
       read(kind, {.family = family});
   read(object_kind::address);

@@ -65,6 +65,9 @@ struct macvlan_info {
   std::uint32_t mode = 0;  ///< MACVLAN_MODE_*.
   friend bool operator==(const macvlan_info&, const macvlan_info&) = default;
 };
+/// IFF_LOWER_UP, IFF_DORMANT: in linux/if.h, but not where net/if.h came before it.
+inline constexpr std::uint32_t lower_up = 0x10000, dormant = 0x20000;
+
 /// RTM_NEWLINK, RTM_DELLINK.
 struct link {
   netlink::action action = action::add;

@@ -42,6 +42,7 @@
 #include <asio/experimental/deferred.hpp>
 #endif
 
+#include <exception>
 #include <system_error>
 
 namespace cowire {
@@ -58,6 +59,11 @@ using asio::co_spawn;
 using asio::detached;
 using asio::use_awaitable;
 using asio::use_future;
+
+/// Handler for a co_spawn() whose exception is its context's: it leaves run().
+inline void rethrow(std::exception_ptr error) {
+  if (error) std::rethrow_exception(error);
+}
 
 /// `using namespace cowire::awaitable_operators;` brings `a() || b()` and `a() && b()`.
 namespace awaitable_operators = asio::experimental::awaitable_operators;

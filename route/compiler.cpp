@@ -15,11 +15,7 @@
 #include <utility>
 
 namespace cowire {
-namespace {
-
-constexpr ip_family families[] = {ip_family::v4, ip_family::v6};
-
-}  // namespace
+namespace {}  // namespace
 
 class compiler::impl {
  public:
@@ -93,9 +89,9 @@ flow_class_id compiler::impl::add_class(const flow_class& cls) {
 // changes
 
 void compiler::impl::rebuild_everything() {
-  for (const ip_family family : families) of(family).clear();
+  for (const ip_family family : ip_families) of(family).clear();
   classes_.assign();
-  for (const ip_family family : families) of(family).build();
+  for (const ip_family family : ip_families) of(family).build();
 }
 
 void compiler::impl::incorporate() {
@@ -125,13 +121,13 @@ void compiler::impl::incorporate() {
     rebuild_everything();
     return;
   }
-  for (const ip_family family : families) {
+  for (const ip_family family : ip_families) {
     const bool noted = family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6;
     of(family).change(changes, noted ||
                                    (!changes.nexthops.empty() && of(family).names_nexthops()) ||
                                    of(family).neighbours_look_different(changes));
   }
-  for (const ip_family family : families) of(family).purge_if_due();
+  for (const ip_family family : ip_families) of(family).purge_if_due();
 }
 
 void compiler::impl::list_tunnels() {

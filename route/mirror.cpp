@@ -24,8 +24,6 @@ constexpr std::size_t number_of(object_kind kind) noexcept {
   return static_cast<std::size_t>(kind);
 }
 
-constexpr std::uint32_t lower_up = 0x10000;  // IFF_LOWER_UP, missing in linux/if.h beside net/if.h.
-
 /// Whether an equal route might become other entries afterwards.
 bool may_change_entries(const netlink::message& message) noexcept {
   if (const auto* route = std::get_if<netlink::route>(&message))
@@ -265,7 +263,8 @@ void mirror::link_state_changed(device& now, const netlink::link& before, mirror
     }
     changes.decisions_v4 = changes.decisions_v6 = true;
     changes.refresh_advised = true;
-  } else if ((changed & (lower_up | IFF_RUNNING)) != 0 || before.carrier != now.link.carrier) {
+  } else if ((changed & (netlink::lower_up | IFF_RUNNING)) != 0 ||
+             before.carrier != now.link.carrier) {
     // Nexthop objects die with the carrier and do not come back; routes of their own only turn
     // LINKDOWN.
     if (!detail::has_carrier(now.link)) remove_nexthops_on(index, changes);
@@ -698,7 +697,7 @@ void mirror::exchange_with(mirror& shadow) {
 void mirror::forget(object_kind kind, std::optional<ip_family> family) {
   mirror_changes ignored;
   routes_.forget_made();
-  for (const ip_family one : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family one : ip_families) {
     if (family && *family != one) continue;
     switch (kind) {
       case object_kind::address:

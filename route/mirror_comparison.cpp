@@ -13,8 +13,6 @@
 namespace cowire {
 namespace {
 
-constexpr ip_family families[] = {ip_family::v4, ip_family::v6};
-
 const route_entries& entries_in(const mirror& in, const mirror_changes::prefix& where) {
   static const route_entries none;
   const route_table* const table = in.find_table(where.destination.family(), where.table);
@@ -102,8 +100,7 @@ bool same_address(const netlink::address& a, const netlink::address& b) {
 /// What becomes of the carrier of a device that is down nobody is told (linkwatch_do_dev() in
 /// net/core/link_watch.c), and it matters to nobody before the device comes up, which is told.
 netlink::link without_carrier(netlink::link link) {
-  constexpr std::uint32_t lower_up = 0x10000, dormant = 0x20000;  // linux/if.h
-  link.flags &= ~(std::uint32_t{IFF_RUNNING} | lower_up | dormant);
+  link.flags &= ~(std::uint32_t{IFF_RUNNING} | netlink::lower_up | netlink::dormant);
   link.carrier = false;
   return link;
 }
@@ -156,7 +153,7 @@ void mirror_comparison::note(const mirror_changes& changes) {
 std::optional<std::uint32_t> mirror_comparison::next_table() const {
   std::optional<std::uint32_t> first;
   for (const mirror* one : {&left_, &right_}) {
-    const auto& tables = one->tables(families[family_]);
+    const auto& tables = one->tables(ip_families[family_]);
     const auto at = table_ ? tables.upper_bound(*table_) : tables.begin();
     if (at != tables.end() && (!first || at->first < *first)) first = at->first;
   }
@@ -166,11 +163,11 @@ std::optional<std::uint32_t> mirror_comparison::next_table() const {
 /// Goes on along both mirrors' tables at once; false at the end.
 bool mirror_comparison::walk(std::size_t& count) {
   static const route_table none;
-  for (; family_ < std::size(families); ++family_, table_.reset(), last_.reset()) {
+  for (; family_ < std::size(ip_families); ++family_, table_.reset(), last_.reset()) {
     if (!table_) table_ = next_table();
     for (; table_; table_ = next_table(), last_.reset()) {
-      const route_table* const a = left_.find_table(families[family_], *table_);
-      const route_table* const b = right_.find_table(families[family_], *table_);
+      const route_table* const a = left_.find_table(ip_families[family_], *table_);
+      const route_table* const b = right_.find_table(ip_families[family_], *table_);
       const route_table &left = a != nullptr ? *a : none, &right = b != nullptr ? *b : none;
       auto l = last_ ? left.upper_bound(*last_) : left.begin();
       auto r = last_ ? right.upper_bound(*last_) : right.begin();
@@ -217,7 +214,7 @@ void mirror_comparison::compare(Report&& report) const {
                std::ranges::equal(a.v6, b.v6, same_address);
       },
       [&](std::uint32_t index) { report.addresses(index); });
-  for (const ip_family family : families) {
+  for (const ip_family family : ip_families) {
     if (left_.rules(family) != right_.rules(family)) report.rules(family);
     compare_maps(
         left_.devices_.netconf(family), right_.devices_.netconf(family),

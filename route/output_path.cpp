@@ -149,7 +149,7 @@ output_verdict judge_ipsec(const ipsec_state& state) {
 }
 
 /// Whether an expression makes the kernel track connections as long as it is in any rule.
-bool uses_tracking(const nft::expression& e) {
+bool makes_kernel_track(const nft::expression& e) {
   constexpr std::string_view names[] = {"ct",           "nat",       "masq",    "redir",
                                         "flow_offload", "connlimit", "synproxy"};
   constexpr std::string_view target = "target:";
@@ -208,7 +208,7 @@ bool tracks_connections(const netfilter_state& state, ip_family family) {
   for (const auto& [key, one] : state.rules->chains) {
     if (key.family == other) continue;
     for (const nft::rule& each : one.rules)
-      if (std::ranges::any_of(each.expressions, uses_tracking)) return true;
+      if (std::ranges::any_of(each.expressions, makes_kernel_track)) return true;
   }
   return false;
 }

@@ -3,6 +3,8 @@
 
 #include <cowire/route/detail/hasher.hpp>
 
+#include <linux/rtnetlink.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -35,6 +37,11 @@ std::size_t hash_of(const route_entries::list& entries) noexcept {
 }
 
 }  // namespace
+
+bool is_reject(std::uint8_t route_type) noexcept {
+  return route_type == RTN_BLACKHOLE || route_type == RTN_UNREACHABLE ||
+         route_type == RTN_PROHIBIT || route_type == RTN_THROW;
+}
 
 const route_entries::list& route_entries::none() noexcept {
   static const list empty;

@@ -29,6 +29,9 @@ namespace detail {
 class route_store;
 }  // namespace detail
 
+/// Whether routes of this RTN_ type answer by themselves, without a next hop.
+[[nodiscard]] bool is_reject(std::uint8_t route_type) noexcept;
+
 /// One route of a table: an alias in IPv4, an entry or a whole set of siblings in IPv6.
 struct route_entry {
   /// As the kernel described it, but its destination is the whole address space: see route_to().

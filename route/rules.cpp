@@ -3,6 +3,7 @@
 #include <cowire/route/kernel_quirks.hpp>
 #include <cowire/route/rules.hpp>
 
+#include <linux/fib_rules.h>
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
 
@@ -104,7 +105,7 @@ const std::vector<netlink::rule>& initial_rules(ip_family family) {
     const auto add = [&](std::uint32_t priority, std::uint32_t table) {
       netlink::rule& rule = made.emplace_back();
       rule.family = of;
-      rule.kind = 1;  // FR_ACT_TO_TBL
+      rule.kind = FR_ACT_TO_TBL;
       rule.priority = priority;
       rule.table = table;
       rule.protocol = RTPROT_KERNEL;

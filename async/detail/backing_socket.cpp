@@ -375,7 +375,7 @@ std::shared_ptr<backing_socket> backing_socket::adopt(int fd, std::error_code& e
   out->adopted_ = true;
   if ((domain == AF_INET || both) && (ec = out->adopt_for(ip_family::v4, fd))) return nullptr;
   if (v6 && (ec = out->adopt_for(ip_family::v6, fd))) return nullptr;
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     if (multicast_interface == 0 || out->fd(family) < 0) continue;
     if ((ec = set_group_interface(out->fd(family), family, multicast_interface))) return nullptr;
     group_options& groups = out->groups_[static_cast<std::size_t>(family)];

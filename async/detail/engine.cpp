@@ -177,9 +177,7 @@ void engine::start() {
       });
     });
     kernel_.start();
-    co_spawn(ring_.get_executor(), serve_cores(), [](std::exception_ptr error) {
-      if (error) std::rethrow_exception(error);
-    });
+    co_spawn(ring_.get_executor(), serve_cores(), rethrow);
   });
   cores_.start();
   control_ = std::thread([this] { run_control(); });
@@ -502,7 +500,7 @@ std::array<flow_class, 2> classes_of(const sender_options& options, const backin
   cls.source_port = socket.port();
   cls.uid = socket.uid();
   std::array<flow_class, 2> classes{cls, cls};
-  for (const auto family : {ip_family::v4, ip_family::v6}) {
+  for (const auto family : ip_families) {
     flow_class& one = classes[static_cast<std::size_t>(family)];
     one.tos = adopted ? socket.tos(family) : options.tos;
     one.ttl = adopted ? socket.ttl(family) : options.ttl;
@@ -566,7 +564,7 @@ std::shared_ptr<sender_state> engine::describe(const sender_options& options, st
   state->adopted = options.adopt_socket >= 0;
   state->errors =
       std::make_shared<event_queue<send_error>>(control_executor(), options.error_queue_limit);
-  for (const auto family : {ip_family::v4, ip_family::v6}) {
+  for (const auto family : ip_families) {
     const auto index = static_cast<std::size_t>(family);
     state->family_served[index] = socket.fd(family) >= 0;
     // An adopted socket has its options set already.

@@ -80,7 +80,7 @@ void kernel_path::watch() {
 }
 
 void kernel_path::add_sender(std::shared_ptr<sender_state> sender) {
-  for (const auto family : {ip_family::v4, ip_family::v6}) {
+  for (const auto family : ip_families) {
     const int fd = sender->socket->fd(family);
     if (fd < 0) continue;
     auto& entry = lanes_[{sender->socket.get(), family}];
@@ -105,7 +105,7 @@ void kernel_path::remove_sender(std::uint32_t id) {
   if (found == senders_.end()) return;
   const auto sender = std::move(found->second);
   senders_.erase(found);
-  for (const auto family : {ip_family::v4, ip_family::v6}) {
+  for (const auto family : ip_families) {
     const auto entry = lanes_.find({sender->socket.get(), family});
     if (entry == lanes_.end() || --entry->second->senders != 0) continue;
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, sender->socket->fd(family), nullptr);

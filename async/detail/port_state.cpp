@@ -126,7 +126,7 @@ port_state::port_state(ring_context& ring, std::shared_ptr<backing_socket> socke
     : ring_(ring), socket_(std::move(socket)) {
   const bool single = socket_->adopted() && socket_->fd(ip_family::v4) >= 0;
   const auto layout = source_options(options, socket_->adopted());
-  for (const auto family : {ip_family::v4, ip_family::v6}) {
+  for (const auto family : ip_families) {
     const int fd = socket_->fd(family);
     if (fd < 0 || (single && family == ip_family::v6)) continue;
     channel& made = channels_[static_cast<std::size_t>(family)];

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cowire/base/error.hpp>
 #include <cowire/follow/detail/bond_reader.hpp>
+#include <cowire/follow/detail/ioctl_socket.hpp>
 
 #include <net/if.h>  // Before the kernel's headers, which then leave out what it has.
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 
 #include <linux/if_bonding.h>
 #include <linux/sockios.h>
@@ -15,12 +14,6 @@
 namespace cowire::detail {
 namespace {
 
-unique_fd open_any_socket() {
-  unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!fd) throw_error(errno_code(errno), "a socket to ask bonds with");
-  return fd;
-}
-
 ifreq request_for(const std::string& name) {
   ifreq request{};
   name.copy(request.ifr_name, IFNAMSIZ - 1);
@@ -29,7 +22,7 @@ ifreq request_for(const std::string& name) {
 
 }  // namespace
 
-bond_reader::bond_reader() : any_socket_(open_any_socket()) {}
+bond_reader::bond_reader() : ioctl_socket_(open_ioctl_socket()) {}
 
 void bond_reader::settle(mirror& state, mirror_changes& changes) {
   for (const std::uint32_t index : state.unsettled_bonds())
@@ -63,7 +56,7 @@ std::optional<std::vector<std::uint32_t>> bond_reader::read_order(const std::str
     slave.slave_id = static_cast<__s32>(order.size());
     ifreq request = request_for(name);
     request.ifr_data = reinterpret_cast<char*>(&slave);
-    if (::ioctl(any_socket_.get(), SIOCBONDSLAVEINFOQUERY, &request) < 0) {
+    if (::ioctl(ioctl_socket_.get(), SIOCBONDSLAVEINFOQUERY, &request) < 0) {
       if (errno == ENODEV && if_nametoindex(name.c_str()) != 0) return order;
       return std::nullopt;
     }

@@ -33,7 +33,7 @@ class bond_reader {
   [[nodiscard]] std::optional<std::vector<std::uint32_t>> read_order(const std::string& name) const;
 
   netlink::request_socket links_;
-  const unique_fd any_socket_;  ///< For ioctls.
+  const unique_fd ioctl_socket_;
 };
 
 }  // namespace cowire::detail

@@ -93,10 +93,10 @@ std::string neighbour_state(std::uint16_t state) {
   return "NONE";
 }
 
-std::string lower_layer_address(const std::vector<std::uint8_t>& bytes) {
+std::string lower_layer_address(const std::vector<std::uint8_t>& address) {
   std::string out;
   char text[4];
-  for (const auto byte : bytes) {
+  for (const auto byte : address) {
     std::snprintf(text, sizeof text, "%s%02x", out.empty() ? "" : ":", byte);
     out += text;
   }

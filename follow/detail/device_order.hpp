@@ -36,8 +36,8 @@ class device_order_reader {
   void on_changes() noexcept { settled_[0] = settled_[1] = false; }
 
  private:
-  const unique_fd any_socket_;  ///< For ioctls.
-  bool settled_[2]{};           ///< Nothing is hidden.
+  const unique_fd ioctl_socket_;
+  bool settled_[2]{};  ///< Nothing is hidden.
   time_point next_[2]{};
   std::chrono::seconds pauses_[2]{};  ///< 0: the last reading told all.
 };

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cowire/base/assert.hpp>
 #include <cowire/base/error.hpp>
 #include <cowire/base/signals_blocked.hpp>
 #include <cowire/follow/detail/dump_reader.hpp>
@@ -7,9 +6,7 @@
 #include <linux/netlink.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstdint>
@@ -23,17 +20,10 @@ constexpr std::size_t part_size = 32768;
 /// So that neither side waits for the other's thread to be run at every part.
 constexpr std::ptrdiff_t parts_ahead = 8;
 
-unique_fd make_event() {
-  unique_fd fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!fd) throw_error(errno_code(errno), "eventfd");
-  return fd;
-}
-
 }  // namespace
 
 dump_reader::dump_reader(ring_context& ring, int socket)
     : socket_(socket),
-      stop_fd_(make_event()),
       room_(parts_ahead),
       parts_(std::make_shared<event_queue<part>>(ring.get_executor(), parts_ahead)) {
   const signals_blocked during_creation;
@@ -48,9 +38,7 @@ dump_reader::~dump_reader() {
 
 void dump_reader::stop() noexcept {
   if (stopping_.exchange(true, std::memory_order_acq_rel)) return;
-  const std::uint64_t one = 1;
-  const auto written = ::write(stop_fd_.get(), &one, sizeof one);
-  COWIRE_ASSERT(written == sizeof one);  // An eventfd write of 1 is never short.
+  stop_event_.set();
   room_.release();
   parts_->close();
 }
@@ -96,7 +84,7 @@ dump_reader::part dump_reader::receive() {
 
 void dump_reader::wait() noexcept {
   pollfd either[] = {{.fd = socket_, .events = POLLIN, .revents = 0},
-                     {.fd = stop_fd_.get(), .events = POLLIN, .revents = 0}};
+                     {.fd = stop_event_.fd(), .events = POLLIN, .revents = 0}};
   ::poll(either, 2, -1);  // No deadline: the monitor has one for each answer.
 }
 

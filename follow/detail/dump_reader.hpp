@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cowire/base/unique_fd.hpp>
+#include <cowire/follow/detail/stop_event.hpp>
 #include <cowire/ring/event_queue.hpp>
 
 #include <atomic>
@@ -54,7 +55,7 @@ class dump_reader {
   void wait() noexcept;
 
   const int socket_;
-  const unique_fd stop_fd_;  ///< Readable from stop() on.
+  stop_event stop_event_;
   std::atomic<bool> stopping_{false};
   std::counting_semaphore<> room_;
   const std::shared_ptr<event_queue<part>> parts_;

@@ -235,7 +235,7 @@ void output_reader::read_rules(netfilter_state& into, const output_snapshot* bef
 void output_reader::read_hooks(netfilter_state& into) {
   constexpr std::uint32_t local_out = 3, post_routing = 4;  // NF_INET_*
   std::vector<output_hook> found;
-  for (const ip_family family : {ip_family::v4, ip_family::v6})
+  for (const ip_family family : ip_families)
     for (const std::uint32_t hook : {local_out, post_routing}) {
       bool broken = false;
       const int error = ask(netfilter_, netlink::hook_request(family, hook, ++sequence_), true,

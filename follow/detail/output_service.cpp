@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cowire/base/assert.hpp>
 #include <cowire/base/error.hpp>
 #include <cowire/base/signals_blocked.hpp>
 #include <cowire/follow/detail/output_reader.hpp>
@@ -12,9 +11,7 @@
 #include <linux/netlink.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -28,12 +25,6 @@ namespace {
 constexpr int poll_period_ms = 1000;
 /// Snapshots that nobody has taken yet; when full the newest is offered again.
 constexpr std::size_t changes_ahead = 8;
-
-unique_fd make_event() {
-  unique_fd fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!fd) throw_error(errno_code(errno), "eventfd");
-  return fd;
-}
 
 /// Empty where the kernel refuses: then the poll alone notices.
 unique_fd listen_to(int protocol, int group) {
@@ -60,7 +51,6 @@ void drain(const unique_fd& fd) noexcept {
 
 output_service::output_service(ring_context& ring, const output_layers& obeyed)
     : obeyed_(obeyed),
-      stop_fd_(make_event()),
       rules_fd_(obeyed.netfilter ? listen_to(NETLINK_NETFILTER, netlink::nft::notification_group)
                                  : unique_fd()),
       policies_fd_(obeyed.ipsec ? listen_to(NETLINK_XFRM, netlink::xfrm_policy_group)
@@ -81,9 +71,7 @@ output_service::~output_service() {
 
 void output_service::stop() noexcept {
   if (stopping_.exchange(true, std::memory_order_acq_rel)) return;
-  const std::uint64_t one = 1;
-  const auto written = ::write(stop_fd_.get(), &one, sizeof one);
-  COWIRE_ASSERT(written == sizeof one);  // An eventfd write of 1 is never short.
+  stop_event_.set();
   changes_->close();
 }
 
@@ -94,7 +82,7 @@ void output_service::run() {
   first_read_.set_value(last);
   clock::time_point all_read_at{};
   while (!stopping_.load(std::memory_order_acquire)) {  // Pairs with the exchange in stop().
-    pollfd waiting[] = {{stop_fd_.get(), POLLIN, 0},
+    pollfd waiting[] = {{stop_event_.fd(), POLLIN, 0},
                         {rules_fd_.get(), POLLIN, 0},
                         {policies_fd_.get(), POLLIN, 0},
                         {traffic_fd_.get(), POLLIN, 0}};

@@ -15,6 +15,7 @@
 
 #include <cowire/base/unique_fd.hpp>
 #include <cowire/follow/detail/output_reader.hpp>
+#include <cowire/follow/detail/stop_event.hpp>
 #include <cowire/netlink/nft_follower.hpp>
 #include <cowire/netlink/xfrm_follower.hpp>
 #include <cowire/ring/event_queue.hpp>
@@ -78,7 +79,7 @@ class output_service {
   void hear(const unique_fd& fd, Follower& to);
 
   const output_layers obeyed_;
-  const unique_fd stop_fd_;
+  stop_event stop_event_;
   /// In the groups that announce; unset where the kernel has no such thing or it is ignored.
   const unique_fd rules_fd_, policies_fd_, traffic_fd_;
   std::atomic<bool> stopping_{false};

@@ -22,7 +22,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto answer_timeout = 1s;
 /// A redirect is read just before the kernel acts upon it, and acts only once it knows the new
 /// gateway's MAC address.
 constexpr std::array repeat_delays{std::chrono::milliseconds(200), std::chrono::milliseconds(20)};
@@ -87,7 +86,7 @@ void path_exceptions::set_due(record& of, time_point when) {
 /// Asks once for every next hop that a flow in use may take.
 void path_exceptions::begin(const ip_address& destination, record& of, time_point now) {
   of.questions.clear();
-  set_due(of, now + answer_timeout);
+  set_due(of, now + truth_audit::answer_timeout);
   std::vector<flow_class> classes = classes_();
   const std::vector<flow_class> outer = outer_classes_to(state_, destination);
   classes.insert(classes.begin(), outer.begin(), outer.end());

@@ -49,10 +49,6 @@ std::span<const std::byte> next_slice(std::span<const std::byte>& datagram) noex
   return slice;
 }
 
-void rethrow(std::exception_ptr error) {
-  if (error) std::rethrow_exception(error);
-}
-
 }  // namespace
 
 route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher& tables,
@@ -520,7 +516,7 @@ void route_service::poke_neighbours() {
 // -----------------------------------------------------------------------------------
 
 void route_service::listen_to_redirects() {
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     if (auto fd = open_redirects(family))
       redirects_[static_cast<std::size_t>(family)].emplace(ring_, family, std::move(fd));
     else

@@ -67,7 +67,7 @@ bool looks_the_same(const resolution& left, const resolution& right) {
 
 std::uint64_t rule_question::settle(mirror& state, mirror_changes& changes) {
   asked_ = 0;
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     std::optional<bool>& before = said_[static_cast<std::size_t>(family)];
     if (state.rules_configured(family)) {
       before.reset();

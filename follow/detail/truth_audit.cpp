@@ -12,9 +12,6 @@
 namespace cowire::detail {
 namespace {
 
-using namespace std::chrono_literals;
-
-constexpr auto answer_timeout = 1s;
 /// A kernel that goes on changing its mind is left alone: its notifications are on their way.
 constexpr int rounds_max = 16;
 /// A route that flaps could by chance be seen on the other foot once or twice.

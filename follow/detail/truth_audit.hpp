@@ -94,6 +94,8 @@ class truth_audit {
   static constexpr std::size_t questions_max = 128, diverted_max = 256;
   /// How long a notification may take from the kernel to the mirror before anybody is judged.
   static constexpr std::chrono::milliseconds settle_time{50};
+  /// A question without an answer for so long counts as not asked.
+  static constexpr std::chrono::seconds answer_timeout{1};
 
  private:
   enum class step : std::uint8_t { asked, settling, matching, recheck };

@@ -18,10 +18,6 @@ constexpr std::uint32_t flows_per_tunnel = 4;
 /// Between two re-dumps because the kernel goes on to disagree: doubles from the first.
 constexpr auto repair_delay_min = 1s, repair_delay_max = 60s;
 
-void rethrow(std::exception_ptr error) {
-  if (error) std::rethrow_exception(error);
-}
-
 }  // namespace
 
 truth_auditor::truth_auditor(ring_context& ring, const mirror& state, follower& owner,

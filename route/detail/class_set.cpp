@@ -62,7 +62,7 @@ flow_class class_set::distinguished(const flow_class& cls) const {
   plain.uid = 0;
   plain.source_port = 0;
   plain.ip_protocol = 0;
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     for (const netlink::rule& rule : state_.rules(family)) {
       if (rule.mark_mask != 0) plain.mark = cls.mark;
       if (rule.uid) plain.uid = cls.uid;

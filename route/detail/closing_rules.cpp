@@ -91,7 +91,7 @@ output_flow any_flow(ip_family family) {
 /// established flows may: what closes a port to the first of a flow closes it.
 bool may_let_leave(const nft::ruleset& rules, const chain_rules& chain, const nft::rule& one) {
   if (std::ranges::none_of(one.expressions, may_lead_away)) return false;
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     const output_flow any = any_flow(family);
     destination_verdicts ignored(any.destination);
     output_sets sets(rules);

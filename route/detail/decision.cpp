@@ -6,6 +6,7 @@
 #include <cowire/route/kernel_quirks.hpp>
 #include <cowire/route/rules.hpp>
 
+#include <linux/fib_rules.h>
 #include <linux/if.h>
 #include <linux/if_addr.h>
 #include <linux/neighbour.h>
@@ -20,17 +21,10 @@
 namespace cowire::detail {
 namespace {
 
-constexpr std::uint8_t rule_to_table = 1, rule_goto = 2, rule_nop = 3, rule_unreachable = 7,
-                       rule_prohibit = 8;
 constexpr std::uint16_t valid_states =
     NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE | NUD_PROBE | NUD_STALE | NUD_DELAY;
 constexpr std::uint8_t ipv4_tos_mask = 0x1c;
 constexpr std::uint16_t resilient_group_type = 1;  // NEXTHOP_GRP_TYPE_RES
-
-bool is_reject(std::uint8_t type) noexcept {
-  return type == RTN_BLACKHOLE || type == RTN_UNREACHABLE || type == RTN_PROHIBIT ||
-         type == RTN_THROW;
-}
 
 /// The first half of an IPv6 multicast address's second byte: assigned, transient, by prefix or
 /// source-specific, with a rendezvous point (RFC 4291, 3306, 3956).
@@ -209,11 +203,11 @@ decider::outcome decider::walk(const std::vector<netlink::rule>& rules) {
     const netlink::rule& rule = rules[i];
     const rule_match match = match_rule(state_, rule, asked);
     if (match == rule_match::undecidable) return divert(divert_reason::unsupported_rule);
-    if (match == rule_match::no || rule.kind == rule_nop) {
+    if (match == rule_match::no || rule.kind == FR_ACT_NOP) {
       ++i;
       continue;
     }
-    if (rule.kind == rule_goto) {
+    if (rule.kind == FR_ACT_GOTO) {
       i = goto_target(rules, i).value_or(i + 1);
       continue;
     }
@@ -226,11 +220,11 @@ decider::outcome decider::walk(const std::vector<netlink::rule>& rules) {
 
 decider::outcome decider::apply_rule(const netlink::rule& rule) {
   switch (rule.kind) {
-    case rule_to_table:
+    case FR_ACT_TO_TBL:
       break;
-    case rule_unreachable:
+    case FR_ACT_UNREACHABLE:
       return fail(ENETUNREACH);
-    case rule_prohibit:
+    case FR_ACT_PROHIBIT:
       return fail(EACCES);
     default:
       return fail(EINVAL);

@@ -164,8 +164,7 @@ std::vector<netlink::address> device_store::end_address_refresh(mirror_changes& 
       for (const netlink::address& listed : *list)
         if (!named_addresses_.contains({listed.index, listed.local})) gone.push_back(listed);
   for (auto& [index, known_device] : devices_)
-    for (const ip_family family : {ip_family::v4, ip_family::v6})
-      sort_as_dumped(known_device, family, changes);
+    for (const ip_family family : ip_families) sort_as_dumped(known_device, family, changes);
   named_addresses_.clear();
   refreshing_addresses_ = false;
   return gone;

@@ -4,6 +4,7 @@
 #include <cowire/route/detail/source_v6.hpp>
 #include <cowire/route/rules.hpp>
 
+#include <linux/fib_rules.h>
 #include <linux/rtnetlink.h>
 
 #include <algorithm>
@@ -15,8 +16,6 @@
 
 namespace cowire::detail {
 namespace {
-
-constexpr std::uint8_t rule_to_table = 1;
 
 /// `address` with bit `index` flipped.
 ip_address flipped(const ip_address& address, unsigned index) {
@@ -106,7 +105,7 @@ std::vector<ip_prefix> family_compiler::list_contexts() const {
 std::vector<std::uint32_t> family_compiler::list_reachable() const {
   std::set<std::uint32_t> all;
   for (const netlink::rule& rule : state_.rules(family_))
-    if (rule.kind == rule_to_table) all.insert(rule.table);
+    if (rule.kind == FR_ACT_TO_TBL) all.insert(rule.table);
   for (const auto& [index, device] : state_.devices())
     if (const auto* vrf = std::get_if<netlink::vrf_info>(&device.link.info)) all.insert(vrf->table);
   if (state_.initial_rules_may_count(family_))

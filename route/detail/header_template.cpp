@@ -35,7 +35,7 @@ bool one_of(const std::string& kind, const std::array<std::string_view, N>& kind
 
 constexpr std::array<std::string_view, 4> direct_kinds = {"", "veth", "dummy", "tun"};
 
-std::optional<divert_reason> obstacle(const mirror::device& device) {
+std::optional<divert_reason> device_obstacle(const mirror::device& device) {
   if (!device.up() || !has_carrier(device.link)) return divert_reason::egress_down;
   const bool ethernet =
       device.link.hardware_type == ARPHRD_ETHER && device.link.address.size() == 6;
@@ -481,7 +481,7 @@ egress_choice egress_of(const mirror& state, std::uint32_t interface_index) {
     const netlink::link& link = device->link;
     if (detail::is_tunnel_kind(link.kind)) return divert(divert_reason::tunnel);
     if ((link.flags & IFF_LOOPBACK) != 0) return divert(divert_reason::unsupported_device);
-    if (const auto reason = detail::obstacle(*device)) return divert(*reason);
+    if (const auto reason = detail::device_obstacle(*device)) return divert(*reason);
     if (detail::sends_itself(link)) return found;
     if (hashes_frames(link)) return detail::over_slaves(state, *device, std::move(found));
     if (const auto* bond = std::get_if<netlink::bond_info>(&link.info)) {

@@ -106,7 +106,7 @@ void output_judge::take_rules() {
     others = std::move(without);
   }
   others_.take(std::move(others));
-  for (const ip_family each : {ip_family::v4, ip_family::v6})
+  for (const ip_family each : ip_families)
     others_.sets->tracked_families[static_cast<std::size_t>(each)] =
         tracks_connections(snapshot_->netfilter, each);
   if (!divided) return;
@@ -456,7 +456,7 @@ bool output_judge::follow(const output_snapshot& before, output_sets& sets_befor
       return false;
     changed[static_cast<std::size_t>(one.about.family())].unite(which);
   }
-  for (const ip_family each : {ip_family::v4, ip_family::v6})
+  for (const ip_family each : ip_families)
     follow_zones(each, changed[static_cast<std::size_t>(each)]);
   return true;
 }

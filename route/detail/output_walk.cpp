@@ -673,10 +673,10 @@ void output_walk::overwrite(evaluation& e, std::size_t at, std::size_t length) {
 }
 
 /// The rest of the last 32 bits is zeroed, as the kernel does.
-void output_walk::store(evaluation& e, std::size_t at, std::span<const std::uint8_t> bytes) {
-  overwrite(e, at, (bytes.size() + 3) & ~std::size_t{3});
-  for (std::size_t i = 0; at + i < nft::register_bytes && i < ((bytes.size() + 3) & ~3ul); ++i)
-    e.registers.put(at + i, i < bytes.size() ? bytes[i] : 0, 0xff);
+void output_walk::store(evaluation& e, std::size_t at, std::span<const std::uint8_t> content) {
+  overwrite(e, at, (content.size() + 3) & ~std::size_t{3});
+  for (std::size_t i = 0; at + i < nft::register_bytes && i < ((content.size() + 3) & ~3ul); ++i)
+    e.registers.put(at + i, i < content.size() ? content[i] : 0, 0xff);
 }
 
 void output_walk::store_unknown(evaluation& e, std::size_t at, std::size_t length) {

@@ -13,11 +13,6 @@ namespace {
 /// A power of two; more next hops than a table usually has.
 constexpr std::size_t made_max = 256;
 
-bool is_reject(std::uint8_t type) noexcept {
-  return type == RTN_BLACKHOLE || type == RTN_UNREACHABLE || type == RTN_PROHIBIT ||
-         type == RTN_THROW;
-}
-
 bool same_hops(const netlink::route& a, const netlink::route& b) noexcept {
   return std::equal(a.next_hops.begin(), a.next_hops.end(), b.next_hops.begin(), b.next_hops.end(),
                     [](const netlink::next_hop& x, const netlink::next_hop& y) {

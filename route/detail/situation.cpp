@@ -17,7 +17,7 @@ constexpr std::size_t step_words = 3, part_words = 2;
 constexpr std::size_t head_words = 2;
 
 /// All of a route but its prefix and what no decision looks at.
-std::size_t hash_of(const route_entries::list& entries) noexcept {
+std::size_t decision_hash(const route_entries::list& entries) noexcept {
   hasher h;
   for (const route_entry& entry : entries) {
     const netlink::route& r = entry.route;
@@ -95,7 +95,7 @@ shape_id situation_store::shape_of(const route_entries& entries) {
 }
 
 shape_id situation_store::find_or_make_shape(const route_entries& entries) {
-  const std::size_t hash = hash_of(entries.get());
+  const std::size_t hash = decision_hash(entries.get());
   const auto [first, last] = shapes_by_hash_.equal_range(hash);
   for (auto at = first; at != last; ++at)
     if (same_entries(shapes_[at->second].entries, entries)) return at->second;

@@ -87,7 +87,7 @@ class device_fidelity : public two_hosts {
     if (spec.carries_ipv6) (*a)("ip addr add fd20:" + n + "::1/64 dev " + device + " nodad");
     if (!starts_with_one_of(spec.parameters, {"vlan", "macvlan", "bond", "gretap", "ip6gretap"}))
       return;
-    for (const auto family : {ip_family::v4, ip_family::v6})
+    for (const auto family : ip_families)
       (*a)("ip neigh replace " + destination(number, family).address.to_string() + " dev " +
            device + " lladdr 02:00:00:00:aa:" + (number % 2 != 0 ? "01" : "02") + " nud permanent");
   }
@@ -108,7 +108,7 @@ class device_fidelity : public two_hosts {
   std::vector<question> questions_about(const std::vector<device_spec>& specs) {
     std::vector<question> out;
     for (std::size_t i = 0; i < specs.size(); ++i)
-      for (const auto family : {ip_family::v4, ip_family::v6}) {
+      for (const auto family : ip_families) {
         if (!(family == ip_family::v4 ? specs[i].carries_ipv4 : specs[i].carries_ipv6)) continue;
         const endpoint there = destination(i + 1, family);
         auto sizes = small_sizes;
@@ -342,7 +342,7 @@ TEST_F(device_fidelity, choices_of_one_datagram) {
   }
   capture wire(*b, "b0");
   for (std::size_t i = 0; i < specs.size(); ++i)
-    for (const auto family : {ip_family::v4, ip_family::v6}) {
+    for (const auto family : ip_families) {
       const bool v4 = family == ip_family::v4;
       if (!(v4 ? specs[i].carries_ipv4 : specs[i].carries_ipv6)) continue;
       const std::string n = std::to_string(i + 1);
@@ -478,7 +478,7 @@ TEST_F(device_fidelity, tunnel_in_tunnel) {
     make(above, {specs[i].inner, specs[i].carries_ipv4, specs[i].carries_ipv6},
          v6 ? "local fd20:" + n + "::1 remote fd20:" + n + "::2"
             : "local 10.200." + n + ".1 remote 10.200." + n + ".2");
-    for (const auto family : {ip_family::v4, ip_family::v6}) {
+    for (const auto family : ip_families) {
       if (!(family == ip_family::v4 ? specs[i].carries_ipv4 : specs[i].carries_ipv6)) continue;
       for (std::size_t s = 0; s < senders.size(); ++s)
         for (const std::size_t size : small_sizes) {

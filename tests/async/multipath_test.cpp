@@ -229,7 +229,7 @@ TEST_F(multipath, the_share_of_a_dead_member_moves_as_the_kernels_does) {
 }
 
 TEST_F(multipath, settings_that_change_are_followed) {
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     SCOPED_TRACE(family == ip_family::v4 ? "IPv4" : "IPv6");
     set_hash("1", "0");
     live_flows live(*b, family);

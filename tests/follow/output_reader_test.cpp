@@ -117,7 +117,7 @@ void expect_unreadable(const cgroup_state& state, const std::string& why) {
   output_snapshot only;
   only.cgroup = state;
   EXPECT_FALSE(is_empty(only));
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     output_flow region;
     region.destination = ip_prefix::all(family);
     EXPECT_EQ(judge_output(only, region).reason, divert_reason::cgroup_program);

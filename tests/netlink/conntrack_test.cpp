@@ -43,7 +43,7 @@ std::optional<conntrack_entry> decode_bytes(std::span<const std::byte> bytes, st
 
 TEST(conntrack_codec, an_entry_comes_back_as_it_was) {
   for (std::uint64_t seed = 1; seed < 200; ++seed)
-    for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    for (const ip_family family : ip_families) {
       const conntrack_entry entry = sample(family, seed);
       std::error_code ec;
       EXPECT_EQ(decode_bytes(encode_conntrack(entry, 3), ec), entry) << seed;
@@ -160,7 +160,7 @@ class conntrack_of_a_kernel : public ::testing::Test {
 };
 
 TEST_F(conntrack_of_a_kernel, an_entry_is_there_when_the_datagram_is_sent_by_either_tuple) {
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     const auto own = tuple(family, 5070);
     EXPECT_FALSE(get(own));
     send(own);

@@ -110,7 +110,7 @@ std::optional<sighting> seen_in(std::span<const std::uint8_t> packet) {
 }  // namespace
 
 group_oracle::group_oracle() {
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     const bool v4 = family == ip_family::v4;
     unique_fd& fd = ears_[static_cast<std::size_t>(family)];
     fd.reset(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));

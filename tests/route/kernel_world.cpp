@@ -132,7 +132,7 @@ mirror kernel_world::dumped() {
   };
   take(object_kind::link);
   take(object_kind::address);
-  for (const ip_family family : {ip_family::v4, ip_family::v6})
+  for (const ip_family family : ip_families)
     for (const auto kind : {object_kind::netconf, object_kind::membership})
       take(kind, {.family = family});
   take(object_kind::nexthop);

@@ -412,7 +412,7 @@ TEST_F(Mirror, RefreshSweepsWhatTheDumpNoLongerNames) {
   apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2)));
   apply(added(route_via(net("21.0.0.0/8"), "10.2.0.2", 2)));
   std::vector<netlink::route> dump;
-  for (const ip_family family : {ip_family::v4, ip_family::v6})
+  for (const ip_family family : ip_families)
     for (const auto& [id, table] : state.tables(family))
       for (const auto& [prefix, entries_here] : table)
         for (const route_entry& entry : entries_here)
@@ -445,7 +445,7 @@ TEST_F(Mirror, WhatNotificationsRemoveDuringARefreshNeedsNoSweeping) {
 TEST_F(Mirror, RefreshOfAddressesSweepsToo) {
   state.begin_refresh(object_kind::address);
   for (const std::uint32_t index : {1u, 3u, 4u})
-    for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    for (const ip_family family : ip_families) {
       const auto listed = state.find_device(index)->addresses(family);
       for (const auto& own : listed) state.apply(own, changes, message_origin::dump);
     }

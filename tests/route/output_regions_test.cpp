@@ -119,7 +119,7 @@ TEST(address_set, of_many_intervals_changes_in_the_middle_and_across_pieces) {
 }
 
 TEST(address_set, ends_of_the_address_space_are_addresses_like_others) {
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     address_set all(ip_prefix::all(family));
     const address_number last = detail::highest_number(family);
     EXPECT_TRUE(all.contains(0) && all.contains(last));

@@ -78,7 +78,7 @@ std::vector<ip_address> boundaries(const mirror& state) {
       }
     }
   };
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     for (const auto& [id, table] : state.tables(family))
       for (const auto& [prefix, entries] : table) add(prefix);
     for (const netlink::rule& rule : state.rules(family))

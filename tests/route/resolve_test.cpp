@@ -361,7 +361,7 @@ TEST_F(Resolve, OwnAddressesNeedNoCarrier) {
   lost.carrier = false;
   lost.flags = IFF_UP;
   apply(lost);
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     netlink::netconf setting;
     setting.family = family;
     setting.index = 2;
@@ -500,7 +500,7 @@ TEST_F(Resolve, NoSourceAddressIsNamed) {
 TEST_F(Resolve, Ipv6MeasuresACachedRouteWhereARuleSuppressesShortOnes) {
   add_nexthop(1, 2, "fd00:2::9");
   add_nexthop(2, 2, "10.2.0.9");
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     netlink::rule rule = rule_to_table(family, 5, RT_TABLE_MAIN);
     rule.suppress_prefix_length = 16;
     apply(rule);
@@ -900,7 +900,7 @@ TEST_F(Unknowable, SharesFromBeforeLinkdownWasIgnored) {
   netlink::netconf setting;
   setting.index = 3;
   setting.ignore_routes_with_linkdown = true;
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     const char* to = family == ip_family::v4 ? "40.0.0.1" : "2001:d::1";
     EXPECT_FALSE(ask(to).divert);
     setting.family = family;
@@ -974,7 +974,7 @@ TEST_F(Unknowable, SourceOfADeviceWhoseRankWasRead) {
   apply(removal(address(2, "fd00:2::1", 64)));
   apply(added(route_on(net("50.0.0.0/24"), 2)));
   apply(added(route_on(net("2001:d::/32"), 2)));
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     const char* to = family == ip_family::v4 ? "50.0.0.1" : "2001:d::1";
     EXPECT_TRUE(state.has_hidden_order(family));
     EXPECT_EQ(ask(to).divert, divert_reason::source_tie);
@@ -1084,7 +1084,7 @@ class Vrf : public Resolve {
     red.kind = "vrf";
     red.info = netlink::vrf_info{100, 1};
     apply(red);
-    for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    for (const ip_family family : ip_families) {
       netlink::rule rule = rule_to_table(family, 1000, 0);
       rule.l3mdev = true;
       apply(rule);

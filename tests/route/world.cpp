@@ -139,7 +139,7 @@ mirror small_world() {
   apply(own);
   apply(local_route(ip("127.0.0.1"), 1));
   apply(local_route(ip("::1"), 1));
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     apply(rule_to_table(family, 0, RT_TABLE_LOCAL));
     apply(rule_to_table(family, 32766, RT_TABLE_MAIN));
   }
@@ -293,7 +293,7 @@ void random_world::add_route(mirror_changes& changes) {
 
 void random_world::remove_route(mirror_changes& changes) {
   std::vector<netlink::route> all;
-  for (const ip_family kind : {ip_family::v4, ip_family::v6})
+  for (const ip_family kind : ip_families)
     for (const auto& [id, table] : state_.tables(kind))
       if (id != RT_TABLE_LOCAL)
         for (const auto& [prefix, entries] : table)

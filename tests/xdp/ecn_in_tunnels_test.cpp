@@ -131,7 +131,7 @@ void compare(const mirror& state, std::uint32_t index, bool ethernet, const std:
              counts& seen) {
   const detail::egress_slots slots = {{2, 1}};
   const std::string n = std::to_string(index);
-  for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+  for (const ip_family family : ip_families) {
     const std::string net = family == ip_family::v4 ? "10." + n + ".0." : "fd00:" + n + "::";
     for (const std::uint8_t dscp : std::initializer_list<std::uint8_t>{0x00, 0x28, 0xb8}) {
       std::vector<hop> hops;

@@ -113,7 +113,7 @@ class frame_writer : public ::testing::Test {
 
 TEST_F(frame_writer, writes_the_bytes_of_a_naive_builder_for_every_kind_of_hop) {
   for (int round = 0; round < 3000; ++round) {
-    for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    for (const ip_family family : ip_families) {
       for (const bool vlan : {false, true}) {
         for (std::size_t tunnels = 0; tunnels <= outer_headers_max; ++tunnels) {
           hop_spec s = spec(family, vlan, tunnels);
@@ -134,7 +134,7 @@ TEST_F(frame_writer, writes_the_bytes_of_a_naive_builder_for_every_kind_of_hop) 
 
 TEST_F(frame_writer, gives_one_datagram_the_bytes_of_a_hop_with_its_ecn_codepoint) {
   for (int round = 0; round < 400; ++round) {
-    for (const ip_family family : {ip_family::v4, ip_family::v6}) {
+    for (const ip_family family : ip_families) {
       for (std::size_t tunnels = 0; tunnels <= outer_headers_max; ++tunnels) {
         for (unsigned ecn = 0; ecn < 4; ++ecn) {
           hop_spec s = spec(family, round % 3 == 0, tunnels);
