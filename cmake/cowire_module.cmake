@@ -29,6 +29,13 @@ if(COWIRE_SANITIZE)
   target_compile_options(cowire_options INTERFACE -fsanitize=${COWIRE_SANITIZE} -fno-sanitize-recover=all)
   target_link_options(cowire_options INTERFACE -fsanitize=${COWIRE_SANITIZE})
   target_compile_definitions(cowire_options INTERFACE COWIRE_DEBUG_CHECKS=1)
+  if(COWIRE_SANITIZE MATCHES "address" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # Of programs, that is of tests, AddressSanitizer sees what these see at each access, and they cost more to compile
+    # than all the rest; the library has them.
+    set(COWIRE_PROGRAM_OPTIONS -O0 -fno-sanitize=null,alignment,object-size,vptr)
+    target_compile_options(cowire_options INTERFACE
+      "$<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:${COWIRE_PROGRAM_OPTIONS}>")
+  endif()
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # gcc 12 warns falsely of what its own instrumentation adds: inside Asio's futures, and of every fence.
     target_compile_options(cowire_options INTERFACE -Wno-maybe-uninitialized)
@@ -56,6 +63,7 @@ target_link_libraries(cowire_asio INTERFACE Threads::Threads)
 set_target_properties(cowire_asio PROPERTIES EXPORT_NAME asio)
 
 include(cowire_precompiled)
+include(cowire_unity)
 
 function(cowire_module name)
   cmake_parse_arguments(arg "PRECOMPILED" "" "HEADERS;SOURCES;DEPENDS;PRIVATE" ${ARGN})
@@ -67,6 +75,7 @@ function(cowire_module name)
     if(arg_PRECOMPILED)
       cowire_precompiled(${target})
     endif()
+    cowire_unity(${target})
   else()
     add_library(${target} INTERFACE)
     set(scope INTERFACE)
