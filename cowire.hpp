@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What an application includes: `#include <cowire/cowire.hpp>`.
 ///
-/// Thirteen headers, each of which stands alone as well. Beside them, for who needs it: the intake of
-/// other processes' datagrams (async/intake.hpp), tunnel devices (async/tunnel.hpp), timers,
+/// Thirteen headers, each of which stands alone as well. Beside them, for who needs it: the intake
+/// of other processes' datagrams (async/intake.hpp), tunnel devices (async/tunnel.hpp), timers,
 /// descriptors and other sockets on the same ring (ring/).
 #pragma once
 

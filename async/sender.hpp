@@ -34,6 +34,13 @@
 /// unreachable, packet too big) comes through async_next_error() and is counted in
 /// transmitter::stats().
 ///
+/// Bytes. A payload is written in place, in the memory that the NIC reads. Bytes that are the
+/// application's, in a reference-counted block or an arena, are copied once, into a frame, by the
+/// call that takes them; their checksum is summed on the way, and nothing is allocated for them.
+/// cowire keeps no reference: they are the application's again when try_send() and the like return,
+/// or the operation completes, so that an owner need not be handed over. What a copy costs beside
+/// writing in place: docs/performance.md.
+///
 /// Destinations are what they are to a socket. An IPv4-mapped IPv6 address is the IPv4 host. A
 /// scope id (endpoint::scope_id) chooses the device of that one datagram; where it is not the
 /// sender's own bound device, the kernel path sends it (divert_reason::scoped_destination), so bind
