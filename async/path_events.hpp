@@ -17,8 +17,8 @@
 /// published, so datagrams that are sent from then on go that way.
 ///
 /// Cost. Nobody polls: when something was published, the control thread looks each watched
-/// destination up in the new table, some tens of nanoseconds (docs/performance.md), and asks in
-/// full, some microseconds, only about those that may be concerned. TX cores have no part in it.
+/// destination up in the new table, about a tenth of a microsecond (docs/performance.md), and asks
+/// in full, some microseconds, only about those that may be concerned. TX cores have no part in it.
 ///
 /// Threads: as route_events (follow/route_events.hpp); watch_path() is a call on the sender.
 #pragma once
