@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What every asynchronous operation promises: any completion token, the handler's own executor,
 // allocator and cancellation slot, and that no handler runs inside the call. (Of ports, whose
-// receives need somebody who sends, the same is in tests/async/port_test.cpp.)
+// receives need somebody who sends, the tests of ports say the same.)
 #include <tests/support/two_hosts.hpp>
 
 #include <asio/bind_cancellation_slot.hpp>
