@@ -114,6 +114,16 @@ class basic_sender : public sender {
   auto async_flush(Token&& token = default_token()) {
     return sender::async_flush(std::forward<Token>(token));
   }
+  /// As sender::async_resolve().
+  template <token_not_options Token = default_token>
+  auto async_resolve(const endpoint& destination, Token&& token = default_token()) {
+    return sender::async_resolve(destination, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_resolve(const endpoint& destination, const datagram_options& options,
+                     Token&& token = default_token()) {
+    return sender::async_resolve(destination, options, std::forward<Token>(token));
+  }
   /// As sender::async_next_error().
   template <class Token = default_token>
   auto async_next_error(Token&& token = default_token()) {

@@ -3,8 +3,9 @@
 /// asio::const_buffer or asio::mutable_buffer, a std::string_view or std::string (without a NUL at
 /// its end).
 ///
-/// A parameter type: it refers to the bytes and does not own them. An array of char is refused,
-/// because nobody can tell whether all of it or a string in it is meant.
+/// A parameter type: it refers to the bytes and does not own them; who takes it copies them once
+/// (sender.hpp, "Bytes"). Of a reference-counted buffer pass what it holds: `*shared`. An array of
+/// char is refused, because nobody can tell whether all of it or a string in it is meant.
 #pragma once
 
 #include <asio/buffer.hpp>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// A lease on one frame: the place where a payload is written once, straight into the memory that
-/// the NIC reads.
+/// the NIC reads. For bytes that are somewhere already it saves nothing: the calls that take
+/// datagram_bytes copy them once, too.
 ///
 /// Got from sender::async_acquire() or sender::try_acquire(), given back by sending it or by
 /// dropping it. Belongs to the producer that it came from: use, move and drop it only where calls

@@ -164,6 +164,29 @@ void sender::begin_next_error(direct_completion<std::error_code, send_error> don
   shared_state()->errors->start(std::move(done));
 }
 
+path_events sender::watch_path(const endpoint& destination, const datagram_options& options) {
+  std::error_code ec;
+  auto out = watch_path(destination, options, ec);
+  if (ec) throw_error(ec, "watching the path to " + destination.to_string());
+  return out;
+}
+
+path_events sender::watch_path(const endpoint& destination, const datagram_options& options,
+                               std::error_code& ec) {
+  detail::path_question asked;
+  ec = shared_producer()->ask_about(*shared_state(), destination, options, asked);
+  return ec ? path_events() : via_->watch_path(std::move(asked));
+}
+
+void sender::begin_resolve(const endpoint& to, const datagram_options& options,
+                           direct_completion<std::error_code, path_state> done) {
+  detail::path_question asked;
+  const auto ec = shared_producer()->ask_about(*shared_state(), to, options, asked);
+  if (ec == error::forked) return done.refuse_in_child(ec, path_state{});
+  if (ec) return done.complete(ec, path_state{});
+  via_->resolve_path(std::move(asked), std::move(done));
+}
+
 const std::shared_ptr<detail::producer>& sender::shared_producer() const noexcept {
   COWIRE_ASSERT(state_ != nullptr);
   return via_;

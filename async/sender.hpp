@@ -34,6 +34,13 @@
 /// unreachable, packet too big) comes through async_next_error() and is counted in
 /// transmitter::stats().
 ///
+/// Bytes. A payload is written in place, in the memory that the NIC reads. Bytes that are the
+/// application's, in a reference-counted block or an arena, are copied once, into a frame, by the
+/// call that takes them; their checksum is summed on the way, and nothing is allocated for them.
+/// cowire keeps no reference: they are the application's again when try_send() and the like return,
+/// or the operation completes, so that an owner need not be handed over. What a copy costs beside
+/// writing in place: docs/performance.md.
+///
 /// Destinations are what they are to a socket. An IPv4-mapped IPv6 address is the IPv4 host. A
 /// scope id (endpoint::scope_id) chooses the device of that one datagram; where it is not the
 /// sender's own bound device, the kernel path sends it (divert_reason::scoped_destination), so bind
@@ -51,6 +58,7 @@
 #include <cowire/async/datagram_options.hpp>
 #include <cowire/async/full_policy.hpp>
 #include <cowire/async/message.hpp>
+#include <cowire/async/path_events.hpp>
 #include <cowire/async/payload.hpp>
 #include <cowire/async/send_error.hpp>
 #include <cowire/base/address.hpp>
@@ -144,6 +152,7 @@ class sender {
   using send_signature = void(std::error_code, std::size_t);
   using flush_signature = void(std::error_code);
   using error_signature = void(std::error_code, send_error);
+  using resolve_signature = void(std::error_code, path_state);
   /// For as_default_on() of completion tokens (basic_sender.hpp).
   template <class Executor>
   struct rebind_executor {
@@ -322,6 +331,36 @@ class sender {
         token);
   }
 
+  /// What serves datagrams to `destination`, with these options: now, and after each change
+  /// (path_events.hpp). Throws std::system_error where a call with such a datagram would fail
+  /// (family_mismatch, closed, forked, and what datagram_options.hpp says); the twin does not.
+  [[nodiscard]] path_events watch_path(const endpoint& destination,
+                                       const datagram_options& options = {});
+  [[nodiscard]] path_events watch_path(const endpoint& destination, const datagram_options& options,
+                                       std::error_code& ec);
+  /// Completes when the fast path serves `destination`: a datagram with these options that is sent
+  /// then goes past the kernel. Or at once, without an error, with why it will not (path_state): a
+  /// reason that lasts, as is_transient() in base/reason.hpp tells. What passes is waited for: a
+  /// flow class is compiled, the kernel is asked to resolve the next hop, which it tries as long as
+  /// somebody waits (with CAP_NET_ADMIN). No datagram is sent, so that a flow that connection
+  /// tracking must see first is path_service::tracked: its first datagram takes the kernel path.
+  /// Whether a cable is plugged in, or an interface is being set up, is not waited for.
+  ///
+  /// For a time-out, emit a cancellation, or race it with a timer. Errors: operation_aborted;
+  /// closed (stop(), the sender's end); forked; those of watch_path().
+  template <asio::completion_token_for<resolve_signature> Token>
+  auto async_resolve(const endpoint& destination, Token&& token) {
+    return async_resolve(destination, datagram_options{}, std::forward<Token>(token));
+  }
+  template <asio::completion_token_for<resolve_signature> Token>
+  auto async_resolve(const endpoint& destination, const datagram_options& options, Token&& token) {
+    return asio::async_initiate<Token, resolve_signature>(
+        [this](auto handler, const endpoint& to, const datagram_options& chosen) {
+          begin_resolve(to, chosen, {std::move(handler), get_executor()});
+        },
+        token, destination, options);
+  }
+
   /// The next error report, oldest first. What this host refused is reported to the sender that
   /// submitted it; what came back from the network, to every sender with that source port. One call
   /// at a time. Errors: closed, operation_aborted.
@@ -363,6 +402,8 @@ class sender {
                            const datagram_options& options);
   void begin_flush(direct_completion<std::error_code> done);
   void begin_next_error(direct_completion<std::error_code, send_error> done);
+  void begin_resolve(const endpoint& to, const datagram_options& options,
+                     direct_completion<std::error_code, path_state> done);
   /// These assert that it has a producer.
   [[nodiscard]] const std::shared_ptr<detail::producer>& shared_producer() const noexcept;
   [[nodiscard]] const std::shared_ptr<detail::sender_state>& shared_state() const noexcept;

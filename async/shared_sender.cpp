@@ -228,6 +228,32 @@ void shared_sender::begin_next_error(direct_completion<std::error_code, send_err
   state()->states.front()->errors->start(std::move(done));
 }
 
+path_events shared_sender::watch_path(const endpoint& destination,
+                                      const datagram_options& options) const {
+  std::error_code ec;
+  auto out = watch_path(destination, options, ec);
+  if (ec) throw_error(ec, "watching the path to " + destination.to_string());
+  return out;
+}
+
+path_events shared_sender::watch_path(const endpoint& destination, const datagram_options& options,
+                                      std::error_code& ec) const {
+  const whereabouts here = mine(*state());
+  detail::path_question asked;
+  ec = here.through.ask_about(*here.from, destination, options, asked);
+  return ec ? path_events() : here.through.via().watch_path(std::move(asked));
+}
+
+void shared_sender::begin_resolve(const endpoint& to, const datagram_options& options,
+                                  direct_completion<std::error_code, path_state> done) const {
+  const whereabouts here = mine(*state());
+  detail::path_question asked;
+  const auto ec = here.through.ask_about(*here.from, to, options, asked);
+  if (ec == error::forked) return done.refuse_in_child(ec, path_state{});
+  if (ec) return done.complete(ec, path_state{});
+  here.through.via().resolve_path(std::move(asked), std::move(done));
+}
+
 const std::shared_ptr<shared_sender_state>& shared_sender::state() const noexcept {
   COWIRE_ASSERT(state_ != nullptr);
   return state_;

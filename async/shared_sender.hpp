@@ -65,6 +65,7 @@ class shared_sender {
   using acquire_signature = sender::acquire_signature;
   using send_signature = sender::send_signature;
   using error_signature = sender::error_signature;
+  using resolve_signature = sender::resolve_signature;
   /// For as_default_on() of completion tokens.
   template <class Executor>
   struct rebind_executor {
@@ -248,6 +249,27 @@ class shared_sender {
                                std::forward<Token>(token));
   }
 
+  /// As sender::watch_path() and sender::async_resolve(). What is to be compiled for options is so
+  /// for the calling thread's shared producer: others have theirs compiled by their datagrams.
+  [[nodiscard]] path_events watch_path(const endpoint& destination,
+                                       const datagram_options& options = {}) const;
+  [[nodiscard]] path_events watch_path(const endpoint& destination, const datagram_options& options,
+                                       std::error_code& ec) const;
+  template <asio::completion_token_for<resolve_signature> Token>
+  auto async_resolve(const endpoint& destination, Token&& token) const {
+    return async_resolve(destination, datagram_options{}, std::forward<Token>(token));
+  }
+  template <asio::completion_token_for<resolve_signature> Token>
+  auto async_resolve(const endpoint& destination, const datagram_options& options,
+                     Token&& token) const {
+    return asio::async_initiate<Token, resolve_signature>(
+        [](auto handler, const shared_sender& self, const endpoint& to,
+           const datagram_options& chosen) {
+          self.begin_resolve(to, chosen, {std::move(handler), self.get_executor()});
+        },
+        token, *this, destination, options);
+  }
+
   /// The next error report of all copies, oldest first; as sender::async_next_error(). One call at
   /// a time. Errors: closed, operation_aborted.
   template <asio::completion_token_for<error_signature> Token>
@@ -279,6 +301,8 @@ class shared_sender {
   void begin_send_segments(std::span<const std::byte> bytes, std::size_t segment_size,
                            const endpoint& to, sent done, const datagram_options& options) const;
   void begin_next_error(direct_completion<std::error_code, send_error> done) const;
+  void begin_resolve(const endpoint& to, const datagram_options& options,
+                     direct_completion<std::error_code, path_state> done) const;
   /// Asserts that there is one.
   [[nodiscard]] const std::shared_ptr<detail::shared_sender_state>& state() const noexcept;
 
@@ -369,6 +393,16 @@ class basic_shared_sender : public shared_sender {
                            const endpoint& destination, Token&& token = default_token()) const {
     return shared_sender::async_send_segments(bytes, segment_size, destination,
                                               std::forward<Token>(token));
+  }
+  /// As shared_sender::async_resolve().
+  template <token_not_options Token = default_token>
+  auto async_resolve(const endpoint& destination, Token&& token = default_token()) const {
+    return shared_sender::async_resolve(destination, std::forward<Token>(token));
+  }
+  template <class Token = default_token>
+  auto async_resolve(const endpoint& destination, const datagram_options& options,
+                     Token&& token = default_token()) const {
+    return shared_sender::async_resolve(destination, options, std::forward<Token>(token));
   }
   /// As shared_sender::async_next_error().
   template <class Token = default_token>

@@ -27,4 +27,17 @@ const entry& at(divert_reason reason) noexcept {
 std::string_view name(divert_reason reason) noexcept { return at(reason).name; }
 std::string_view describe(divert_reason reason) noexcept { return at(reason).text; }
 
+bool is_transient(divert_reason reason) noexcept {
+  switch (reason) {
+    case divert_reason::neighbour_unresolved:
+    case divert_reason::new_flow_class:
+    case divert_reason::no_table:
+    case divert_reason::bond_unsettled:
+    case divert_reason::resilient_group:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace cowire

@@ -109,5 +109,8 @@ inline constexpr std::size_t divert_reason_count = 0
 [[nodiscard]] std::string_view name(divert_reason reason) noexcept;
 /// One sentence for people.
 [[nodiscard]] std::string_view describe(divert_reason reason) noexcept;
+/// Whether it is expected to end by itself, with nobody changing anything on this host: something
+/// is being resolved, compiled or read. The others last until somebody does.
+[[nodiscard]] bool is_transient(divert_reason reason) noexcept;
 
 }  // namespace cowire

@@ -83,6 +83,12 @@ class event_queue final : public detail::cancellable,
     const std::lock_guard lock(mutex_);
     return closed_;
   }
+  /// Whether a read waits: it was not cancelled, and its context is still there.
+  [[nodiscard]] bool read_waits() const {
+    if (born_.inherited()) return false;
+    const std::lock_guard lock(mutex_);
+    return reader_.armed();
+  }
   [[nodiscard]] std::uint64_t dropped() const {
     if (born_.inherited()) return 0;
     const std::lock_guard lock(mutex_);

@@ -8,6 +8,7 @@
 #include <cowire/route/detail/path_facts.hpp>
 #include <cowire/route/detail/version.hpp>
 #include <cowire/route/multipath_hash.hpp>
+#include <cowire/route/resolve_by_search.hpp>
 
 #include <algorithm>
 #include <cstring>
@@ -28,6 +29,7 @@ class compiler::impl {
   bool divert_until_compiled();
   publication publish();
   [[nodiscard]] explanation explain(const flow& question);
+  [[nodiscard]] hop published_hop(flow_class_id id, const flow& of) const;
   [[nodiscard]] std::vector<flow_class> distinct_classes() const;
   [[nodiscard]] compiler_statistics statistics() const noexcept;
   [[nodiscard]] bool pending() const noexcept {
@@ -46,10 +48,11 @@ class compiler::impl {
   void rebuild_everything();
   void list_tunnels();
   [[nodiscard]] bool tunnels_may_move(const mirror_changes& changes) const;
-  void incorporate();
+  mirror_changes incorporate();
 
   const mirror& state_;
   epoch_domain& epoch_;
+  const publisher& published_;
   compiler_options options_;
   detail::hop_planner planner_;
   detail::class_set classes_;
@@ -67,6 +70,7 @@ compiler::impl::impl(const mirror& state, epoch_domain& epoch, publisher& publis
                      compiler_options options)
     : state_(state),
       epoch_(epoch),
+      published_(publish_to),
       options_(std::move(options)),
       planner_(state, options_.restrictions),
       classes_(state, planner_.output()),
@@ -94,7 +98,8 @@ void compiler::impl::rebuild_everything() {
   for (const ip_family family : ip_families) of(family).build();
 }
 
-void compiler::impl::incorporate() {
+/// Returns what was noted.
+mirror_changes compiler::impl::incorporate() {
   mirror_changes changes = std::exchange(noted_, {});
   // While a ruleset is being read nothing of what is known of it counts.
   egress_changed_ |= planner_.close(planner_.output().held());
@@ -107,7 +112,7 @@ void compiler::impl::incorporate() {
   }
   const bool links = std::exchange(egress_changed_, false) || !changes.links.empty();
   class_added_ = output_changed_ = false;
-  if (classes_.empty()) return;  // Nobody asks yet; the first class has everything built.
+  if (classes_.empty()) return changes;  // Nobody asks yet; the first class has everything built.
   const bool everything =
       std::exchange(rebuild_, false) || !options_.performance_mode ||
       ((changes.decisions_v4 || changes.decisions_v6) && !classes_.is_current());
@@ -119,7 +124,7 @@ void compiler::impl::incorporate() {
         [this](const detail::hop_key& key) { return tunnels_.contains(key.interface_index); });
   if (everything) {
     rebuild_everything();
-    return;
+    return changes;
   }
   for (const ip_family family : ip_families) {
     const bool noted = family == ip_family::v4 ? changes.decisions_v4 : changes.decisions_v6;
@@ -128,6 +133,7 @@ void compiler::impl::incorporate() {
                                    of(family).neighbours_look_different(changes));
   }
   for (const ip_family family : ip_families) of(family).purge_if_due();
+  return changes;
 }
 
 void compiler::impl::list_tunnels() {
@@ -193,7 +199,7 @@ publication compiler::impl::publish() {
   publication done;
   done.changes = noted_.count();
   if (pending()) {
-    incorporate();
+    done.reflected = incorporate();
     version_.publish(state_.settings(), classes_, hops_);
   }
   epoch_.reclaim();
@@ -208,7 +214,7 @@ publication compiler::impl::publish() {
 
 explanation compiler::impl::explain(const flow& question) {
   explanation told;
-  told.decision = resolve(state_, question);
+  told.decision = resolve_by_search(state_, question, route_question::send);
   const ip_address& to = question.destination;
   const ip_address source = question.cls.source(to.family()).value_or(ip_address::any(to.family()));
   const std::uint32_t hash =
@@ -223,8 +229,13 @@ explanation compiler::impl::explain(const flow& question) {
                                             question.destination_port);
   const slave_terms terms{fold_address(to), ports_word(be16::from_host(question.cls.source_port),
                                                        be16::from_host(question.destination_port))};
-  told.template_hop =
-      share.divert ? detail::divert_hop(*share.divert) : planner_.build(share.hop).of(terms);
+  if (share.divert) {
+    told.template_hop = detail::divert_hop(*share.divert);
+  } else {
+    const detail::built_hop built = planner_.build(share.hop);
+    told.template_hop = built.of(terms);
+    told.unresolved = built.unresolved;
+  }
   if (question.destination_port != 0 && told.template_hop.egress_of_ports != divert_slot)
     told.template_hop = told.template_hop.for_port(question.destination_port);
   const hop& shown = told.template_hop;
@@ -235,6 +246,27 @@ explanation compiler::impl::explain(const flow& question) {
     if (shown.group_mac_at == outermost) told.destination_mac = detail::group_mac(to);
   }
   return told;
+}
+
+hop compiler::impl::published_hop(flow_class_id id, const flow& of) const {
+  // This thread frees what is published, so it may look without entering the epoch.
+  const forwarding_table* const table = published_.current();
+  if (table == nullptr || id >= table->class_count)
+    return detail::divert_hop(divert_reason::no_table);
+  const ip_address& to = of.destination;
+  const forwarding_table::class_table& tries = table->table_of(id);
+  const std::uint32_t path_list_id =
+      to.is_v4() ? tries.v4.lookup(to_key4(to)) : tries.v6.lookup(to_key6(to));
+  const path_list paths = table->path_list_of(path_list_id);
+  if (paths.count <= 1) return table->hops[paths.index];
+  const be16 from_port = be16::from_host(of.cls.source_port);
+  const be16 to_port = be16::from_host(of.destination_port);
+  const auto terms = [&] { return slave_terms{fold_address(to), ports_word(from_port, to_port)}; };
+  const auto hash = [&] {
+    const ip_address source = of.cls.source(to.family()).value_or(ip_address::any(to.family()));
+    return (to.is_v4() ? table->hash_v4 : table->hash_v6)(source, to, from_port, to_port);
+  };
+  return table->hops[select_hop(*table, paths, terms, hash)];
 }
 
 std::vector<flow_class> compiler::impl::distinct_classes() const {
@@ -300,6 +332,9 @@ bool compiler::divert_until_compiled() { return impl_->divert_until_compiled(); 
 
 publication compiler::publish() { return impl_->publish(); }
 explanation compiler::explain(const flow& question) const { return impl_->explain(question); }
+hop compiler::published_hop(flow_class_id id, const flow& of) const {
+  return impl_->published_hop(id, of);
+}
 compiler_statistics compiler::statistics() const noexcept { return impl_->statistics(); }
 
 }  // namespace cowire

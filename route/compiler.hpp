@@ -50,6 +50,8 @@ struct publication {
   std::size_t changes = 0;              ///< Noted changes that went into this version.
   std::size_t prefixes_evaluated = 0;   ///< Decisions taken, all classes together.
   std::chrono::nanoseconds duration{};  ///< Compilation and publication.
+  /// What was noted and is reflected now, for who looks for what concerns him.
+  mirror_changes reflected;
 };
 
 struct compiler_statistics {
@@ -69,6 +71,9 @@ struct explanation {
   /// Of the output path, where the compiler knows it; asked for this destination and port, and the
   /// flow class. The port counts only where hops tell it.
   output_verdict output;
+  /// Of a hop that diverts as neighbour_unresolved: whose address is not known. For a tunnel that
+  /// is a neighbour on the way to its remote address.
+  std::optional<neighbour_key> unresolved{};
 };
 
 class compiler {
@@ -129,6 +134,10 @@ class compiler {
   /// not know, is left to the kernel. Without a port, a hop that diverts some ports is shown as it
   /// is, as one that diverts. The class need not be registered.
   [[nodiscard]] explanation explain(const flow& question) const;
+
+  /// The hop that the published table has for a datagram of a flow of class `id`. A copy: until
+  /// the next publish() it is what TX cores take. Cheap: a look-up.
+  [[nodiscard]] hop published_hop(flow_class_id id, const flow& of) const;
 
   [[nodiscard]] compiler_statistics statistics() const noexcept;
 

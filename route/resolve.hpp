@@ -2,8 +2,8 @@
 /// The reference resolver: what the kernel would decide for one flow, by a plain walk over rules,
 /// tables and routes.
 ///
-/// It is written to be obviously right, not fast: the compiler is tested against it, `cowire route
-/// get` uses it; the truth audit asks for the same by search (route/resolve_by_search.hpp). It
+/// It is written to be obviously right, not fast: the compiler is tested against it. The truth
+/// audit and compiler::explain() ask for the same by search (route/resolve_by_search.hpp). It
 /// never guesses: where the kernel's answer depends on something that cannot be known, `divert`
 /// says so and the rest is the best knowledge.
 ///

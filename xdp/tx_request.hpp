@@ -5,6 +5,7 @@
 
 #include <cowire/base/address.hpp>
 #include <cowire/base/checksum.hpp>
+#include <cowire/base/reason.hpp>
 #include <cowire/route/flow.hpp>
 
 #include <array>
@@ -16,7 +17,7 @@ namespace cowire {
 using frame_index = std::uint32_t;
 
 /// Stand for flow classes that no table serves (none gets these numbers): the kernel path has the
-/// datagram, for the reason that tx_engine names.
+/// datagram, for a reason of its own (below).
 /// With a scope id that the kernel alone can heed.
 inline constexpr flow_class_id kernel_scope_class = 0xffff;
 /// With choices of its own (datagram_options.hpp), of which no class was compiled yet, or may be.
@@ -28,6 +29,22 @@ inline constexpr flow_class_id path_mtu_probe_class = 0xfffc;
 /// All from here on are such.
 inline constexpr flow_class_id first_without_table = path_mtu_probe_class;
 static_assert(first_without_table >= flow_classes_max);
+
+/// Why the kernel path has what no table serves.
+[[nodiscard]] inline divert_reason reason_without_table(flow_class_id id) noexcept {
+  switch (id) {
+    case kernel_scope_class:
+      return divert_reason::scoped_destination;
+    case new_class:
+      return divert_reason::new_flow_class;
+    case class_limit_class:
+      return divert_reason::flow_class_limit;
+    case path_mtu_probe_class:
+      return divert_reason::path_mtu_probe;
+    default:
+      return divert_reason::no_table;
+  }
+}
 
 /// One cache line. The groups of members are laid out as they are used.
 struct tx_request {

@@ -27,16 +27,30 @@ class chosen_classes {
   explicit chosen_classes(const std::array<flow_class, 2>& own) : own_(own) {}
 
   struct found {
-    flow_class_id id;                    ///< Or what stands for one (tx_request.hpp).
-    std::optional<std::size_t> fresh{};  ///< A new combination's number, to be compiled.
+    flow_class_id id;                     ///< Or what stands for one (tx_request.hpp).
+    std::optional<std::size_t> number{};  ///< The combination's; unset = there is no room.
+    bool fresh = false;                   ///< It is new, and to be compiled.
   };
   /// Producer's thread. The first call allocates. chooses_class() is true.
   [[nodiscard]] found find(ip_family family, const datagram_options& options);
 
+  /// Any thread: the class of datagrams with these options.
+  [[nodiscard]] flow_class class_with(ip_family family, const datagram_options& options) const {
+    return class_of(combination_of(family, options));
+  }
+
   // Control thread. -------------------------------------------------------------------------------
 
   /// The class of a combination.
-  [[nodiscard]] flow_class class_of(std::size_t number) const;
+  [[nodiscard]] flow_class class_of(std::size_t number) const {
+    return class_of(all_[number].what);
+  }
+  [[nodiscard]] flow_class_id id_of(std::size_t number) const noexcept {
+    return all_[number].id.load(std::memory_order_relaxed);  // Written by this thread.
+  }
+  /// It is never compiled: the kernel refuses each datagram.
+  void refuse(std::size_t number) noexcept { all_[number].refused = true; }
+  [[nodiscard]] bool is_refused(std::size_t number) const noexcept { return all_[number].refused; }
   [[nodiscard]] bool has_mark(std::size_t number) const {
     return all_[number].what.mark.has_value();
   }
@@ -65,8 +79,12 @@ class chosen_classes {
   struct entry {
     combination what;
     std::atomic<flow_class_id> id{new_class};
+    bool refused = false;  ///< The control thread's.
   };
   static constexpr std::size_t places = 2 * chosen_classes_max;
+  [[nodiscard]] static combination combination_of(ip_family family,
+                                                  const datagram_options& options);
+  [[nodiscard]] flow_class class_of(const combination& what) const;
   [[nodiscard]] static std::size_t place_of(const combination& what) noexcept;
 
   const std::array<flow_class, 2> own_;

@@ -111,6 +111,7 @@ engine::engine(transmitter_config config)
                .restrictions = config_.restrictions,
                .output = config_.output,
                .log = config_.log}),
+      paths_(routes_, config_.mode == send_mode::kernel),
       tracker_(ring_, epochs_, config_.tracked_flows, config_.log),
       cores_(config_, umem_.memory(), tables_, epochs_, control_bell_, tracker_.flows()),
       egress_(config_, umem_, cores_, routes_, epochs_),
@@ -162,7 +163,9 @@ void engine::start() {
       egress_.poll();
       egress_.note_activity();
       settle_idle_producers();
+      paths_.on_tick(clock::now());
     };
+    routes_.on_published = [this](const publication& done) { paths_.on_published(done); };
     routes_.on_other_rules = [this] { tracker_.begin_anew(); };
     kernel_.on_tracked = [this](const tx_request& request, const source_bytes& source, int number) {
       tracker_.on_kernel_datagram(request, source, number);
@@ -292,6 +295,7 @@ bool engine::add_port(const std::shared_ptr<port_state>& made) {
 
 void engine::close_everything() {
   close_ports();
+  paths_.close();
   egress_.close_all();
   cores_.stop();
   tracker_.stop();
@@ -597,6 +601,9 @@ void engine::enroll(std::span<const std::shared_ptr<sender_state>> states,
 
 void engine::retire(const sender_state& sender) {
   sender.errors->close();
+  asio::post(control_executor(), [weak = weak_from_this(), id = sender.id] {
+    if (const auto self = weak.lock()) self->paths_.forget(id);
+  });
   sender.via->when_drained(
       [weak = weak_from_this(), id = sender.id, cls = sender.flow_class, chosen = sender.chosen] {
         const auto self = weak.lock();
@@ -618,7 +625,10 @@ void engine::compile_chosen(const std::shared_ptr<chosen_classes>& of, std::size
     const auto self = weak.lock();
     if (!self || self->closing_) return;
     // Each datagram is refused by the kernel, as any process's would be.
-    if (of->has_mark(number) && !may_set_marks()) return;
+    if (of->has_mark(number) && !may_set_marks()) {
+      of->refuse(number);
+      return self->paths_.on_chosen();
+    }
     self->being_chosen_.emplace_back(of, number);
     if (self->being_chosen_.size() != 1) return;
     asio::post(self->control_executor(), [weak] {  // After those that are posted already.
@@ -639,6 +649,30 @@ void engine::compile_chosen_now() {
   if (!chosen.empty()) routes_.publish();  // No request may name a class that no table knows.
   for (std::size_t i = 0; i < chosen.size(); ++i)
     chosen[i].first->publish(chosen[i].second, ids[i]);
+  paths_.on_chosen();
+}
+
+// Paths
+// -------------------------------------------------------------------------------------------
+
+path_events engine::watch_path(path_question what) {
+  auto states = std::make_shared<path_watches::queue>(control_executor(), 1);
+  add_watch(std::move(what), states, false);
+  return {std::move(states), shared_from_this()};
+}
+
+void engine::resolve_path(path_question what, direct_completion<std::error_code, path_state> done) {
+  auto answer = std::make_shared<path_watches::queue>(control_executor(), 1);
+  answer->start(std::move(done));
+  add_watch(std::move(what), std::move(answer), true);
+}
+
+void engine::add_watch(path_question what, std::shared_ptr<path_watches::queue> whom,
+                       bool until_settled) {
+  paths_.add(std::move(what), std::move(whom), until_settled);
+  asio::post(control_executor(), [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->paths_.begin_added();
+  });
 }
 
 // Statistics

@@ -16,6 +16,7 @@
 #include <cowire/async/detail/egress_set.hpp>
 #include <cowire/async/detail/flow_tracker.hpp>
 #include <cowire/async/detail/kernel_path.hpp>
+#include <cowire/async/detail/path_watches.hpp>
 #include <cowire/async/detail/producer.hpp>
 #include <cowire/async/transmitter.hpp>
 #include <cowire/base/doorbell.hpp>
@@ -71,6 +72,10 @@ class engine : public std::enable_shared_from_this<engine> {
   /// A sender on each of them, with one socket and one error queue. Empty on failure.
   [[nodiscard]] std::vector<std::shared_ptr<sender_state>> make_shared_sender(
       const sender_options& options, const shared_producers& via, std::error_code& ec);
+  /// What serves these datagrams, from now on.
+  [[nodiscard]] path_events watch_path(path_question what);
+  /// Completes when the fast path serves them, or will not.
+  void resolve_path(path_question what, direct_completion<std::error_code, path_state> done);
   /// Has stop() close it. False where that is over.
   [[nodiscard]] bool add_port(const std::shared_ptr<port_state>& made);
   /// Where ports read that have no ring of the application's.
@@ -128,6 +133,7 @@ class engine : public std::enable_shared_from_this<engine> {
   /// All that were chosen meanwhile, with one publication.
   void compile_chosen_now();
   void settle_idle_producers();
+  void add_watch(path_question what, std::shared_ptr<path_watches::queue> whom, bool until_settled);
   [[nodiscard]] std::shared_ptr<backing_socket> socket_for(const sender_options& options,
                                                            std::error_code& ec, bool apart);
 
@@ -140,6 +146,7 @@ class engine : public std::enable_shared_from_this<engine> {
   publisher tables_;
   doorbell control_bell_;
   route_service routes_;
+  path_watches paths_;
   flow_tracker tracker_;
   core_set cores_;
   egress_set egress_;

@@ -151,9 +151,14 @@ flow_class_id producer::class_for(const sender_state& from, ip_family family,
                                   const datagram_options& options) noexcept {
   if (options.path_mtu_probe) return path_mtu_probe_class;
   if (!options.chooses_class()) return from.flow_class[static_cast<std::size_t>(family)];
+  return chosen_for(from, family, options).id;
+}
+
+chosen_classes::found producer::chosen_for(const sender_state& from, ip_family family,
+                                           const datagram_options& options) noexcept {
   const auto found = from.chosen->find(family, options);
-  if (found.fresh) owner_->compile_chosen(from.chosen, *found.fresh);
-  return found.id;
+  if (found.fresh) owner_->compile_chosen(from.chosen, *found.number);
+  return found;
 }
 
 std::uint32_t producer::core_for(const endpoint& to) const noexcept {
@@ -268,6 +273,37 @@ std::error_code producer::send(const sender_state& from, payload&& what, const e
   what.owner_.reset();  // The frame is the TX core's now.
   submit_one(from, to, request_from(from, what.frame_, what.size(), sum, to, options));
   return {};
+}
+
+std::error_code producer::ask_about(const sender_state& from, const endpoint& to,
+                                    const datagram_options& options, path_question& out) {
+  if (const auto ec = refusal_of(from, 0, to)) return ec;
+  if (const auto ec = refusal_of_choices(from, to, options)) return ec;
+  const ip_address address = to.address.unmapped();
+  const ip_family family = address.family();
+  out.sender = from.id;
+  out.asked = {from.chosen->class_with(family, options), address, to.port};
+  out.own_ecn = options.ecn.has_value();
+  if (options.chooses_class() && !options.path_mtu_probe) {
+    const auto found = chosen_for(from, family, options);
+    out.compiled = found.id;
+    out.chosen = from.chosen;
+    out.number = found.number;
+  } else {
+    out.compiled = class_for(from, family, options);
+  }
+  if (!names_other_scope(from, to)) return {};
+  out.compiled = kernel_scope_class;
+  out.number.reset();
+  out.asked.cls.output_interface = to.scope_id;
+  return {};
+}
+
+path_events producer::watch_path(path_question what) { return owner_->watch_path(std::move(what)); }
+
+void producer::resolve_path(path_question what,
+                            direct_completion<std::error_code, path_state> done) {
+  owner_->resolve_path(std::move(what), std::move(done));
 }
 
 std::error_code producer::check(send_operation& op) const noexcept {

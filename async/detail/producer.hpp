@@ -25,6 +25,7 @@
 #include <cowire/async/detail/core_links.hpp>
 #include <cowire/async/detail/flush_generations.hpp>
 #include <cowire/async/detail/held_back.hpp>
+#include <cowire/async/detail/path_watches.hpp>
 #include <cowire/async/full_policy.hpp>
 #include <cowire/async/message.hpp>
 #include <cowire/async/payload.hpp>
@@ -115,6 +116,12 @@ class producer final : public cancellable {
                                          const datagram_options& options) noexcept;
   [[nodiscard]] std::error_code send(const sender_state& from, payload&& what, const endpoint& to,
                                      const datagram_options& options) noexcept;
+  /// What decides about datagrams like these; as the first of them would, it has their class
+  /// compiled where that is new.
+  [[nodiscard]] std::error_code ask_about(const sender_state& from, const endpoint& to,
+                                          const datagram_options& options, path_question& out);
+  [[nodiscard]] path_events watch_path(path_question what);
+  void resolve_path(path_question what, direct_completion<std::error_code, path_state> done);
   /// Control thread: what the datagram in a frame chose, of whose request chosen_bit is set.
   [[nodiscard]] const datagram_options& options_of(frame_index frame) const noexcept {
     return options_[frame - pool_.slice().first];
@@ -286,6 +293,8 @@ class producer final : public cancellable {
                                         const datagram_options& options) noexcept;
   [[nodiscard]] flow_class_id class_for(const sender_state& from, ip_family family,
                                         const datagram_options& options) noexcept;
+  [[nodiscard]] chosen_classes::found chosen_for(const sender_state& from, ip_family family,
+                                                 const datagram_options& options) noexcept;
   /// Takes home what came back; true if anything did.
   bool collect() noexcept;
   void came_back(frame_index frame) noexcept;

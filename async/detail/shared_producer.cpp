@@ -60,6 +60,13 @@ std::error_code shared_producer::send(const sender_state& from, payload&& what, 
   return via_.send(from, std::move(what), to, options);
 }
 
+std::error_code shared_producer::ask_about(const sender_state& from, const endpoint& to,
+                                           const datagram_options& options, path_question& out) {
+  if (born_.inherited()) return error::forked;
+  const std::lock_guard guard(lock_);
+  return via_.ask_about(from, to, options, out);
+}
+
 std::error_code shared_producer::try_send(producer::send_operation& op) noexcept {
   if (born_.inherited()) return error::forked;
   const std::lock_guard guard(lock_);

@@ -54,6 +54,8 @@ class shared_producer final : public cancellable {
                                          const datagram_options& options) noexcept;
   [[nodiscard]] std::error_code send(const sender_state& from, payload&& what, const endpoint& to,
                                      const datagram_options& options) noexcept;
+  [[nodiscard]] std::error_code ask_about(const sender_state& from, const endpoint& to,
+                                          const datagram_options& options, path_question& out);
   /// Submits what there are frames for; `op` says how much that was. would_block if not all.
   [[nodiscard]] std::error_code try_send(producer::send_operation& op) noexcept;
   /// `keep` is what the operation needs until it is over: its sender.

@@ -42,13 +42,35 @@ std::uint64_t neighbour_upkeep::poke(const interface_use& in_use) {
   const auto found = stale(in_use);
   std::uint64_t pokes = 0;
   // That one was poked is not told, so the next ones have their turn.
-  for (std::size_t i = 0; i < std::min(found.size(), pokes_max); ++i) {
-    const auto request = netlink::neighbour_poke(*found[turn_++ % found.size()], 0);
-    if (::send(fd_.get(), request.data(), request.size(), MSG_DONTWAIT) >= 0) ++pokes;
-  }
-  char answer[4096];  // Only refusals are answered: the entry is gone, or we lack the privilege.
-  while (::recv(fd_.get(), answer, sizeof answer, MSG_DONTWAIT) > 0) continue;
+  for (std::size_t i = 0; i < std::min(found.size(), pokes_max); ++i)
+    pokes += send_poke(*found[turn_++ % found.size()]);
+  drop_answers();
   return pokes;
+}
+
+void neighbour_upkeep::resolve(const neighbour_key& wanted) {
+  netlink::neighbour to;
+  to.index = wanted.index;
+  to.destination = wanted.destination;
+  if (const auto* known = state_.find_neighbour(wanted.index, wanted.destination)) {
+    // A managed entry the kernel resolves by itself, and the poke would end that.
+    if (known->state != NUD_FAILED && known->state != NUD_NONE) return;
+    if (known->extended_flags != 0) return;
+    to = *known;
+  }
+  static_cast<void>(send_poke(to));
+  drop_answers();
+}
+
+bool neighbour_upkeep::send_poke(const netlink::neighbour& to) const {
+  const auto request = netlink::neighbour_poke(to, 0);
+  return ::send(fd_.get(), request.data(), request.size(), MSG_DONTWAIT) >= 0;
+}
+
+/// Only refusals are answered: the entry is gone, or we lack the privilege.
+void neighbour_upkeep::drop_answers() const {
+  char answer[4096];
+  while (::recv(fd_.get(), answer, sizeof answer, MSG_DONTWAIT) > 0) continue;
 }
 
 std::vector<const netlink::neighbour*> neighbour_upkeep::stale(const interface_use& in_use) const {

@@ -30,9 +30,14 @@ class neighbour_upkeep {
 
   /// Pokes STALE neighbours behind interfaces in use, in turn; how many.
   std::uint64_t poke(const interface_use& in_use);
+  /// Has the kernel resolve an address that it does not know, as a first datagram would; nothing to
+  /// do where it is at it or knows it. Needs CAP_NET_ADMIN; without it the kernel refuses.
+  void resolve(const neighbour_key& wanted);
 
  private:
   [[nodiscard]] std::vector<const netlink::neighbour*> stale(const interface_use& in_use) const;
+  [[nodiscard]] bool send_poke(const netlink::neighbour& to) const;
+  void drop_answers() const;
 
   const mirror& state_;
   const unique_fd fd_;

@@ -430,10 +430,13 @@ void route_service::publish() {
   if (ready_ && !whole_) return;  // Nothing before the first whole state.
   take_first_output();
   static_cast<void>(compiler_.divert_until_compiled());
-  const std::uint64_t version = compiler_.publish().version;
+  const bool something_new = compiler_.pending();
+  const publication done = compiler_.publish();
+  const std::uint64_t version = done.version;
   const auto now = clock::now();
   update_stats(version, now);
   feed_.tell(version, now);
+  if (something_new && on_published) on_published(done);
   if (ready_) std::exchange(ready_, nullptr)();
 }
 

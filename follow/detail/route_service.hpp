@@ -88,9 +88,13 @@ class route_service final : private truth_auditor::follower {
   [[nodiscard]] const mirror& state() const noexcept { return mirror_; }
   /// Publishes what is pending and tells the subscribers.
   void publish();
+  /// Has the kernel resolve a neighbour, as a first datagram would.
+  void resolve(const neighbour_key& wanted) { neighbours_.resolve(wanted); }
   /// What the network said about one destination; the kernel is asked for how long it holds.
   void learn_path_mtu(const ip_address& destination, std::uint32_t mtu);
 
+  /// Called after each publication of something new. It may not publish.
+  std::function<void(const publication& done)> on_published;
   /// Called after a publication that links had a part in.
   std::function<void()> on_links;
   /// Called before tables are published by which another firewall is obeyed than before.

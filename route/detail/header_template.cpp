@@ -208,7 +208,11 @@ class hop_maker {
       : state_(state), slots_(slots), key_(key), limits_(limits), writer_(made_) {}
 
   built_hop make() {
-    if (const auto reason = build()) return divert_hop(*reason);
+    if (const auto reason = build()) {
+      built_hop refused(divert_hop(*reason));
+      if (*reason == divert_reason::neighbour_unresolved) refused.unresolved = unresolved_;
+      return refused;
+    }
     if (slaves_.empty()) return made_;
     return {std::move(slaves_), rule_};
   }
@@ -371,7 +375,10 @@ class hop_maker {
     const auto mac = next_hop    ? resolved_mac(state_, link.index, *next_hop)
                      : to_group_ ? std::optional(group_mac(ip_address::any(packet_.family)))
                                  : std::nullopt;
-    if (!mac) return divert_reason::neighbour_unresolved;
+    if (!mac) {
+      if (next_hop) unresolved_ = {link.index, *next_hop};
+      return divert_reason::neighbour_unresolved;
+    }
     if (!writer_.fits(header_size::ethernet + (tag ? header_size::vlan_tag : 0)))
       return divert_reason::tunnel_depth;
     writer_.prepend16(packet_.family == ip_family::v4 ? ethertype_ipv4 : ethertype_ipv6);
@@ -449,6 +456,7 @@ class hop_maker {
   hop made_{};
   std::vector<hop> slaves_;  ///< Instead of it, where a bond chooses.
   slave_rule rule_;
+  std::optional<neighbour_key> unresolved_;
   template_writer writer_;
   gre::inner_packet packet_;
   covered_bytes covered_;

@@ -54,6 +54,8 @@ struct built_hop {
   hop only;                 ///< Where `slaves` is empty.
   std::vector<hop> slaves;  ///< At least two.
   slave_rule rule;
+  /// Of a hop that diverts as neighbour_unresolved: which neighbour.
+  std::optional<neighbour_key> unresolved{};
 
   built_hop(const hop& one) : only(one) {}
   built_hop(std::vector<hop> several, const slave_rule& by)

@@ -2,7 +2,8 @@
 """Counts what a caller's thread spends on a datagram, and holds a shared_sender to its promise.
 
 Under callgrind, as scripts/lib/instructions.py: by a sender of the thread's own, and by a
-shared_sender that nobody else calls. What is compared is the ratio of the same run, so that no
+shared_sender that nobody else calls; and by the former from frames that hold the bytes already, for
+what a copy costs beside writing in place. What is compared is the ratio of the same run, so that no
 budget has to be recorded for it. Run by `ctest -L instructions` in a release build. Exit status: 0,
 1 (the shared one costs more than AT_MOST times the other), 77 (cannot tell).
 """
@@ -28,6 +29,17 @@ def main():
         )[0]
         for who in ("sender", "shared")
     }
+    for size in (64, 1232):
+        copied, in_place = (
+            instructions.events(
+                program,
+                [how, BATCHES, size],
+                "*counted_run*",
+                datagrams=BATCHES * instructions.BATCH_SIZE,
+            )[0]
+            for how in ("sender", "payload")
+        )
+        print(f"{size} bytes: {copied:.1f} copied, {in_place:.1f} from where they were written in place")
     ratio = counts["shared"] / counts["sender"]
     for who, counted in counts.items():
         print(f"{who:<8}{counted:>8.1f} instructions a datagram")

@@ -45,6 +45,21 @@ TEST_F(examples, route_watch) {
   EXPECT_EQ(0, ::pclose(watch));
 }
 
+TEST_F(examples, route_watch_of_one_destination) {
+  (*a)("ip route add 10.78.0.0/16 via 10.77.1.2");
+  resolve("10.77.1.2");
+  FILE* watch = ::popen((directory + "route_watch to 10.78.0.1:9000 2").c_str(), "r");
+  ASSERT_TRUE(watch);
+  char line[512] = {};
+  ASSERT_TRUE(std::fgets(line, sizeof line, watch));
+  EXPECT_EQ("fast via 10.77.1.2 dev a0 src 10.77.1.1 mtu 1500 egress a0 mac " + mac_of("b0") + "\n",
+            line);
+  (*a)("ip route replace prohibit 10.78.0.1");
+  ASSERT_TRUE(std::fgets(line, sizeof line, watch));
+  EXPECT_EQ(0u, std::string(line).find("refused error EACCES divert rejected")) << line;
+  EXPECT_EQ(0, ::pclose(watch));
+}
+
 TEST_F(examples, asio_app) {
   udp_sink echo(*b, to("10.77.1.2:9000"));
   std::thread peer([&] {

@@ -126,6 +126,7 @@ void expect_calls_to_be_refused(transmitter& tx, sender& s, payload& p, const en
   CHILD_EXPECT(ec == error::forked);
   CHILD_EXPECT(throws_forked([&] { static_cast<void>(tx.make_producer()); }));
   CHILD_EXPECT(throws_forked([&] { static_cast<void>(tx.watch_routes()); }));
+  CHILD_EXPECT(throws_forked([&] { static_cast<void>(s.watch_path(to)); }));
   CHILD_EXPECT(throws_forked([&] { static_cast<void>(tx.stats()); }));
 }
 
@@ -137,9 +138,10 @@ void expect_operations_to_be_refused(sender& s, const endpoint& to) {
   s.async_acquire(asio::bind_executor(own, count));
   s.async_flush(asio::bind_executor(own, count));
   s.async_next_error(asio::bind_executor(own, count));
+  s.async_resolve(to, asio::bind_executor(own, count));
   CHILD_EXPECT(refused == 0);
   own.run();
-  CHILD_EXPECT(refused == 4);
+  CHILD_EXPECT(refused == 5);
   CHILD_EXPECT(throws_forked([&] { s.async_flush([](std::error_code) {}); }));
 }
 

@@ -81,6 +81,15 @@ TYPED_TEST(lifetime, a_context_may_go_before_what_its_coroutines_wait_for) {
     co_spawn(application,
              wait([&]() -> awaitable<void> { co_await changes.async_next(use_awaitable); }),
              detached);
+    auto ways = s.watch_path(this->destination);
+    co_spawn(application, wait([&]() -> awaitable<void> {
+               for (;;) co_await ways.async_next(use_awaitable);
+             }),
+             detached);
+    co_spawn(asio::make_strand(application), wait([&]() -> awaitable<void> {
+               co_await s.async_resolve(to("10.77.1.77:9000"), use_awaitable);
+             }),
+             detached);
     co_spawn(asio::make_strand(application),
              wait([&]() -> awaitable<void> { co_await s.async_acquire(use_awaitable); }), detached);
     co_spawn(application, wait([&]() -> awaitable<void> {
@@ -90,7 +99,7 @@ TYPED_TEST(lifetime, a_context_may_go_before_what_its_coroutines_wait_for) {
     this->run_some(application);
     EXPECT_EQ(0, destroyed);
   }
-  EXPECT_EQ(4, destroyed);
+  EXPECT_EQ(6, destroyed);
   EXPECT_EQ(0u, own_threads());
 }
 

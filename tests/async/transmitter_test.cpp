@@ -116,6 +116,44 @@ TEST_F(transmitter_set_up, says_which_rung_each_interface_got_and_why) {
   EXPECT_GT(stats.routes.publications, 0u);
 }
 
+TEST_F(transmitter_set_up, a_second_one_in_a_process_says_aloud_that_the_queues_are_taken) {
+  udp_sink sink(*b, to("10.77.1.2:9000"));
+  resolve("10.77.1.2");
+  auto config = small();
+  transmitter first(config);
+  ASSERT_EQ(send_mode::copy, first.stats().interfaces[0].mode);
+  std::string warned;
+  config.log = [&](log_severity severity, std::string_view text) {
+    if (severity >= log_severity::warning) warned += std::string(text) + "\n";
+  };
+  {
+    transmitter second(config);
+    const auto taken = second.stats().interfaces.at(0);
+    EXPECT_EQ(send_mode::kernel, taken.mode);
+    EXPECT_NE(std::string::npos, taken.reason.find("another AF_XDP socket")) << taken.reason;
+    EXPECT_NE(std::string::npos, warned.find("a0: kernel")) << warned;
+    EXPECT_NE(std::string::npos, warned.find(taken.reason)) << warned;
+    // It sends nevertheless, and does not harm the first.
+    auto s = second.make_sender(), before = first.make_sender();
+    EXPECT_TRUE(s.try_send(bytes_of("second"), to("10.77.1.2:9000")));
+    EXPECT_TRUE(drained(second));
+    EXPECT_EQ(1u, second.stats().diverted.at("no_egress_socket")) << summary(second.stats());
+    EXPECT_TRUE(before.try_send(bytes_of("first"), to("10.77.1.2:9000")));
+    EXPECT_TRUE(drained(first));
+    EXPECT_EQ(1u, by(first, "a0")) << summary(first.stats());
+    EXPECT_TRUE(sink.next() && sink.next());
+  }
+  config.mode = send_mode::copy;
+  config.interfaces = {"a0"};
+  try {
+    const transmitter insists(config);
+    FAIL();
+  } catch (const std::system_error& refused) {
+    EXPECT_NE(std::string::npos, std::string(refused.what()).find("another AF_XDP socket"))
+        << refused.what();
+  }
+}
+
 TEST_F(transmitter_set_up, runs_twice_in_a_row_and_stops_twice) {
   for (int i = 0; i < 2; ++i) {
     transmitter tx(small());

@@ -42,18 +42,7 @@ constexpr int kicks_per_batch = 4;
 
 /// The path list of requests of a class that no table serves.
 [[nodiscard]] std::uint32_t unknown_class(flow_class_id id) noexcept {
-  switch (id) {
-    case kernel_scope_class:
-      return id_of(divert_reason::scoped_destination);
-    case new_class:
-      return id_of(divert_reason::new_flow_class);
-    case class_limit_class:
-      return id_of(divert_reason::flow_class_limit);
-    case path_mtu_probe_class:
-      return id_of(divert_reason::path_mtu_probe);
-    default:
-      return id_of(divert_reason::no_table);
-  }
+  return id_of(reason_without_table(id));
 }
 
 /// Requests with equal keys share a trie.
