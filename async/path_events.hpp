@@ -45,6 +45,7 @@ namespace detail {
 class engine;
 }
 
+/// Who sends the datagrams to a destination.
 enum class path_service : std::uint8_t {
   fast,  ///< Past the kernel, through an AF_XDP socket.
   /// The same, for flows that the kernel's connection tracking knows: the first datagram, and one
@@ -59,7 +60,7 @@ enum class path_service : std::uint8_t {
 /// How datagrams to one destination are sent. What the kernel decides is told as RTM_GETROUTE
 /// answers it; nothing of it where the kernel refuses.
 struct path_state {
-  path_service service = path_service::refused;
+  path_service service = path_service::refused;  ///< Who sends.
   /// Why it is not the fast path; describe() has it in words. Unset where it is.
   std::optional<divert_reason> reason{};
   std::error_code refusal{};  ///< The errno of a socket's sendto().
@@ -67,7 +68,7 @@ struct path_state {
   /// Output device of the route; a tunnel's, say, whose outer datagrams leave by `egress`. "if7"
   /// for one that has no name any more.
   std::string device{};
-  std::uint32_t interface_index = 0;
+  std::uint32_t interface_index = 0;  ///< Of `device`.
   bool tunnel = false;  ///< The device is a tunnel.
   /// Of several next hops, this flow's; unset = the destination is on the link.
   std::optional<ip_address> gateway{};
@@ -103,6 +104,7 @@ class basic_path_events;
 /// a waiting call with error::closed.
 class path_events {
  public:
+  /// What handlers are called with.
   using next_signature = void(std::error_code, path_state);
   using executor_type = ring_context::executor_type;
   /// For as_default_on() of completion tokens.
@@ -150,11 +152,13 @@ class basic_path_events : public path_events {
   };
 
   basic_path_events() noexcept = default;
+  /// From what watch_path() returned.
   explicit basic_path_events(path_events&& from) noexcept : path_events(std::move(from)) {}
 
   [[nodiscard]] executor_type get_executor() const noexcept {
     return executor_type(path_events::get_executor());
   }
+  /// As path_events::async_next().
   template <class Token = default_token>
   auto async_next(Token&& token = default_token()) {
     return path_events::async_next(std::forward<Token>(token));

@@ -249,12 +249,13 @@ class shared_sender {
                                std::forward<Token>(token));
   }
 
-  /// As sender::watch_path() and sender::async_resolve(). What is to be compiled for options is so
-  /// for the calling thread's shared producer: others have theirs compiled by their datagrams.
+  /// As sender::watch_path(). What is to be compiled for options is so for the calling thread's
+  /// shared producer: others have theirs compiled by their datagrams.
   [[nodiscard]] path_events watch_path(const endpoint& destination,
                                        const datagram_options& options = {}) const;
   [[nodiscard]] path_events watch_path(const endpoint& destination, const datagram_options& options,
                                        std::error_code& ec) const;
+  /// As sender::async_resolve(), and with options as watch_path().
   template <asio::completion_token_for<resolve_signature> Token>
   auto async_resolve(const endpoint& destination, Token&& token) const {
     return async_resolve(destination, datagram_options{}, std::forward<Token>(token));
