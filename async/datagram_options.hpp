@@ -9,10 +9,12 @@
 /// those instructions. Each combination of source, DSCP, TTL and mark has a flow class of its own:
 /// the first datagrams of a new one are the kernel path's (divert_reason::new_flow_class) until it
 /// is compiled, and a sender has at most chosen_classes_max, those used first; the datagrams of
-/// others are the kernel path's for good (divert_reason::flow_class_limit). A path MTU probe always
-/// is. The first datagram of a producer's that chooses more than ECN allocates, and so does each
-/// new combination, which the control thread compiles: for all routes, and where a firewall has
-/// large sets that takes tenths of a second.
+/// others are the kernel path's for good (divert_reason::flow_class_limit). A path MTU probe is,
+/// where it is longer than the path MTU that is known; one that fits costs nothing, so that a
+/// protocol none of whose datagrams may be fragmented sends all of them as probes. The first
+/// datagram of a producer's that chooses more than ECN allocates, and so does each new combination,
+/// which the control thread compiles: for all routes, and where a firewall has large sets that
+/// takes tenths of a second.
 ///
 /// Order. What takes the kernel path may be overtaken by later datagrams to the same destination
 /// that do not: those of a new combination once, probes and those beyond the limit each time.

@@ -33,7 +33,8 @@
     "no flow class of the source, DSCP, TTL and mark that the datagram chose is compiled yet")     \
   X(flow_class_limit,                                                                              \
     "the sender's datagrams have chosen too many sources, DSCPs, TTLs and marks")                  \
-  X(path_mtu_probe, "a path MTU probe, of which the kernel knows how long it may be")              \
+  X(path_mtu_probe,                                                                                \
+    "a path MTU probe, longer than the path MTU; the kernel knows how long it may be")             \
   X(neighbour_unresolved, "the next hop has no valid MAC address yet; the kernel resolves it")     \
   X(no_egress_socket, "no AF_XDP socket on the output interface")                                  \
   X(egress_down, "the output interface is down")                                                   \

@@ -24,10 +24,8 @@ inline constexpr flow_class_id kernel_scope_class = 0xffff;
 inline constexpr flow_class_id new_class = 0xfffe;
 /// The same, where there are as many as may be.
 inline constexpr flow_class_id class_limit_class = 0xfffd;
-/// May be longer than the path MTU, which a hop knows, up to the device's, which it does not.
-inline constexpr flow_class_id path_mtu_probe_class = 0xfffc;
 /// All from here on are such.
-inline constexpr flow_class_id first_without_table = path_mtu_probe_class;
+inline constexpr flow_class_id first_without_table = class_limit_class;
 static_assert(first_without_table >= flow_classes_max);
 
 /// Why the kernel path has what no table serves.
@@ -39,8 +37,6 @@ static_assert(first_without_table >= flow_classes_max);
       return divert_reason::new_flow_class;
     case class_limit_class:
       return divert_reason::flow_class_limit;
-    case path_mtu_probe_class:
-      return divert_reason::path_mtu_probe;
     default:
       return divert_reason::no_table;
   }
@@ -62,7 +58,7 @@ struct tx_request {
   /// Network order, right-aligned: an IPv4 address is in the last four bytes and the rest is zero.
   std::array<std::uint8_t, 16> destination{};
   be16 source_port, destination_port;
-  /// Who sent it: the kernel path finds the backing socket by it. And chosen_bit.
+  /// Who sent it: the kernel path finds the backing socket by it. And chosen_bit, probe_bit.
   std::uint32_t sender = 0;
 
   /// Sum of `destination`; of kernel_scope_class, for which nobody makes headers, the scope id.
@@ -139,6 +135,16 @@ struct payload_place {
 
 /// Of tx_request::sender: the producer keeps choices of the datagram's own, by its frame.
 inline constexpr std::uint32_t chosen_bit = 0x80000000u;
+/// Likewise: it may be longer than the path MTU, which a hop knows, up to the device's, which it
+/// does not. What fits is sent like any other: DF is set in all headers that the core writes.
+inline constexpr std::uint32_t probe_bit = 0x40000000u;
+
+[[nodiscard]] inline std::uint32_t sender_id(const tx_request& request) noexcept {
+  return request.sender & ~(chosen_bit | probe_bit);
+}
+[[nodiscard]] inline bool is_probe(const tx_request& request) noexcept {
+  return (request.sender & probe_bit) != 0;
+}
 
 /// Gives a request an ECN codepoint other than its class's. In the uppermost byte of the length it
 /// has the writer's loop ask for a second pass, whatever the hop, and costs others nothing

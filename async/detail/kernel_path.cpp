@@ -123,7 +123,7 @@ void kernel_path::remove_all_senders() {
 }
 
 void kernel_path::send(const diverted_request& diverted) {
-  const auto sender = senders_.find(diverted.request.sender & ~chosen_bit);
+  const auto sender = senders_.find(sender_id(diverted.request));
   COWIRE_ASSERT(sender != senders_.end());  // It is retired after its last frame came back.
   const auto entry = lanes_.find({sender->second->socket.get(), diverted.request.family});
   COWIRE_ASSERT(entry != lanes_.end());  // Families without a socket are refused at the sender.

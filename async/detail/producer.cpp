@@ -141,7 +141,7 @@ tx_request producer::request_from(const sender_state& from, frame_index frame, s
   if (options.chooses_class() || options.path_mtu_probe) {
     if (!options_) options_ = std::make_unique<datagram_options[]>(pool_.slice().count);
     options_[frame - pool_.slice().first] = options;
-    request.sender |= chosen_bit;
+    request.sender |= options.path_mtu_probe ? chosen_bit | probe_bit : chosen_bit;
   }
   if (names_other_scope(from, to)) leave_to_kernel(request, to.scope_id);
   return request;
@@ -149,7 +149,6 @@ tx_request producer::request_from(const sender_state& from, frame_index frame, s
 
 flow_class_id producer::class_for(const sender_state& from, ip_family family,
                                   const datagram_options& options) noexcept {
-  if (options.path_mtu_probe) return path_mtu_probe_class;
   if (!options.chooses_class()) return from.flow_class[static_cast<std::size_t>(family)];
   return chosen_for(from, family, options).id;
 }

@@ -31,8 +31,17 @@ NAMES = (
     "tracked-flows",
     "output-rules",
     "output-change",
+    "quic",
 )
-NEEDS_ROOT = {"end-to-end", "follow", "path-change", "latency", "tracked-flows", "output-change"}
+NEEDS_ROOT = {
+    "end-to-end",
+    "follow",
+    "path-change",
+    "latency",
+    "tracked-flows",
+    "output-change",
+    "quic",
+}
 REPETITIONS = 7
 OURS = "cowire"
 NS_PER = {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}

@@ -109,6 +109,14 @@ class capture {
       if (frame_reader(frame).udp_port() == captured_port) return frame;
     }
   }
+  /// The next frame as it is, whatever it is; empty when none came.
+  std::string any(std::chrono::milliseconds timeout) {
+    for (;;) {
+      pollfd readable{fd_.get(), POLLIN, 0};
+      if (::poll(&readable, 1, static_cast<int>(timeout.count())) <= 0) return {};
+      if (std::string frame = read(); !frame.empty()) return frame;
+    }
+  }
 
  private:
   /// Empty for what leaves the interface. The kernel has taken a VLAN tag out; it is put back.

@@ -324,13 +324,12 @@ TEST_F(tx_core_on_memory, requests_without_a_table_are_diverted_for_their_reason
   test_producer producer(memory_, 0, 64);
   core_.attach(producer.channel);
   core_.add_port(1, 11, one_.queue());
-  for (const flow_class_id cls : {new_class, class_limit_class, path_mtu_probe_class})
+  for (const flow_class_id cls : {new_class, class_limit_class})
     ASSERT_TRUE(send(producer, "10.1.0.1", cls));
   ASSERT_TRUE(send(producer, "10.1.0.1"));
   run();
   const std::map<divert_reason, int> expected = {{divert_reason::new_flow_class, 1},
-                                                 {divert_reason::flow_class_limit, 1},
-                                                 {divert_reason::path_mtu_probe, 1}};
+                                                 {divert_reason::flow_class_limit, 1}};
   EXPECT_EQ(take_diverted(producer), expected);
   EXPECT_EQ(one_.transmit(), 1u);
   one_.complete();

@@ -518,9 +518,10 @@ void tx_engine::pass_port_or_divert(const tx_request& request, const hop& via,
   if (tx_port* const of_ports = active_->port_of_slot[to]; of_ports != nullptr && !too_long) {
     return of_ports->submit(request, descriptor);
   }
-  divert(request, to == divert_slot ? via.reason
-                  : too_long        ? divert_reason::exceeds_mtu
-                                    : divert_reason::no_egress_socket);
+  divert(request, to == divert_slot   ? via.reason
+                  : !too_long         ? divert_reason::no_egress_socket
+                  : is_probe(request) ? divert_reason::path_mtu_probe
+                                      : divert_reason::exceeds_mtu);
 }
 
 /// A run that begins with a tracked hop. Looks ahead, so that the memory of one flow is fetched

@@ -15,8 +15,8 @@
 //! - A source address of its own needs a socket of the kernel's, which is made when the first packet
 //!   has it, and that waits: [`XdpSender::prepare`] does it before. Where the program receives on
 //!   that port, [`XdpSender::adopt`] its socket.
-//! - A packet that may overflow the MTU is a path MTU probe, which the kernel sends. On an adopted
-//!   socket it is what the socket's own IP_MTU_DISCOVER makes of it.
+//! - A packet that may overflow the MTU is a path MTU probe, which the kernel sends if it does. On an
+//!   adopted socket it is what the socket's own IP_MTU_DISCOVER makes of it.
 pub use ecn_codepoint::EcnCodepoint;
 use std::{
     fmt,
