@@ -17,7 +17,8 @@
 /// takes tenths of a second.
 ///
 /// Order. What takes the kernel path may be overtaken by later datagrams to the same destination
-/// that do not: those of a new combination once, probes and those beyond the limit each time.
+/// that do not: those of a new combination once, probes beyond the path MTU and what is beyond the
+/// limit each time.
 ///
 /// Errors. What cannot be meant is refused by the call: invalid_argument (a DSCP above 63, a source
 /// of 0.0.0.0 or ::), family_mismatch (a source of another family than the destination),

@@ -69,7 +69,7 @@ struct path_state {
   /// for one that has no name any more.
   std::string device{};
   std::uint32_t interface_index = 0;  ///< Of `device`.
-  bool tunnel = false;  ///< The device is a tunnel.
+  bool tunnel = false;                ///< The device is a tunnel.
   /// Of several next hops, this flow's; unset = the destination is on the link.
   std::optional<ip_address> gateway{};
   std::optional<ip_address> source{};  ///< As datagrams carry it.
@@ -78,7 +78,8 @@ struct path_state {
   // Of the fast path alone.
   std::string egress{};                          ///< Interface of the AF_XDP socket.
   std::optional<mac_address> destination_mac{};  ///< Of its frames.
-  std::size_t max_payload = 0;  ///< Longer ones take the kernel path (divert_reason::exceeds_mtu).
+  /// Longer ones take the kernel path (divert_reason::exceeds_mtu; of probes, path_mtu_probe).
+  std::size_t max_payload = 0;
 
   /// What is in the way on the kernel's output path, in words: table, chain and rule. No part of
   /// same_way().

@@ -30,8 +30,8 @@ if(COWIRE_SANITIZE)
   target_link_options(cowire_options INTERFACE -fsanitize=${COWIRE_SANITIZE})
   target_compile_definitions(cowire_options INTERFACE COWIRE_DEBUG_CHECKS=1)
   if(COWIRE_SANITIZE MATCHES "address" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # Of programs, that is of tests, AddressSanitizer sees what these see at each access, and they cost more to compile
-    # than all the rest; the library has them.
+    # In tests AddressSanitizer mostly sees what these see at each access, and they cost more to compile than all the
+    # rest. The library's own sources have them (docs/testing.md).
     set(COWIRE_PROGRAM_OPTIONS -O0 -fno-sanitize=null,alignment,object-size,vptr)
     target_compile_options(cowire_options INTERFACE
       "$<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:${COWIRE_PROGRAM_OPTIONS}>")

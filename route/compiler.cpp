@@ -227,6 +227,7 @@ explanation compiler::impl::explain(const flow& question) {
   if (share.output_asked)
     told.output = planner_.output().explain(question.cls, share.hop, detail::host_prefix(to),
                                             question.destination_port);
+  told.rules_being_read = planner_.output().held().has_value();
   const slave_terms terms{fold_address(to), ports_word(be16::from_host(question.cls.source_port),
                                                        be16::from_host(question.destination_port))};
   if (share.divert) {

@@ -74,6 +74,8 @@ struct explanation {
   /// Of a hop that diverts as neighbour_unresolved: whose address is not known. For a tunnel that
   /// is a neighbour on the way to its remote address.
   std::optional<neighbour_key> unresolved{};
+  /// The ruleset was replaced, and what replaced it is being read: everything diverts meanwhile.
+  bool rules_being_read = false;
 };
 
 class compiler {

@@ -146,8 +146,8 @@ class engine : public std::enable_shared_from_this<engine> {
   publisher tables_;
   doorbell control_bell_;
   route_service routes_;
-  path_watches paths_;
   flow_tracker tracker_;
+  path_watches paths_;
   core_set cores_;
   egress_set egress_;
   kernel_path kernel_;

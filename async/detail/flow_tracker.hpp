@@ -67,6 +67,8 @@ class flow_tracker {
   void stop();
 
   /// Any thread.
+  /// False: the kernel cannot be asked for its entries, so no flow is ever fast.
+  [[nodiscard]] bool available() const noexcept { return !unavailable_; }
   [[nodiscard]] tracking_stats stats() const noexcept;
 
  private:

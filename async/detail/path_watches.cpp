@@ -4,7 +4,9 @@
 #include <cowire/xdp/tx_request.hpp>
 
 #include <algorithm>
+#include <iterator>
 #include <set>
+#include <span>
 #include <tuple>
 #include <utility>
 #include <variant>
@@ -16,6 +18,8 @@ using namespace std::chrono_literals;
 
 /// How often an unresolved neighbour is asked for, which the kernel tries for about three seconds.
 constexpr auto asking_period = 1s;
+/// So that many who wait are no storm of ARP requests.
+constexpr std::size_t asked_at_once_max = 128;
 /// From so many routes on it takes longer to compare them than to ask in full.
 constexpr std::size_t routes_compared_max = 64;
 
@@ -46,8 +50,9 @@ void path_watches::begin_added() {
     const std::lock_guard lock(mutex_);
     fresh.swap(added_);
   }
-  for (auto& one : fresh)
-    if (!examine(*one)) all_.push_back(std::move(one));
+  std::ranges::move(fresh, std::back_inserter(all_));
+  for (const auto& one : std::span(all_).last(fresh.size())) one->ended = examine(*one);
+  erase_ended();
 }
 
 void path_watches::on_published(const publication& done) {
@@ -60,12 +65,18 @@ void path_watches::on_chosen() { examine_if(&path_watches::concerns, {}); }
 
 void path_watches::examine_if(bool (*concerned)(const mirror_changes&, const watch&),
                               const mirror_changes& changes) {
-  std::erase_if(all_, [&](const std::unique_ptr<watch>& one) {
+  for (const auto& one : all_) {
     const bool refused =
         one->kept && one->what.number && one->what.chosen->is_refused(*one->what.number);
-    if (!refused && hop_of(one->what) == one->seen && !concerned(changes, *one)) return false;
-    return examine(*one);
-  });
+    if (refused || one->rules_being_read || hop_of(one->what) != one->seen ||
+        concerned(changes, *one))
+      one->ended = examine(*one);
+  }
+  erase_ended();
+}
+
+void path_watches::erase_ended() noexcept {
+  std::erase_if(all_, [](const auto& one) { return one->ended; });
 }
 
 void path_watches::on_tick(clock::time_point now) {
@@ -76,7 +87,12 @@ void path_watches::on_tick(clock::time_point now) {
   for (const auto& one : all_)
     if (one->kept && one->unresolved)
       wanted.emplace(one->unresolved->index, one->unresolved->destination);
-  for (const auto& [index, address] : wanted) routes_.resolve({index, address});
+  auto next = wanted.upper_bound(asked_last_);
+  for (std::size_t i = 0; i < std::min(wanted.size(), asked_at_once_max); ++i, ++next) {
+    if (next == wanted.end()) next = wanted.begin();
+    asked_last_ = *next;
+    routes_.resolve({next->first, next->second});
+  }
 }
 
 void path_watches::forget(std::uint32_t sender) {
@@ -147,6 +163,7 @@ path_state path_watches::describe(watch& one) const {
   const explanation told = routes_.compiler().explain(asked);
   one.seen = hop_of(one.what);
   one.several = told.decision.members.size() > 1;
+  one.rules_being_read = told.rules_being_read;
   path_state out;
   out.version = version_;
   out.publish_time_ns = published_ns_;
@@ -168,14 +185,17 @@ path_state path_watches::describe(watch& one) const {
 void path_watches::set_service(path_state& out, const watch& one, const explanation& told) const {
   const hop via = one.seen.for_port(one.what.asked.destination_port);
   const bool kernels_ecn = one.what.own_ecn && via.ecn_at[0] == hop::ecn_by_kernel;
-  if (via.egress != divert_slot && !kernels_ecn) {
+  const bool never_known = via.is_tracked() && !tracks_;
+  if (via.egress != divert_slot && !kernels_ecn && !never_known) {
     out.service = via.is_tracked() ? path_service::tracked : path_service::fast;
     out.egress = name_of(via.interface_index);
     out.destination_mac = told.destination_mac;
     out.max_payload = via.max_payload;
     return;
   }
-  out.reason = via.egress != divert_slot ? divert_reason::tunnel : via.reason;
+  out.reason = via.egress == divert_slot ? via.reason
+               : never_known             ? divert_reason::conntrack_new
+                                         : divert_reason::tunnel;
   if (kernel_only_ && out.reason == divert_reason::no_egress_socket)
     out.reason = divert_reason::forced_kernel;
   out.service = told.decision.error != 0 ? path_service::refused : path_service::kernel_path;
@@ -189,6 +209,7 @@ std::string path_watches::name_of(std::uint32_t interface_index) const {
 }
 
 bool path_watches::is_settled(const watch& one, const path_state& state) const {
+  if (one.rules_being_read && state.reason == divert_reason::netfilter) return false;
   if (!state.reason || state.refusal || !is_transient(*state.reason)) return true;
   return one.what.number && one.what.chosen->is_refused(*one.what.number);
 }

@@ -28,6 +28,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace cowire::detail {
@@ -48,9 +49,10 @@ class path_watches {
   using clock = std::chrono::steady_clock;
   using queue = event_queue<path_state>;
 
-  /// `kernel_only`: no interface gets a socket, as that was asked for.
-  path_watches(route_service& routes, bool kernel_only)
-      : routes_(routes), kernel_only_(kernel_only) {}
+  /// `kernel_only`: no interface gets a socket, as that was asked for. `tracks`: the kernel can be
+  /// asked for its entries of tracked flows.
+  path_watches(route_service& routes, bool kernel_only, bool tracks)
+      : routes_(routes), kernel_only_(kernel_only), tracks_(tracks) {}
 
   /// Any thread. Begins with the next begin_added(). The queue is told each state, as long as
   /// others keep it; or, `until_settled`, the first one that is not transient, as long as somebody
@@ -74,6 +76,8 @@ class path_watches {
     std::shared_ptr<queue> kept;  ///< Until settled; otherwise null.
     hop seen{};                   ///< When it was looked at last.
     bool several = false;         ///< Its route has several next hops.
+    bool rules_being_read = false;
+    bool ended = false;
     std::optional<neighbour_key> unresolved{};
     std::optional<path_state> told{};
   };
@@ -91,10 +95,13 @@ class path_watches {
   [[nodiscard]] bool examine(watch& one);
   void examine_if(bool (*concerned)(const mirror_changes&, const watch&),
                   const mirror_changes& changes);
+  void erase_ended() noexcept;
   [[nodiscard]] static bool is_unwanted(const watch& one);
 
   route_service& routes_;
-  const bool kernel_only_;
+  const bool kernel_only_, tracks_;
+  /// Of whom neighbours were asked for last: they take turns.
+  std::pair<std::uint32_t, ip_address> asked_last_{};
   watches all_;
   std::uint64_t version_ = 0;
   std::int64_t published_ns_ = 0;

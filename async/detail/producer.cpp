@@ -283,7 +283,7 @@ std::error_code producer::ask_about(const sender_state& from, const endpoint& to
   out.sender = from.id;
   out.asked = {from.chosen->class_with(family, options), address, to.port};
   out.own_ecn = options.ecn.has_value();
-  if (options.chooses_class() && !options.path_mtu_probe) {
+  if (options.chooses_class()) {
     const auto found = chosen_for(from, family, options);
     out.compiled = found.id;
     out.chosen = from.chosen;

@@ -46,6 +46,26 @@ struct options {
   return std::make_unique<quic::port_transport>(chosen.port);
 }
 
+/// Stops the transport at SIGINT or SIGTERM, which all threads block; at the latest with itself.
+class interrupt_waiter {
+ public:
+  interrupt_waiter(const sigset_t& interrupts, quic::transport& whom)
+      : thread_([interrupts, &whom] {
+          int number = 0;
+          sigwait(&interrupts, &number);
+          whom.stop();
+        }) {}
+  interrupt_waiter(const interrupt_waiter&) = delete;
+  interrupt_waiter& operator=(const interrupt_waiter&) = delete;
+  ~interrupt_waiter() {
+    pthread_kill(thread_.native_handle(), SIGTERM);
+    thread_.join();
+  }
+
+ private:
+  std::thread thread_;
+};
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -56,11 +76,7 @@ int main(int argc, char** argv) try {
   sigaddset(&interrupts, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &interrupts, nullptr);  // Of all threads, which are made later.
   const auto transport = make_transport(chosen);
-  std::thread([&] {
-    int number = 0;
-    sigwait(&interrupts, &number);
-    transport->stop();
-  }).detach();
+  const interrupt_waiter waiter(interrupts, *transport);
 
   const quic::tls_credentials tls(quic::tls_credentials::role::server);
   quic::http3_server http3(chosen.bytes);

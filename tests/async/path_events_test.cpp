@@ -13,6 +13,8 @@
 #include <net/if.h>
 #include <netinet/in.h>
 
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -286,7 +288,8 @@ TEST_F(paths, follow_firewalls) {
   (*a)("nft add rule ip t c udp dport 9000 drop");
   // While the ruleset is read, nothing may be fast.
   const path_state closed = until(ways, [](const path_state& now) {
-    return now.reason == divert_reason::netfilter && now.obstacle.find("rule") != std::string::npos;
+    return now.reason == divert_reason::netfilter &&
+           now.obstacle.find("chain") != std::string::npos;
   });
   EXPECT_EQ(EPERM, plain_send(place));
   EXPECT_EQ(path_service::kernel_path, closed.service);
@@ -491,7 +494,6 @@ TEST_F(paths, that_stay_with_the_kernel_are_told_at_once_with_the_reason) {
   EXPECT_EQ(divert_reason::no_route, resolved(s, to("192.0.2.1:9")).reason);
   EXPECT_EQ(divert_reason::local_destination, resolved(s, to("10.77.1.1:9")).reason);
   EXPECT_EQ(divert_reason::broadcast_destination, resolved(s, to("10.77.1.255:9")).reason);
-  EXPECT_EQ(divert_reason::path_mtu_probe, resolved(s, place, {.path_mtu_probe = true}).reason);
   const auto a1 = ::if_nametoindex("a1");
   endpoint scoped = to("[fe80::1]:9");
   scoped.scope_id = a1;
@@ -514,6 +516,38 @@ TEST_F(paths, of_new_combinations_are_resolved_when_their_class_is_compiled) {
   }
   const datagram_options one_more{.ttl = 77};
   EXPECT_EQ(divert_reason::flow_class_limit, resolved(s, place, one_more).reason);
+}
+
+TEST_F(paths, of_probes_are_fast_if_they_fit) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  for (const datagram_options& options : {datagram_options{.path_mtu_probe = true},
+                                          datagram_options{.dscp = 33, .path_mtu_probe = true}})
+    expect_fast(tx, s, resolved(s, place, options), place, options);
+  auto ways = s.watch_path(place, {.ttl = 9, .path_mtu_probe = true});
+  expect_fast(tx, s, until_fast(ways), place, {.ttl = 9, .path_mtu_probe = true});
+}
+
+/// A large ruleset is replaced by another; neither concerns the destination.
+TEST_F(paths, wait_for_a_ruleset_that_is_being_read) {
+  NFT_OR_SKIP();
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  const std::string file = run("mktemp");
+  const std::string name = file.substr(0, file.size() - 1);
+  {
+    std::ofstream rules(name);
+    rules << "add table ip t\ndelete table ip t\ntable ip t {\n set s { type ipv4_addr\n elements "
+             "= {";
+    for (int i = 0; i < 10'000; ++i)
+      rules << (i == 0 ? " " : ", ") << "10.9." << i / 250 << '.' << i % 250 + 1;
+    rules << " }\n }\n chain c { type filter hook output priority 0; ip daddr @s drop; }\n}\n";
+  }
+  for (int i = 0; i < 10; ++i) {
+    (*a)("nft -f " + name);
+    EXPECT_EQ(path_service::fast, resolved(s, place).service);
+  }
+  std::filesystem::remove(name);
 }
 
 TEST_F(paths, of_tracked_flows_are_the_kernels_for_one_datagram) {

@@ -30,7 +30,8 @@ constexpr std::uint16_t server_port = 4433;
 class server {
  public:
   explicit server(std::size_t bytes, const std::string& how = "") {
-    const std::string command = "echo $$; exec " EXAMPLES_DIR "/quic_server --bytes " +
+    const std::string command = "echo $$; exec setpriv --pdeathsig TERM " EXAMPLES_DIR
+                                "/quic_server --bytes " +
                                 std::to_string(bytes) + " " + how + " 2>&1";
     pipe_ = ::popen(command.c_str(), "r");
     EXPECT_TRUE(pipe_);
@@ -110,17 +111,14 @@ std::uint64_t number_before(const std::string& words, const std::string& report)
 TEST_F(quic, serves_while_routes_change) {
   server serving(large);
   for (const char* address : {"10.79.0.1", "fd79::1"}) {
-    std::atomic<bool> done{false};
-    std::thread moving([&] {
+    const std::jthread moving([&](const std::stop_token& done) {
       const netns::scope here(*a);
-      for (int turn = 0; !done; ++turn) {
+      for (int turn = 0; !done.stop_requested(); ++turn) {
         lead_by(1 + turn % 2);
         std::this_thread::sleep_for(50ms);
       }
     });
     EXPECT_TRUE(fetch(address, large)) << address;
-    done = true;
-    moving.join();
   }
   for (const char* device : {"a0", "a1"})
     EXPECT_GT(
