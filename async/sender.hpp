@@ -344,8 +344,8 @@ class sender {
   /// flow class is compiled, the kernel is asked to resolve the next hop, which it tries as long as
   /// somebody waits (with CAP_NET_ADMIN). No datagram is sent, so that a flow that connection
   /// tracking must see first is path_service::tracked: its first datagram takes the kernel path.
-  /// A ruleset that is being read is waited for, too; whether a cable is plugged in, or an interface
-  /// being set up, is not, nor whether the kernel still redirects (divert_reason::path_exception).
+  /// A ruleset that is being read is waited for, too. Not waited for: a cable, an interface that is
+  /// being set up, the end of a redirect (divert_reason::path_exception).
   ///
   /// For a time-out, emit a cancellation, or race it with a timer. Errors: operation_aborted;
   /// closed (stop(), the sender's end); forked; those of watch_path().

@@ -55,10 +55,21 @@ pub fn peer_v6() -> (UdpSocket, SocketAddr) {
     (socket, address)
 }
 
+/// A thread that has made an io_uring may be interrupted by it, and what waits with a time limit is
+/// not begun again by the kernel.
+fn receive(from: &UdpSocket, room: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+    loop {
+        match from.recv_from(room) {
+            Err(failed) if failed.kind() == std::io::ErrorKind::Interrupted => continue,
+            done => return done,
+        }
+    }
+}
+
 /// The next datagram, and whence it came.
 pub fn next(from: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut room = [0; 65536];
-    let (length, source) = from.recv_from(&mut room).expect("a datagram");
+    let (length, source) = receive(from, &mut room).expect("a datagram");
     (room[..length].to_vec(), source)
 }
 
@@ -66,7 +77,7 @@ pub fn next(from: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 pub fn expect_nothing_more(at: &UdpSocket) {
     at.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let mut room = [0; 64];
-    assert!(at.recv_from(&mut room).is_err(), "a datagram too many");
+    assert!(receive(at, &mut room).is_err(), "a datagram too many");
     at.set_read_timeout(Some(DEADLINE)).unwrap();
 }
 
