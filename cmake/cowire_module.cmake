@@ -32,9 +32,8 @@ if(COWIRE_SANITIZE)
   if(COWIRE_SANITIZE MATCHES "address" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # In tests AddressSanitizer mostly sees what these see at each access, and they cost more to compile than all the
     # rest. The library's own sources have them (docs/testing.md).
-    set(COWIRE_PROGRAM_OPTIONS -O0 -fno-sanitize=null,alignment,object-size,vptr)
     target_compile_options(cowire_options INTERFACE
-      "$<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:${COWIRE_PROGRAM_OPTIONS}>")
+      $<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:-fno-sanitize=null,alignment,object-size,vptr>)
   endif()
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # gcc 12 warns falsely of what its own instrumentation adds: inside Asio's futures, and of every fence.

@@ -33,7 +33,7 @@ endfunction()
 cowire_precompiled_owner(cowire_precompiled_libraries -fPIC)
 if(COWIRE_BUILD_TESTS)
   find_package(GTest REQUIRED)
-  cowire_precompiled_owner(cowire_precompiled_programs "-fPIE;${COWIRE_PROGRAM_OPTIONS}" GTest::gtest)
+  cowire_precompiled_owner(cowire_precompiled_programs -fPIE GTest::gtest)
 endif()
 
 function(cowire_precompiled target)
