@@ -178,11 +178,6 @@ double nanoseconds(std::size_t ports, std::size_t count) {
   return 1e9 * spent / static_cast<double>(counted.last - counted.counted);
 }
 
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values[values.size() / 2];
-}
-
 int run(int argc, char** argv) {
   std::size_t count = 200'000, rounds = 5;
   bool json = false;

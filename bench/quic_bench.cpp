@@ -100,11 +100,6 @@ class contestant {
   int process_ = 0;
 };
 
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values[values.size() / 2];
-}
-
 int run(int argc, char** argv) {
   std::size_t bytes = 100'000'000, rounds = 7;
   bool json = false;

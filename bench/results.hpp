@@ -3,6 +3,7 @@
 /// as lines for people.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -21,6 +22,12 @@ struct result {
 [[nodiscard]] inline double percentile(const std::vector<std::int64_t>& sorted, double share) {
   const auto last = static_cast<double>(sorted.size() - 1);
   return static_cast<double>(sorted[static_cast<std::size_t>(share * last)]);
+}
+
+/// There is one value at least.
+[[nodiscard]] inline double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
 }
 
 inline void print_json(const char* executable, const std::vector<result>& results) {

@@ -131,9 +131,7 @@ TEST_F(no_allocation, is_made_by_coroutines_that_find_frames) {
           if (!drained(tx)) co_return;
         }
       },
-      [](std::exception_ptr failed) {
-        if (failed) std::rethrow_exception(failed);
-      });
+      rethrow);
   app.run();
   EXPECT_EQ(4000u, sent);
   EXPECT_EQ(0u, made);

@@ -202,9 +202,7 @@ class ports : public two_hosts, public ::testing::WithParamInterface<variant> {
     }
   }
   void run(awaitable<void> what) {
-    co_spawn(executor(), std::move(what), [](std::exception_ptr error) {
-      if (error) std::rethrow_exception(error);
-    });
+    co_spawn(executor(), std::move(what), rethrow);
     run();
   }
   received_datagram next(port& from) {

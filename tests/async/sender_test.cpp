@@ -60,9 +60,7 @@ TEST_F(sender_operations, a_thousand_coroutines_reach_five_thousand_destinations
   for (unsigned i = 0; i < senders; ++i) {
     std::vector<endpoint> mine;
     for (unsigned d = i; d < destinations; d += senders) mine.push_back(host(d + 1));
-    co_spawn(app, send_some(all[i], mine, rounds, total), [](std::exception_ptr error) {
-      if (error) std::rethrow_exception(error);
-    });
+    co_spawn(app, send_some(all[i], mine, rounds, total), rethrow);
   }
   app.run();
   EXPECT_TRUE(drained(tx));
@@ -351,9 +349,7 @@ TEST_F(sender_operations, default_tokens_and_every_form_of_bytes_are_taken) {
     sent += co_await s.async_send("same"sv, several, use_awaitable);
     co_await s.async_flush();
   };
-  co_spawn(app, send(), [](std::exception_ptr error) {
-    if (error) std::rethrow_exception(error);
-  });
+  co_spawn(app, send(), rethrow);
   app.run();
   EXPECT_EQ(9u, sent);
   EXPECT_TRUE(s.try_send("same"sv, host(1)));

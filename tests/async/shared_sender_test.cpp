@@ -304,9 +304,7 @@ TEST_F(shared_senders, every_form_and_default_tokens_are_taken) {
     sent += co_await s.async_send(text, two);
     sent += co_await s.async_send(asio::buffer(text), there, use_awaitable);
   };
-  co_spawn(app, send(), [](std::exception_ptr error) {
-    if (error) std::rethrow_exception(error);
-  });
+  co_spawn(app, send(), rethrow);
   app.run();
   EXPECT_TRUE(s.try_send("same"sv, there));
   std::error_code ec;
