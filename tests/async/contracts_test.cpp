@@ -58,6 +58,14 @@ struct particular_handler {
   int* called;
 };
 
+template <class Sender>
+payload filled(Sender& s) {
+  payload p;
+  EXPECT_TRUE(eventually([&] { return static_cast<bool>(p = s.try_acquire()); }));
+  p.resize(10);
+  return p;
+}
+
 class contracts : public two_hosts {
  protected:
   void SetUp() override {
@@ -109,11 +117,24 @@ class contracts : public two_hosts {
       static_cast<void>(co_await start(as_tuple(use_awaitable)));
       ++called;
     };
-    co_spawn(app, coroutine(), [](std::exception_ptr failed) {
-      if (failed) std::rethrow_exception(failed);
-    });
+    co_spawn(app, coroutine(), rethrow);
     run();
     EXPECT_EQ(5, called);
+  }
+
+  /// What senders of both kinds have.
+  template <class Sender>
+  void expect_kept_by(Sender& s) {
+    const auto with = [&](const char* what, auto start) { expect_kept(what, start); };
+    with("acquire", [&](auto token) { return s.async_acquire(token); });
+    with("payload", [&](auto token) { return s.async_send(filled(s), there, token); });
+    with("payloads", [&](auto token) { return s.async_send(filled(s), several, token); });
+    with("bytes", [&](auto token) { return s.async_send(text, several, token); });
+    with("options", [&](auto token) { return s.async_send(text, there, {.dscp = 1}, token); });
+    with("batch", [&](auto token) { return s.async_send_batch(messages, token); });
+    with("segments", [&](auto token) { return s.async_send_segments(text, 100, there, token); });
+    with("resolve", [&](auto token) { return s.async_resolve(there, token); });
+    with("resolve with", [&](auto token) { return s.async_resolve(there, {.dscp = 2}, token); });
   }
 
   /// `start(token)` begins what waits until it is cancelled.
@@ -144,46 +165,21 @@ class contracts : public two_hosts {
   asio::io_context app{1};
 };
 
-template <class Sender>
-payload filled(Sender& s) {
-  payload p;
-  EXPECT_TRUE(eventually([&] { return static_cast<bool>(p = s.try_acquire()); }));
-  p.resize(10);
-  return p;
-}
-
 TEST_F(contracts, are_kept_by_all_operations_of_a_sender) {
   transmitter tx(small());
   auto s = tx.make_sender();
-  const auto with = [&](const char* what, auto start) { expect_kept(what, start); };
-  with("acquire", [&](auto token) { return s.async_acquire(token); });
-  with("payload", [&](auto token) { return s.async_send(filled(s), there, token); });
-  with("payloads", [&](auto token) { return s.async_send(filled(s), several, token); });
-  with("bytes", [&](auto token) { return s.async_send(text, several, token); });
-  with("options", [&](auto token) { return s.async_send(text, there, {.dscp = 1}, token); });
-  with("batch", [&](auto token) { return s.async_send_batch(messages, token); });
-  with("segments", [&](auto token) { return s.async_send_segments(text, 100, there, token); });
-  with("flush", [&](auto token) { return s.async_flush(token); });
-  with("resolve", [&](auto token) { return s.async_resolve(there, token); });
-  with("resolve with", [&](auto token) { return s.async_resolve(there, {.dscp = 2}, token); });
+  expect_kept_by(s);
+  expect_kept("flush", [&](auto token) { return s.async_flush(token); });
   std::vector<path_events> ways;  // The first state of each.
   for (int i = 0; i < 7; ++i) ways.push_back(s.watch_path(there));
   auto next = ways.begin();
-  with("path", [&](auto token) { return (next++)->async_next(token); });
+  expect_kept("path", [&](auto token) { return (next++)->async_next(token); });
 }
 
 TEST_F(contracts, are_kept_by_all_operations_of_a_shared_sender) {
   transmitter tx(small());
   const auto s = tx.make_shared_sender();
-  const auto with = [&](const char* what, auto start) { expect_kept(what, start); };
-  with("acquire", [&](auto token) { return s.async_acquire(token); });
-  with("payload", [&](auto token) { return s.async_send(filled(s), there, token); });
-  with("payloads", [&](auto token) { return s.async_send(filled(s), several, token); });
-  with("bytes", [&](auto token) { return s.async_send(text, several, token); });
-  with("options", [&](auto token) { return s.async_send(text, there, {.dscp = 1}, token); });
-  with("batch", [&](auto token) { return s.async_send_batch(messages, token); });
-  with("segments", [&](auto token) { return s.async_send_segments(text, 100, there, token); });
-  with("resolve", [&](auto token) { return s.async_resolve(there, token); });
+  expect_kept_by(s);
 }
 
 TEST_F(contracts, to_be_cancellable_are_kept_by_all_that_wait) {
@@ -229,9 +225,7 @@ TEST_F(contracts, default_tokens_serve_the_newest_operations) {
     EXPECT_EQ(2u, co_await shared.async_send_batch(messages));
     EXPECT_EQ(3u, co_await shared.async_send_segments(text, 100, there));
   };
-  co_spawn(app, ask(), [](std::exception_ptr failed) {
-    if (failed) std::rethrow_exception(failed);
-  });
+  co_spawn(app, ask(), rethrow);
   run();
   EXPECT_EQ(5, fast);
 }
