@@ -16,8 +16,6 @@
 #include <utility>
 
 namespace cowire {
-namespace {}  // namespace
-
 class compiler::impl {
  public:
   impl(const mirror& state, epoch_domain& epoch, publisher& publish_to, compiler_options options);
