@@ -183,7 +183,7 @@ int run(int argc, char** argv) {
   bool json = false;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument == "--json") json = true;
+    if (argument == "--json" || argument == "--benchmark_format=json") json = true;
     if (argument == "--datagrams" && i + 1 < argc) count = std::strtoul(argv[++i], nullptr, 10);
     if (argument == "--rounds" && i + 1 < argc) rounds = std::strtoul(argv[++i], nullptr, 10);
   }
@@ -199,8 +199,8 @@ int run(int argc, char** argv) {
       several.push_back(nanoseconds<port_way<true>>(ports, count));
       const std::string number = "/" + std::to_string(ports);
       results.push_back({"port_receive/asio_epoll" + number, plain.back()});
-      results.push_back({"port_receive/port" + number, single.back()});
-      results.push_back({"port_receive/port_by_32" + number, several.back()});
+      results.push_back({"port_receive/cowire" + number, single.back()});
+      results.push_back({"port_receive/cowire_by_32" + number, several.back()});
     }
     if (!json)
       std::printf(

@@ -119,8 +119,8 @@ void add_transmit_options(CLI::App& app, transmit_arguments& to) {
   app.add_option("--mode", to.mode, "auto, zero-copy, copy, generic or kernel (default: auto)")
       ->type_name("MODE");
   app.add_option("--cpu", to.cpus,
-                 "A CPU for the TX core, where it polls without ever sleeping; several for as many "
-                 "cores, each with a queue of its own")
+                 "A CPU for the TX core, which polls there without sleeping if one more is left to "
+                 "everything else; several for as many cores, each with a queue of its own")
       ->delimiter(',')
       ->type_name("N");
   app.add_option("--queue", to.queues,

@@ -49,12 +49,17 @@ class direct_completion {
 
   [[nodiscard]] bool armed() const noexcept { return held_ || (place_ && place_->holds()); }
   /// Posts the handler, if there still is one; not armed any more.
-  void complete(Results... results) {
-    if (held_) return held_.release()->complete(std::move(results)...);
-    if (const auto place = std::exchange(place_, nullptr))
-      place->take([&](detail::droppable* held) {
-        static_cast<base*>(held)->complete(std::move(results)...);
-      });
+  void complete(Results... results) { static_cast<void>(try_complete(results...)); }
+  /// The same, moving from `results`; false, and they are as they were, where the handler is gone.
+  [[nodiscard]] bool try_complete(Results&... results) {
+    if (held_) {
+      held_.release()->complete(std::move(results)...);
+      return true;
+    }
+    const auto place = std::exchange(place_, nullptr);
+    return place && place->take([&](detail::droppable* held) {
+      static_cast<base*>(held)->complete(std::move(results)...);
+    });
   }
   /// As complete(), in a child of fork() where the fallback runs nothing: throws std::system_error
   /// (error::forked) if that is where the handler would run.
@@ -185,7 +190,7 @@ class direct_completion {
   void drop() noexcept {
     held_.reset();
     if (const auto place = std::exchange(place_, nullptr))
-      place->take([](detail::droppable* held) { held->destroy(); });
+      static_cast<void>(place->take([](detail::droppable* held) { held->destroy(); }));
   }
 
   std::unique_ptr<base, destroy> held_;           ///< Until it waits ...

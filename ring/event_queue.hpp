@@ -38,22 +38,24 @@ class event_queue final : public detail::cancellable,
 
   /// Appends; false (and counted) when full or closed.
   bool push(T value) {
-    reader waiting;
-    {
-      const std::lock_guard lock(mutex_);
-      if (closed_) return false;
-      if (!reader_.armed()) {
-        if (values_.size() < limit_) {
-          values_.push_back(std::move(value));
-          return true;
+    for (std::error_code none;;) {
+      reader waiting;
+      {
+        const std::lock_guard lock(mutex_);
+        if (closed_) return false;
+        if (!reader_.armed()) {
+          if (values_.size() < limit_) {
+            values_.push_back(std::move(value));
+            return true;
+          }
+          ++dropped_;
+          return false;
         }
-        ++dropped_;
-        return false;
+        waiting = std::move(reader_);
       }
-      waiting = std::move(reader_);
+      if (waiting.try_complete(none, value)) return true;
+      // Its context has just gone: the value is the next reader's.
     }
-    waiting.complete({}, std::move(value));
-    return true;
   }
 
   /// Drops what is queued in favour of `marker`, which stands for all of it.

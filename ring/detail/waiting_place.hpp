@@ -106,11 +106,14 @@ class waiting_place : public std::enable_shared_from_this<waiting_place> {
   [[nodiscard]] bool holds() const noexcept {
     return held_.load(std::memory_order_acquire) != nullptr;
   }
-  /// Takes the handler out and gives it to `use`, unless it is gone.
+  /// Takes the handler out and gives it to `use`; false where it is gone.
   template <class Use>
-  void take(Use&& use) {
-    if (const stay here(waiters_.get()); here)
-      if (droppable* held = held_.exchange(nullptr, std::memory_order_acq_rel)) use(held);
+  [[nodiscard]] bool take(Use&& use) {
+    const stay here(waiters_.get());
+    if (!here) return false;
+    droppable* const held = held_.exchange(nullptr, std::memory_order_acq_rel);
+    if (held) use(held);
+    return held != nullptr;
   }
   /// Posts to the handler's executor; false, `call` still the caller's, where its context is gone.
   [[nodiscard]] bool post(std::unique_ptr<deferred_call>& call);

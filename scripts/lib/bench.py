@@ -21,6 +21,8 @@ NAMES = (
     "convergence",
     "spsc",
     "shared-sender",
+    "calls",
+    "port-receive",
     "epoch",
     "checksum",
     "tx",
@@ -34,6 +36,7 @@ NAMES = (
     "quic",
 )
 NEEDS_ROOT = {
+    "port-receive",
     "end-to-end",
     "follow",
     "path-change",

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Each example does what its first lines say. EXAMPLES_DIR is set by the build.
+#include <tests/support/child.hpp>
 #include <tests/support/two_hosts.hpp>
-
-#include <csignal>
 
 namespace cowire::test {
 namespace {
@@ -32,32 +31,26 @@ TEST_F(examples, fan_out) {
 }
 
 TEST_F(examples, route_watch) {
-  FILE* watch = ::popen((directory + "route_watch 1").c_str(), "r");
-  ASSERT_TRUE(watch);
-  char line[512] = {};
-  ASSERT_TRUE(std::fgets(line, sizeof line, watch));
-  EXPECT_EQ(0u, std::string(line).find("watching ")) << line;
+  running_command watch(directory + "route_watch 1");
+  std::string line = watch.line();
+  EXPECT_EQ(0u, line.find("watching ")) << line;
   (*a)("ip route add 10.78.0.0/16 via 10.77.1.2");
-  ASSERT_TRUE(std::fgets(line, sizeof line, watch));
-  EXPECT_NE(std::string::npos,
-            std::string(line).find("route 10.78.0.0/16 via 10.77.1.2 dev a0 table main"))
+  line = watch.line();
+  EXPECT_NE(std::string::npos, line.find("route 10.78.0.0/16 via 10.77.1.2 dev a0 table main"))
       << line;
-  EXPECT_EQ(0, ::pclose(watch));
+  EXPECT_EQ(0, watch.wait());
 }
 
 TEST_F(examples, route_watch_of_one_destination) {
   (*a)("ip route add 10.78.0.0/16 via 10.77.1.2");
   resolve("10.77.1.2");
-  FILE* watch = ::popen((directory + "route_watch to 10.78.0.1:9000 2").c_str(), "r");
-  ASSERT_TRUE(watch);
-  char line[512] = {};
-  ASSERT_TRUE(std::fgets(line, sizeof line, watch));
+  running_command watch(directory + "route_watch to 10.78.0.1:9000 2");
   EXPECT_EQ("fast via 10.77.1.2 dev a0 src 10.77.1.1 mtu 1500 egress a0 mac " + mac_of("b0") + "\n",
-            line);
+            watch.line());
   (*a)("ip route replace prohibit 10.78.0.1");
-  ASSERT_TRUE(std::fgets(line, sizeof line, watch));
-  EXPECT_EQ(0u, std::string(line).find("refused error EACCES divert rejected")) << line;
-  EXPECT_EQ(0, ::pclose(watch));
+  const std::string line = watch.line();
+  EXPECT_EQ(0u, line.find("refused error EACCES divert rejected")) << line;
+  EXPECT_EQ(0, watch.wait());
 }
 
 TEST_F(examples, asio_app) {
@@ -77,10 +70,7 @@ TEST_F(examples, asio_app) {
 
 // Also the README's second one.
 TEST_F(examples, echo_server) {
-  FILE* server = ::popen(("exec " + directory + "echo_server 2>&1 & echo $!; wait").c_str(), "r");
-  ASSERT_TRUE(server);
-  int process = 0;
-  ASSERT_EQ(1, std::fscanf(server, "%d", &process));
+  const running_command server(directory + "echo_server");
   udp_sink client(*b, to("10.77.1.2:7000"));
   const raw_address there(to("10.77.1.1:9000"));
   const auto answered = [&](const std::string& text, std::chrono::milliseconds limit) {
@@ -91,28 +81,19 @@ TEST_F(examples, echo_server) {
   };
   EXPECT_TRUE(eventually([&] { return answered("ready?", 100ms); }));
   for (int i = 0; i < 1000; ++i) ASSERT_TRUE(answered(std::to_string(i), patience)) << i;
-  ::kill(process, SIGTERM);
-  ::pclose(server);
 }
 
 TEST_F(examples, paced_sender) {
-  FILE* sender = ::popen(
-      ("exec " + directory + "paced_sender 500 10.77.1.2:9000 10.77.1.2:9001 2>&1 & echo $!; wait")
-          .c_str(),
-      "r");
-  ASSERT_TRUE(sender);
-  int process = 0;
-  ASSERT_EQ(1, std::fscanf(sender, "%d\n", &process));
+  running_command sender(directory + "paced_sender 500 10.77.1.2:9000 10.77.1.2:9001");
   // Nobody is at the other port, and the network says so.
   udp_sink sink(*b, to("10.77.1.2:9000"));
   for (int i = 0; i < 100; ++i) EXPECT_TRUE(sink.next()) << i;
-  ::kill(process, SIGINT);
-  std::string out;
-  for (char line[512]; std::fgets(line, sizeof line, sender);) out += line;
+  sender.signal(SIGINT);
+  const std::string out = sender.rest();
   EXPECT_NE(std::string::npos, out.find("10.77.1.2:9001: Connection refused (the network)\n"))
       << out;
   EXPECT_NE(std::string::npos, out.find(", on the way 0\n")) << out;
-  EXPECT_EQ(0, ::pclose(sender));
+  EXPECT_EQ(0, sender.wait());
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 // routes change, to a thousand connections at once, and with the marks and probes on the wire that
 // the same server has over sendmsg. EXAMPLES_DIR is set by the build.
 #include <tests/async/frame_capture.hpp>
+#include <tests/support/child.hpp>
 
 #include <csignal>
 #include <deque>
@@ -29,36 +30,20 @@ constexpr std::uint16_t server_port = 4433;
 /// The example, where the calling thread is.
 class server {
  public:
-  explicit server(std::size_t bytes, const std::string& how = "") {
-    const std::string command = "echo $$; exec setpriv --pdeathsig TERM " EXAMPLES_DIR
-                                "/quic_server --bytes " +
-                                std::to_string(bytes) + " " + how + " 2>&1";
-    pipe_ = ::popen(command.c_str(), "r");
-    EXPECT_TRUE(pipe_);
-    process_ = std::stoi(line());
-    EXPECT_EQ("listening on port 4433\n", line());
-  }
-  server(const server&) = delete;
-  server& operator=(const server&) = delete;
-  ~server() {
-    if (pipe_ != nullptr) stop();
+  explicit server(std::size_t bytes, const std::string& how = "")
+      : runs_(EXAMPLES_DIR "/quic_server --bytes " + std::to_string(bytes) + " " + how) {
+    EXPECT_EQ("listening on port 4433\n", runs_.line());
   }
   /// What it says about itself.
   std::string stop() {
-    ::kill(process_, SIGTERM);
-    const std::string report = line();
-    EXPECT_EQ(0, ::pclose(std::exchange(pipe_, nullptr)));
+    runs_.signal(SIGTERM);
+    const std::string report = runs_.line();
+    EXPECT_EQ(0, runs_.wait());
     return report;
   }
 
  private:
-  std::string line() {
-    char text[512] = {};
-    return std::fgets(text, sizeof text, pipe_) != nullptr ? text : "";
-  }
-
-  FILE* pipe_ = nullptr;
-  int process_ = 0;
+  running_command runs_;
 };
 
 /// A serves at addresses of its loopback device, and B asks from such, so that all datagrams of A's

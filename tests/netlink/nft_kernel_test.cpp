@@ -298,17 +298,27 @@ TEST(nft_kernel, a_ruleset_that_is_replaced_meanwhile_is_never_read_as_a_mixture
   };
   load(ns, version(1));
   std::atomic<bool> stop{false};
+  // Grows while no reading comes whole, so that some do however busy the machine is; and shrinks
+  // with each that does, so that many are interrupted.
+  std::atomic<int> pause_us{0};
   std::thread writer([&] {
-    for (int n = 2; !stop; n = n % 2000 + 1) load(ns, version(n));
+    for (int n = 2; !stop; n = n % 2000 + 1) {
+      load(ns, version(n));
+      std::this_thread::sleep_for(std::chrono::microseconds(pause_us));
+    }
   });
   int whole = 0;
-  for (int i = 0; i < 100; ++i) {
+  for (int i = 0; i < 1000 && whole < 30; ++i) {
     const test::netns::scope inside(ns);
     std::error_code ec;
     const ruleset found = read_ruleset(ec);
-    if (ec == error::interrupted_dump) continue;
+    if (ec == error::interrupted_dump) {
+      pause_us = pause_us * 2 + 500;
+      continue;
+    }
     EXPECT_FALSE(ec) << ec.message();
     ++whole;
+    pause_us = pause_us / 2;
     EXPECT_EQ(found.rule_count(), 300u);
     const auto& first = found.chains.begin()->second.rules[0].expressions.at(3);
     for (const auto& [key, chain] : found.chains)
@@ -345,7 +355,7 @@ TEST(nft_kernel, a_ruleset_that_is_only_checked_meanwhile_leaves_out_no_rule) {
     while (!stop) ns("nft -c -f " + file);
   });
   int whole = 0;
-  for (int i = 0; i < 200 && !HasFailure(); ++i) {
+  for (int i = 0; i < 200 && whole < 50 && !HasFailure(); ++i) {
     const test::netns::scope inside(ns);
     std::error_code ec;
     const ruleset found = read_ruleset(ec);

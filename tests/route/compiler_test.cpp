@@ -376,7 +376,7 @@ void compare_random_worlds(std::uint64_t seed, int steps, bool performance_mode)
 }
 
 TEST(Compiler, RandomWorldsAgreeWithTheResolver) {
-  for (std::uint64_t seed = 1; seed <= 14; ++seed) {
+  for (std::uint64_t seed = 1; seed <= world_count(14); ++seed) {
     compare_random_worlds(seed, 120, true);
     if (HasFatalFailure()) return;
   }

@@ -181,6 +181,14 @@ bool is_comparable(const resolution& ours) {
 
 namespace {
 
+/// Whether what is looped back would be heard: it is routed anew, and an IPv6 route that is not to
+/// groups has it forwarded (ip6_rt_init_dst() in net/ipv6/route.c), as where no rule leads to the
+/// local table.
+bool would_be_heard(const resolution& ours) {
+  return !ours.route || ours.route->destination.address().is_v4() ||
+         ours.route->destination.address().is_multicast();
+}
+
 /// A copy for this host is received on the device that it would leave by. A bond takes over what
 /// its slaves receive, or drops it (bond_handle_frame() in drivers/net/bonding/bond_main.c).
 std::string copy_disagreement(const mirror& state, const resolution& ours,
@@ -189,7 +197,7 @@ std::string copy_disagreement(const mirror& state, const resolution& ours,
   const mirror::device* device = state.find_device(ours.interface_index);
   const bool enslaved = device != nullptr && device->link.master != 0;
   const bool heard = enslaved ? !kernel.heard.empty() : kernel.heard.contains(ours.interface_index);
-  if (enslaved && copy) return {};
+  if (copy && (enslaved || (!heard && !would_be_heard(ours)))) return {};
   // Nobody hears anything on a device that is down, and nothing leaves there.
   if (copy == heard || (!heard && kernel.left.empty())) return {};
   return std::string("copy ") + (copy ? "" : "not ") + "expected, and the socket's was " +

@@ -479,17 +479,11 @@ rule_maker random_rules(random_world& world, ip_family family) {
   return rules;
 }
 
-/// COWIRE_SEEDS: more worlds.
-std::uint64_t test_seeds() {
-  const char* text = std::getenv("COWIRE_SEEDS");
-  return text != nullptr ? std::strtoull(text, nullptr, 10) : 12;
-}
-
 /// Random rules over random worlds: readers see what explain() says, and nothing is fast that a
 /// judgement of the one flow alone says is touched.
 TEST(output_regions, random_rules_over_random_worlds_divide_as_each_destination_is_judged) {
   std::size_t diverted = 0, fast = 0, coarse = 0;
-  for (std::uint64_t seed = 1; seed <= test_seeds(); ++seed) {
+  for (std::uint64_t seed = 1; seed <= world_count(12); ++seed) {
     random_world world(seed);
     bench b(world.state());
     std::vector<std::pair<flow_class_id, flow_class>> classes;
@@ -682,7 +676,7 @@ class changing_rules {
 /// just read everything, and what a walk of the whole ruleset says of the one flow alone.
 TEST(output_regions, after_any_small_changes_all_is_as_if_compiled_anew) {
   std::size_t diverted = 0, coarse = 0;
-  for (std::uint64_t seed = 1; seed <= test_seeds(); ++seed) {
+  for (std::uint64_t seed = 1; seed <= world_count(12); ++seed) {
     std::mt19937_64 random(seed);
     const ip_family family = seed % 2 ? ip_family::v4 : ip_family::v6;
     const mirror state = world_with_default_route();

@@ -8,6 +8,7 @@
 #include <cowire/route/mirror.hpp>
 
 #include <cstdint>
+#include <cstdlib>
 #include <random>
 #include <string>
 #include <vector>
@@ -43,6 +44,12 @@ template <class Message>
 /// lo, the initial rules of both families, and three Ethernet devices u2, u3, u4 (ifindex 2 to 4)
 /// with 10.N.0.1/24 and fd00:N::1/64 and the routes that come with them.
 [[nodiscard]] mirror small_world();
+
+/// How many random worlds a test looks at: COWIRE_SEEDS, or as many as the test takes itself.
+[[nodiscard]] inline std::uint64_t world_count(std::uint64_t usual) {
+  const char* text = std::getenv("COWIRE_SEEDS");
+  return text != nullptr ? std::strtoull(text, nullptr, 10) : usual;
+}
 
 /// Changes a mirror by random steps that a kernel could take.
 class random_world {

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Children of a process that has several threads.
+// Child processes: of a process that has several threads, and commands under way.
 #pragma once
 
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 
 namespace cowire::test {
 
@@ -43,5 +47,44 @@ inline pid_t fork_for_allocating() {
 #endif
   return ::fork();
 }
+
+/// A command under way where the calling thread is, and what it prints to either stream. It ends
+/// with this object, or with this process.
+class running_command {
+ public:
+  /// `command`: a program and its arguments.
+  explicit running_command(const std::string& command)
+      : pipe_(::popen(("echo $$; exec setpriv --pdeathsig TERM " + command + " 2>&1").c_str(),
+                      "r")) {
+    if (pipe_ == nullptr) throw std::runtime_error("popen: " + command);
+    process_ = std::stoi(line());
+  }
+  running_command(const running_command&) = delete;
+  running_command& operator=(const running_command&) = delete;
+  ~running_command() {
+    if (pipe_ == nullptr) return;
+    signal(SIGTERM);
+    static_cast<void>(wait());
+  }
+
+  void signal(int number) const { ::kill(process_, number); }
+  /// The next line, with its end; empty where there are no more.
+  [[nodiscard]] std::string line() {
+    char text[512] = {};
+    return std::fgets(text, sizeof text, pipe_) != nullptr ? text : "";
+  }
+  /// All lines until it ends.
+  [[nodiscard]] std::string rest() {
+    std::string all;
+    for (std::string next = line(); !next.empty(); next = line()) all += next;
+    return all;
+  }
+  /// Its exit status, as waitpid() has it.
+  [[nodiscard]] int wait() { return ::pclose(std::exchange(pipe_, nullptr)); }
+
+ private:
+  FILE* pipe_;
+  int process_ = 0;
+};
 
 }  // namespace cowire::test
