@@ -20,8 +20,10 @@ file(CREATE_LINK "${PROJECT_SOURCE_DIR}" "${COWIRE_INCLUDE_DIR}/cowire" SYMBOLIC
 # What every target of this project is compiled with; not part of the exported interface.
 add_library(cowire_options INTERFACE)
 target_compile_options(cowire_options INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wnon-virtual-dtor -Wold-style-cast
+  -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wnon-virtual-dtor -Wold-style-cast
   -fno-omit-frame-pointer
+  # clang takes names of sources that are compiled together for hidden ones (cowire_unity.cmake).
+  $<$<NOT:$<AND:$<BOOL:${COWIRE_UNITY}>,$<CXX_COMPILER_ID:Clang>>>:-Wshadow>
   # gcc 12 warns falsely of what it makes of std::string's members at -O3 (GCC bugs 105329, 105651).
   $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>,$<CONFIG:Release>>:-Wno-restrict;-Wno-stringop-overflow;-Wno-stringop-overread;-Wno-array-bounds>
   $<$<BOOL:${COWIRE_WERROR}>:-Werror>)

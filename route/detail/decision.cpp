@@ -1035,13 +1035,12 @@ decider::outcome decider::select_in_node_v6(const node_v6& node, bool reachable)
     if (entry.mixed_siblings) static_cast<void>(divert(divert_reason::mixed_siblings));
     for (std::uint32_t m = 0; m < candidates_.size(); ++m) {
       const int score = score_v6(entry, candidates_[m], reachable);
-      if (score > best) {
-        best = score;
-        chosen = &entry;
-        chosen_member = m;
-      }
-      if (score >= 0 && entry.route.nexthop_id != 0)
-        break;  // An object counts with its first usable member.
+      if (score <= best) continue;
+      best = score;
+      chosen = &entry;
+      chosen_member = m;
+      // An object counts with its first member that is better than what came before it.
+      if (entry.route.nexthop_id != 0) break;
     }
   }
   if (chosen == nullptr) return outcome::again;

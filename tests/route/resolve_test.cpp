@@ -534,6 +534,33 @@ TEST_F(Resolve, BoundIpv6FlowsOverAGroupTakeTheMemberOnTheirDeviceWhateverItsNei
   }
 }
 
+// rt6_nh_find_match() in net/ipv6/route.c: seen in world 14132 of test_kernel_differential_all.
+TEST_F(Resolve, OfAnIpv6GroupTheFirstMemberCountsThatIsBetterThanTheRoutesBefore) {
+  mirror_settings settings = state.settings();
+  settings.kernel_version = 7003;
+  state.set_settings(settings, changes);
+  add_nexthop(1, 2, "fd00:2::9");
+  add_nexthop(2, 3, "fd00:3::9");
+  netlink::nexthop_object group;
+  group.id = 100;
+  group.family_unspecified = true;
+  group.group = {{.id = 1, .weight = 1}, {.id = 2, .weight = 1}};
+  apply(group);
+  apply(added(route_via(net("2001:db8::/32"), "fd00:4::9", 4)));
+  netlink::route second = route_on(net("2001:db8::/32"), 0);
+  second.next_hops.clear();
+  second.nexthop_id = 100;
+  apply(appended(second));
+  flow_class prefers = over(3);
+  prefers.source_v6 = ip("fd00:2::1");  // So that the device is a preference.
+  const resolution answer = ask("2001:db8::1", prefers);
+  ASSERT_EQ(answer.members.size(), 2u);
+  EXPECT_EQ(answer.members[answer.chosen].interface_index, 3u);
+  prefers = over(4);
+  prefers.source_v6 = ip("fd00:2::1");
+  EXPECT_EQ(ask("2001:db8::1", prefers).members.front().interface_index, 4u);
+}
+
 TEST_F(Resolve, PathMtuAndMetricsDecideTheSize) {
   netlink::route made = route_via(net("20.0.0.0/8"), "10.2.0.2", 2);
   made.metrics.mtu = 1400;
