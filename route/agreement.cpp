@@ -97,8 +97,9 @@ void compare_mtus(const mirror& state, const flow& asked, const resolution& ours
     out.mtu = whole(ours.route->metrics.mtu);
     out.same_mtu = ours.route->metrics.mtu == theirs.metrics.mtu;
   } else {
-    out.mtu = ours.mtu;
-    out.same_mtu = out.kernel_mtu >= ours.mtu;
+    // Of a secret choice ours may be over a larger device than the kernel's.
+    out.mtu = ours.choice_known || device == nullptr ? ours.mtu : std::min(ours.mtu, device_mtu);
+    out.same_mtu = out.kernel_mtu >= out.mtu;
   }
 }
 

@@ -137,6 +137,28 @@ TEST_F(Agreement, OfASecretChoiceAnyShareWillDo) {
   }
 }
 
+// Seen in world 15126 of all devices (kernel_differential_test.cpp), with tunnels as members.
+TEST_F(Agreement, OfASecretChoiceALearntPathMtuIsNoMoreThanTheDevicesThatTheKernelTook) {
+  netlink::route two = route_via(net("20.0.0.0/8"), "10.2.0.2", 2);
+  two.next_hops.push_back({3, ip("10.3.0.2"), 1, 0, false});
+  apply(added(two));
+  const flow asked = to("20.0.0.1");
+  const auto later = std::chrono::steady_clock::now() + std::chrono::hours(1);
+  state.set_path_mtu(asked.destination, 1400, later, changes);
+  const resolution guess = ours(asked);
+  ASSERT_FALSE(guess.choice_known);
+  const path_member& other = guess.members[1 - guess.chosen];
+  netlink::link small = state.find_device(other.interface_index)->link;
+  small.mtu = 1290;
+  apply(small);
+  netlink::route_answer kernel = answer_of(guess);
+  kernel.route.next_hops = {{other.interface_index, other.gateway, 1, 0, false}};
+  kernel.route.preferred_source = other.source;
+  EXPECT_EQ(text(asked, kernel), "");
+  kernel.route.metrics.mtu = 1280;
+  EXPECT_EQ(text(asked, kernel), "MTU 1290, the kernel's 1280");
+}
+
 TEST_F(Agreement, WhoHasNoLinkLayerAddressIsLeftToTheKernel) {
   apply(added(route_via(net("20.0.0.0/8"), "10.2.0.9", 2)));
   const flow asked = to("20.0.0.1");

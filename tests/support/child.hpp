@@ -54,8 +54,8 @@ class running_command {
  public:
   /// `command`: a program and its arguments.
   explicit running_command(const std::string& command)
-      : pipe_(::popen(("echo $$; exec setpriv --pdeathsig TERM " + command + " 2>&1").c_str(),
-                      "r")) {
+      : pipe_(
+            ::popen(("echo $$; exec setpriv --pdeathsig TERM " + command + " 2>&1").c_str(), "r")) {
     if (pipe_ == nullptr) throw std::runtime_error("popen: " + command);
     process_ = std::stoi(line());
   }

@@ -15,18 +15,22 @@ import packages
 import style
 import tidy
 import trixie
+from builder import Builder
 from console import Console, minutes
 from presets import ROOT, Preset, build_and_test
 from summary import Phase, failures, skipped, table
 
-# What is built and what ctest selects in each preset. `dev` runs everything; release shows that
-# what users and scripts/bench build has no warnings and stays within its budget of
-# instructions; asan and tsan run the same code through a sanitizer; clang shows that the other
-# compiler takes the library, the command and the examples without precompiled headers, and runs the
-# fuzz targets, which are real libFuzzer programs there; aarch64 and x86-64 run the unit tests of
-# what is written for several kinds of processors in an emulator of others.
+# What is built and what ctest selects in each preset. `dev` runs everything, each source compiled by
+# itself; release shows that what users and scripts/bench build has no warnings and stays within its
+# budget of instructions; asan and tsan run the same code through a sanitizer; clang shows that the
+# other compiler takes the library, the command and the examples without precompiled headers, and
+# runs the fuzz targets, which are real libFuzzer programs there; aarch64 and x86-64 run the unit
+# tests of what is written for several kinds of processors in an emulator of others.
 PRESETS = {
-    "dev": (["all", "all_verify_interface_header_sets"], []),
+    "dev": (
+        ["cli/all", "examples/all", "tests/all", "c/all", "all_verify_interface_header_sets"],
+        [],
+    ),
     "release": (["cli/all", "examples/all", "bench/all"], ["-L", "instructions"]),
     "asan": (["all"], ["-L", "unit|namespaces|fuzz", "-LE", "stress|lab"]),
     "tsan": (["all"], ["-L", "unit|namespaces", "-LE", "lab|soak"]),
@@ -37,7 +41,8 @@ PRESETS = {
 # Without an argument: what dev builds and runs of it.
 FIRST = (["cli/all", "examples/all", "tests/all"], ["-L", "unit|namespaces|fuzz", "-LE", "stress"])
 DEFAULT = ["style", "dev", "lab"]
-ALL = ["style", "tidy", *PRESETS, "lab"]
+# The lab's programs are dev's, and the other presets are built while it runs.
+ALL = ["style", "tidy", "dev", "lab", *(name for name in PRESETS if name != "dev")]
 KNOWN = [*ALL, "trixie", "packages"]
 
 
@@ -66,20 +71,24 @@ def preset_of(name, quick):
     return Preset(name, targets, selection)
 
 
-def run_phase(name, quick, screen):
+def run_phase(name, quick, screen, builder):
+    """`builder`: of all phases that are presets."""
     began = time.monotonic()
     if name in ("style", "tidy"):
         cases = style.check(ROOT) if name == "style" else tidy.check(preset_of("clang", 0), screen)
         return Phase(name, cases, 0, time.monotonic() - began)
-    timed = preset_of("dev" if name in ("lab", "trixie", "packages") else name, quick)
+    if name in PRESETS:
+        timed = builder.presets[name]
+        cases = build_and_test(timed, screen, builder.wait)
+        return Phase(name, cases, timed.build_s, timed.tests_s)
+    timed = preset_of("dev", quick)
     if name == "lab":
+        builder.wait_for_end(timed.name, screen)  # One at a time in a folder.
         cases = lab.check(timed, quick, screen)
     elif name == "trixie":
         cases = trixie.check(timed, screen)
-    elif name == "packages":
-        cases = packages.check(timed, screen)
     else:
-        cases = build_and_test(timed, screen)
+        cases = packages.check(timed, screen)
     return Phase(name, cases, timed.build_s, timed.tests_s)
 
 
@@ -89,10 +98,11 @@ def main():
         sys.exit("test: the namespace tests need root; run as root or install sudo")
     began = time.monotonic()
     screen = Console()
+    builder = Builder(preset_of(name, chosen.quick) for name in chosen.phases if name in PRESETS)
     phases = []
     for name in chosen.phases:
         screen.say(f"== {name}")
-        phases.append(run_phase(name, chosen.quick, screen))
+        phases.append(run_phase(name, chosen.quick, screen, builder))
     failed = failures(phases)
     for lines in (skipped(phases), failed, table(phases)):
         if lines:
