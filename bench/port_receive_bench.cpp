@@ -11,9 +11,6 @@
 #include <asio/io_context.hpp>
 #include <asio/ip/udp.hpp>
 
-#include <net/if.h>
-#include <sys/ioctl.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -34,14 +31,6 @@ namespace {
 
 constexpr std::size_t length = 200;
 using asio::ip::udp;
-
-void bring_up_loopback() {
-  const unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request{};
-  std::strcpy(request.ifr_name, "lo");
-  request.ifr_flags = IFF_UP;
-  if (::ioctl(fd.get(), SIOCSIFFLAGS, &request) != 0) std::perror("lo");
-}
 
 double cpu_seconds() {
   timespec now{};
@@ -189,7 +178,7 @@ int run(int argc, char** argv) {
   }
   const test::private_namespace inside;
   if (!inside.entered()) return std::fprintf(stderr, "needs CAP_SYS_ADMIN\n"), 77;
-  bring_up_loopback();
+  test::bring_up_loopback();
   std::vector<result> results;
   for (const std::size_t ports : {std::size_t{1}, std::size_t{1000}}) {
     std::vector<double> plain, single, several;

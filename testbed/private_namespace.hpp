@@ -7,9 +7,14 @@
 #include <cowire/base/unique_fd.hpp>
 
 #include <fcntl.h>
+#include <net/if.h>
 #include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 namespace cowire::test {
 
@@ -31,5 +36,14 @@ class private_namespace {
   unique_fd home_;
   bool entered_ = false;
 };
+
+/// In the calling thread's namespace.
+inline void bring_up_loopback() {
+  const unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::strcpy(request.ifr_name, "lo");
+  request.ifr_flags = IFF_UP;
+  if (::ioctl(fd.get(), SIOCSIFFLAGS, &request) != 0) std::perror("lo");
+}
 
 }  // namespace cowire::test

@@ -36,6 +36,7 @@ NAMES = (
     "quic",
 )
 NEEDS_ROOT = {
+    "calls",
     "port-receive",
     "end-to-end",
     "follow",
