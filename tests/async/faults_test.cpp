@@ -79,9 +79,12 @@ TEST_F(faults, a_device_that_completes_nothing_gets_a_new_socket) {
         << summary(tx.stats());
     EXPECT_TRUE(flows(tx)) << round << " " << summary(tx.stats());
   }
+  // On a busy machine the queue may stay busy with the old socket for longer than the new one waits
+  // for it, which is then opened on a lower rung, and once more when the queue is free.
+  EXPECT_TRUE(eventually([&] { return first_interface(tx).mode == send_mode::copy; }))
+      << summary(tx.stats());
   expect_settled(tx, flow);
   const auto stats = tx.stats();
-  EXPECT_EQ(stats.interfaces[0].mode, send_mode::copy) << summary(stats);
   EXPECT_GT(stats.lost_in_device, 0u);
   EXPECT_EQ(stats.submitted - stats.lost_in_device, sink->drain()) << summary(stats);
 }
