@@ -33,7 +33,7 @@ PRESETS = {
     ),
     "release": (["cli/all", "examples/all", "bench/all"], ["-L", "instructions"]),
     "asan": (["all"], ["-L", "unit|namespaces|fuzz", "-LE", "stress|lab"]),
-    "tsan": (["all"], ["-L", "unit|namespaces", "-LE", "lab|soak"]),
+    "tsan": (["all"], ["-L", "unit|namespaces", "-LE", "lab|soak|one-thread"]),
     "clang": (["cli/all", "examples/all", "tests/fuzz/all"], ["-L", "fuzz"]),
     "aarch64": (["all"], []),
     "x86-64": (["all"], []),
