@@ -147,10 +147,7 @@ void one_round(long batches, times& out, std::uint64_t& allocated) {
                     .max_producers = 1,
                     .idle = idle_policy::spin});
     asio::io_context app{1};
-    asio::co_spawn(app, take_turns(tx, batches, out, allocated),
-                   [](const std::exception_ptr& failed) {
-                     if (failed) std::rethrow_exception(failed);
-                   });
+    asio::co_spawn(app, take_turns(tx, batches, out, allocated), rethrow);
     app.run();
   }
   const c_sender by_c;

@@ -137,7 +137,6 @@ TEST_F(Agreement, OfASecretChoiceAnyShareWillDo) {
   }
 }
 
-// Seen in world 15126 of all devices (kernel_differential_test.cpp), with tunnels as members.
 TEST_F(Agreement, OfASecretChoiceALearntPathMtuIsNoMoreThanTheDevicesThatTheKernelTook) {
   netlink::route two = route_via(net("20.0.0.0/8"), "10.2.0.2", 2);
   two.next_hops.push_back({3, ip("10.3.0.2"), 1, 0, false});

@@ -174,21 +174,11 @@ struct opinions {
     const mirror& state = *states[index(which)];
     const resolution& ours = asked[index(which)];
     if (is_excused(which, asked)) return {};
-    const agreement plain = compare_answers(state, query.question, ours, kernel.plain);
-    const bool told_since = plain.path.empty() && plain.kernel_mtu < plain.mtu &&
-                            is_over_tunnel(state, kernel.plain.route);
-    std::string differs = told_since ? "" : plain.text();
+    std::string differs = compare_answers(state, query.question, ours, kernel.plain).text();
     if (differs.empty()) differs = match_disagreement(state, query.question, ours, kernel.match);
     if (differs.empty() && kernel.socket && !is_excused(which, sent))
       differs = socket_disagreement(query, sent[index(which)], *kernel.socket);
     return differs;
-  }
-  /// A tunnel tells the route of what it carries how much fits, and the questions to sockets have
-  /// it carry datagrams (tnl_update_pmtu() in net/ipv4/ip_tunnel.c, ip6_tnl_xmit()).
-  [[nodiscard]] static bool is_over_tunnel(const mirror& state, const netlink::route& answer) {
-    if (answer.next_hops.empty()) return false;
-    const mirror::device* device = state.find_device(answer.next_hops.front().index);
-    return device != nullptr && std::holds_alternative<netlink::tunnel_info>(device->link.info);
   }
   [[nodiscard]] static std::size_t index(view which) { return which == view::followed; }
 

@@ -49,6 +49,19 @@ class Resolve : public ::testing::Test {
     made.nexthop_id = id;
     apply(added(made));
   }
+  /// Object 100; 1 is over u2, 2 over u3.
+  void add_group_v6_of_linux_7() {
+    mirror_settings settings = state.settings();
+    settings.kernel_version = 7003;
+    state.set_settings(settings, changes);
+    add_nexthop(1, 2, "fd00:2::9");
+    add_nexthop(2, 3, "fd00:3::9");
+    netlink::nexthop_object group;
+    group.id = 100;
+    group.family_unspecified = true;
+    group.group = {{.id = 1, .weight = 1}, {.id = 2, .weight = 4}};
+    apply(group);
+  }
   /// Object 100 and a route to 32.0.0.0/24 over it; 1 is over u2, 2 over u3.
   void add_resilient_group(std::vector<netlink::nexthop_object::member> members,
                            std::uint16_t buckets) {
@@ -514,16 +527,7 @@ TEST_F(Resolve, Ipv6MeasuresACachedRouteWhereARuleSuppressesShortOnes) {
 }
 
 TEST_F(Resolve, BoundIpv6FlowsOverAGroupTakeTheMemberOnTheirDeviceWhateverItsNeighbour) {
-  mirror_settings settings = state.settings();
-  settings.kernel_version = 7003;
-  state.set_settings(settings, changes);
-  add_nexthop(1, 2, "fd00:2::9");
-  add_nexthop(2, 3, "fd00:3::9");
-  netlink::nexthop_object group;
-  group.id = 100;
-  group.family_unspecified = true;
-  group.group = {{.id = 1, .weight = 1}, {.id = 2, .weight = 4}};
-  apply(group);
+  add_group_v6_of_linux_7();
   add_object_route("2001:db8::/32", 100);
   for (const int nud : {NUD_REACHABLE, NUD_FAILED}) {
     apply(neighbour(2, ip("fd00:2::9"), static_cast<std::uint16_t>(nud)));
@@ -536,16 +540,7 @@ TEST_F(Resolve, BoundIpv6FlowsOverAGroupTakeTheMemberOnTheirDeviceWhateverItsNei
 
 // rt6_nh_find_match() in net/ipv6/route.c: seen in world 14132 of test_kernel_differential_all.
 TEST_F(Resolve, OfAnIpv6GroupTheFirstMemberCountsThatIsBetterThanTheRoutesBefore) {
-  mirror_settings settings = state.settings();
-  settings.kernel_version = 7003;
-  state.set_settings(settings, changes);
-  add_nexthop(1, 2, "fd00:2::9");
-  add_nexthop(2, 3, "fd00:3::9");
-  netlink::nexthop_object group;
-  group.id = 100;
-  group.family_unspecified = true;
-  group.group = {{.id = 1, .weight = 1}, {.id = 2, .weight = 1}};
-  apply(group);
+  add_group_v6_of_linux_7();
   apply(added(route_via(net("2001:db8::/32"), "fd00:4::9", 4)));
   netlink::route second = route_on(net("2001:db8::/32"), 0);
   second.next_hops.clear();
