@@ -61,7 +61,7 @@ using asio::use_awaitable;
 using asio::use_future;
 
 /// Handler for a co_spawn() whose exception is its context's: it leaves run().
-inline void rethrow(std::exception_ptr error) {
+inline void rethrow(const std::exception_ptr& error) {
   if (error) std::rethrow_exception(error);
 }
 
