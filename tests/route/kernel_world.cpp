@@ -243,6 +243,12 @@ void kernel_world::spread(const std::string& line) {
                              reinterpret_cast<const sockaddr*>(&there), sizeof there));
 }
 
+void kernel_world::note_exception(const ip_address& about, const std::vector<flow_class>& classes) {
+  classes_.insert(classes_.end(), classes.begin(), classes.end());
+  told_about_.insert(about);
+  unheard_.insert(about);
+}
+
 void kernel_world::learn_exceptions(mirror& state) {
   detail::path_exceptions exceptions(state, [this] { return classes_; });
   for (const ip_address& about : told_about_) exceptions.ask(about, clock_);

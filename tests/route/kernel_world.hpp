@@ -63,6 +63,9 @@ class kernel_world {
   [[nodiscard]] mirror refreshed(mirror followed);
   /// For a mirror that was dumped.
   void learn_exceptions(mirror& state);
+  /// That the kernel has learned an exception which nobody in this world spread, for these classes
+  /// too: known from the next follow() or learn_exceptions() on.
+  void note_exception(const ip_address& about, const std::vector<flow_class>& classes);
   /// Of these destinations the kernel may have learned something.
   [[nodiscard]] const std::set<ip_address>& told_about() const noexcept { return told_about_; }
   [[nodiscard]] netlink::route_answer ask(const netlink::route_query& asked) {
