@@ -61,17 +61,16 @@ template <std::size_t Bytes, bool Copy>
   both += word;
 }
 
-/// All whole vectors, for sum_of_halves; the pointers and the size are those of the rest then.
+/// All whole vectors, for sum_of_halves; the pointers are those of the rest then.
 template <std::size_t Bytes, bool Copy>
 [[gnu::always_inline]] inline std::uint64_t run_vectors(std::byte*& to, const std::byte*& from,
-                                                        std::size_t& size) noexcept {
+                                                        std::size_t size) noexcept {
   typename vector_of<Bytes>::words even{}, odd{};
   const auto at = [&](std::size_t i) { return Copy ? to + i * Bytes : nullptr; };
   const auto advance = [&](std::size_t vectors) {
     from += vectors * Bytes;
     if constexpr (Copy) to += vectors * Bytes;
   };
-  const std::byte* const end = from + size;
   const std::byte* const last = from + size / (4 * Bytes) * (4 * Bytes);
   while (from != last) {
     add<Bytes, Copy>(even, at(0), from);
@@ -80,25 +79,32 @@ template <std::size_t Bytes, bool Copy>
     add<Bytes, Copy>(odd, at(3), from + 3 * Bytes);
     advance(4);
   }
-  size = static_cast<std::size_t>(end - from);
-  for (; size >= Bytes; size -= Bytes, advance(1)) add<Bytes, Copy>(even, at(0), from);
+  if ((size & 2 * Bytes) != 0) {
+    add<Bytes, Copy>(even, at(0), from);
+    add<Bytes, Copy>(odd, at(1), from + Bytes);
+    advance(2);
+  }
+  if ((size & Bytes) != 0) {
+    add<Bytes, Copy>(even, at(0), from);
+    advance(1);
+  }
   even += odd;
   std::uint64_t both = 0;
   for (std::size_t i = 0; i < Bytes / 8; ++i) both += even[i];
   return both;
 }
 
+/// What is less than a vector goes by the bits of the size.
 template <std::size_t Bytes, bool Copy>
 [[gnu::always_inline]] inline std::uint64_t run(std::byte* to, const std::byte* from,
                                                 std::size_t size) noexcept {
   std::uint64_t both = 0;
   if (size >= Bytes) both = run_vectors<Bytes, Copy>(to, from, size);
-  if (Bytes > 32 && size >= 32) both += run_vectors<32, Copy>(to, from, size);
+  if (Bytes > 32 && (size & 32) != 0) both += run_vectors<32, Copy>(to, from, 32);
   const auto next = [&]<class Word>(Word) {
     const Word word = take<Word, Copy>(to, from);
     from += sizeof word;
     if constexpr (Copy) to += sizeof word;
-    size -= sizeof word;
     return word;
   };
   const auto add_next = [&] {
@@ -106,15 +112,15 @@ template <std::size_t Bytes, bool Copy>
     both += word;
     both += std::rotl(word, 32);
   };
-  if (size >= 16) {
+  if ((size & 16) != 0) {
     add_next();
     add_next();
   }
-  if (size >= 8) add_next();
+  if ((size & 8) != 0) add_next();
   std::uint64_t sum = sum_of_halves(both);
-  if (size >= 4) sum += next(std::uint32_t{});
-  if (size >= 2) sum += next(std::uint16_t{});
-  if (size != 0) sum += next(std::uint8_t{});
+  if ((size & 4) != 0) sum += next(std::uint32_t{});
+  if ((size & 2) != 0) sum += next(std::uint16_t{});
+  if ((size & 1) != 0) sum += next(std::uint8_t{});
   return sum;
 }
 
