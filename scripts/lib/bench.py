@@ -26,6 +26,7 @@ NAMES = (
     "epoch",
     "checksum",
     "tx",
+    "tx-cores",
     "end-to-end",
     "follow",
     "path-change",
