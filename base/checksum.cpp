@@ -9,8 +9,9 @@ namespace {
 using detail::checksum_code;
 
 /// 64-bit words: 32 bytes are one register with AVX2 and two with SSE2; 64 are one with AVX-512.
-/// exchange() exchanges the 32-bit halves of each, by a shuffle: shifts and stores share one unit of
-/// some processors. (Functions that return vectors would have an ABI that depends on the target.)
+/// exchange() exchanges the 32-bit halves of each, by a shuffle: shifts and stores share one unit
+/// of some processors. (Functions that return vectors would have an ABI that depends on the
+/// target.)
 template <std::size_t Bytes>
 struct vector_of;
 template <>
