@@ -40,9 +40,14 @@ namespace cowire {
 namespace detail {
 /// sum_bytes for any size, worth its call from 64 bytes on.
 [[nodiscard]] std::uint64_t sum_long(const std::byte* from, std::size_t size) noexcept;
-/// copy_and_sum without the instructions of newer processors.
-[[nodiscard]] std::uint64_t copy_and_sum_portably(std::byte* to,
-                                                  std::span<const std::byte> from) noexcept;
+/// What sums are compiled for, to be compared: all give the same sum, folded. portable_wide is what
+/// avx512 does, without its instructions.
+enum class checksum_code : std::uint8_t { portable, portable_wide, avx2, avx512 };
+/// Whether this processor has it; the others must not be used.
+[[nodiscard]] bool has_code(checksum_code code) noexcept;
+[[nodiscard]] std::uint64_t sum_with(checksum_code code, std::span<const std::byte> from) noexcept;
+[[nodiscard]] std::uint64_t copy_and_sum_with(checksum_code code, std::byte* to,
+                                              std::span<const std::byte> from) noexcept;
 }  // namespace detail
 
 /// Sum of the 16-bit words of `bytes`; an odd last byte is padded with zero.

@@ -10,7 +10,9 @@
 
 #include <benchmark/benchmark.h>
 #include <linux/netlink.h>
+#include <malloc.h>
 #include <net/if.h>
+#include <unistd.h>
 
 #include "bench/bench_options.hpp"
 #include "bench/route_table.hpp"
@@ -94,14 +96,24 @@ transmitter_config config() {
   return made;
 }
 
+/// Of the whole process, the benchmark's own table included; 0 = the kernel does not say.
+double resident_mib() {
+  std::ifstream statm("/proc/self/statm");
+  double all = 0, resident = 0;
+  statm >> all >> resident;
+  return resident * static_cast<double>(::sysconf(_SC_PAGESIZE)) / (1 << 20);
+}
+
 /// Until a sender's first datagram would find its way: the class is compiled and published.
 void start_up_with(benchmark::State& state, const world& in, const transmitter_config& wanted) {
   const test::netns::scope inside(in.a);
   for (auto _ : state) {
+    ::malloc_trim(0);  // What the last one left behind is no memory of this one's.
     const auto start = clock::now();
     transmitter tx(wanted);
     const auto out = tx.make_sender();
     state.SetIterationTime(seconds_since(start));
+    state.counters["resident_MiB"] = resident_mib();
   }
 }
 

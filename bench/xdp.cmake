@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 cowire_bench(tx SOURCES tx_bench.cpp DEPENDS cowire::xdp)
 
+# Measures by itself (bench/results.hpp).
+add_executable(bench_tx_cores tx_cores_bench.cpp)
+target_link_libraries(bench_tx_cores PRIVATE cowire_options cowire::xdp)
+target_include_directories(bench_tx_cores PRIVATE "${PROJECT_SOURCE_DIR}")
+
 # Not a benchmark by itself: what callgrind counts the instructions of. Optimised builds only.
 add_executable(bench_tx_instructions tx_instructions.cpp)
 target_link_libraries(bench_tx_instructions PRIVATE cowire_options cowire::xdp)

@@ -332,33 +332,32 @@ bool producer::advance(send_operation& op) noexcept {
   COWIRE_ASSERT(!op.own || op.own.owner_.get() == this);
   const std::size_t all = op.count();
   const bool alike = op.alike();
-  const auto sum_of_all = alike ? fold_sum(sum_bytes(op.content(0))) : std::uint16_t{0};
   std::array<tx_request, batch> requests;
   while (op.sent < all) {
     std::size_t count = 0;
     for (; count < batch && op.sent + count < all; ++count) {
       const std::size_t number = op.sent + count;
       const auto content = op.content(number);
-      auto sum = sum_of_all;
       frame_index frame;
       // The payload's own frame goes last: until then it is what the copies are made from.
       if (op.own && number + 1 == all) {
+        if (!op.sum) op.sum = fold_sum(sum_bytes(content));
         frame = op.own.frame_;
         op.own.owner_.reset();
       } else if (take(frame) || take_from_oldest(*op.from, frame)) {
         const auto room = pool_.payload(frame);
-        if (alike)
+        if (alike && op.sum)
           std::ranges::copy(content, room.begin());
         else
-          sum = fold_sum(copy_and_sum(room.data(), content));
+          op.sum = fold_sum(copy_and_sum(room.data(), content));
       } else {
         break;
       }
       const endpoint& to = op.destination(number);
       const datagram_options& options = op.options_of(number);
       requests[count] = options.any()
-                            ? request_from(*op.from, frame, content.size(), sum, to, options)
-                            : request_from(*op.from, frame, content.size(), sum, to);
+                            ? request_from(*op.from, frame, content.size(), *op.sum, to, options)
+                            : request_from(*op.from, frame, content.size(), *op.sum, to);
     }
     if (count == 0) return false;
     submit(op, {requests.data(), count});

@@ -148,6 +148,8 @@ class producer final : public cancellable {
     datagram_options options{};          ///< For all of them.
     std::span<const message> batch{};    ///< Instead of all of these.
     std::error_code then{};              ///< What comes of it when all is sent.
+    /// Of the datagram before; where all are alike also of the next, taken once for all of them.
+    std::optional<std::uint16_t> sum{};
     std::size_t sent = 0;
     direct_completion<std::error_code, std::size_t> done{};
 

@@ -26,6 +26,7 @@ NAMES = (
     "epoch",
     "checksum",
     "tx",
+    "tx-cores",
     "end-to-end",
     "follow",
     "path-change",
@@ -129,12 +130,14 @@ def time_ns(entry):
 
 def rows_of(output):
     """One row a benchmark, the peers of each group after cowire."""
-    samples = defaultdict(list)
+    samples, resident = defaultdict(list), defaultdict(list)
     for entry in output["benchmarks"]:
         if entry.get("error_occurred"):
             sys.exit(f"bench: {entry['name']}: {entry['error_message']}")
         if entry["run_type"] == "iteration":
             samples[split_name(entry["run_name"])].append(time_ns(entry))
+            if "resident_MiB" in entry:
+                resident[split_name(entry["run_name"])].append(entry["resident_MiB"])
     medians = {key: statistics.median(values) for key, values in samples.items()}
     rows = []
     for (group, who, arguments), values in samples.items():
@@ -150,6 +153,7 @@ def rows_of(output):
                 "min_ns": min(values),
                 "max_ns": max(values),
                 "cowire_to_peer": ratio,
+                "resident_mib": statistics.median(resident[group, who, arguments] or [0]),
             }
         )
     order = {
@@ -203,6 +207,9 @@ def print_table(rows, markdown):
                 )
                 + "|"
             )
+    for row in rows:
+        if row["resident_mib"]:
+            print(f"{row['group']}, {row['who']}: {row['resident_mib']:.0f} MiB resident")
 
 
 # Rows from top to bottom, grouped; a point at the median, a bar from least to most.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What 100 Gbit/s Ethernet would take, computed from what was measured here.
 
-    scripts/bench tx end-to-end checksum && python3 scripts/lib/scaling.py
+    scripts/bench tx tx-cores end-to-end checksum && python3 scripts/lib/scaling.py
 
 Times are the least of the repetitions in bench-report.json, which other work on the machine
 disturbs least. Instructions and cache lines are counted by callgrind, with its model of a
@@ -71,6 +71,13 @@ def cost_of_a_datagram():
     return table(headings, rows)
 
 
+def sharing(measured):
+    """What a core takes beside another one over the same table, to what it takes beside a stranger."""
+    if ("tx_cores", "cowire", "") not in measured:
+        return 1.0
+    return max(1.0, measured["tx_cores", "cowire", ""] / measured["tx_cores", "apart", ""])
+
+
 def at_line_rate(measured):
     # With the producer's part but the copy; the core's alone is less than a clock can tell apart.
     core_ns = measured["tx_in_place", "cowire", ""]
@@ -79,6 +86,8 @@ def at_line_rate(measured):
         rate = LINE_RATE / 8 / (size + HEADERS + ON_THE_WIRE)
         copying = copy_ns(measured, size)
         cores, producers = rate * core_ns / 1e9, rate * copying / 1e9
+        if cores > 1:
+            cores *= sharing(measured)
         # Written by the producer, read by it, read by the NIC.
         memory = rate * (3 * size + 2 * HEADERS) / 1e9
         first = "TX core" if cores > producers else "producers' copy"

@@ -191,6 +191,22 @@ std::string text_of(std::size_t length) {
   return out;
 }
 
+// The sum of what is alike is taken with the first copy. A wrong one would not arrive.
+TEST_F(sender_operations, copies_of_one_content_arrive_whole_whatever_its_length) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  const std::vector<endpoint> many(300, host(1));  // More than there are frames.
+  for (const std::size_t length : {1u, 63u, 255u, 1231u}) {
+    const std::string text = text_of(length);
+    outcome<std::error_code, std::size_t> one, all;
+    s.async_send(bytes_of(text), host(1), one.handler());
+    EXPECT_EQ(1u, std::get<1>(one.future.get()));
+    s.async_send(bytes_of(text), many, all.handler());
+    EXPECT_EQ(many.size(), std::get<1>(all.future.get()));
+    EXPECT_EQ(std::vector(many.size() + 1, text), next_of(*sink, many.size() + 1)) << length;
+  }
+}
+
 TEST_F(sender_operations, a_batch_is_what_its_messages_say) {
   transmitter tx(small());
   auto s = use_awaitable.as_default_on(tx.make_sender());

@@ -34,6 +34,17 @@ std::vector<std::byte> random_bytes(std::mt19937_64& random, std::size_t size) {
   return bytes;
 }
 
+using detail::checksum_code;
+
+/// What this processor has of them.
+std::vector<checksum_code> usable_codes() {
+  std::vector<checksum_code> usable;
+  for (const auto code : {checksum_code::portable, checksum_code::portable_wide,
+                          checksum_code::avx2, checksum_code::avx512})
+    if (detail::has_code(code)) usable.push_back(code);
+  return usable;
+}
+
 TEST(checksum, matches_the_example_of_rfc1071) {
   constexpr unsigned char text[] = {0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7};
   EXPECT_EQ(on_wire(fold_sum(sum_bytes(std::as_bytes(std::span(text))))), 0xddf2);
@@ -43,15 +54,21 @@ TEST(checksum, of_every_size_and_alignment_matches_the_plain_loop) {
   const std::uint64_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 random(seed);
-  for (std::size_t size = 0; size < 400; ++size) {
+  for (std::size_t size = 0; size < 700; ++size) {
     for (std::size_t offset = 0; offset < 3; ++offset) {
       const auto bytes = random_bytes(random, size + offset);
       const auto part = std::span(bytes).subspan(offset);
       ASSERT_EQ(on_wire(finish_sum(sum_bytes(part))), rfc1071(part)) << size;
       std::vector<std::byte> copy(size + 2);
-      for (const auto copy_with : {copy_and_sum, detail::copy_and_sum_portably}) {
+      std::fill(copy.begin(), copy.end(), std::byte{0xee});
+      ASSERT_EQ(fold_sum(copy_and_sum(copy.data() + 1, part)), fold_sum(sum_bytes(part))) << size;
+      for (const auto code : usable_codes()) {
+        SCOPED_TRACE("code " + std::to_string(static_cast<int>(code)));
+        ASSERT_EQ(fold_sum(detail::sum_with(code, part)), fold_sum(sum_bytes(part))) << size;
         std::fill(copy.begin(), copy.end(), std::byte{0xee});
-        ASSERT_EQ(fold_sum(copy_with(copy.data() + 1, part)), fold_sum(sum_bytes(part))) << size;
+        ASSERT_EQ(fold_sum(detail::copy_and_sum_with(code, copy.data() + 1, part)),
+                  fold_sum(sum_bytes(part)))
+            << size;
         ASSERT_TRUE(std::equal(part.begin(), part.end(), copy.begin() + 1)) << size;
         ASSERT_EQ(copy.front(), std::byte{0xee});
         ASSERT_EQ(copy.back(), std::byte{0xee});
@@ -65,9 +82,11 @@ TEST(checksum, of_a_large_buffer_of_ones_does_not_overflow) {
     const std::vector<std::byte> bytes(size, std::byte{0xff});
     std::vector<std::byte> copy(size);
     EXPECT_EQ(on_wire(finish_sum(sum_bytes(bytes))), rfc1071(bytes));
-    for (const auto copy_with : {copy_and_sum, detail::copy_and_sum_portably}) {
+    for (const auto code : usable_codes()) {
       std::fill(copy.begin(), copy.end(), std::byte{0});
-      EXPECT_EQ(on_wire(finish_sum(copy_with(copy.data(), bytes))), rfc1071(bytes));
+      EXPECT_EQ(on_wire(finish_sum(detail::copy_and_sum_with(code, copy.data(), bytes))),
+                rfc1071(bytes));
+      EXPECT_EQ(on_wire(finish_sum(detail::sum_with(code, bytes))), rfc1071(bytes));
       EXPECT_EQ(copy, bytes);
     }
   }
