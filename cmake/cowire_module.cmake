@@ -44,6 +44,9 @@ if(COWIRE_SANITIZE)
       target_compile_options(cowire_options INTERFACE -Wno-tsan)
     endif()
   endif()
+elseif(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_BUILD_TYPE STREQUAL "Debug")
+  # With -Og it takes a lambda without members that Asio keeps for uninitialised.
+  target_compile_options(cowire_options INTERFACE -Wno-maybe-uninitialized)
 endif()
 
 find_package(Threads REQUIRED)
