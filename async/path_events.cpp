@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/path_events.hpp>
+#include <cowire/ring/event_queue.hpp>
 
 #include <tuple>
 
@@ -60,6 +61,14 @@ path_events& path_events::operator=(path_events&& other) noexcept {
 }
 
 path_events::~path_events() { close(); }
+
+path_events::executor_type path_events::get_executor() const noexcept {
+  return queue_->get_executor();
+}
+
+void path_events::begin_next(direct_completion<std::error_code, path_state> done) {
+  queue_->start(std::move(done));
+}
 
 void path_events::close() noexcept {
   if (const auto queue = std::exchange(queue_, nullptr)) queue->close();

@@ -27,7 +27,7 @@
 #include <cowire/base/error.hpp>
 #include <cowire/base/reason.hpp>
 #include <cowire/ring/asio.hpp>
-#include <cowire/ring/event_queue.hpp>
+#include <cowire/ring/direct_completion.hpp>
 #include <cowire/ring/ring_context.hpp>
 
 #include <cstddef>
@@ -40,6 +40,9 @@
 #include <utility>
 
 namespace cowire {
+
+template <class T>
+class event_queue;
 
 namespace detail {
 class engine;
@@ -120,14 +123,16 @@ class path_events {
   ~path_events();
 
   /// What handlers without an executor of their own run on: the transmitter's control thread.
-  [[nodiscard]] executor_type get_executor() const noexcept { return queue_->get_executor(); }
+  [[nodiscard]] executor_type get_executor() const noexcept;
   /// The present state at first, then the newest after each change; one call at a time. Handlers
   /// never run inside the call. Cancellation: total, partial, terminal; no state is lost by it.
   /// Errors: closed, operation_aborted.
   template <asio::completion_token_for<next_signature> Token>
   auto async_next(Token&& token) {
     return asio::async_initiate<Token, next_signature>(
-        [this](auto handler) { event_queue<path_state>::start_next(queue_, std::move(handler)); },
+        [this](auto handler) {
+          begin_next({std::move(handler), get_executor()});
+        },
         token);
   }
 
@@ -135,6 +140,7 @@ class path_events {
   friend class detail::engine;
   path_events(std::shared_ptr<event_queue<path_state>> queue, std::shared_ptr<void> source) noexcept
       : source_(std::move(source)), queue_(std::move(queue)) {}
+  void begin_next(direct_completion<std::error_code, path_state> done);
   void close() noexcept;
 
   std::shared_ptr<void> source_;  ///< Keeps the ring of the queue's executor.

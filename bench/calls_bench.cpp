@@ -4,9 +4,11 @@
 /// handles are shared ones, and by a coroutine that awaits sender::async_send(), a million of which
 /// it also counts the allocations of.
 ///
-/// The caller is on CPU 0, a TX core that never sleeps on CPU 1. In batches, between which all
-/// frames come home, and in rounds: the C interface has a transmitter of its own. The datagrams go
-/// to a closed port of a network namespace without devices, by the kernel path.
+/// The caller is on CPU 0, and all that the transmitter has on CPU 1: a TX core that never sleeps,
+/// and the control thread, which would take the caller's CPU away from it in the middle of a batch,
+/// as it sends each of the datagrams. In batches, between which all frames come home, and in
+/// rounds: the C interface has a transmitter of its own. The datagrams go to a closed port of a
+/// network namespace without devices, by the kernel path.
 ///
 /// bench_calls [--batches N] [--json]. Exit status 1 if an awaited send allocated, 77 without
 /// CAP_SYS_ADMIN or a second CPU.
@@ -16,23 +18,21 @@
 #include <asio/io_context.hpp>
 #include <asio/use_awaitable.hpp>
 
-#include <arpa/inet.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <vector>
 
+#include "bench/c_sender.hpp"
 #include "bench/results.hpp"
-#include "c/cowire.h"
 #include "testbed/counted_allocations.hpp"
 #include "testbed/private_namespace.hpp"
 
@@ -43,7 +43,7 @@ constexpr int batch = 64, warm_up = 20, rounds = 8;
 constexpr std::size_t ways = 4;
 constexpr const char* names[ways] = {"cowire", "shared_sender", "c_interface", "awaited"};
 constexpr std::uint16_t closed_port = 9;
-constexpr unsigned core_cpu = 1;
+constexpr unsigned caller_cpu = 0, core_cpu = 1;
 const std::string text(batch, 'x');
 
 using clock = std::chrono::steady_clock;
@@ -60,52 +60,6 @@ double per_datagram(clock::time_point since) {
 }
 
 [[noreturn]] void refused(const char* what) { throw std::runtime_error(what); }
-
-/// A configuration that has the core poll.
-std::string file_for_c() {
-  std::string name = "/tmp/cowire-bench-calls-XXXXXX";
-  const unique_fd fd(::mkstemp(name.data()));
-  const std::string content = "[xdp]\ncpus = [" + std::to_string(core_cpu) + "]\n";
-  if (!fd || ::write(fd.get(), content.data(), content.size()) < 0) refused("a file in /tmp");
-  return name;
-}
-
-/// The C interface.
-class c_sender {
- public:
-  c_sender() {
-    const std::string file = file_for_c();
-    const int opened = cowire_open_file(file.c_str(), &tx_);
-    ::unlink(file.c_str());
-    cowire_sender_options choices = COWIRE_SENDER_OPTIONS_INIT;
-    if (opened != 0 || cowire_sender_open(tx_, &choices, &sender_) != 0) refused(cowire_text());
-    one_.data = text.data();
-    one_.length = text.size();
-    one_.to.v4.sin_family = AF_INET;
-    one_.to.v4.sin_port = htons(closed_port);
-    one_.to.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  }
-  c_sender(const c_sender&) = delete;
-  c_sender& operator=(const c_sender&) = delete;
-  ~c_sender() {
-    cowire_sender_close(sender_);
-    cowire_close(tx_);
-  }
-  [[nodiscard]] bool send() const { return cowire_try_send(sender_, &one_, 1) == 1; }
-  void wait_until_home() const {
-    for (std::array<cowire_counter, 32> all;;) {
-      const std::size_t count = cowire_counters(tx_, all.data(), all.size());
-      for (std::size_t i = 0; i < count && i < all.size(); ++i)
-        if (std::string_view(all[i].name) == "on_the_way" && all[i].value == 0) return;
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
-    }
-  }
-
- private:
-  cowire_transmitter* tx_ = nullptr;
-  cowire_sender* sender_ = nullptr;
-  cowire_datagram one_{};
-};
 
 /// Of each datagram of a batch, each of which `send` says was taken.
 template <class Send>
@@ -140,20 +94,39 @@ asio::awaitable<void> take_turns(transmitter& tx, long batches, times& out,
   }
 }
 
+/// Where this thread goes on, and the threads that it starts begin.
+void move_to(unsigned cpu) {
+  cpu_set_t only{};
+  CPU_SET(cpu, &only);
+  if (::sched_setaffinity(0, sizeof only, &only) != 0) refused("a CPU of its own");
+}
+
+/// What `make` makes, whose threads stay on the core's CPU.
+template <class Make>
+auto made_beside_the_core(const Make& make) {
+  move_to(core_cpu);
+  auto made = make();
+  move_to(caller_cpu);
+  return made;
+}
+
 void one_round(long batches, times& out, std::uint64_t& allocated) {
   {
-    transmitter tx({.mode = send_mode::kernel,
-                    .cpus = {core_cpu},
-                    .max_producers = 1,
-                    .idle = idle_policy::spin});
+    const auto tx = made_beside_the_core([] {
+      return std::make_unique<transmitter>(transmitter_config{.mode = send_mode::kernel,
+                                                              .cpus = {core_cpu},
+                                                              .max_producers = 1,
+                                                              .idle = idle_policy::spin});
+    });
     asio::io_context app{1};
-    asio::co_spawn(app, take_turns(tx, batches, out, allocated), rethrow);
+    asio::co_spawn(app, take_turns(*tx, batches, out, allocated), rethrow);
     app.run();
   }
-  const c_sender by_c;
+  const auto by_c =
+      made_beside_the_core([] { return std::make_unique<c_sender>(core_cpu, text, closed_port); });
   for (long i = 0; i < warm_up + batches; ++i) {
-    const double took = timed([&] { return by_c.send(); });
-    by_c.wait_until_home();
+    const double took = timed([&] { return by_c->send(); });
+    by_c->wait_until_home();
     if (i >= warm_up) out[2].push_back(took);
   }
 }
@@ -173,17 +146,12 @@ int run(int argc, char** argv) {
     if (argument == "--batches" && i + 1 < argc) batches = std::strtol(argv[++i], nullptr, 10);
   }
   const test::private_namespace inside;
-  cpu_set_t caller{};
-  CPU_SET(0, &caller);
   if (!inside.entered() || std::thread::hardware_concurrency() <= core_cpu)
     return std::fprintf(stderr, "bench_calls: needs CAP_SYS_ADMIN and two CPUs\n"), 77;
   test::bring_up_loopback();
   times all;
   std::uint64_t allocated = 0;
-  for (int round = 0; round < rounds; ++round) {
-    ::sched_setaffinity(0, sizeof caller, &caller);
-    one_round(batches / rounds, all, allocated);
-  }
+  for (int round = 0; round < rounds; ++round) one_round(batches / rounds, all, allocated);
   if (json) {
     std::vector<result> results;
     for (std::size_t way = 0; way < ways; ++way)

@@ -3,6 +3,10 @@
 add_executable(bench_sender_instructions sender_instructions.cpp)
 target_link_libraries(bench_sender_instructions PRIVATE cowire_options cowire::async)
 target_include_directories(bench_sender_instructions PRIVATE "${PROJECT_SOURCE_DIR}")
+if(TARGET cowire::c)
+  target_link_libraries(bench_sender_instructions PRIVATE cowire::c)
+  target_compile_definitions(bench_sender_instructions PRIVATE COWIRE_BENCH_C=1)
+endif()
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   add_test(NAME sender_instructions COMMAND "${Python3_EXECUTABLE}" -B
     "${PROJECT_SOURCE_DIR}/scripts/lib/sender_instructions.py" $<TARGET_FILE:bench_sender_instructions>)

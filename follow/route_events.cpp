@@ -4,6 +4,7 @@
 #include <cowire/base/signals_blocked.hpp>
 #include <cowire/follow/detail/route_service.hpp>
 #include <cowire/follow/route_events.hpp>
+#include <cowire/ring/event_queue.hpp>
 
 #include <future>
 #include <thread>
@@ -21,6 +22,14 @@ route_events& route_events::operator=(route_events&& other) noexcept {
 }
 
 route_events::~route_events() { close(); }
+
+route_events::executor_type route_events::get_executor() const noexcept {
+  return queue_->get_executor();
+}
+
+void route_events::begin_next(direct_completion<std::error_code, route_change> done) {
+  queue_->start(std::move(done));
+}
 
 void route_events::close() noexcept {
   if (const auto queue = std::exchange(queue_, nullptr)) queue->close();

@@ -11,7 +11,7 @@
 #include <cowire/base/log.hpp>
 #include <cowire/follow/route_stats.hpp>
 #include <cowire/ring/asio.hpp>
-#include <cowire/ring/event_queue.hpp>
+#include <cowire/ring/direct_completion.hpp>
 #include <cowire/ring/ring_context.hpp>
 
 #include <chrono>
@@ -24,6 +24,9 @@
 #include <string_view>
 
 namespace cowire {
+
+template <class T>
+class event_queue;
 
 /// One published change.
 struct route_change {
@@ -79,14 +82,16 @@ class route_events {
   ~route_events();
 
   /// What handlers without an executor of their own run on: the source's control thread.
-  [[nodiscard]] executor_type get_executor() const noexcept { return queue_->get_executor(); }
+  [[nodiscard]] executor_type get_executor() const noexcept;
   /// The next change, oldest first; one call at a time. Handlers never run inside the call.
   /// Cancellation: total, partial, terminal. A full queue drops its content and yields one
   /// resynced() item instead. Errors: closed, operation_aborted.
   template <asio::completion_token_for<next_signature> Token>
   auto async_next(Token&& token) {
     return asio::async_initiate<Token, next_signature>(
-        [this](auto handler) { event_queue<route_change>::start_next(queue_, std::move(handler)); },
+        [this](auto handler) {
+          begin_next({std::move(handler), get_executor()});
+        },
         token);
   }
 
@@ -96,6 +101,7 @@ class route_events {
   route_events(std::shared_ptr<event_queue<route_change>> queue,
                std::shared_ptr<void> source) noexcept
       : source_(std::move(source)), queue_(std::move(queue)) {}
+  void begin_next(direct_completion<std::error_code, route_change> done);
   void close() noexcept;
 
   std::shared_ptr<void> source_;  ///< Keeps the ring of the queue's executor.

@@ -152,29 +152,20 @@ class direct_completion {
                                !detail::is_postable<executor_t>;
       auto place = [&] {
         if constexpr (its_own)
-          return make_place(asio::prefer(work_, asio::execution::outstanding_work.untracked),
-                            target, ticket);
+          return detail::make_place(
+              asio::prefer(work_, asio::execution::outstanding_work.untracked), *this, target,
+              ticket);
         else
-          return make_place(fallback_, target, ticket);
+          return detail::make_place(fallback_, *this, target, ticket);
       }();
-      auto slot = asio::get_associated_cancellation_slot(handler_);
-      if (slot.is_connected())
-        slot.assign([target, ticket](asio::cancellation_type type) {
-          if (type == asio::cancellation_type::none) return;
-          if (const auto alive = target.lock()) alive->cancel(ticket);
-        });
+      detail::pass_cancellation_on(asio::get_associated_cancellation_slot(handler_), target,
+                                   ticket);
       return place;
     }
 
    private:
     [[nodiscard]] plain_allocator get_plain_allocator() const noexcept {
       return asio::get_associated_allocator(handler_, detail::recycling_allocator<void>());
-    }
-    template <class Executor>
-    [[nodiscard]] std::shared_ptr<detail::waiting_place> make_place(
-        const Executor& executor, const std::weak_ptr<detail::cancellable>& target,
-        std::uint64_t ticket) {
-      return detail::place_of<Executor>::make(executor, *this, target, ticket);
     }
     void free(const plain_allocator& plain) noexcept {
       allocator memory(plain);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cowire/follow/route_events.hpp>
+#include <cowire/ring/event_queue.hpp>
 
 #include <atomic>
 #include <chrono>

@@ -91,4 +91,15 @@ void waiting_place::on_context_gone() noexcept {
   held->destroy();
 }
 
+std::shared_ptr<waiting_place> make_place(const asio::any_io_executor& executor, droppable& held,
+                                          const std::weak_ptr<cancellable>& target,
+                                          std::uint64_t ticket) {
+  return make_place<asio::any_io_executor>(executor, held, target, ticket);
+}
+
+void pass_cancellation_on(asio::cancellation_slot slot, const std::weak_ptr<cancellable>& target,
+                          std::uint64_t ticket) {
+  pass_cancellation_on<asio::cancellation_slot>(slot, target, ticket);
+}
+
 }  // namespace cowire::detail

@@ -239,4 +239,30 @@ class place_of final : public waiting_place {
   std::optional<Executor> executor_;
 };
 
+template <class Executor>
+[[nodiscard]] std::shared_ptr<waiting_place> make_place(const Executor& executor, droppable& held,
+                                                        const std::weak_ptr<cancellable>& target,
+                                                        std::uint64_t ticket) {
+  return place_of<Executor>::make(executor, held, target, ticket);
+}
+/// Of most handlers, a coroutine's among them: compiled once, and not with each of their callers.
+[[nodiscard]] std::shared_ptr<waiting_place> make_place(const asio::any_io_executor& executor,
+                                                        droppable& held,
+                                                        const std::weak_ptr<cancellable>& target,
+                                                        std::uint64_t ticket);
+
+/// Passes a signal on as `ticket`. Every type of cancellation is honoured.
+template <class Slot>
+void pass_cancellation_on(Slot slot, const std::weak_ptr<cancellable>& target,
+                          std::uint64_t ticket) {
+  if (!slot.is_connected()) return;
+  slot.assign([target, ticket](asio::cancellation_type type) {
+    if (type == asio::cancellation_type::none) return;
+    if (const auto alive = target.lock()) alive->cancel(ticket);
+  });
+}
+/// Asio's own kind: compiled once, too.
+void pass_cancellation_on(asio::cancellation_slot slot, const std::weak_ptr<cancellable>& target,
+                          std::uint64_t ticket);
+
 }  // namespace cowire::detail

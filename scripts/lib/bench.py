@@ -35,7 +35,10 @@ NAMES = (
     "output-rules",
     "output-change",
     "quic",
+    "compile-time",
 )
+# Measured by a script, not by a program that is built.
+SCRIPTS = {"compile-time": "compile_time.py"}
 NEEDS_ROOT = {
     "calls",
     "port-receive",
@@ -80,7 +83,9 @@ def program(name):
 
 
 def build(names):
-    targets = [program(name) for name in names]
+    targets = [program(name) for name in names if name not in SCRIPTS]
+    if not targets:
+        return
     for command in (
         ["cmake", "--preset", "release"],
         ["cmake", "--build", "--preset", "release", "--target", *targets],
@@ -92,8 +97,19 @@ def build(names):
             sys.exit(f"{done.stdout}\nbench: `{' '.join(command)}` failed")
 
 
+def run_script(name):
+    """The parsed output of one script, as if it were a program."""
+    command = [sys.executable, "-B", str(ROOT / "scripts/lib" / SCRIPTS[name]), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"bench: {name} ended with status {done.returncode}")
+    return json.loads(done.stdout)
+
+
 def run(name, table):
     """The parsed output of one program."""
+    if name in SCRIPTS:
+        return run_script(name)
     command = [
         str(ROOT / "build/release/bench" / program(name)),
         "--benchmark_format=json",
@@ -262,7 +278,7 @@ def main():
     build(chosen.names)
     rows = []
     for name in chosen.names:
-        print(f"bench: running {program(name)}", file=sys.stderr, flush=True)
+        print(f"bench: running {SCRIPTS.get(name) or program(name)}", file=sys.stderr, flush=True)
         rows += rows_of(run(name, chosen.table))
     report = {
         "machine": {"processor": processor(), "cpus": os.cpu_count(), "kernel": platform.release()},
