@@ -158,7 +158,7 @@ class generic_netlink {
 
   [[nodiscard]] bool ask(const question& q, visitor visit, void* context) const {
     if (!socket_) return false;
-    alignas(nlmsghdr) char buffer[8192];
+    alignas(nlmsghdr) char buffer[8192] = {};  // libmnl leaves what pads attributes as it is.
     nlmsghdr* const header = ::mnl_nlmsg_put_header(buffer);
     header->nlmsg_type = q.family;
     header->nlmsg_flags = NLM_F_REQUEST;
