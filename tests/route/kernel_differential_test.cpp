@@ -157,7 +157,9 @@ void use_classes_of(kernel_world& world, const std::vector<asked_flow>& question
 /// siblings differ, and a route of their metric that stands between them.
 bool hidden_by_dump(const mirror& dumped, const mirror& followed, const ip_address& destination,
                     const resolution& by_dump, const resolution& by_events) {
-  if (by_events.divert == divert_reason::stale_shares) return true;
+  if (by_events.divert == divert_reason::stale_shares ||
+      by_events.divert == divert_reason::own_gateway)
+    return true;
   if (by_events.route && by_events.members.size() == 1 && by_events.route->nexthop_id == 0 &&
       by_events.route->next_hops.front().gateway && !by_events.members.front().gateway)
     return true;
