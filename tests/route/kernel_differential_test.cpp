@@ -133,11 +133,13 @@ kernel_answers ask_and_learn(kernel_world& world, const asked_flow& query, mirro
 }
 
 /// Exceptions are asked about by class: where only the destination port decides the class has no
-/// answer, and leaves them to the kernel.
-bool port_decides_exception(const kernel_world& world, const mirror& state, flow question) {
+/// answer, and leaves them to the kernel. Nor are they asked about where nothing is sent by the fast
+/// path: to ::, which is this host.
+bool exception_is_not_asked(const kernel_world& world, const mirror& state, flow question) {
   if (!world.told_about().contains(question.destination)) return false;
   question.destination_port = 0;
-  return is_unknowable(resolve(state, question, route_question::get_route));
+  const resolution ours = resolve(state, question, route_question::get_route);
+  return is_unknowable(ours) || ours.divert == divert_reason::local_destination;
 }
 
 enum class view : std::uint8_t { dumped, followed };
@@ -361,7 +363,7 @@ void KernelDifferential::compare_with_kernel(kernel_world& world,
     const opinions ours(settled, world.followed(), query);
     for (const view which : {view::dumped, view::followed}) {
       note_diverted(query, which, ours.asked[opinions::index(which)], history);
-      if (port_decides_exception(world, *ours.states[opinions::index(which)], query.question))
+      if (exception_is_not_asked(world, *ours.states[opinions::index(which)], query.question))
         continue;
       compare(world, query, which, ours, kernel, history);
       if (HasFatalFailure()) return;
