@@ -86,6 +86,7 @@ void path_exceptions::set_due(record& of, time_point when) {
 /// Asks once for every next hop that a flow in use may take.
 void path_exceptions::begin(const ip_address& destination, record& of, time_point now) {
   of.questions.clear();
+  of.asks_all = true;
   set_due(of, now + truth_audit::answer_timeout);
   std::vector<flow_class> classes = classes_();
   const std::vector<flow_class> outer = outer_classes_to(state_, destination);
@@ -103,8 +104,9 @@ void path_exceptions::begin(const ip_address& destination, record& of, time_poin
       const bool asked_about = !ours.divert || ours.divert == divert_reason::path_exception;
       if (ours.error != 0 || ours.type != RTN_UNICAST || !asked_about) continue;
     }
+    of.asks_all = of.questions.size() < questions_max;
+    if (!of.asks_all) break;
     of.questions.push_back(std::move(next));
-    if (of.questions.size() == questions_max) break;
   }
   if (of.questions.empty())
     set_due(of, now);  // Nobody could send there.
@@ -189,6 +191,8 @@ void path_exceptions::conclude(records::iterator at, time_point now, mirror_chan
     shown |= shows_exception(*q.answer);
     add_answer(q, known, expires_s);
   }
+  // Where not all could be asked, those over other next hops may be redirected.
+  known.redirected |= !of.asks_all;
   if (!known.redirected) known.answers.clear();
   known.doubtful = known.redirected && expires_s == 0;
   const bool is_kept = known.redirected || known.mtu != 0;

@@ -75,7 +75,8 @@ class path_exceptions {
   };
   struct record {
     std::vector<question> questions;
-    int repeats = 0;  ///< Rounds to come soon, whatever the answer.
+    bool asks_all = true;  ///< No class was left out for the sake of questions_max.
+    int repeats = 0;       ///< Rounds to come soon, whatever the answer.
     time_point due;
   };
   using records = std::map<ip_address, record>;

@@ -133,8 +133,8 @@ kernel_answers ask_and_learn(kernel_world& world, const asked_flow& query, mirro
 }
 
 /// Exceptions are asked about by class: where only the destination port decides the class has no
-/// answer, and leaves them to the kernel. Nor are they asked about where nothing is sent by the fast
-/// path: to ::, which is this host.
+/// answer, and leaves them to the kernel. Nor are they asked about where the fast path sends
+/// nothing: to ::, which is this host.
 bool exception_is_not_asked(const kernel_world& world, const mirror& state, flow question) {
   if (!world.told_about().contains(question.destination)) return false;
   question.destination_port = 0;
