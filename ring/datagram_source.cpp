@@ -5,9 +5,9 @@
 #include <cowire/base/error.hpp>
 #include <cowire/base/forked.hpp>
 #include <cowire/ring/detail/backend.hpp>
+#include <cowire/ring/detail/datagram_pool.hpp>
 #include <cowire/ring/detail/duplicate.hpp>
-
-#include <linux/sock_diag.h>
+#include <cowire/ring/detail/socket_drops.hpp>
 
 #include <algorithm>
 #include <array>
@@ -22,56 +22,18 @@ static_assert(sizeof(detail::receive_header) == datagram_source::header_size);
 
 namespace detail {
 
-/// What leases share: the memory, and the way back.
-class datagram_pool : public std::enable_shared_from_this<datagram_pool> {
+/// The buffers of one source.
+class source_pool final : public datagram_pool, public std::enable_shared_from_this<source_pool> {
  public:
-  datagram_pool(event_loop& l, receive_memory memory, const datagram_source::options& layout)
-      : loop_(l),
+  source_pool(event_loop& l, receive_memory memory, const datagram_source::options& layout)
+      : datagram_pool(layout),
+        loop_(l),
         memory_(std::move(memory)),
-        name_capacity_(layout.name_capacity),
-        control_capacity_(layout.control_capacity),
-        payload_offset_(layout.payload_offset()),
         leases_(std::make_unique<std::atomic<std::uint32_t>[]>(memory_.buffers.size())) {
     returned_.reserve(memory_.buffers.size());
   }
 
-  /// The first lease on a buffer, and further ones.
-  void lease(std::uint16_t id) noexcept { leases_[id].store(1, std::memory_order_relaxed); }
-  void lease_again(std::uint16_t id) noexcept {
-    leases_[id].fetch_add(1, std::memory_order_relaxed);
-  }
-  [[nodiscard]] bool leased_once(std::uint16_t id) const noexcept {
-    return leases_[id].load(std::memory_order_acquire) == 1;
-  }
-  /// Any thread: a lease ends, and with the last one the buffer goes back.
-  void end_lease(std::uint16_t id) noexcept {
-    // Acquire pairs with the release of whoever ended another lease: its reads come before what the
-    // kernel writes next.
-    if (!leased_once(id) && leases_[id].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-    give_back(id);
-  }
-
-  [[nodiscard]] receive_header header(std::uint16_t id) const noexcept {
-    receive_header h;
-    std::memcpy(&h, memory_.buffers[id].data(), sizeof h);
-    return h;
-  }
-  [[nodiscard]] std::span<const std::byte> name(std::uint16_t id) const noexcept {
-    const std::size_t size = std::min<std::size_t>(header(id).name_size, name_capacity_);
-    return memory_.buffers[id].subspan(sizeof(receive_header), size);
-  }
-  [[nodiscard]] std::span<const std::byte> control(std::uint16_t id) const noexcept {
-    const std::size_t size = std::min<std::size_t>(header(id).control_size, control_capacity_);
-    return memory_.buffers[id].subspan(sizeof(receive_header) + name_capacity_, size);
-  }
-  [[nodiscard]] std::span<const std::byte> payload(std::uint16_t id, int result) const noexcept {
-    COWIRE_ASSERT(result >= 0 && static_cast<std::size_t>(result) >= payload_offset_);
-    return memory_.buffers[id].subspan(payload_offset_,
-                                       static_cast<std::size_t>(result) - payload_offset_);
-  }
-
-  /// Any thread.
-  void give_back(std::uint16_t id) noexcept;
+  void give_back(std::uint16_t id) noexcept override;
   /// Ring thread: puts back what other threads gave back. With `starved`, which says that there is
   /// no other buffer, the next one to come is announced. Returns whether there was any.
   bool collect(bool starved) noexcept;
@@ -83,10 +45,16 @@ class datagram_pool : public std::enable_shared_from_this<datagram_pool> {
   }
 
  private:
+  std::span<std::byte> buffer(std::uint16_t id) const noexcept override {
+    return memory_.buffers[id];
+  }
+  std::atomic<std::uint32_t>& leases(std::uint16_t id) const noexcept override {
+    return leases_[id];
+  }
+
   const fork_mark born_;
   event_loop& loop_;  // Valid as long as there is an owner.
   const receive_memory memory_;
-  const std::size_t name_capacity_, control_capacity_, payload_offset_;
   const std::unique_ptr<std::atomic<std::uint32_t>[]> leases_;  // By buffer.
 
   std::mutex mutex_;
@@ -112,14 +80,6 @@ bool is_netlink(int socket) noexcept {
   int domain = 0;
   socklen_t size = sizeof domain;
   return ::getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_NETLINK;
-}
-
-std::uint32_t drops_of(int socket) noexcept {
-  std::array<std::uint32_t, SK_MEMINFO_VARS> values{};
-  socklen_t size = sizeof values;
-  // An older kernel answers with fewer values: the counter then stays 0, and buffers decide.
-  static_cast<void>(::getsockopt(socket, SOL_SOCKET, SO_MEMINFO, values.data(), &size));
-  return values[SK_MEMINFO_DROPS];
 }
 
 [[noreturn]] void reject(const std::string& what) {
@@ -163,9 +123,9 @@ class datagram_source::state final : public detail::ring_object, public detail::
         request(kind::receive, socket.get()),
         socket_(std::move(socket)),
         netlink_(is_netlink(socket_.get())),
-        drops_(netlink_ ? drops_of(socket_.get()) : 0),
-        group_(loop().kernel().make_group(memory.buffers)),
-        pool_(std::make_shared<detail::datagram_pool>(loop(), std::move(memory), wanted)) {
+        drops_(netlink_ ? detail::drops_of(socket_.get()) : 0),
+        group_(loop().kernel().make_group(memory.buffers, memory.buffers.size())),
+        pool_(std::make_shared<detail::source_pool>(loop(), std::move(memory), wanted)) {
     message.msg_namelen = static_cast<socklen_t>(wanted.name_capacity);
     message.msg_controllen = wanted.control_capacity;
     request::group = group_.get();
@@ -193,14 +153,6 @@ class datagram_source::state final : public detail::ring_object, public detail::
     while (auto* c = singles_.pop()) c->complete(operation_aborted(), {});
     while (auto* c = batches_.pop()) c->complete(operation_aborted(), {});
   }
-  void keep(std::shared_ptr<void> kept) noexcept { kept_ = std::move(kept); }
-  void deliver_to(std::weak_ptr<detail::datagram_sink> sink) {
-    if (closed_) return;
-    sink_ = std::move(sink);
-    delivers_ = true;
-    flush();
-    arm();
-  }
   void close() {
     cancel();
     let_go();
@@ -217,14 +169,14 @@ class datagram_source::state final : public detail::ring_object, public detail::
     if (starved_) schedule_flush();
   }
   /// Any thread.
-  [[nodiscard]] std::uint32_t socket_drops() const noexcept { return drops_of(socket_.get()); }
+  [[nodiscard]] std::uint32_t socket_drops() const noexcept {
+    return detail::drops_of(socket_.get());
+  }
 
   void on_event(const detail::event& e) noexcept override;
 
   /// Any thread.
-  [[nodiscard]] const std::shared_ptr<detail::datagram_pool>& pool() const noexcept {
-    return pool_;
-  }
+  [[nodiscard]] const std::shared_ptr<detail::source_pool>& pool() const noexcept { return pool_; }
   /// Any thread.
   [[nodiscard]] counters count() const noexcept {
     constexpr auto relaxed = std::memory_order_relaxed;
@@ -236,12 +188,15 @@ class datagram_source::state final : public detail::ring_object, public detail::
   }
 
  private:
-  using entry = detail::source_entry;
+  /// A datagram, or an error in its place.
+  struct entry {
+    datagram received;
+    std::error_code ec;
+  };
 
   void receive(std::uint16_t id, int result);
   void conclude(int result);
   void serve();
-  void serve_sink();
   void arm();
   void serve_and_arm() {
     serve();
@@ -256,12 +211,11 @@ class datagram_source::state final : public detail::ring_object, public detail::
     let_go();
   }
 
-  std::shared_ptr<void> kept_;
   const detail::parents_fd socket_;
   const bool netlink_;
   std::uint32_t drops_;  // As last seen.
   std::unique_ptr<detail::buffer_group> group_;
-  std::shared_ptr<detail::datagram_pool> pool_;
+  std::shared_ptr<detail::source_pool> pool_;
 
   // Bounded by the buffers: each datagram holds one, no two overruns are adjacent, and as many at
   // most were handed out before ready_head_.
@@ -269,9 +223,6 @@ class datagram_source::state final : public detail::ring_object, public detail::
   std::size_t ready_head_ = 0;
   detail::wait_list<std::error_code, datagram> singles_;
   detail::wait_list<std::error_code, batch> batches_;
-
-  std::weak_ptr<detail::datagram_sink> sink_;
-  bool delivers_ = false;  // To sink_.
 
   bool closed_ = false;
   bool ending_ = false;   // Counts as work until the last event.
@@ -284,7 +235,7 @@ class datagram_source::state final : public detail::ring_object, public detail::
 
 namespace detail {
 
-void datagram_pool::give_back(std::uint16_t id) noexcept {
+void source_pool::give_back(std::uint16_t id) noexcept {
   if (born_.inherited()) return;
   const std::lock_guard lock(mutex_);
   if (!owner_) return;
@@ -304,7 +255,7 @@ void datagram_pool::give_back(std::uint16_t id) noexcept {
   });
 }
 
-bool datagram_pool::collect(bool starved) noexcept {
+bool source_pool::collect(bool starved) noexcept {
   const std::lock_guard lock(mutex_);
   const bool any = !returned_.empty();
   for (const std::uint16_t id : returned_)
@@ -367,7 +318,7 @@ void datagram_source::state::conclude(int result) {
     // Without a free buffer ENOBUFS is about that, unless the socket has dropped something, too:
     // its own error then stays pending, but the loss is known now. With free buffers it is the
     // socket's, whose counter may lag a moment behind its error.
-    const std::uint32_t drops = netlink_ ? drops_of(fd) : 0;
+    const std::uint32_t drops = netlink_ ? detail::drops_of(fd) : 0;
     const bool overrun = netlink_ && (group_->available() > 0 || drops != drops_);
     drops_ = drops;
     if (!overrun) return;
@@ -378,15 +329,7 @@ void datagram_source::state::conclude(int result) {
   ready_.push_back({{}, ec});
 }
 
-void datagram_source::state::serve_sink() {
-  const auto sink = sink_.lock();
-  if (ready_.empty()) return;
-  if (!sink || !sink->take(ready_)) delivers_ = false;
-  ready_.clear();
-}
-
 void datagram_source::state::serve() {
-  if (delivers_) return serve_sink();
   const auto waiting = [this] { return !singles_.empty() || !batches_.empty(); };
   while (ready_head_ < ready_.size() && waiting()) {
     entry& first = ready_[ready_head_];
@@ -418,7 +361,7 @@ void datagram_source::state::flush() {
   serve();
   if (started())
     static_cast<void>(pool_->collect(false));
-  else if (delivers_ || rearm_ || starved_)
+  else if (rearm_ || starved_)
     arm();
 }
 
@@ -501,13 +444,6 @@ void datagram_source::cancel() {
 datagram_source::counters datagram_source::count() const noexcept { return state_->count(); }
 
 std::uint32_t datagram_source::socket_drops() const noexcept { return state_->socket_drops(); }
-
-void datagram_source::keep(std::shared_ptr<void> what) noexcept { state_->keep(std::move(what)); }
-
-void datagram_source::deliver_to(std::weak_ptr<detail::datagram_sink> sink) {
-  state_->loop().post_function(
-      [s = state_, to = std::move(sink)]() mutable { s->deliver_to(std::move(to)); });
-}
 
 void datagram_source::start(state& s, detail::completion_ptr<std::error_code, datagram> c) {
   s.start(std::move(c));

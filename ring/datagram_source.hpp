@@ -45,7 +45,9 @@ namespace cowire {
 
 namespace detail {
 class datagram_pool;
-}
+class shared_source;
+class source_pool;
+}  // namespace detail
 
 /// A received datagram: a move-only lease on the buffer it lies in.
 class datagram {
@@ -95,6 +97,7 @@ class datagram {
 
  private:
   friend class datagram_source;
+  friend class detail::shared_source;
   datagram(std::shared_ptr<detail::datagram_pool> pool, std::uint16_t id,
            std::span<const std::byte> payload) noexcept
       : pool_(std::move(pool)), payload_(payload), id_(id) {}
@@ -111,25 +114,6 @@ struct receive_memory {
   std::vector<std::span<std::byte>> buffers;  ///< Each larger than payload_offset().
   std::shared_ptr<void> keeper;               ///< May be null.
 };
-
-namespace detail {
-/// A datagram, or an error in its place.
-struct source_entry {
-  datagram received;
-  std::error_code ec;
-};
-
-/// Who takes what a source receives in place of its receives, into a queue of their own.
-class datagram_sink {
- public:
-  /// Ring thread, once for all that arrived in a round; moves from the datagrams that it keeps.
-  /// False: the source receives nothing more until deliver_to() is called again.
-  [[nodiscard]] virtual bool take(std::span<source_entry> arrived) noexcept = 0;
-
- protected:
-  ~datagram_sink() = default;
-};
-}  // namespace detail
 
 class datagram_source {
  public:
@@ -189,15 +173,6 @@ class datagram_source {
   /// checksum), since the socket was made; wraps around. Any thread; a system call.
   [[nodiscard]] std::uint32_t socket_drops() const noexcept;
 
-  /// Before the first operation: `what` goes after the source's descriptor is closed, on the ring
-  /// thread.
-  void keep(std::shared_ptr<void> what) noexcept;
-
-  /// For objects that have a queue of their own (async/port.hpp), instead of the receives below:
-  /// from now on the source is armed, and `sink` takes what arrives. Where the sink is gone it is
-  /// dropped. Nothing of it counts as work of the ring.
-  void deliver_to(std::weak_ptr<detail::datagram_sink> sink);
-
   /// Completes with one datagram, the oldest. Signature: void(std::error_code, datagram); the
   /// datagram is empty on error. Several may wait; they are served first come, first served.
   ///
@@ -226,7 +201,7 @@ class datagram_source {
   }
 
  private:
-  friend class detail::datagram_pool;
+  friend class detail::source_pool;
   class state;
   [[nodiscard]] std::shared_ptr<detail::ring_object> object() const noexcept;
   static void start(state& s, detail::completion_ptr<std::error_code, datagram> c);

@@ -21,6 +21,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -77,6 +78,14 @@ class direct_completion {
     place_ = held_->begin_wait(target, ticket);
     static_cast<void>(held_.release());  // The place's now.
   }
+  /// The same without a place, where the handler runs on the fallback; false where it does not. For
+  /// whoever drops the completion itself when the fallback's ring goes.
+  [[nodiscard]] bool begin_wait_on_fallback(const std::weak_ptr<detail::cancellable>& target,
+                                            std::uint64_t ticket) {
+    if (!held_->runs_on_fallback()) return false;
+    held_->listen_to_slot(target, ticket);
+    return true;
+  }
   /// Where whoever wants to act for the waiting handler posts to: to the handler's executor, or the
   /// fallback.
   [[nodiscard]] const std::shared_ptr<detail::waiting_place>& place() const noexcept {
@@ -84,18 +93,21 @@ class direct_completion {
   }
 
  private:
-  class base : public detail::droppable {
+  class base : public detail::droppable, public detail::operation {
    public:
     virtual void complete(Results... results) = 0;  ///< Also frees.
+    virtual void listen_to_slot(const std::weak_ptr<detail::cancellable>& target,
+                                std::uint64_t ticket) = 0;
     [[nodiscard]] virtual bool runs_on_fallback() const noexcept = 0;
     [[nodiscard]] virtual std::shared_ptr<detail::waiting_place> begin_wait(
         const std::weak_ptr<detail::cancellable>& target, std::uint64_t ticket) = 0;
 
    protected:
+    using detail::operation::operation;
     ~base() = default;
   };
   struct destroy {
-    void operator()(base* held) const noexcept { held->destroy(); }
+    void operator()(base* held) const noexcept { static_cast<detail::droppable*>(held)->destroy(); }
   };
 
   template <class Handler>
@@ -110,7 +122,8 @@ class direct_completion {
 
    public:
     holder(Handler&& handler, const ring_context::executor_type& fallback) noexcept
-        : work_(asio::prefer(asio::get_associated_executor(handler, fallback),
+        : base(&run),
+          work_(asio::prefer(asio::get_associated_executor(handler, fallback),
                              asio::execution::outstanding_work.tracked)),
           fallback_(fallback),
           handler_(std::move(handler)) {}
@@ -125,6 +138,11 @@ class direct_completion {
     }
 
     void complete(Results... results) override {
+      if (runs_on_fallback()) {
+        // Its own place in the ring's queue: nothing to allocate.
+        results_.emplace(std::move(results)...);
+        return loop_of(asio::query(fallback_, asio::execution::context)).post(this);
+      }
       const auto plain = get_plain_allocator();
       work working(std::move(work_));
       detail::delivery<Handler, plain_allocator, Results...> out{
@@ -140,10 +158,14 @@ class direct_completion {
       free(plain);
     }
     [[nodiscard]] bool runs_on_fallback() const noexcept override {
+      const auto executor = asio::get_associated_executor(handler_, fallback_);
+      const ring_context::executor_type* own = nullptr;
       if constexpr (std::is_same_v<executor_t, ring_context::executor_type>)
-        return asio::get_associated_executor(handler_, fallback_) == fallback_;
+        own = &executor;
       else
-        return false;
+        own = detail::inside<ring_context::executor_type>(executor);
+      return own && &asio::query(*own, asio::execution::context) ==
+                        &asio::query(fallback_, asio::execution::context);
     }
     [[nodiscard]] std::shared_ptr<detail::waiting_place> begin_wait(
         const std::weak_ptr<detail::cancellable>& target, std::uint64_t ticket) override {
@@ -158,12 +180,27 @@ class direct_completion {
         else
           return detail::make_place(fallback_, *this, target, ticket);
       }();
+      listen_to_slot(target, ticket);
+      return place;
+    }
+    void listen_to_slot(const std::weak_ptr<detail::cancellable>& target,
+                        std::uint64_t ticket) override {
       detail::pass_cancellation_on(asio::get_associated_cancellation_slot(handler_), target,
                                    ticket);
-      return place;
     }
 
    private:
+    /// On the fallback's ring, with results_; or the ring goes first.
+    static void run(detail::operation* op, bool wanted) {
+      auto* const self = static_cast<holder*>(static_cast<base*>(op));
+      if (!wanted) return static_cast<detail::droppable*>(self)->destroy();
+      const auto plain = self->get_plain_allocator();
+      [[maybe_unused]] const work working(std::move(self->work_));
+      Handler handler(std::move(self->handler_));
+      auto results = std::move(*self->results_);
+      self->free(plain);
+      std::apply([&](auto&... r) { std::move(handler)(std::move(r)...); }, results);
+    }
     [[nodiscard]] plain_allocator get_plain_allocator() const noexcept {
       return asio::get_associated_allocator(handler_, detail::recycling_allocator<void>());
     }
@@ -176,6 +213,7 @@ class direct_completion {
     work work_;
     ring_context::executor_type fallback_;
     Handler handler_;
+    std::optional<std::tuple<Results...>> results_;
   };
 
   void drop() noexcept {

@@ -131,8 +131,7 @@ port_state::port_state(ring_context& ring, std::shared_ptr<backing_socket> socke
     if (fd < 0 || (single && family == ip_family::v6)) continue;
     channel& made = channels_[static_cast<std::size_t>(family)];
     made.owner = this;
-    made.source.emplace(ring, fd, layout);
-    made.source->keep(socket_);
+    made.source = std::make_shared<shared_source>(ring, fd, layout, socket_);
     made.first_drops = made.last_drops = made.source->socket_drops();
   }
   if (const auto ec = socket_->begin_receiving(options.gro, options.socket_buffer))
@@ -143,8 +142,7 @@ port_state::port_state(ring_context& ring, std::shared_ptr<backing_socket> socke
 
 port_state::~port_state() {
   for (channel& one : channels_)
-    if (one.source && born_.inherited())
-      leave_behind(std::make_shared<datagram_source>(std::move(*one.source)));
+    if (one.source && born_.inherited()) leave_behind(std::move(one.source));
 }
 
 // ---- receives ----------------------------------------------------------------------------------
@@ -177,18 +175,51 @@ void port_state::begin(waiter next) {
       now.whom = std::move(next);
       serve(now);
     } else {
-      next.ticket = ++ticket_;
-      next.busy.emplace(
-          asio::prefer(ring_.get_executor(), asio::execution::outstanding_work.tracked));
-      if (next.single.armed())
-        next.single.begin_wait(weak_from_this(), next.ticket);
-      else
-        next.several.begin_wait(weak_from_this(), next.ticket);
-      waiters_.push_back(std::move(next));
+      wait(std::move(next));
       return listen();
     }
   }
   now.complete();
+}
+
+void port_state::wait(waiter next) {
+  next.ticket = ++ticket_;
+  const auto begin = [&](auto& completion) {
+    if (completion.begin_wait_on_fallback(weak_from_this(), next.ticket)) return;
+    next.busy.emplace(
+        asio::prefer(ring_.get_executor(), asio::execution::outstanding_work.tracked));
+    completion.begin_wait(weak_from_this(), next.ticket);
+  };
+  if (next.single.armed())
+    begin(next.single);
+  else
+    begin(next.several);
+  waiters_.push_back(std::move(next));
+}
+
+void port_state::waiters::push_back(waiter&& next) {
+  if (empty())
+    first_ = std::move(next);
+  else
+    more_.push_back(std::move(next));
+}
+
+port_state::waiter port_state::waiters::pop_front() {
+  waiter out = std::exchange(first_, {});
+  if (more_.empty()) return out;
+  first_ = std::move(more_.front());
+  more_.pop_front();
+  return out;
+}
+
+port_state::waiter port_state::waiters::remove(std::uint64_t ticket) {
+  if (empty()) return {};
+  if (first_.ticket == ticket) return pop_front();
+  const auto found = std::ranges::find(more_, ticket, &waiter::ticket);
+  if (found == more_.end()) return {};
+  waiter out = std::move(*found);
+  more_.erase(found);
+  return out;
 }
 
 void port_state::served::complete() {
@@ -206,21 +237,12 @@ void port_state::listen() {
   }
 }
 
-port_state::waiter port_state::remove(std::uint64_t ticket) {
-  waiter out;
-  const auto found = std::ranges::find(waiters_, ticket, &waiter::ticket);
-  if (found == waiters_.end()) return out;
-  out = std::move(*found);
-  waiters_.erase(found);
-  return out;
-}
-
 void port_state::cancel(std::uint64_t ticket) {
   if (born_.inherited()) return;
   waiter gone;
   {
     const std::lock_guard lock(mutex_);
-    gone = remove(ticket);
+    gone = waiters_.remove(ticket);
   }
   if (gone.armed()) gone.fail(operation_aborted());
 }
@@ -229,18 +251,28 @@ void port_state::context_gone(std::uint64_t ticket) {
   if (born_.inherited()) return;
   waiter gone;
   const std::lock_guard lock(mutex_);
-  gone = remove(ticket);
+  gone = waiters_.remove(ticket);
 }
 
 void port_state::fail_all(const std::error_code& ec) {
   if (born_.inherited()) return;
-  std::deque<waiter> all;
+  waiters all;
   {
     const std::lock_guard lock(mutex_);
-    all.swap(waiters_);
+    all = std::exchange(waiters_, {});
   }
-  for (waiter& one : all)
-    if (one.armed()) one.fail(ec);
+  while (!all.empty())
+    if (waiter one = all.pop_front(); one.armed()) one.fail(ec);
+}
+
+void port_state::ring_gone() noexcept {
+  waiters all;
+  std::vector<arrival> dropped;
+  // Destroyed outside of it: a handler may own the port.
+  const std::lock_guard lock(mutex_);
+  all = std::exchange(waiters_, {});
+  dropped.swap(arrivals_);
+  first_ = 0;
 }
 
 void port_state::close() noexcept {
@@ -253,7 +285,8 @@ void port_state::close() noexcept {
     closed_ = true;
     dropped.swap(arrivals_);
     first_ = 0;
-    for (channel& one : channels_) one.source.reset();
+    for (channel& one : channels_)
+      if (const auto source = std::move(one.source)) source->close();
     socket_->end_receiving();
   }
   fail_all(error::closed);
@@ -261,21 +294,46 @@ void port_state::close() noexcept {
 
 // ---- datagrams ---------------------------------------------------------------------------------
 
-bool port_state::take(channel& from, std::span<source_entry> arrived) noexcept {
+bool port_state::take(channel& from, source_entry& entry) noexcept {
+  if (entry.ec && is_about_sending(entry.ec)) return true;
+  arrival next = describe(from, entry);
+  waiter whom;
   bool go_on = true;
-  for (std::size_t next = 0;;) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return false;
+    count(next);
+    // An error is one waiter's: for the next ones it is tried again.
+    const bool at_once = !anything() && next.segment_size == 0 && waiters_.front().single.armed();
+    if (!at_once) {
+      from.listening = !next.ec || !waiters_.empty();
+      keep(std::move(next));
+      if (!waiters_.empty() && !serve_.queued()) serve_.post(loop_of(ring_), shared_from_this());
+      return from.listening;
+    }
+    whom = waiters_.pop_front();
+    go_on = from.listening = !next.ec || !waiters_.empty();
+  }
+  received_datagram got(std::move(next.lease), next.facts);
+  if (!whom.single.try_complete(next.ec, got)) {
+    // Its context has just gone: the next one's.
+    next.lease = std::move(got.lease_);
+    const std::lock_guard lock(mutex_);
+    if (closed_) return false;
+    keep(std::move(next));
+    if (!waiters_.empty() && !serve_.queued()) serve_.post(loop_of(ring_), shared_from_this());
+  }
+  return go_on;
+}
+
+/// Ring thread: gives those that wait what has arrived.
+void port_state::serve_all() {
+  for (;;) {
     served now;
     {
       const std::lock_guard lock(mutex_);
-      if (closed_) return false;
-      for (; next < arrived.size(); ++next) go_on = add(from, arrived[next]) && go_on;
-      if (waiters_.empty() || !anything()) {
-        // An error is one waiter's: for the next ones it is tried again.
-        from.listening = go_on || !waiters_.empty();
-        return from.listening;
-      }
-      now.whom = std::move(waiters_.front());
-      waiters_.pop_front();
+      if (closed_ || waiters_.empty() || !anything()) return;
+      now.whom = waiters_.pop_front();
       if (!now.whom.armed()) continue;  // Went with its context.
       serve(now);
     }
@@ -283,34 +341,35 @@ bool port_state::take(channel& from, std::span<source_entry> arrived) noexcept {
   }
 }
 
-/// False: the source cannot go on.
-bool port_state::add(channel& from, source_entry& entry) {
-  if (entry.ec) {
-    if (is_about_sending(entry.ec)) return true;
-    arrival failed;
-    failed.ec = entry.ec;
-    arrivals_.push_back(std::move(failed));
-    return false;
-  }
+port_state::arrival port_state::describe(const channel& from, source_entry& entry) noexcept {
   arrival next;
+  next.ec = entry.ec;
+  if (entry.ec) return next;
   next.facts = facts_of(entry.received, next.segment_size);
   // Not said where there was none; less than at first of what was queued before there was a port.
   const std::uint32_t drops = next.facts.dropped_before - from.first_drops;
   next.facts.dropped_before = static_cast<std::int32_t>(drops) < 0 ? 0 : drops;
-  const std::size_t size = entry.received.payload().size();
-  if (next.segment_size >= size) next.segment_size = 0;
-  const std::size_t count =
-      next.segment_size == 0 ? 1 : (size + next.segment_size - 1) / next.segment_size;
-  stats_.received += count;
-  stats_.merged += count > 1;
-  stats_.truncated += next.facts.truncated;
+  if (next.segment_size >= entry.received.payload().size()) next.segment_size = 0;
   next.lease = std::move(entry.received);
+  return next;
+}
+
+void port_state::count(const arrival& what) noexcept {
+  if (what.ec) return;
+  const std::size_t size = what.lease.payload().size();
+  const std::size_t datagrams =
+      what.segment_size == 0 ? 1 : (size + what.segment_size - 1) / what.segment_size;
+  stats_.received += datagrams;
+  stats_.merged += datagrams > 1;
+  stats_.truncated += what.facts.truncated;
+}
+
+void port_state::keep(arrival&& what) {
   if (first_ >= compact_from && first_ * 2 >= arrivals_.size()) {
     arrivals_.erase(arrivals_.begin(), arrivals_.begin() + static_cast<std::ptrdiff_t>(first_));
     first_ = 0;
   }
-  arrivals_.push_back(std::move(next));
-  return true;
+  arrivals_.push_back(std::move(what));
 }
 
 received_datagram port_state::next_datagram() {
@@ -347,7 +406,7 @@ void port_state::read_counters() const noexcept {
     if (!one.source) continue;
     const std::uint32_t drops = one.source->socket_drops();
     stats_.dropped += drops - std::exchange(one.last_drops, drops);  // Wraps around.
-    starved += one.source->count().starved;
+    starved += one.source->starved();
   }
   stats_.starved = starved;
 }

@@ -2,11 +2,15 @@
 /// What is behind a port: the sources that read its sockets, what they have read, and the receives
 /// that wait for it.
 ///
-///     ring thread: datagram_source --take()--> arrivals --> waiters
+///     ring thread: shared_source --take()--> the first waiter, or arrivals --> waiters
 ///     any thread:  begin() takes an arrival, or waits
 ///
-/// A mutex guards both queues: either is empty. Handlers are completed outside of it. Arrivals are
-/// bounded by the buffers of the sources.
+/// A mutex guards both queues: either is empty, but for what arrives for a receive of several: that
+/// is given them when the ring thread has seen all that has come. Handlers are completed outside of
+/// it. Arrivals are bounded by the leases of the sources.
+///
+/// Handlers that run on the reading ring wait here and nowhere else, and go with the ring
+/// (ring_gone()); others have a place in their context (ring/detail/waiting_place.hpp).
 ///
 /// Work: sources count for nothing on the ring; a receive that waits does, so that the ring runs as
 /// long as somebody waits.
@@ -19,6 +23,7 @@
 #include <cowire/ring/datagram_source.hpp>
 #include <cowire/ring/direct_completion.hpp>
 #include <cowire/ring/ring_context.hpp>
+#include <cowire/ring/shared_source.hpp>
 
 #include <array>
 #include <cstddef>
@@ -66,11 +71,12 @@ class port_state final : public cancellable, public std::enable_shared_from_this
                                                   asio::execution::outstanding_work.tracked))>;
   /// A socket, and what reads it.
   struct channel final : datagram_sink {
-    [[nodiscard]] bool take(std::span<source_entry> arrived) noexcept override {
+    [[nodiscard]] bool take(source_entry& arrived) noexcept override {
       return owner->take(*this, arrived);
     }
+    void ring_gone() noexcept override { owner->ring_gone(); }
     port_state* owner = nullptr;
-    std::optional<datagram_source> source;
+    std::shared_ptr<shared_source> source;
     bool listening = false;
     std::uint32_t first_drops = 0;  ///< Of the socket, before there was a port.
     mutable std::uint32_t last_drops = 0;
@@ -88,12 +94,26 @@ class port_state final : public cancellable, public std::enable_shared_from_this
     single_receive single;  ///< Either this ...
     several_receive several;
     std::span<received_datagram> into;  ///< ... or this one with that.
-    std::optional<work> busy;           ///< Of the ring, while it waits.
+    std::optional<work> busy;           ///< Of the ring, while one of another context waits.
 
     [[nodiscard]] bool armed() const noexcept { return single.armed() || several.armed(); }
     void fail(const std::error_code& ec) {
       single.armed() ? single.complete(ec, received_datagram{}) : several.complete(ec, 0);
     }
+  };
+  /// First come, first served. The first has its place in here.
+  class waiters {
+   public:
+    [[nodiscard]] bool empty() const noexcept { return !first_.ticket; }
+    [[nodiscard]] const waiter& front() const noexcept { return first_; }
+    void push_back(waiter&& next);
+    [[nodiscard]] waiter pop_front();
+    /// Empty where there is none with that ticket.
+    [[nodiscard]] waiter remove(std::uint64_t ticket);
+
+   private:
+    waiter first_;  ///< Ticket 0: there is none.
+    std::deque<waiter> more_;
   };
   /// A waiter and what it gets.
   struct served {
@@ -108,10 +128,15 @@ class port_state final : public cancellable, public std::enable_shared_from_this
   void cancel(std::uint64_t ticket) override;
   void context_gone(std::uint64_t ticket) override;
   void fail_all(const std::error_code& ec);
-  [[nodiscard]] bool take(channel& from, std::span<source_entry> arrived) noexcept;
+  [[nodiscard]] bool take(channel& from, source_entry& arrived) noexcept;
+  void serve_all();
+  void ring_gone() noexcept;
+  [[nodiscard]] static arrival describe(const channel& from, source_entry& entry) noexcept;
   // With mutex_ locked:
   void listen();
-  [[nodiscard]] bool add(channel& from, source_entry& entry);
+  void wait(waiter next);
+  void count(const arrival& what) noexcept;
+  void keep(arrival&& what);
   [[nodiscard]] received_datagram next_datagram();
   void serve(served& out);
   void read_counters() const noexcept;
@@ -120,16 +145,18 @@ class port_state final : public cancellable, public std::enable_shared_from_this
 
   const fork_mark born_;
   ring_context& ring_;
-  const std::shared_ptr<backing_socket> socket_;
 
+  // In the order in which one datagram for one waiter needs them.
   mutable std::mutex mutex_;
-  std::array<channel, 2> channels_;  ///< Those with a source.
-  std::vector<arrival> arrivals_;    ///< From first_ on.
-  std::size_t first_ = 0;
-  std::deque<waiter> waiters_;
-  std::uint64_t ticket_ = 0;
   bool closed_ = false;
+  std::uint64_t ticket_ = 0;
+  std::vector<arrival> arrivals_;  ///< From first_ on.
+  std::size_t first_ = 0;
   mutable port_stats stats_;
+  waiters waiters_;
+  std::array<channel, 2> channels_;  ///< Those with a source.
+  member_operation<port_state> serve_{&port_state::serve_all};
+  const std::shared_ptr<backing_socket> socket_;
 };
 
 }  // namespace cowire::detail

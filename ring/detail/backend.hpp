@@ -44,9 +44,10 @@ static_assert(sizeof(receive_header) == 16);
 /// Numbered buffers that a receive request fills. Ring thread only.
 class buffer_group {
  public:
-  /// At most 32 768 buffers; their ids are their positions. All start outside the group.
-  explicit buffer_group(std::vector<std::span<std::byte>> buffers)
-      : buffers_(std::move(buffers)), provided_(buffers_.size()) {}
+  /// Their ids are their positions. All start outside the group, in which there may be `at_once` of
+  /// them, at most 32 768.
+  buffer_group(std::vector<std::span<std::byte>> buffers, std::size_t at_once)
+      : buffers_(std::move(buffers)), provided_(buffers_.size()), at_once_(at_once) {}
   buffer_group(const buffer_group&) = delete;
   buffer_group& operator=(const buffer_group&) = delete;
   virtual ~buffer_group() = default;
@@ -55,10 +56,20 @@ class buffer_group {
 
   /// The backend may write into buffer `id` from now on.
   void provide(std::uint16_t id) {
-    COWIRE_ASSERT(id < buffers_.size() && !provided_[id]);
+    COWIRE_ASSERT(id < buffers_.size() && !provided_[id] && available_ < at_once_);
     provided_[id] = true;
     ++available_;
     add(id);
+  }
+  /// For `count` buffers: until there are so many append() does not throw.
+  void reserve(std::size_t count) {
+    buffers_.reserve(count);
+    provided_.reserve(count);
+  }
+  /// One more, outside the group.
+  void append(std::span<std::byte> buffer) {
+    buffers_.push_back(buffer);
+    provided_.push_back(false);
   }
   /// Called by a backend before the event that hands over buffer `id`.
   void take(std::uint16_t id) {
@@ -68,6 +79,7 @@ class buffer_group {
   }
   [[nodiscard]] std::size_t available() const noexcept { return available_; }
   [[nodiscard]] std::size_t size() const noexcept { return buffers_.size(); }
+  [[nodiscard]] std::size_t at_once() const noexcept { return at_once_; }
   [[nodiscard]] bool provided(std::uint16_t id) const { return provided_[id]; }
   [[nodiscard]] std::span<std::byte> buffer(std::uint16_t id) const { return buffers_[id]; }
 
@@ -76,6 +88,7 @@ class buffer_group {
 
   std::vector<std::span<std::byte>> buffers_;
   std::vector<bool> provided_;
+  std::size_t at_once_;
   std::size_t available_ = 0;
 };
 
@@ -189,7 +202,7 @@ class backend {
 
   /// Any thread.
   [[nodiscard]] virtual std::unique_ptr<buffer_group> make_group(
-      std::vector<std::span<std::byte>> buffers) = 0;
+      std::vector<std::span<std::byte>> buffers, std::size_t at_once) = 0;
 
  protected:
   static bool is_active(const request& r) noexcept { return r.stage_ == request::stage::active; }

@@ -20,9 +20,9 @@ namespace {
 /// Free buffers as a stack: the one used last is the warmest.
 class epoll_group final : public buffer_group {
  public:
-  explicit epoll_group(std::vector<std::span<std::byte>> buffers)
-      : buffer_group(std::move(buffers)) {
-    free_.reserve(size());
+  epoll_group(std::vector<std::span<std::byte>> buffers, std::size_t at_once)
+      : buffer_group(std::move(buffers), at_once) {
+    free_.reserve(at_once);
   }
   /// The buffer to fill next; pop() once it is filled.
   [[nodiscard]] std::uint16_t top() const { return free_.back(); }
@@ -60,8 +60,9 @@ class epoll_backend final : public backend {
   // Nothing of ours is ever inside the kernel: there is nothing to bind or to take back.
   void attach() override {}
   void detach() noexcept override {}
-  std::unique_ptr<buffer_group> make_group(std::vector<std::span<std::byte>> buffers) override {
-    return std::make_unique<epoll_group>(std::move(buffers));
+  std::unique_ptr<buffer_group> make_group(std::vector<std::span<std::byte>> buffers,
+                                           std::size_t at_once) override {
+    return std::make_unique<epoll_group>(std::move(buffers), at_once);
   }
 
  private:

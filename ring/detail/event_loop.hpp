@@ -25,12 +25,14 @@
 #include <mutex>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace cowire::detail {
 
 class backend;
 class timer_queue;
 class ring_object;
+class shared_pool;
 
 /// A number no other thread of this process has or had; never 0.
 [[nodiscard]] std::uint64_t this_thread_number() noexcept;
@@ -76,6 +78,10 @@ class event_loop {
   /// See ring_context::run().
   std::size_t run();
   [[nodiscard]] timer_queue& timers() const noexcept { return *timers_; }
+  /// What the sources of this ring share (detail/shared_pool.hpp).
+  [[nodiscard]] std::vector<std::weak_ptr<shared_pool>>& shared_pools() noexcept {
+    return shared_pools_;
+  }
 
   /// Nobody runs any more: destroys every operation and everything waiting in an object, without
   /// running it. The calling thread counts as the ring thread meanwhile.
@@ -97,6 +103,7 @@ class event_loop {
   doorbell bell_;
   std::unique_ptr<bell_request> bell_request_;
   operation_queue local_;
+  std::vector<std::weak_ptr<shared_pool>> shared_pools_;
   alignas(64) std::atomic<operation*> remote_{nullptr};  // A stack: the newest first.
   alignas(64) std::atomic<std::int64_t> work_{0};
   std::atomic<std::uint64_t> last_id_{0};
@@ -105,6 +112,31 @@ class event_loop {
 
   std::mutex objects_mutex_;
   ring_object* objects_ = nullptr;  // All that must be told of shutdown().
+};
+
+/// An operation that is part of its owner: put into the queue again and again, without memory of
+/// its own. Keeps the owner while it is queued. Ring thread.
+template <class Owner>
+class member_operation final : public operation {
+ public:
+  using member = void (Owner::*)();
+  explicit member_operation(member what) noexcept : operation(&complete), what_(what) {}
+
+  [[nodiscard]] bool queued() const noexcept { return owner_ != nullptr; }
+  void post(event_loop& loop, std::shared_ptr<Owner> owner) noexcept {
+    owner_ = std::move(owner);
+    loop.post(this);
+  }
+
+ private:
+  static void complete(operation* base, bool run) {
+    auto* self = static_cast<member_operation*>(base);
+    const auto owner = std::move(self->owner_);
+    if (run) (*owner.*self->what_)();
+  }
+
+  const member what_;
+  std::shared_ptr<Owner> owner_;
 };
 
 /// Base of the state behind an I/O object. Always held by shared_ptr: the public object holds one,

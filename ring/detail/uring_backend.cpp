@@ -116,10 +116,10 @@ class uring_backend;
 
 class uring_group final : public buffer_group {
  public:
-  uring_group(uring_backend& owner, std::vector<std::span<std::byte>> buffers)
-      : buffer_group(std::move(buffers)),
+  uring_group(uring_backend& owner, std::vector<std::span<std::byte>> buffers, std::size_t at_once)
+      : buffer_group(std::move(buffers), at_once),
         owner_(owner),
-        entries_(std::bit_ceil(static_cast<unsigned>(size()))),
+        entries_(std::bit_ceil(static_cast<unsigned>(at_once))),
         memory_(entries_) {}
   ~uring_group() override;
 
@@ -163,8 +163,9 @@ class uring_backend final : public backend {
   void wait(clock::time_point deadline) override;
   void attach() override;
   void detach() noexcept override;
-  std::unique_ptr<buffer_group> make_group(std::vector<std::span<std::byte>> buffers) override {
-    return std::make_unique<uring_group>(*this, std::move(buffers));
+  std::unique_ptr<buffer_group> make_group(std::vector<std::span<std::byte>> buffers,
+                                           std::size_t at_once) override {
+    return std::make_unique<uring_group>(*this, std::move(buffers), at_once);
   }
 
  private:

@@ -400,49 +400,6 @@ TEST_P(datagram_source_test, parts_of_a_datagram_keep_its_buffer) {
   EXPECT_EQ("next", next);
 }
 
-/// Takes what it can, until told to stop.
-struct collecting_sink final : detail::datagram_sink {
-  bool take(std::span<detail::source_entry> arrived) noexcept override {
-    for (auto& e : arrived) texts.push_back(text_of(e.received.payload()));
-    return go_on;
-  }
-  std::vector<std::string> texts;
-  bool go_on = true;
-};
-
-TEST_P(datagram_source_test, a_sink_takes_what_arrives_without_being_work) {
-  auto sink = std::make_shared<collecting_sink>();
-  datagram_source source(ring(), sockets_.near.get(), {.buffer_count = 4});
-  source.deliver_to(sink);
-  const auto run_until = [&](std::size_t count) {
-    ring_timer turn(ring());
-    while (sink->texts.size() < count) {
-      turn.expires_after(1ms);
-      turn.async_wait([](std::error_code) {});
-      run();
-    }
-  };
-  std::vector<std::string> sent;
-  for (int i = 0; i < 100; ++i) sent.push_back(std::to_string(i));
-  for (std::size_t i = 0; i < sent.size(); ++i) {
-    sockets_.send(sent[i]);
-    run_until(i + 1);
-  }
-  EXPECT_EQ(sent, sink->texts);
-  sink->go_on = false;
-  sockets_.send("last");
-  run_until(101);
-  sink->go_on = true;
-  source.deliver_to(sink);
-  sockets_.send("more");
-  run_until(102);
-  run();  // Ends.
-  sink.reset();
-  sockets_.send("nobody's");
-  source.cancel();
-  run();
-}
-
 TEST_P(datagram_source_test, its_socket_is_closed_when_the_ring_has_run) {
   std::optional<udp_socket> receiver(std::in_place);
   udp_socket sender;
