@@ -9,6 +9,10 @@
 /// datagram's distance. Once more while cowire checks all the time: reads the whole table again and
 /// compares.
 ///
+/// The way is broken down into what has happened by when, from the same start: `asked`, the request
+/// has been carried out; `read`, the control thread has the notification; `published`, the table has
+/// it; and the frame, which has no word of its own.
+///
 /// Prints a table, or what Google Benchmark prints for --benchmark_format=json. --routes=N changes
 /// the size of the table. Needs root.
 #include <cowire/async/transmitter.hpp>
@@ -152,11 +156,28 @@ class neighbour_churn {
   test::route_writer writer_;
 };
 
-/// Times of some changes, sorted; `link` is the one in use, before and after.
-std::vector<std::int64_t> measure(world& w, stamped_sink (&sinks)[2], int& link) {
+/// By when each stage of some changes was over, in ns.
+struct stages {
+  std::vector<std::int64_t> asked, read, published, frame;
+};
+
+/// The next change of `moving` that was told: when it was read, and when it was published.
+void add_told(const world& w, route_events& told, std::int64_t start, stages& to) {
+  for (;;) {
+    const route_change change = told.async_next(use_future).get();
+    if (change.what != route_change::kind::route || change.destination != w.moving.to_string())
+      continue;
+    to.read.push_back(change.event_time_ns - start);
+    to.published.push_back(change.publish_time_ns - start);
+    return;
+  }
+}
+
+/// `link` is the one in use, before and after; `told` hears of the changes, null = nobody does.
+stages measure(world& w, stamped_sink (&sinks)[2], int& link, route_events* told) {
   const test::netns::scope inside(w.a);
   test::route_writer routes;
-  std::vector<std::int64_t> times;
+  stages times;
   for (int i = 0; i < changes_per_repetition; ++i) {
     std::this_thread::sleep_for(pause);
     link = 1 - link;
@@ -164,6 +185,7 @@ std::vector<std::int64_t> measure(world& w, stamped_sink (&sinks)[2], int& link)
     const auto start = bench::now_ns(CLOCK_REALTIME);
     routes.replace(w.moving, w.gateways[link], w.devices[link]);
     routes.flush();
+    times.asked.push_back(bench::now_ns(CLOCK_REALTIME) - start);
     const auto deadline = start + std::chrono::nanoseconds(give_up).count();
     std::optional<std::int64_t> first;
     while ((!first || *first < start) && bench::now_ns(CLOCK_REALTIME) < deadline)
@@ -172,18 +194,28 @@ std::vector<std::int64_t> measure(world& w, stamped_sink (&sinks)[2], int& link)
       std::fprintf(stderr, "bench_path_change: no frame took the new path\n");
       std::exit(1);
     }
-    times.push_back(*first - start);
+    times.frame.push_back(*first - start);
+    if (told) add_told(w, *told, start, times);
   }
-  std::sort(times.begin(), times.end());
   return times;
 }
 
-void run_contestant(const std::string& group, const std::string& who, world& w,
-                    stamped_sink (&sinks)[2], int& link, std::vector<bench::result>& into) {
+void add_percentiles(const std::string& name, std::vector<std::int64_t> times,
+                     std::vector<bench::result>& to) {
+  if (times.empty()) return;
+  std::ranges::sort(times);
+  for (const auto& [which, share] : {std::pair{"p50", 0.5}, {"p99", 0.99}, {"max", 1.0}})
+    to.push_back({name + "/" + which, bench::percentile(times, share)});
+}
+
+void run_contestant(const std::string& name, world& w, stamped_sink (&sinks)[2], int& link,
+                    route_events* told, std::vector<bench::result>& into) {
   for (int i = 0; i < repetitions; ++i) {
-    auto times = measure(w, sinks, link);
-    for (const auto& [name, share] : {std::pair{"p50", 0.5}, {"p99", 0.99}, {"max", 1.0}})
-      into.push_back({group + "/" + who + "/" + name, bench::percentile(times, share)});
+    const stages times = measure(w, sinks, link, told);
+    add_percentiles(name, times.frame, into);
+    add_percentiles(name + "_asked", times.asked, into);
+    add_percentiles(name + "_read", times.read, into);
+    add_percentiles(name + "_published", times.published, into);
   }
 }
 
@@ -206,11 +238,12 @@ std::vector<bench::result> run_all(std::size_t route_count) {
     auto out = tx.make_sender();
     const repeated traffic(datagram_period,
                            [&] { static_cast<void>(out.try_send(payload, w.destination)); });
-    run_contestant(group, "cowire", w, sinks, link, results);
+    route_events told = tx.watch_routes();
+    run_contestant(std::string(group) + "/cowire", w, sinks, link, &told, results);
   }
   const bench::kernel_sender plain(w.destination);
   const repeated traffic(datagram_period, [&] { static_cast<void>(plain.send(payload)); });
-  run_contestant("path_change", "sendto", w, sinks, link, results);
+  run_contestant("path_change/sendto", w, sinks, link, nullptr, results);
   return results;
 }
 
