@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 #include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
 
 #include <atomic>
 #include <cerrno>
@@ -64,6 +65,8 @@ hop reference_hop(const mirror& state, const flow& question, std::uint32_t hash)
   asked.cls = &question.cls;
   asked.region = ip_prefix(question.destination, question.destination.bits());
   const detail::decision& decided = decider.decide(asked);
+  if (decided.error != 0 && asked.is_multicast() && !detail::is_known_multicast(asked.region))
+    return detail::divert_hop(divert_reason::multicast_destination);
   if (decided.error != 0)
     return detail::divert_hop(decided.error == ENETUNREACH ? divert_reason::no_route
                                                            : divert_reason::rejected);
@@ -159,6 +162,25 @@ TEST(Compiler, SourceOfARegionIsNotTheOwnAddressThatItBeginsWith) {
     EXPECT_EQ(compiled, b.made.explain({bound, ip(to), 9000}).template_hop)
         << to << ": " << describe_hop(compiled);
   }
+}
+
+TEST(Compiler, GroupsOfAllScopesHaveOneReasonWhereTheirSourcesDiffer) {
+  mirror state = small_world();
+  mirror_changes changes;
+  state.apply(address(2, "fe80::1", 64), changes, message_origin::notification);
+  // The world's own addresses are outside of ::/1 but for the one that comes now.
+  state.apply(address(2, "2001:db8::1", 64), changes, message_origin::notification);
+  netlink::route refused = route_on(net("::/0"), 0);
+  refused.type = RTN_UNREACHABLE;
+  refused.next_hops.clear();
+  refused.source = net("::/1");
+  state.apply(refused, changes, message_origin::notification);
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  static_cast<void>(b.made.publish());
+  for (const char* to : {"ff00::1", "ffff::1", "ff05::1", "ff0e::1"})
+    EXPECT_EQ(b.look_up(id, ip(to)), b.made.explain({{}, ip(to), 9000}).template_hop)
+        << to << ": " << describe_hop(b.look_up(id, ip(to)));
 }
 
 TEST(Compiler, NeighbourChangeTouchesNoTrieNode) {
