@@ -9,7 +9,7 @@
 /// datagrams go to a closed port of this host, by the kernel path.
 ///
 /// The C interface does not let its transmitter's backend be chosen: `c` is for where io_uring is
-/// refused (scripts/lib/without_io_uring.py). Its configuration pins the core, so that it polls.
+/// refused (scripts/lib/without_io_uring.py). Its configuration has the core poll.
 #include <cowire/async/transmitter.hpp>
 
 #include <asio/co_spawn.hpp>
