@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What an application includes: `#include <cowire/cowire.hpp>`.
 ///
-/// Thirteen headers, each of which stands alone as well. Beside them, for who needs it: the intake
+/// Fourteen headers, each of which stands alone as well. Beside them, for who needs it: the intake
 /// of other processes' datagrams (async/intake.hpp), tunnel devices (async/tunnel.hpp), timers,
 /// descriptors and other sockets on the same ring (ring/).
 #pragma once
 
+#include <cowire/async/await_frames.hpp>
 #include <cowire/async/path_events.hpp>
 #include <cowire/async/port.hpp>
 #include <cowire/async/sender.hpp>

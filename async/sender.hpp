@@ -183,11 +183,7 @@ class sender {
   /// wait if that is the sender's policy.
   template <asio::completion_token_for<acquire_signature> Token>
   auto async_acquire(Token&& token) {
-    return asio::async_initiate<Token, acquire_signature>(
-        [this](auto handler) {
-          begin_acquire({std::move(handler), get_executor()});
-        },
-        token);
+    return asio::async_initiate<Token, acquire_signature>(acquire_initiation{this}, token);
   }
 
   /// Copies `bytes` into a frame and submits it. False when there is no frame now
@@ -230,7 +226,8 @@ class sender {
   }
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(datagram_bytes bytes, const endpoint& destination, Token&& token) {
-    return async_send(bytes, destination, datagram_options{}, std::forward<Token>(token));
+    return asio::async_initiate<Token, send_signature>(send_initiation{this}, token, bytes.span(),
+                                                       destination);
   }
 
   /// The same with options, which are copied.
@@ -266,12 +263,8 @@ class sender {
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(datagram_bytes bytes, const endpoint& destination,
                   const datagram_options& options, Token&& token) {
-    return asio::async_initiate<Token, send_signature>(
-        [this](auto handler, std::span<const std::byte> from, const endpoint& to,
-               const datagram_options& chosen) {
-          begin_send(from, to, {std::move(handler), get_executor()}, chosen);
-        },
-        token, bytes.span(), destination, options);
+    return asio::async_initiate<Token, send_signature>(send_initiation{this}, token, bytes.span(),
+                                                       destination, options);
   }
   template <asio::completion_token_for<send_signature> Token>
   auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
@@ -382,6 +375,38 @@ class sender {
   sender(std::shared_ptr<detail::producer> via,
          std::shared_ptr<detail::sender_state> state) noexcept
       : via_(std::move(via)), state_(std::move(state)) {}
+  // What await_frames_t may do without waiting is at_once().
+  struct acquire_initiation {
+    sender* self;
+
+    template <class Handler>
+    void operator()(Handler handler) const {
+      self->begin_acquire({std::move(handler), self->get_executor()});
+    }
+    [[nodiscard]] std::optional<payload> at_once() const noexcept {
+      payload now = self->try_acquire();
+      if (!now) return std::nullopt;
+      return now;
+    }
+  };
+  struct send_initiation {
+    sender* self;
+
+    /// With options, or without.
+    template <class Handler, class... Options>
+    void operator()(Handler handler, std::span<const std::byte> from, const endpoint& to,
+                    const Options&... options) const {
+      self->begin_send(from, to, {std::move(handler), self->get_executor()}, {options...});
+    }
+    template <class... Options>
+    [[nodiscard]] std::optional<std::size_t> at_once(std::span<const std::byte> from,
+                                                     const endpoint& to,
+                                                     const Options&... options) const noexcept {
+      if (!self->try_send(from, to, options...)) return std::nullopt;
+      return 1;
+    }
+  };
+
   void retire() noexcept;
   void begin_acquire(direct_completion<std::error_code, payload> done);
   void begin_send(payload what, std::span<const endpoint> to,

@@ -20,11 +20,11 @@
 
 namespace cowire::bench {
 
-/// A configuration that has the core poll: it pins it to `cpu`.
+/// A configuration with the core on `cpu`, never asleep: else the caller would do its work.
 inline std::string file_for_c(unsigned cpu) {
   std::string name = "/tmp/cowire-bench-calls-XXXXXX";
   const unique_fd fd(::mkstemp(name.data()));
-  const std::string content = "[xdp]\ncpus = [" + std::to_string(cpu) + "]\n";
+  const std::string content = "[xdp]\ncpus = [" + std::to_string(cpu) + "]\nidle = 'spin'\n";
   if (!fd || ::write(fd.get(), content.data(), content.size()) < 0)
     throw std::runtime_error("a file in /tmp");
   return name;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What a caller's thread spends on a datagram of 64 bytes whose frame is at hand: by
 /// sender::try_send(), shared_sender::try_send(), cowire_try_send() of the C interface, whose
-/// handles are shared ones, and by a coroutine that awaits sender::async_send(), a million of which
-/// it also counts the allocations of.
+/// handles are shared ones, and by a coroutine that awaits sender::async_send() by
+/// asio::use_awaitable and by await_frames, a million of each of which it also counts the
+/// allocations of.
 ///
 /// The caller is on CPU 0, and all that the transmitter has on CPU 1: a TX core that never sleeps,
 /// and the control thread, which would take the caller's CPU away from it in the middle of a batch,
@@ -40,8 +41,9 @@ namespace cowire::bench {
 namespace {
 
 constexpr int batch = 64, warm_up = 20, rounds = 8;
-constexpr std::size_t ways = 4;
-constexpr const char* names[ways] = {"cowire", "shared_sender", "c_interface", "awaited"};
+constexpr std::size_t ways = 5;
+constexpr const char* names[ways] = {"cowire", "shared_sender", "c_interface", "awaited",
+                                     "await_frames"};
 constexpr std::uint16_t closed_port = 9;
 constexpr unsigned caller_cpu = 0, core_cpu = 1;
 const std::string text(batch, 'x');
@@ -70,6 +72,19 @@ double timed(const Send& send) {
   return per_datagram(start);
 }
 
+/// The same of a batch whose datagrams are awaited; adds to `allocated` how often that was done.
+template <class Token>
+asio::awaitable<double> awaited(sender& own, const endpoint& to, Token token,
+                                std::uint64_t& allocated) {
+  const auto before = test::allocations;
+  const auto start = clock::now();
+  for (int i = 0; i < batch; ++i)
+    if (co_await own.async_send(text, to, token) != 1) refused("async_send");
+  const double took = per_datagram(start);
+  allocated += test::allocations - before;
+  co_return took;
+}
+
 asio::awaitable<void> take_turns(transmitter& tx, long batches, times& out,
                                  std::uint64_t& allocated) {
   const endpoint to{*ip_address::parse("127.0.0.1"), closed_port};
@@ -81,16 +96,14 @@ asio::awaitable<void> take_turns(transmitter& tx, long batches, times& out,
     wait_until_home(tx);
     took[1] = timed([&] { return shared.try_send(text, to); });
     wait_until_home(tx);
-    const auto before = test::allocations;
-    const auto start = clock::now();
-    for (int j = 0; j < batch; ++j)
-      if (co_await own.async_send(text, to, asio::use_awaitable) != 1) refused("async_send");
-    took[3] = per_datagram(start);
-    const auto made = test::allocations - before;
+    std::uint64_t made = 0;
+    took[3] = co_await awaited(own, to, asio::use_awaitable, made);
+    wait_until_home(tx);
+    took[4] = co_await awaited(own, to, await_frames, made);
     wait_until_home(tx);
     if (i < warm_up) continue;  // Asio has got what it re-uses.
     allocated += made;
-    for (const std::size_t way : {0u, 1u, 3u}) out[way].push_back(took[way]);
+    for (const std::size_t way : {0u, 1u, 3u, 4u}) out[way].push_back(took[way]);
   }
 }
 

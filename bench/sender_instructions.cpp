@@ -2,14 +2,15 @@
 /// A fixed number of datagrams for callgrind to count the instructions that the caller spends on
 /// them (scripts/lib/instructions.py).
 ///
-/// bench_sender_instructions sender|shared|payload|awaited|c BATCHES [BYTES]: by a sender of the
-/// thread's own, by a shared_sender, by the former from frames in which the bytes are already, as
-/// if written there in place, by a coroutine that awaits its async_send(), or by the C interface.
-/// What is to be counted is in counted_run(); between the batches all frames come home. The
-/// datagrams go to a closed port of this host, by the kernel path.
+/// bench_sender_instructions sender|shared|payload|awaited|await_frames|c BATCHES [BYTES]: by a
+/// sender of the thread's own, by a shared_sender, by the former from frames in which the bytes are
+/// already, as if written there in place, by a coroutine that awaits its async_send() with either
+/// token, or by the C interface. What is to be counted is in counted_run(); between the batches all
+/// frames come home. The datagrams go to a closed port of this host, by the kernel path.
 ///
 /// The C interface does not let its transmitter's backend be chosen: `c` is for where io_uring is
-/// refused (scripts/lib/without_io_uring.py). Its configuration pins the core, so that it polls.
+/// refused (scripts/lib/without_io_uring.py). Its configuration has the core poll.
+#include <cowire/async/await_frames.hpp>
 #include <cowire/async/transmitter.hpp>
 
 #include <asio/co_spawn.hpp>
@@ -46,11 +47,13 @@ template <class Sender>
 }
 
 /// The coroutine's making is counted, too.
-[[gnu::noinline]] int counted_run(asio::io_context& app, sender& own, const endpoint& to) {
+template <class Token>
+[[gnu::noinline]] int counted_run(asio::io_context& app, sender& own, const endpoint& to,
+                                  Token token) {
   int sent = 0;
   const auto all = [&]() -> asio::awaitable<void> {
     for (int i = 0; i < batch_size; ++i)
-      sent += co_await own.async_send(text, to, asio::use_awaitable) == 1 ? 1 : 0;
+      sent += co_await own.async_send(text, to, token) == 1 ? 1 : 0;
   };
   app.restart();
   asio::co_spawn(app, all(), rethrow);
@@ -58,11 +61,12 @@ template <class Sender>
   return sent;
 }
 
-bool run_awaited(const transmitter& tx, sender& own, long batches) {
+template <class Token>
+bool run_awaited(const transmitter& tx, sender& own, long batches, Token token) {
   const endpoint to{*ip_address::parse("127.0.0.1"), 9};
   asio::io_context app{1};
   for (long i = 0; i < batches; ++i) {
-    if (counted_run(app, own, to) != batch_size) return false;
+    if (counted_run(app, own, to, token) != batch_size) return false;
     while (tx.stats().on_the_way() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   return true;
@@ -126,10 +130,11 @@ int main(int argc, char** argv) try {
     return shared.try_send(bytes, to);
   };
   const auto in_place = [&](const auto&, const auto& to) { return send_in_place(own, to); };
-  const bool all = how == "shared"    ? run(tx, by_shared, batches)
-                   : how == "payload" ? run(tx, in_place, batches)
-                   : how == "awaited" ? run_awaited(tx, own, batches)
-                                      : run(tx, by_copy, batches);
+  const bool all = how == "shared"         ? run(tx, by_shared, batches)
+                   : how == "payload"      ? run(tx, in_place, batches)
+                   : how == "awaited"      ? run_awaited(tx, own, batches, asio::use_awaitable)
+                   : how == "await_frames" ? run_awaited(tx, own, batches, await_frames)
+                                           : run(tx, by_copy, batches);
   return all ? 0 : 1;
 } catch (const std::exception& failed) {
   std::fprintf(stderr, "%s\n", failed.what());

@@ -16,8 +16,19 @@ namespace {
 
 using namespace cowire;
 
+endpoint endpoint_of(const sockaddr_in& from) noexcept {
+  return {ip_address::from_bytes(ip_family::v4, &from.sin_addr), be16{from.sin_port}.host()};
+}
+
+endpoint endpoint_of(const sockaddr_in6& from) noexcept {
+  return {ip_address::from_bytes(ip_family::v6, &from.sin6_addr), be16{from.sin6_port}.host(),
+          from.sin6_scope_id};
+}
+
 std::optional<endpoint> endpoint_of(const cowire_address& from) noexcept {
-  return to_endpoint(&from.any, sizeof from);
+  if (from.any.sa_family == AF_INET) return endpoint_of(from.v4);
+  if (from.any.sa_family == AF_INET6) return endpoint_of(from.v6);
+  return std::nullopt;
 }
 
 void fill(cowire_address& to, const endpoint& from) noexcept {
@@ -127,13 +138,20 @@ std::span<const std::byte> bytes_of(const cowire_datagram& one) noexcept {
   return {static_cast<const std::byte*>(one.data), one.length};
 }
 
-ssize_t send_one(cowire_sender* s, const cowire_datagram& one,
-                 const datagram_options& options) noexcept {
-  const auto to = endpoint_of(one.to);
-  if (!to || one.reserved != 0) return bad_datagram(one);
+/// With options, or none at all, which costs less than some that choose nothing.
+template <class... Options>
+ssize_t send_one(const cowire_sender* s, const cowire_datagram& one,
+                 const Options&... options) noexcept {
+  const sa_family_t family = one.to.any.sa_family;
+  if ((family != AF_INET && family != AF_INET6) || one.reserved != 0) [[unlikely]]
+    return bad_datagram(one);
+  // Made where it is, and not copied by way of an optional.
+  const endpoint to = family == AF_INET ? endpoint_of(one.to.v4) : endpoint_of(one.to.v6);
   std::error_code ec;
-  s->core->through().try_send(bytes_of(one), *to, options, ec);
-  return result(s, ec ? 0 : 1, ec);
+  s->core->through().try_send(bytes_of(one), to, options..., ec);
+  if (!ec) [[likely]]
+    return 1;
+  return result(s, 0, ec);
 }
 
 ssize_t send_all(cowire_sender* s, const cowire_datagram* datagrams, std::size_t n,
@@ -192,7 +210,7 @@ uint16_t cowire_source_port(const cowire_sender* s) { return s->core->through().
 size_t cowire_payload_max(const cowire_sender* s) { return s->core->through().payload_capacity(); }
 
 ssize_t cowire_try_send(cowire_sender* s, const cowire_datagram* datagrams, size_t n) {
-  return send_all(s, datagrams, n, {});
+  return n == 1 ? send_one(s, *datagrams) : send_all(s, datagrams, n, {});
 }
 
 ssize_t cowire_try_send_with(cowire_sender* s, const cowire_datagram* datagrams, size_t n,

@@ -178,6 +178,17 @@ class config_reader {
       to_.tx_cores = static_cast<std::uint32_t>(parse_number(key_, whole(from), 1, tx_cores_max));
     });
   }
+  void set_idle(const toml::node& from) {
+    const std::string told = text(from);
+    if (told == "spin")
+      to_.idle = idle_policy::spin;
+    else if (told == "yield")
+      to_.idle = idle_policy::yield;
+    else if (told == "adaptive")
+      to_.idle = idle_policy::adaptive;
+    else
+      fail(from.source(), "idle '" + told + "': use \"spin\", \"yield\" or \"adaptive\"");
+  }
   void set_zero_copy(const toml::node& from) {
     to_.mode = truth(from) ? send_mode::zero_copy : send_mode::copy;
   }
@@ -345,11 +356,12 @@ class config_reader {
     return out.str();
   }
 
-  static constexpr std::array<key_rule, 9> xdp_keys = {{
+  static constexpr std::array<key_rule, 10> xdp_keys = {{
       {"interface", &config_reader::set_interface},
       {"cpus", &config_reader::set_cpus},
       {"queues", &config_reader::set_queues},
       {"tx_cores", &config_reader::set_tx_cores},
+      {"idle", &config_reader::set_idle},
       {"zero_copy", &config_reader::set_zero_copy},
       {"ring_capacity", &config_reader::set_ring_capacity},
       {"busy_poll_us", &config_reader::set_busy_poll},

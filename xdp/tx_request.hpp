@@ -9,7 +9,9 @@
 #include <cowire/route/flow.hpp>
 
 #include <array>
+#include <bit>
 #include <cstdint>
+#include <cstring>
 
 namespace cowire {
 
@@ -82,26 +84,37 @@ struct request_destination {
   std::uint64_t hash = 0;
 
   [[nodiscard]] static request_destination from(const endpoint& to) noexcept {
-    const ip_address address = to.address.unmapped();
-    request_destination d;
-    d.family = address.family();
-    // Sizes that are known: a call of memcpy would cost more than all the rest.
-    if (d.family == ip_family::v4)
-      std::memcpy(d.bytes.data() + 12, address.bytes().data(), 4);
-    else
-      std::memcpy(d.bytes.data(), address.bytes().data(), 16);
-    d.sum = fold_sum(sum_bytes(std::as_bytes(std::span(d.bytes))));
-    d.port = be16::from_host(to.port);
-    d.hash = hash_of(d.bytes, d.port);
-    return d;
+    const std::uint8_t* const bytes = to.address.bytes().data();
+    if (to.address.is_v4()) return of_v4(bytes, to.port);
+    if (to.address.is_v4_mapped()) [[unlikely]]
+      return of_v4(bytes + 12, to.port);
+    std::array<std::uint64_t, 2> words;
+    std::memcpy(words.data(), bytes, sizeof words);
+    return {words, ip_family::v6, to.port};
   }
 
  private:
+  // Everything is made of two words in registers: a look at bytes that were stored just now, by
+  // smaller stores, would wait for these.
+  request_destination(const std::array<std::uint64_t, 2>& words, ip_family of,
+                      std::uint16_t host_port) noexcept
+      : bytes(std::bit_cast<std::array<std::uint8_t, 16>>(words)),
+        sum(fold_sum((words[0] & 0xffffffffu) + (words[0] >> 32) + (words[1] & 0xffffffffu) +
+                     (words[1] >> 32))),
+        port(be16::from_host(host_port)),
+        family(of),
+        hash(hash_of(words, port)) {}
+  [[nodiscard]] static request_destination of_v4(const std::uint8_t* last_bytes,
+                                                 std::uint16_t host_port) noexcept {
+    std::uint32_t last;
+    std::memcpy(&last, last_bytes, sizeof last);
+    constexpr unsigned up = std::endian::native == std::endian::little ? 32 : 0;
+    return {{0, std::uint64_t{last} << up}, ip_family::v4, host_port};
+  }
+
   /// Two multiplications by odd numbers without a pattern; the upper half is the better one.
-  [[nodiscard]] static std::uint64_t hash_of(const std::array<std::uint8_t, 16>& address,
+  [[nodiscard]] static std::uint64_t hash_of(const std::array<std::uint64_t, 2>& words,
                                              be16 port) noexcept {
-    std::uint64_t words[2];
-    std::memcpy(words, address.data(), sizeof words);
     const std::uint64_t mixed = (words[0] ^ words[0] >> 32) * 0x9e3779b97f4a7c15u + words[1];
     return (mixed ^ mixed >> 32 ^ std::uint64_t{port.raw} << 16) * 0xd6e8feb86659fd93u;
   }

@@ -331,6 +331,11 @@ std::error_code producer::check(send_operation& op) const noexcept {
 bool producer::advance(send_operation& op) noexcept {
   COWIRE_ASSERT(!op.own || op.own.owner_.get() == this);
   const std::size_t all = op.count();
+  return all == 1 ? advance_by<1>(op, all) : advance_by<batch>(op, all);
+}
+
+template <std::size_t batch>
+bool producer::advance_by(send_operation& op, std::size_t all) noexcept {
   const bool alike = op.alike();
   std::array<tx_request, batch> requests;
   while (op.sent < all) {

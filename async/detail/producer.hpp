@@ -249,6 +249,10 @@ class producer final : public cancellable {
   [[nodiscard]] std::uint64_t shed() const noexcept { return held_back_.shed(); }
 
  private:
+  /// advance(), with so many requests on the stack, which have their price even unused.
+  template <std::size_t batch>
+  [[nodiscard]] bool advance_by(send_operation& op, std::size_t all) noexcept;
+
   struct waiter {
     std::uint64_t ticket = 0;
     direct_completion<std::error_code, payload> acquire;  ///< Either this ...

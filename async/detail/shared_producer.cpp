@@ -9,8 +9,10 @@
 namespace cowire::detail {
 namespace {
 
-/// Of the threads that have used any, in the order of their first use. 0 = not yet one of them.
-constinit thread_local std::uint32_t number_of_this_thread = 0;
+/// Of the threads that have used any, in the order of their first use. 0 = not yet one of them. At
+/// a fixed place in each thread's block, also in libcowire.so, which could ask for it by a call
+/// otherwise: four bytes of what the C library has in reserve for libraries that are loaded late.
+[[gnu::tls_model("initial-exec")]] constinit thread_local std::uint32_t number_of_this_thread = 0;
 
 std::uint32_t number_this_thread() noexcept {
   constinit static std::atomic<std::uint32_t> last{0};

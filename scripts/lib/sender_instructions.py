@@ -30,7 +30,7 @@ def main():
             "*counted_run*",
             datagrams=BATCHES * instructions.BATCH_SIZE,
         )[0]
-        for who in ("sender", "shared", "c", "awaited")
+        for who in ("sender", "shared", "c", "awaited", "await_frames")
     }
     for size in (64, 1232):
         copied, in_place = (
@@ -46,7 +46,7 @@ def main():
     ratio = counts["shared"] / counts["sender"]
     for who, counted in counts.items():
         more = counted - counts["sender"]
-        print(f"{who:<8}{counted:>8.1f} instructions a datagram, {more:+.1f}")
+        print(f"{who:<12}{counted:>8.1f} instructions a datagram, {more:+.1f}")
     print(f"shared / sender: {ratio:.3f}, at most {AT_MOST}")
     if not 1 < ratio <= AT_MOST:
         sys.exit("instructions: a shared_sender costs its lone caller too much, or nothing was counted")

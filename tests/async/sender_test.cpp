@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/async/await_frames.hpp>
 #include <cowire/ring/endpoint.hpp>
 
 #include <tests/support/two_hosts.hpp>
@@ -143,6 +144,55 @@ TEST_F(sender_operations, acquiring_waits_for_a_frame_and_serves_in_order) {
   co_spawn(app, release(), detached);
   app.run();
   EXPECT_EQ((std::vector<int>{0, 1, 2}), order);
+}
+
+TEST_F(sender_operations, await_frames_goes_on_at_once_or_waits_for_a_frame) {
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  std::vector<payload> held;
+  std::vector<int> order;
+  std::size_t sent = 0;
+  const auto send = [&]() -> awaitable<void> {
+    asio::post(app, [&] { order.push_back(2); });
+    sent += co_await s.async_send("x"sv, host(1), await_frames);
+    sent += co_await s.async_send("x"sv, host(1), {.ecn = ecn_codepoint::ect_0}, await_frames);
+    held.push_back(co_await s.async_acquire(await_frames));
+    order.push_back(1);
+    co_await s.async_flush(await_frames);
+    while (payload p = s.try_acquire()) held.push_back(std::move(p));
+    asio::post(app, [&] {
+      order.push_back(3);
+      held.pop_back();
+    });
+    sent += co_await s.async_send("x"sv, host(1), await_frames);
+    order.push_back(4);
+  };
+  co_spawn(app, send(), rethrow);
+  app.run();
+  EXPECT_EQ(3u, sent);
+  EXPECT_EQ((std::vector<int>{1, 2, 3, 4}), order);
+}
+
+TEST_F(sender_operations, await_frames_fails_as_use_awaitable_does) {
+  transmitter tx(small());
+  auto s = await_frames.as_default_on(tx.make_sender());
+  const std::vector<std::byte> long_one(s.payload_capacity() + 1);
+  std::vector<std::error_code> failed;
+  const auto send = [&]() -> awaitable<void> {
+    EXPECT_EQ(1u, co_await s.async_send("x"sv, host(1)));
+    EXPECT_TRUE(co_await s.async_acquire());
+    for (int i = 0; i < 2; ++i) {
+      try {
+        co_await s.async_send(long_one, host(1));
+      } catch (const std::system_error& e) {
+        failed.push_back(e.code());
+      }
+      tx.stop();
+    }
+  };
+  co_spawn(app, send(), rethrow);
+  app.run();
+  EXPECT_EQ((std::vector<std::error_code>{error::too_long, error::closed}), failed);
 }
 
 TEST_F(sender_operations, a_waiting_acquire_can_be_cancelled) {

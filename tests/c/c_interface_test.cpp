@@ -204,6 +204,10 @@ TEST_F(c_interface, options_are_those_of_a_socket) {
   EXPECT_EQ(to("10.77.1.1:4321"), got->from);
 }
 
+// Values that programs are compiled with; the rest of the ABI is in c/cowire.abi.
+static_assert(COWIRE_MODE_AUTO == 0 && COWIRE_MODE_ZERO_COPY == 1 && COWIRE_MODE_COPY == 2 &&
+              COWIRE_MODE_KERNEL == 3 && COWIRE_WITH_MARK == 1 && COWIRE_PATH_MTU_PROBE == 2);
+
 TEST_F(c_interface, sizes_tell_old_programs_from_new_ones) {
   struct {
     cowire_options known = COWIRE_OPTIONS_INIT;

@@ -63,6 +63,10 @@ TEST(config, every_key_of_xdp_arrives) {
   EXPECT_EQ(config.busy_poll_budget, 128u);
   EXPECT_FALSE(config.huge_pages);
   EXPECT_EQ(read("[xdp]\nzero_copy = false\n").mode, send_mode::copy);
+  EXPECT_FALSE(config.idle);
+  EXPECT_EQ(read("[xdp]\nidle = 'spin'\n").idle, idle_policy::spin);
+  EXPECT_EQ(read("[xdp]\nidle = 'yield'\n").idle, idle_policy::yield);
+  EXPECT_EQ(read("[xdp]\nidle = 'adaptive'\n").idle, idle_policy::adaptive);
   EXPECT_EQ(read("[xdp]\ninterface = 'lo'\n").interfaces, std::vector<std::string>{"lo"});
 }
 
@@ -193,6 +197,7 @@ const std::vector<std::pair<const char*, const char*>>& wrong_files() {
       {"[xdp]\nqueues = [65536]\n", "f:2:11: queues '65536': out of range"},
       {"[xdp]\nqueues = [7, 7]\n", "f:2:14: queues: 7 twice"},
       {"[xdp]\ntx_cores = 0\n", "f:2:12: tx_cores '0': out of range; use 1 to 64"},
+      {"[xdp]\nidle = 'busy'\n", "f:2:8: idle 'busy': use \"spin\", \"yield\" or \"adaptive\""},
       {"[xdp]\n\nzero_copy = 1\n", "f:3:13: zero_copy: neither true nor false"},
       {"[xdp]\nring_capacity = 63\n", "f:2:17: ring_capacity '63': out of range; use 64 to 65536"},
       {"[xdp]\nbusy_poll_us = 10001\n",
@@ -288,12 +293,13 @@ TEST(config, the_shipped_example_shows_the_other_keys_too) {
     else if (line.starts_with("#cpus"))
       line = "cpus = [0]";
     else if (line.starts_with("#zero_copy") || line.starts_with("#tx_cores") ||
-             line.starts_with("#queues"))
+             line.starts_with("#queues") || line.starts_with("#idle"))
       line.erase(0, 1);
   const auto config = read(text);
   EXPECT_EQ(config.interfaces, std::vector<std::string>{"lo"});
   EXPECT_EQ(config.cpus, std::vector<unsigned>{0});
   EXPECT_EQ(config.tx_cores, 2u);
+  EXPECT_EQ(config.idle, idle_policy::adaptive);
   EXPECT_EQ(config.mode, send_mode::zero_copy);
 }
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import platform
 import shutil
 import socket
 import subprocess
@@ -42,6 +43,9 @@ class Rust(unittest.TestCase):
             LD_LIBRARY_PATH=os.environ["COWIRE_LIB_DIR"],
             COWIRE_TEST_PEER=f"/run/netns/{self.world.names['b']}",
         )
+        if runner := os.environ.get("COWIRE_TEST_RUNNER"):
+            target = f"{platform.machine()}_UNKNOWN_LINUX_GNU".upper()
+            environment[f"CARGO_TARGET_{target}_RUNNER"] = runner
         done = subprocess.run(
             ["ip", "netns", "exec", self.world.names["a"], "cargo", *words],
             cwd=ROOT / "bindings/rust",

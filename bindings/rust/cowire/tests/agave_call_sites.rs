@@ -9,9 +9,13 @@ use cowire::compat::agave::{
     transmitter::{BytesTxPacket, XdpAddrs, XdpSender},
     EcnCodepoint, PinnedXdpSender, SendTimeoutError, TrySendError,
 };
+use cowire::SenderOptions;
 use std::{
     net::{SocketAddr, SocketAddrV4, UdpSocket},
-    sync::Arc,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        Arc,
+    },
     thread,
     time::Duration,
 };
@@ -154,7 +158,18 @@ fn a_fan_out_that_is_cut_short_comes_back_with_the_rest() {
     let peers: Vec<_> = (0..100).map(|_| peer_v4()).collect();
     let once: Vec<_> = peers.iter().map(|(_, address)| *address).collect();
     let (mut cut, mut rounds) = (0, 0);
-    // Far more destinations than frames: whether some are not home in time is the TX core's affair.
+    // Far more destinations than frames. These may all be home in time; but somebody else takes
+    // what there are, time and again, so that sooner or later a fan-out finds none in its middle.
+    let other = tx.sender(&SenderOptions::default()).unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let told = done.clone();
+    let taking = thread::spawn(move || {
+        while !told.load(Ordering::Relaxed) {
+            let taken: Vec<_> = std::iter::from_fn(|| other.acquire().ok()).collect();
+            thread::sleep(Duration::from_micros(100));
+            drop(taken);
+        }
+    });
     while cut == 0 && rounds < 100 {
         rounds += 1;
         let all: Vec<_> = once.iter().cycle().take(once.len() * TIMES).copied().collect();
@@ -173,6 +188,8 @@ fn a_fan_out_that_is_cut_short_comes_back_with_the_rest() {
             Err(other) => panic!("{other}"),
         }));
     }
+    done.store(true, Ordering::Relaxed);
+    taking.join().unwrap();
     assert!(cut > 0);
     for (socket, _) in &peers {
         for _ in 0..rounds * TIMES {
