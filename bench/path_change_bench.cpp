@@ -10,8 +10,8 @@
 /// compares.
 ///
 /// The way is broken down into what has happened by when, from the same start: `asked`, the request
-/// has been carried out; `read`, the control thread has the notification; `published`, the table has
-/// it; and the frame, which has no word of its own.
+/// has been carried out; `read`, the control thread has the notification; `published`, the table
+/// has it; and the frame, which has no word of its own.
 ///
 /// Prints a table, or what Google Benchmark prints for --benchmark_format=json. --routes=N changes
 /// the size of the table. Needs root.

@@ -60,7 +60,7 @@ hop_plan hop_planner::plan(decider& decides, const flow_class& cls, const ip_pre
   question.cls = &cls;
   question.region = region;
   const decision& decided = decides.decide(question);
-  // A socket's second question has a source that goes by the scope, of which such regions have many.
+  // The source of a socket's second question goes by the scope: such regions have many of them.
   if (decided.error != 0 && question.is_multicast() && !is_known_multicast(region))
     return diverted(divert_reason::multicast_destination, &decided);
   if (decided.error != 0)
