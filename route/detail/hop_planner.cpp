@@ -96,7 +96,7 @@ hop_plan hop_planner::plan(decider& decides, const flow_class& cls, const ip_pre
       one.divert = told.reason;
     }
     hop->outside_prefixes = is_outside(region);
-    one.hop = std::move(*hop);
+    one.hop = *hop;
   }
   return made;
 }
