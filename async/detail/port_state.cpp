@@ -294,9 +294,9 @@ void port_state::close() noexcept {
 
 // ---- datagrams ---------------------------------------------------------------------------------
 
-bool port_state::take(channel& from, source_entry& entry) noexcept {
-  if (entry.ec && is_about_sending(entry.ec)) return true;
-  arrival next = describe(from, entry);
+bool port_state::take(channel& from, source_entry& arrived) noexcept {
+  if (arrived.ec && is_about_sending(arrived.ec)) return true;
+  arrival next = describe(from, arrived);
   waiter whom;
   bool go_on = true;
   {

@@ -629,11 +629,11 @@ bool producer::stopped() const noexcept { return owner_->stopping(); }
 
 producer::executor_type producer::fallback() const { return owner_->control_executor(); }
 
-void producer::lend(std::shared_ptr<engine> owner, const std::shared_ptr<producer>& handle) {
+void producer::lend(std::shared_ptr<engine> owner, const std::shared_ptr<producer>& self) {
   owner_ = std::move(owner);
   held_back_.forbid_if_empty();  // The last owner's senders may have shed.
   const std::lock_guard lock(wake_mutex_);
-  self_ = handle;
+  self_ = self;
 }
 
 void producer::take_back() {

@@ -43,8 +43,8 @@ class shared_pool final : public datagram_pool, public std::enable_shared_from_t
   [[nodiscard]] buffer_group& group() noexcept { return *group_; }
   [[nodiscard]] std::span<std::byte> buffer(std::uint16_t id) const noexcept override;
 
-  /// A filled buffer gets its first lease, which is one of `holder`.
-  void hand_to(shared_source& holder, std::uint16_t id) noexcept;
+  /// A filled buffer gets its first lease, which is one of `whom`.
+  void hand_to(shared_source& whom, std::uint16_t id) noexcept;
   /// A filled buffer that nobody leases.
   void put_back(std::uint16_t id) noexcept;
   /// A free one: there is, for a source that has not all its leases.
