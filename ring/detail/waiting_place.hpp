@@ -34,6 +34,7 @@
 #include <mutex>
 #include <optional>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 
 namespace cowire::detail {
@@ -162,10 +163,10 @@ class waiting_place : public std::enable_shared_from_this<waiting_place> {
 /// The executor of a known kind inside a type-erased one; nullptr if it is of another kind.
 template <class Wanted, class Executor>
 [[nodiscard]] const Wanted* inside(const Executor& executor) noexcept {
+  // Asio's target() does not look at the type (asio/execution/any_executor.hpp, 1.22).
   if constexpr (requires { executor.template target<Wanted>(); })
-    return executor.template target<Wanted>();
-  else
-    return nullptr;
+    if (executor.target_type() == typeid(Wanted)) return executor.template target<Wanted>();
+  return nullptr;
 }
 
 /// Whether handlers can be posted to it as they are. To the executor of any_completion_handler,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/ring/direct_completion.hpp>
 
+#include <asio/any_io_executor.hpp>
 #include <asio/bind_executor.hpp>
 #include <asio/io_context.hpp>
 
@@ -46,6 +47,16 @@ TEST(direct_completion, a_handler_gets_the_value_once_its_context_runs) {
   EXPECT_EQ(got, "") << "inside the call";
   io.run();
   EXPECT_EQ(got, "a value longer than what a string holds in itself");
+}
+
+TEST(direct_completion, knows_what_kind_of_executor_any_io_executor_holds) {
+  ring_context ring;
+  asio::io_context io;
+  const asio::any_io_executor of_ring = ring.get_executor(), of_io = io.get_executor();
+  EXPECT_NE(detail::inside<ring_context::executor_type>(of_ring), nullptr);
+  EXPECT_EQ(detail::inside<ring_context::executor_type>(of_io), nullptr);
+  EXPECT_EQ(detail::inside<asio::io_context::executor_type>(of_ring), nullptr);
+  EXPECT_EQ(detail::inside<ring_context::executor_type>(asio::any_io_executor()), nullptr);
 }
 
 }  // namespace
