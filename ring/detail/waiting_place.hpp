@@ -163,7 +163,7 @@ class waiting_place : public std::enable_shared_from_this<waiting_place> {
 /// The executor of a known kind inside a type-erased one; nullptr if it is of another kind.
 template <class Wanted, class Executor>
 [[nodiscard]] const Wanted* inside(const Executor& executor) noexcept {
-  // Asio's target() does not look at the type (asio/execution/any_executor.hpp, 1.22).
+  // target() of Asio 1.22 does not look at the type.
   if constexpr (requires { executor.template target<Wanted>(); })
     if (executor.target_type() == typeid(Wanted)) return executor.template target<Wanted>();
   return nullptr;
