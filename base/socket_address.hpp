@@ -14,27 +14,29 @@
 
 namespace cowire {
 
+[[nodiscard]] inline endpoint to_endpoint(const sockaddr_in& from) noexcept {
+  return {ip_address::from_bytes(ip_family::v4, &from.sin_addr), be16{from.sin_port}.host()};
+}
+[[nodiscard]] inline endpoint to_endpoint(const sockaddr_in6& from) noexcept {
+  return {ip_address::from_bytes(ip_family::v6, &from.sin6_addr), be16{from.sin6_port}.host(),
+          from.sin6_scope_id};
+}
 /// nullopt where `address` is no IPv4 or IPv6 address of at least the size of its family.
 [[nodiscard]] inline std::optional<endpoint> to_endpoint(const sockaddr* address,
                                                          socklen_t size) noexcept {
-  endpoint out;
   sa_family_t family = AF_UNSPEC;
   if (address && size >= sizeof family) std::memcpy(&family, &address->sa_family, sizeof family);
   if (family == AF_INET && size >= sizeof(sockaddr_in)) {
     sockaddr_in in;
     std::memcpy(&in, address, sizeof in);
-    out.address = ip_address::from_bytes(ip_family::v4, &in.sin_addr);
-    out.port = be16{in.sin_port}.host();
-  } else if (family == AF_INET6 && size >= sizeof(sockaddr_in6)) {
+    return to_endpoint(in);
+  }
+  if (family == AF_INET6 && size >= sizeof(sockaddr_in6)) {
     sockaddr_in6 in;
     std::memcpy(&in, address, sizeof in);
-    out.address = ip_address::from_bytes(ip_family::v6, &in.sin6_addr);
-    out.port = be16{in.sin6_port}.host();
-    out.scope_id = in.sin6_scope_id;
-  } else {
-    return std::nullopt;
+    return to_endpoint(in);
   }
-  return out;
+  return std::nullopt;
 }
 [[nodiscard]] inline std::optional<endpoint> to_endpoint(const sockaddr_storage& address) noexcept {
   return to_endpoint(reinterpret_cast<const sockaddr*>(&address), sizeof address);

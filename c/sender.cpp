@@ -16,18 +16,9 @@ namespace {
 
 using namespace cowire;
 
-endpoint endpoint_of(const sockaddr_in& from) noexcept {
-  return {ip_address::from_bytes(ip_family::v4, &from.sin_addr), be16{from.sin_port}.host()};
-}
-
-endpoint endpoint_of(const sockaddr_in6& from) noexcept {
-  return {ip_address::from_bytes(ip_family::v6, &from.sin6_addr), be16{from.sin6_port}.host(),
-          from.sin6_scope_id};
-}
-
 std::optional<endpoint> endpoint_of(const cowire_address& from) noexcept {
-  if (from.any.sa_family == AF_INET) return endpoint_of(from.v4);
-  if (from.any.sa_family == AF_INET6) return endpoint_of(from.v6);
+  if (from.any.sa_family == AF_INET) return to_endpoint(from.v4);
+  if (from.any.sa_family == AF_INET6) return to_endpoint(from.v6);
   return std::nullopt;
 }
 
@@ -146,7 +137,7 @@ ssize_t send_one(const cowire_sender* s, const cowire_datagram& one,
   if ((family != AF_INET && family != AF_INET6) || one.reserved != 0) [[unlikely]]
     return bad_datagram(one);
   // Made where it is, and not copied by way of an optional.
-  const endpoint to = family == AF_INET ? endpoint_of(one.to.v4) : endpoint_of(one.to.v6);
+  const endpoint to = family == AF_INET ? to_endpoint(one.to.v4) : to_endpoint(one.to.v6);
   std::error_code ec;
   s->core->through().try_send(bytes_of(one), to, options..., ec);
   if (!ec) [[likely]]

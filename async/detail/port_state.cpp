@@ -308,7 +308,6 @@ bool port_state::take(channel& from, source_entry& arrived) noexcept {
     if (!at_once) {
       from.listening = !next.ec || !waiters_.empty();
       keep(std::move(next));
-      if (!waiters_.empty() && !serve_.queued()) serve_.post(loop_of(ring_), shared_from_this());
       return from.listening;
     }
     whom = waiters_.pop_front();
@@ -321,7 +320,6 @@ bool port_state::take(channel& from, source_entry& arrived) noexcept {
     const std::lock_guard lock(mutex_);
     if (closed_) return false;
     keep(std::move(next));
-    if (!waiters_.empty() && !serve_.queued()) serve_.post(loop_of(ring_), shared_from_this());
   }
   return go_on;
 }
@@ -370,6 +368,7 @@ void port_state::keep(arrival&& what) {
     first_ = 0;
   }
   arrivals_.push_back(std::move(what));
+  if (!waiters_.empty() && !serve_.queued()) serve_.post(loop_of(ring_), shared_from_this());
 }
 
 received_datagram port_state::next_datagram() {

@@ -136,11 +136,11 @@ class port_state final : public cancellable, public std::enable_shared_from_this
   void listen();
   void wait(waiter next);
   void count(const arrival& what) noexcept;
+  /// Whoever waits gets it when the ring thread has seen all that has come.
   void keep(arrival&& what);
   [[nodiscard]] received_datagram next_datagram();
   void serve(served& out);
   void read_counters() const noexcept;
-  [[nodiscard]] waiter remove(std::uint64_t ticket);
   [[nodiscard]] bool anything() const noexcept { return first_ < arrivals_.size(); }
 
   const fork_mark born_;
