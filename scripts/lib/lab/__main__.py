@@ -8,6 +8,7 @@ leaves in $LAB_OUT are in the out folder afterwards. Nothing is said about speed
 import argparse
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 
@@ -59,6 +60,8 @@ def options():
 
 def main():
     chosen = options()
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # The guest ends with us.
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     if os.geteuid() != 0:
         sys.exit("lab: the guest reads the host's file system: run as root")
     try:
