@@ -50,6 +50,12 @@ class Includes(unittest.TestCase):
         for name, count in (("bench/a.cpp", 1), ("testbed/a.hpp", 1), ("tests/route/a.cpp", 0)):
             self.assertEqual(len(list(rules.includes(tree(**{name: text}), {}))), count, name)
 
+    def test_spaces_hide_no_include(self):
+        for text in ("#include  <cowire/async/a.hpp>", "#  include <cowire/async/a.hpp>",
+                     "  #include<cowire/async/a.hpp>"):  # fmt: skip
+            found = list(rules.includes(tree(**{"base/a.hpp": text + "\n"}), {}))
+            self.assertIn("base may include: nothing", found[0], text)
+
     def test_an_exception_that_nobody_needs_is_a_finding(self):
         allowed = [("cli", "route/detail/cover.hpp")]
         self.assertIn("take it off", self.found("cli/route.cpp", "route/lpm.hpp", allowed)[0])
@@ -78,6 +84,12 @@ class Functions(unittest.TestCase):
             'const char* d = "{(";\nauto e = R"({)";\nchar f = \'{\';\n// g() {\nvoid h() {}'
         )
         self.assertEqual(self.lines(text), [("void h", 1)])
+
+    def test_operators_and_lambdas_with_a_name_are_functions(self):
+        for head in ("bool operator==(a x)", "a& operator=(a&& x)", "auto operator<=>(a x)"):
+            self.assertEqual([lines for _, lines in self.lines(head + " {\n}\n")], [2], head)
+        self.assertEqual(self.lines("auto f = [](int x) {\n};\n"), [("auto f = []", 2)])
+        self.assertEqual(self.lines("const a b = make({1, 2});\nbool c = d(1) == e{};\n"), [])
 
     def test_one_line_too_many_is_a_finding_unless_it_is_known(self):
         fits = "void f() {\n" + "g();\n" * 68 + "}"
@@ -157,6 +169,24 @@ class Tree(unittest.TestCase):
         text = (pathlib.Path(__file__).resolve().parents[2] / "CMakeLists.txt").read_text()
         for room in rules.re.findall(r"^add_subdirectory\((\w+)\)", text, rules.re.MULTILINE):
             self.assertIn(room, rules.NEEDS)
+
+    def test_the_rooms_stand_on_one_another_without_a_cycle(self):
+        done = []
+        for room, needs in rules.NEEDS.items():  # From below.
+            self.assertLessEqual(set(needs.split()), set(done), room)
+            done.append(room)
+
+    def test_the_build_links_what_a_room_may_include(self):
+        """A room links no more than it may include, and whatever it may include comes along."""
+        root = pathlib.Path(__file__).resolve().parents[2]
+        for room, needs in rules.NEEDS.items():
+            text = (root / room / "CMakeLists.txt").read_text()
+            linked = set(rules.re.findall(r"\bcowire(?:::|_)(\w+)", text))
+            linked = {"cli" if name == "command" else name for name in linked} & set(rules.NEEDS)
+            linked -= {room}
+            reached = linked.union(*(rules.NEEDS[other].split() for other in linked))
+            self.assertLessEqual(linked, set(needs.split()), room)
+            self.assertLessEqual(set(needs.split()), reached, room)
 
 
 unittest.main()

@@ -39,8 +39,8 @@ FOREIGN_WORDS = set(
 )
 
 # What no program is made of (tests) is nothing that others may stand on.
-APART = re.compile(r'^#include ["<](tests|bench)/', re.MULTILINE)
-INCLUDE = re.compile(r"^#include <cowire/(\w+)/(\S+)>", re.MULTILINE)
+APART = re.compile(r'^[ \t]*#[ \t]*include[ \t]*["<](tests|bench)/', re.MULTILINE)
+INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<cowire/(\w+)/(\S+)>", re.MULTILINE)
 # Comments, raw strings, strings, characters (but not the ' in 1'000).
 TOKENS = re.compile(
     r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"'
@@ -99,7 +99,7 @@ def functions(text):
             depth += (mark == "{") - (mark == "}")
             if mark == "}" and not depth and code[at + 1 : at + 200].lstrip()[:1] not in (",", "{"):
                 begin = begins[-1] + re.match(r"\s*", code[begins[-1] :]).end()
-                if "(" in head and not re.search(r"=\s*$|^[^(]*=[^=]", head):
+                if is_function(head):
                     yield code.count("\n", 0, begin) + 1, code.count("\n", begin, at) + 1, head
                 begins[-1] = at + 1
             continue
@@ -109,6 +109,12 @@ def functions(text):
         elif mark == "}" and len(begins) > 1:
             begins.pop()
             begins[-1] = at + 1
+
+
+def is_function(head):
+    """Rather than an initialiser; a lambda that a name is given to is one, too."""
+    head = re.sub(r"operator\s*[^\s\w(]+", "operator", head)
+    return "(" in head and not re.search(r"=\s*$|^[^(]*=(?! ?\[)", head)
 
 
 def declaration(code, begin, end):
