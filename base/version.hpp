@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Which version of cowire this is: the one home of the number, which the build reads from here.
 ///
-/// Semantic versioning (https://semver.org); before 1.0 a minor version may break its users, and no
-/// version promises a stable ABI (docs/versions.md).
+/// Semantic versioning (https://semver.org); before 1.0 a minor version may break its users. Only
+/// the C interface has a stable ABI (docs/versions.md).
 #pragma once
 
 #include <string_view>
