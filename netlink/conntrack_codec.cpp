@@ -158,6 +158,8 @@ std::optional<conntrack_entry> decode_conntrack(const envelope& answer, std::err
         return read_network_order(a, out.timeout_s.emplace(), ec);
       case CTA_MARK:
         return read_network_order(a, out.mark, ec);
+      case CTA_ID:
+        return read_network_order(a, out.id, ec);
       case CTA_ZONE:
         return read_network_order(a, out.zone, ec);
       case CTA_HELP:
@@ -185,6 +187,7 @@ std::vector<std::byte> encode_conntrack(const conntrack_entry& entry, std::uint3
   mnl_attr_put_u32(answer, CTA_STATUS, host_order(entry.status));
   if (entry.timeout_s) mnl_attr_put_u32(answer, CTA_TIMEOUT, host_order(*entry.timeout_s));
   if (entry.mark != 0) mnl_attr_put_u32(answer, CTA_MARK, host_order(entry.mark));
+  if (entry.id != 0) mnl_attr_put_u32(answer, CTA_ID, host_order(entry.id));
   if (entry.has_helper) {
     nlattr* const help = mnl_attr_nest_start(answer, CTA_HELP);
     mnl_attr_put_strz(answer, CTA_HELP_NAME, "ftp");

@@ -45,6 +45,8 @@ struct conntrack_entry {
   /// Whole seconds that it has left, rounded down; unset while a flow table keeps it.
   std::optional<std::uint32_t> timeout_s;
   std::uint32_t mark = 0;
+  /// The same for as long as the entry lives; a later one may have it again. 0 = not told.
+  std::uint32_t id = 0;
   std::uint16_t zone = 0;  ///< Of either direction.
   bool has_helper = false;
   friend bool operator==(const conntrack_entry&, const conntrack_entry&) noexcept = default;

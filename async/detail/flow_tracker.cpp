@@ -71,8 +71,17 @@ tracking_stats flow_tracker::stats() const noexcept {
 }
 
 void flow_tracker::stop() {
-  stopped_ = true;
+  if (std::exchange(stopped_, true)) return;
   timer_.cancel();
+  const time_ms now = now_ms();
+  std::array<index, conntrack_socket::batch_max> owing;
+  std::size_t count = 0;
+  for (index at = 0; at < states_.size(); ++at) {
+    if (!states_[at].live || !owes(at)) continue;
+    owing[count++] = at;
+    if (count == owing.size()) check(owing, now), count = 0;
+  }
+  check(std::span(owing).first(count), now);
 }
 
 // What the kernel path tells
@@ -127,17 +136,27 @@ void flow_tracker::judge(index at, const netlink::conntrack_answer& answer, time
   flow.queued = false;
   if (!answer.entry) {
     if (answer.error_number > 0 && answer.error_number != ENOENT) tell(answer.error_number);
+    flow.seen_since = 0;
     return refuse(at, divert_reason::conntrack_new, pause_first_ms, now);
   }
+  meet(at, *answer.entry, flow.datagram);
   if (const auto reason = obstacle_in(*answer.entry, tuple_of(at)))
     return refuse(at, *reason, pause_first_ms, now);
   if (!flow.clock.learn(*answer.entry->timeout_s, timeouts_))
     return refuse(at, divert_reason::conntrack_new, pause_first_ms, now);
-  if (flow.seen_since == 0) flow.seen_since = now;
   flow.pause_ms = 0;
   become(at, phase::tracked);
   flow.life_s = flow.clock.life_s(answer.entry->status, now - flow.seen_since, timeouts_);
   keep(at, *answer.entry->timeout_s, now);
+}
+
+/// The flow has this entry; if another one than before, since then at least. A flow keeps its entry
+/// when it begins anew, and the kernel takes it for a stream by the entry's age.
+void flow_tracker::meet(index at, const netlink::conntrack_entry& entry, time_ms since) {
+  state& flow = states_[at];
+  if (flow.seen_since != 0 && flow.entry_id == entry.id) return;
+  flow.entry_id = entry.id;
+  flow.seen_since = since;
 }
 
 /// It stays on the kernel path for this reason, and is asked for again after a while, which is
@@ -147,7 +166,7 @@ void flow_tracker::refuse(index at, divert_reason reason, std::uint32_t first_pa
   state& flow = states_[at];
   flow.pause_ms = std::clamp(2 * flow.pause_ms, first_pause_ms, pause_max_ms);
   flow.retry_at = now + flow.pause_ms;
-  flow.seen_since = 0;
+  flow.checked = 0;
   flow.look_at = flow.retry_at + forget_after;
   become(at, phase::refused);
   flows_[at].reason.store(reason, std::memory_order_relaxed);
@@ -156,22 +175,34 @@ void flow_tracker::refuse(index at, divert_reason reason, std::uint32_t first_pa
 }
 
 /// Its next datagram takes the kernel path.
-void flow_tracker::lose(index at, time_ms now) {
+void flow_tracker::begin_anew(index at, time_ms now) {
   state& flow = states_[at];
   if (flow.at == phase::tracked) begun_anew_.add(1);
-  flow.seen_since = 0;
   flow.pause_ms = 0;
   flow.datagram = now;
-  flow.look_at = now + forget_after;
+  flow.look_at = now;  // It may owe its entry something.
   become(at, phase::asking);
   flows_[at].reason.store(divert_reason::conntrack_new, std::memory_order_relaxed);
   flows_[at].good_until.store(0, std::memory_order_relaxed);
 }
 
+/// Its entry has gone.
+void flow_tracker::lose(index at, time_ms now) {
+  begin_anew(at, now);
+  states_[at].checked = states_[at].seen_since = 0;
+}
+
 void flow_tracker::begin_anew() {
   const time_ms now = now_ms();
   for (index at = 0; at < states_.size(); ++at)
-    if (states_[at].live) lose(at, now);
+    if (states_[at].live) begin_anew(at, now);
+}
+
+/// Whether something left since the entry was looked at. What left in the very millisecond of that
+/// look may have left after it.
+bool flow_tracker::owes(index at) {
+  const time_ms checked = states_[at].checked;
+  return checked != 0 && flows_[at].last_sent.load(std::memory_order_relaxed) >= checked;
 }
 
 void flow_tracker::become(index at, phase next) {
@@ -208,14 +239,14 @@ bool flow_tracker::is_due(index at, time_ms now) {
   state& flow = states_[at];
   if (flow.queued) return false;
   if (flow.at != phase::tracked) {
+    if (owes(at)) return true;
     if (now >= std::max(flow.datagram, flow.retry_at) + forget_after) drop(at);
     flow.look_at = now + forget_after;
     return false;
   }
   const time_ms tick = tick_of(timeouts_);
   const time_ms last_call = flows_[at].good_until.load(std::memory_order_relaxed) - 2 * tick;
-  // What left in the very millisecond of the last look may have left after it.
-  if (flows_[at].last_sent.load(std::memory_order_relaxed) >= flow.checked) {
+  if (owes(at)) {
     const time_ms next = std::min(flow.checked + check_interval(), last_call);
     flow.look_at = std::max(next, now + 1);
     return now >= next;
@@ -244,8 +275,9 @@ void flow_tracker::check(std::span<const index> some, time_ms now) {
       lose(some[i], now);
       continue;
     }
+    meet(some[i], *entry, now);
     if (const auto reason = obstacle_in(*entry, tuple_of(some[i]))) {
-      begun_anew_.add(1);
+      if (states_[some[i]].at == phase::tracked) begun_anew_.add(1);
       refuse(some[i], *reason, pause_first_ms, now);
       continue;
     }
@@ -292,6 +324,10 @@ std::uint32_t flow_tracker::wanted_left(index at, const netlink::conntrack_entry
 void flow_tracker::keep(index at, std::uint32_t left_s, time_ms now) {
   state& flow = states_[at];
   flow.checked = now;
+  if (flow.at != phase::tracked) {  // It began anew, and owes no more, unless a core was late.
+    flow.look_at = now + tick_of(timeouts_);
+    return;
+  }
   flow.expires = now + time_ms{left_s} * 1000;
   const time_ms good_until = flow.expires - margin_of(time_ms{flow.life_s} * 1000);
   flow.look_at = std::min(now + check_interval(), good_until - 2 * tick_of(timeouts_));

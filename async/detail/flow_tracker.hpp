@@ -19,7 +19,8 @@
 /// is looked at first: it may be gone (`conntrack -F`), or another, of a peer that spoke meanwhile.
 ///
 /// A flow that was idle is not good any more before its entry goes, so that the kernel has its next
-/// datagram. Nothing is good for longer than this thread is there to see to it.
+/// datagram. Nothing is good for longer than this thread is there to see to it. What a flow sent
+/// fast before it begins anew, or before the transmitter ends, its entry is told all the same.
 ///
 /// Control thread, but stats().
 /// Source: net/netfilter/nf_conntrack_proto_udp.c (nf_conntrack_udp_packet: which timeout when),
@@ -64,6 +65,7 @@ class flow_tracker {
   void begin_anew();
   /// What is due at this time; the timer does it otherwise. Returns when there is more to do.
   time_ms serve(time_ms now);
+  /// Tells the entries what was sent last; the cores have stopped.
   void stop();
 
   /// Any thread.
@@ -77,11 +79,12 @@ class flow_tracker {
   /// Of the flow of this number.
   struct state {
     time_ms look_at = 0;     ///< When there may be something to do.
-    time_ms checked = 0;     ///< When the entry was looked at last.
+    time_ms checked = 0;     ///< When the entry was looked at last; 0 = there is none.
     time_ms expires = 0;     ///< When it goes if nothing happens.
-    time_ms seen_since = 0;  ///< Its first look; 0 = none yet.
-    time_ms datagram = 0;    ///< The kernel's last one.
-    time_ms retry_at = 0;    ///< A refused one is not asked for before.
+    time_ms seen_since = 0;  ///< Since when the entry of this number has been there, at least.
+    std::uint32_t entry_id = 0;
+    time_ms datagram = 0;  ///< The kernel's last one.
+    time_ms retry_at = 0;  ///< A refused one is not asked for before.
     std::uint32_t pause_ms = 0;
     std::uint32_t life_s = 0;  ///< After a datagram.
     entry_clock clock;
@@ -90,8 +93,11 @@ class flow_tracker {
   };
 
   void judge(index at, const netlink::conntrack_answer& answer, time_ms now);
+  void meet(index at, const netlink::conntrack_entry& entry, time_ms since);
   void refuse(index at, divert_reason reason, std::uint32_t first_pause_ms, time_ms now);
+  void begin_anew(index at, time_ms now);
   void lose(index at, time_ms now);
+  [[nodiscard]] bool owes(index at);
   void become(index at, phase next);
   /// Looks at one flow; whether its entry is to be checked now.
   [[nodiscard]] bool is_due(index at, time_ms now);

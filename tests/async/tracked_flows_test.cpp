@@ -223,6 +223,77 @@ TEST_F(tracked_flows_end_to_end, entries_live_as_long_as_a_plain_sockets) {
   EXPECT_GT(tx.stats().tracking.refreshed, 0u);
 }
 
+/// The kernel takes a flow for a stream by the age of its entry, which other rules leave alone.
+TEST_F(tracked_flows_end_to_end, a_flow_that_begins_anew_is_as_old_as_its_entry) {
+  set_timeouts(8, 40);
+  load(*a, stateful);
+  udp_sink sink(*b, to(place));
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  const kernel_like plain(8002);
+  const auto both = [&] {
+    send(tx, s, 1);
+    plain.send(to(place));
+  };
+  both();
+  EXPECT_TRUE(are_fast(tx, 1)) << describe(tx);
+  std::this_thread::sleep_for(3s);
+  (*a)("nft add rule inet t in udp dport 20000 accept");
+  EXPECT_TRUE(eventually([&] { return tx.stats().tracking.fast == 0; })) << describe(tx);
+  both();
+  EXPECT_TRUE(are_fast(tx, 1)) << describe(tx);
+  answer(sink, to("10.77.1.1:8001"));
+  answer(sink, to("10.77.1.1:8002"));
+  EXPECT_TRUE(eventually([&] {
+    const auto ours = entry_of(8001);
+    return ours && (ours->status & netlink::conntrack_status::seen_reply) != 0;
+  }));
+  const auto before = by(tx, "a0");
+  both();
+  EXPECT_EQ(before + 1, by(tx, "a0")) << describe(tx);
+  EXPECT_TRUE(eventually([&] { return entry_of(8002)->timeout_s.value_or(0) > 8; }));
+  EXPECT_TRUE(eventually([&] { return entry_of(8001)->timeout_s.value_or(0) > 8; }, 5s))
+      << describe(tx);
+}
+
+/// With many flows each is looked at every few seconds; neither other rules nor the end come before
+/// the entry has heard of what was sent.
+TEST_F(tracked_flows_end_to_end, what_left_fast_is_told_to_the_entry_whatever_follows) {
+  constexpr std::uint32_t flows = 16'000;
+  constexpr std::uint32_t life_s = 60;
+  set_timeouts(life_s, life_s);
+  load(*a, stateful);
+  const auto port = [](std::uint32_t number) {
+    return "10.77.1.2:" + std::to_string(10'000 + number);
+  };
+  // The entry as if untouched since it was made is `idle_s` older.
+  constexpr auto idle = 6s;
+  const auto fresh = [&](std::uint32_t number) {
+    const auto entry = entry_of(8001, port(number));
+    return entry && entry->timeout_s.value_or(0) + 3 >= life_s;
+  };
+  std::optional<transmitter> tx(small());
+  auto s = tx->make_sender({.source_port = 8001});
+  for (std::uint32_t number = 0; number < flows; ++number)
+    while (!s.try_send(bytes_of("x"), to(port(number)))) ASSERT_TRUE(drained(*tx));
+  ASSERT_TRUE(eventually([&] { return tx->stats().tracking.fast == flows; }, 60s)) << describe(*tx);
+  std::this_thread::sleep_for(idle);
+  EXPECT_FALSE(fresh(1));
+  const auto before = by(*tx, "a0");
+  send(*tx, s, 1, port(1));
+  (*a)("nft add rule inet t in udp dport 20000 accept");
+  EXPECT_EQ(before + 1, by(*tx, "a0")) << describe(*tx);
+  EXPECT_TRUE(eventually([&] { return fresh(1); }, 10s)) << describe(*tx);
+
+  send(*tx, s, 1, port(2));
+  EXPECT_TRUE(are_fast(*tx, 1)) << describe(*tx);
+  std::this_thread::sleep_for(idle);
+  EXPECT_FALSE(fresh(2));
+  send(*tx, s, 1, port(2));
+  tx.reset();
+  EXPECT_TRUE(fresh(2));
+}
+
 /// Longer on the fast path than an entry lives by itself; then the answer, as late as it may be.
 TEST_F(tracked_flows_end_to_end, a_late_answer_to_a_fast_datagram_is_let_in) {
   set_timeouts(8, 16);

@@ -29,6 +29,7 @@ conntrack_entry random_entry(std::mt19937_64& random) {
   out.status = static_cast<std::uint32_t>(random());
   if (random() % 2 == 0) out.timeout_s = static_cast<std::uint32_t>(random());
   out.mark = static_cast<std::uint32_t>(random() % 3);
+  out.id = static_cast<std::uint32_t>(random());
   out.zone = static_cast<std::uint16_t>(random() % 3);
   out.has_helper = random() % 3 == 0;
   return out;

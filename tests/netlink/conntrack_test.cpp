@@ -31,6 +31,7 @@ conntrack_entry sample(ip_family family, std::uint64_t seed = 1) {
   out.status = static_cast<std::uint32_t>(seed % 0x10000);
   if (seed % 3 != 0) out.timeout_s = static_cast<std::uint32_t>(seed * 7 % 1000);
   out.mark = static_cast<std::uint32_t>(seed % 5 * 0x1000);
+  out.id = static_cast<std::uint32_t>(seed % 7 * 0x1000001);
   out.zone = static_cast<std::uint16_t>(seed % 2 * 7);
   out.has_helper = seed % 4 == 0;
   return out;
