@@ -2,38 +2,17 @@
 #include <cowire/base/assert.hpp>
 #include <cowire/base/error.hpp>
 #include <cowire/netlink/codec.hpp>
+#include <cowire/netlink/dump_plan.hpp>
 #include <cowire/netlink/monitor.hpp>
 
 #include <linux/netlink.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <utility>
 
 namespace cowire::netlink {
 namespace {
-
-constexpr dump_scope all_of(object_kind kind) { return {kind, {}}; }
-constexpr dump_scope all_of(object_kind kind, ip_family family) { return {kind, {family, 0, 0}}; }
-
-// What refers to something comes after it. Routes last: their dump is the long one, and by then
-// everything that they are resolved with is known.
-constexpr std::array dump_plan = {
-    all_of(object_kind::link),
-    all_of(object_kind::address),
-    all_of(object_kind::netconf, ip_family::v4),
-    all_of(object_kind::netconf, ip_family::v6),
-    all_of(object_kind::membership, ip_family::v4),
-    all_of(object_kind::membership, ip_family::v6),
-    all_of(object_kind::neighbour),
-    all_of(object_kind::nexthop),
-    all_of(object_kind::nexthop_bucket),
-    all_of(object_kind::rule, ip_family::v4),
-    all_of(object_kind::rule, ip_family::v6),
-    all_of(object_kind::route, ip_family::v4),
-    all_of(object_kind::route, ip_family::v6),
-};
 
 // Whether applying `value` can undo or be undone by a dump of `scope`. The interface does not
 // count: a route may be replaced by one over another interface.

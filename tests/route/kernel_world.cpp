@@ -4,6 +4,7 @@
 #include "hearsay.hpp"
 
 #include <cowire/base/socket_address.hpp>
+#include <cowire/netlink/dump_plan.hpp>
 #include <cowire/route/mirror_comparison.hpp>
 
 #include <gtest/gtest.h>
@@ -123,23 +124,11 @@ mirror_settings kernel_world::settings(const mirror& state) {
 }
 
 mirror kernel_world::dumped() {
-  using netlink::object_kind;
   mirror state;
   mirror_changes changes;
-  const auto take = [&](object_kind kind, const netlink::dump_filter& filter = {}) {
-    for (const netlink::message& message : socket_.dump(kind, filter))
+  for (const netlink::dump_scope& scope : netlink::dump_plan)
+    for (const netlink::message& message : socket_.dump(scope.kind, scope.filter))
       state.apply(message, changes, message_origin::dump);
-  };
-  take(object_kind::link);
-  take(object_kind::address);
-  for (const ip_family family : ip_families)
-    for (const auto kind : {object_kind::netconf, object_kind::membership})
-      take(kind, {.family = family});
-  take(object_kind::nexthop);
-  take(object_kind::nexthop_bucket);
-  take(object_kind::rule);
-  take(object_kind::route);
-  take(object_kind::neighbour);
   state.set_settings(settings(state), changes);
   return state;
 }
