@@ -4,21 +4,19 @@
 #include "hearsay.hpp"
 
 #include <cowire/base/socket_address.hpp>
+#include <cowire/follow/detail/sysctls.hpp>
 #include <cowire/netlink/dump_plan.hpp>
 #include <cowire/route/mirror_comparison.hpp>
 
 #include <gtest/gtest.h>
-#include <linux/if_addr.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <sys/socket.h>
-#include <sys/utsname.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <fstream>
 #include <thread>
@@ -27,13 +25,6 @@ namespace cowire::testing {
 namespace {
 
 void write_file(const std::string& path, const std::string& text) { std::ofstream(path) << text; }
-
-std::uint32_t running_kernel() {
-  utsname name{};
-  unsigned major = 0, minor = 0;
-  if (::uname(&name) != 0 || std::sscanf(name.release, "%u.%u", &major, &minor) != 2) return 0;
-  return major * 1000 + minor;
-}
 
 /// Whether the kernel has still to act upon a carrier that came or went, up to a second later, or
 /// to announce an IPv6 address that nobody else turns out to have.
@@ -94,42 +85,13 @@ void kernel_world::run(const line_list& lines) {
   }
 }
 
-mirror_settings kernel_world::settings(const mirror& state) {
-  const auto read = [](const char* name) {
-    std::uint32_t value = 0;
-    std::ifstream("/proc/sys/net/" + std::string(name)) >> value;
-    return value;
-  };
-  mirror_settings made;
-  made.multipath_hash_seed = read("ipv4/fib_multipath_hash_seed");
-  made.multipath_v4.policy = static_cast<std::uint8_t>(read("ipv4/fib_multipath_hash_policy"));
-  made.multipath_v6.policy = static_cast<std::uint8_t>(read("ipv6/fib_multipath_hash_policy"));
-  made.multipath_use_neighbours = read("ipv4/fib_multipath_use_neigh") != 0;
-  const bool localnet = read("ipv4/conf/all/route_localnet") != 0;
-  for (const auto& [index, device] : state.devices()) {
-    // By its name of now, of which the mirror may not have heard yet.
-    std::array<char, IF_NAMESIZE> now{};
-    if (::if_indextoname(index, now.data()) == nullptr) continue;
-    const std::string own = "ipv4/conf/" + std::string(now.data()) + "/route_localnet";
-    if (localnet || read(own.c_str()) != 0) made.route_localnet.insert(index);
-  }
-  for (const auto& [index, device] : state.devices())
-    if (std::ranges::any_of(device.v6, [](const netlink::address& own) {
-          return (own.flags & IFA_F_TEMPORARY) != 0;
-        }))
-      made.prefers_temporary[index] =
-          read(("ipv6/conf/" + device.link.name + "/use_tempaddr").c_str()) >= 2;
-  made.kernel_version = running_kernel();
-  return made;
-}
-
 mirror kernel_world::dumped() {
   mirror state;
   mirror_changes changes;
   for (const netlink::dump_scope& scope : netlink::dump_plan)
     for (const netlink::message& message : socket_.dump(scope.kind, scope.filter))
       state.apply(message, changes, message_origin::dump);
-  state.set_settings(settings(state), changes);
+  state.set_settings(detail::read_mirror_settings(state), changes);
   return state;
 }
 
@@ -160,7 +122,7 @@ mirror kernel_world::settled() {
 mirror_changes kernel_world::take_in_events() {
   std::vector<std::byte> buffer(netlink::datagram_size_max);
   mirror_changes changes;
-  followed_.set_settings(settings(followed_), changes);
+  followed_.set_settings(detail::read_mirror_settings(followed_), changes);
   for (;;) {
     const auto got = ::recv(events_.get(), buffer.data(), buffer.size(), 0);
     if (got <= 0) break;
@@ -172,7 +134,8 @@ mirror_changes kernel_world::take_in_events() {
         followed_.apply(*message, changes, message_origin::notification);
     }
   }
-  followed_.set_settings(settings(followed_), changes);  // Of devices that came, too.
+  // Of devices that came, too.
+  followed_.set_settings(detail::read_mirror_settings(followed_), changes);
   settle_what_is_hidden(followed_, changes);
   // Routes and nexthops have to be right without.
   changes.refresh_advised = false;

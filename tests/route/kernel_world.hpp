@@ -74,7 +74,6 @@ class kernel_world {
 
  private:
   [[nodiscard]] mirror dumped();
-  [[nodiscard]] static mirror_settings settings(const mirror& state);
   void settle_what_is_hidden(mirror& state, mirror_changes& changes);
   void refresh(mirror& state, const netlink::dump_scope& scope, mirror_changes& changes);
   [[nodiscard]] mirror_changes take_in_events();
