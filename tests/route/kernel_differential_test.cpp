@@ -19,7 +19,6 @@
 #include "reduction.hpp"
 #include "socket_oracle.hpp"
 
-#include <cowire/base/error.hpp>
 #include <cowire/route/agreement.hpp>
 #include <cowire/route/mirror_comparison.hpp>
 #include <cowire/route/resolve.hpp>
@@ -37,6 +36,8 @@
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include "testbed/private_namespace.hpp"
 
 namespace cowire::testing {
 namespace {
@@ -224,7 +225,6 @@ std::string kind_of(const std::string& disagreement) {
 /// Whether the world that `lines` make still shows this kind of disagreement for this question.
 bool still_differs(const line_list& lines, const asked_flow& query, view which,
                    const std::string& kind) {
-  if (!enter_fresh_namespace()) return false;
   kernel_world world;
   world.run(lines);
   use_classes_of(world, {query}, {});
@@ -246,8 +246,8 @@ std::string script_of(const line_list& lines) {
 class KernelDifferential : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (::geteuid() != 0 || !enter_fresh_namespace())
-      GTEST_SKIP() << "needs root for network namespaces: " << errno_name(errno);
+    if (::geteuid() != 0 || !namespace_.entered())
+      GTEST_SKIP() << "needs root: unshare(CLONE_NEWNET) was refused";
     stay_on_one_cpu();
   }
   void run_worlds(std::uint64_t first, std::uint64_t count, flavour kind);
@@ -267,6 +267,7 @@ class KernelDifferential : public ::testing::Test {
 
   static constexpr int changes = 2, questions = 500, group_questions = 60;
   static constexpr std::size_t lookups = 2000;
+  const test::private_namespace namespace_;  ///< Empty: each world makes its own.
   tally tally_;
 };
 
@@ -301,7 +302,6 @@ void KernelDifferential::compare_mirrors(kernel_world& world, const mirror& sett
   const std::vector<std::string> found = audited(world, settled);
   if (found.empty()) return;
   const auto found_again = [&](const line_list& lines) {
-    if (!enter_fresh_namespace()) return false;
     kernel_world again;
     again.run(lines);
     const mirror dumped = again.settled();
@@ -385,7 +385,6 @@ std::string describe_group_query(const flow& question) {
 /// Whether the world that `lines` make still shows this kind of disagreement for this group.
 bool group_still_differs(const line_list& lines, const flow& question, view which,
                          const std::string& kind) {
-  if (!enter_fresh_namespace()) return false;
   kernel_world world;
   world.run(lines);
   const mirror settled = world.settled();
@@ -441,7 +440,6 @@ void KernelDifferential::compare_published(inventor& from, const compiled& kept,
 }
 
 void KernelDifferential::run_world(std::uint64_t seed, flavour kind) {
-  ASSERT_TRUE(enter_fresh_namespace());
   kernel_world world;
   inventor from(seed, kind);
   compiled kept(world.followed());

@@ -13,12 +13,12 @@
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/in.h>
-#include <sched.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <stdexcept>
 #include <thread>
 
 namespace cowire::testing {
@@ -41,11 +41,10 @@ bool is_moving(const mirror& state) {
 
 }  // namespace
 
-bool enter_fresh_namespace() { return ::unshare(CLONE_NEWNET) == 0; }
-
 kernel_world::kernel_world()
     : exceptions_(followed_, [this] { return classes_; }),
       clock_(std::chrono::steady_clock::now()) {
+  if (!namespace_.entered()) throw std::runtime_error("cannot make a network namespace");
   std::error_code ec;
   events_ = netlink::open_event_socket({.non_blocking = true, .receive_buffer_bytes = 8 << 20}, ec);
   questions_ = netlink::open_request_socket({}, ec);

@@ -23,16 +23,17 @@
 #include <string>
 #include <vector>
 
+#include "testbed/private_namespace.hpp"
+
 namespace cowire::testing {
 
 using line_list = std::vector<std::string>;
 
-/// A fresh network namespace for this thread; the one before goes when its last socket is closed.
-[[nodiscard]] bool enter_fresh_namespace();
-
-/// A namespace of this thread's own, what was done in it, and two mirrors of it.
+/// A namespace of this thread's own, what was done in it, and two mirrors of it. The thread is
+/// inside as long as the world lives. They nest.
 class kernel_world {
  public:
+  /// Throws where there can be no namespace.
   kernel_world();
   kernel_world(const kernel_world&) = delete;
   kernel_world& operator=(const kernel_world&) = delete;
@@ -81,6 +82,7 @@ class kernel_world {
   void spread(const std::string& line);
   void join(const std::string& line);
 
+  test::private_namespace namespace_;  ///< First: the sockets are of it.
   netlink::request_socket socket_;
   unique_fd events_, questions_;
   std::map<std::string, unique_fd> members_;  ///< By "DEVICE GROUP".
