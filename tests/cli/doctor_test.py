@@ -100,18 +100,15 @@ class Doctor(unittest.TestCase):
         support.need_root()
         world = support.World("a", "b")
         self.addCleanup(world.close)
-        world.ip("a", f"link add u0 type veth peer name u0 netns {world.names['b']}")
-        for host, address in (("a", "10.0.0.1/24"), ("b", "10.0.0.2/24")):
-            world.ip(host, f"address add {address} dev u0")
-            world.ip(host, "link set u0 up")
+        world.connect("a", "u0", "b", "u0", 1)
         world.ip("b", "route add local 10.60.0.0/16 dev lo")
         for number in (7, 8, 9):
-            world.ip("a", f"nexthop add id {number} via 10.0.0.2 dev u0")
-        through = "via 10.0.0.2 dev u0"
+            world.ip("a", f"nexthop add id {number} via 10.77.1.2 dev u0")
+        through = "via 10.77.1.2 dev u0"
         # Each pair in a table of its own that both of its destinations are looked up in.
         pairs = (
             (through, through, True),
-            (through + " src 10.0.0.1", through, False),
+            (through + " src 10.77.1.1", through, False),
             (through + " metric 77", through, False),
             (through + " proto bgp", through + " proto bgp", True),
             (through + " proto bgp", through, False),

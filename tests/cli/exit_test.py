@@ -18,13 +18,7 @@ class ExitTest(unittest.TestCase):
         support.need_root()
         self.world = support.World("a", "b")
         self.addCleanup(self.world.close)
-        self.world.ip("a", f"link add u0 type veth peer name u0 netns {self.world.names['b']}")
-        for name, host in (("a", 1), ("b", 2)):
-            self.world.ip(name, f"addr add 10.0.0.{host}/24 dev u0")
-            self.world.ip(name, f"addr add fd00::{host}/64 dev u0 nodad")
-            self.world.ip(name, "link set u0 up")
-        mac = self.world.ip_json("b", "link show u0")[0]["address"]
-        self.world.ip("a", f"neigh replace 10.0.0.2 dev u0 lladdr {mac} nud permanent")
+        self.world.connect("a", "u0", "b", "u0", 1, resolved=True)
 
     def status(self, expected, *words):
         done = self.world.cowire("a", *words)
@@ -34,8 +28,8 @@ class ExitTest(unittest.TestCase):
 
 class Send(ExitTest):
     def test_what_left_the_host_ends_with_0_whatever_became_of_the_rest(self):
-        self.status(0, "send", "--to", "10.0.0.2:9000", "--count", 3)
-        self.status(0, "send", "--to", "10.0.0.2:9000", "--to", "192.0.2.1:9000", "--count", 3)
+        self.status(0, "send", "--to", "10.77.1.2:9000", "--count", 3)
+        self.status(0, "send", "--to", "10.77.1.2:9000", "--to", "192.0.2.1:9000", "--count", 3)
 
     def test_nothing_that_left_the_host_ends_with_1_and_the_reason(self):
         for mode in ("auto", "kernel"):
@@ -48,19 +42,19 @@ class Send(ExitTest):
 
     def test_a_mode_that_no_interface_has_ends_with_2_and_the_reason(self):
         done = self.status(
-            2, "send", "--to", "10.0.0.2:9000", "--count", 1, "--mode", "zero-copy"
+            2, "send", "--to", "10.77.1.2:9000", "--count", 1, "--mode", "zero-copy"
         )
         self.assertEqual(done.stdout, "")
         for needle in ("zero-copy", "u0", "veth", "--mode auto"):
             self.assertIn(needle, done.stderr)
         self.world.ip("a", "link set u0 down")
-        done = self.status(2, "send", "--to", "10.0.0.2:9000", "--count", 1, "--mode", "copy")
+        done = self.status(2, "send", "--to", "10.77.1.2:9000", "--count", 1, "--mode", "copy")
         self.assertIn("none is up", done.stderr)
 
     def test_the_rate_is_that_of_all_destinations_together(self):
         destinations = []
         for port in range(9000, 9050):
-            destinations += ["--to", f"10.0.0.2:{port}"]
+            destinations += ["--to", f"10.77.1.2:{port}"]
         done = self.status(0, "send", *destinations, "--rate", 20, "--duration", 1, "-j")
         report = json.loads(done.stdout)
         # However late the sender may be: never ahead of its rate.
@@ -74,7 +68,7 @@ class Send(ExitTest):
             support.wait_until(lambda: os.path.exists(path), "the intake")
             destinations = []
             for port in range(9000, 9050):
-                destinations += ["--to", f"10.0.0.2:{port}"]
+                destinations += ["--to", f"10.77.1.2:{port}"]
             done = self.status(
                 0, "send", "--via", path, *destinations, "--rate", 20, "--duration", 1, "-j"
             )
@@ -84,7 +78,7 @@ class Send(ExitTest):
             # Nor does it sleep beyond its duration, which is eleven days shorter than its pause.
             done = self.status(
                 0,
-                *("send", "--via", path, "--to", "10.0.0.2:9000"),
+                *("send", "--via", path, "--to", "10.77.1.2:9000"),
                 *("--rate", "1e-6", "--count", 3, "--duration", 0.2, "-j"),
             )
             self.assertEqual(json.loads(done.stdout)["submitted"], 1)
@@ -92,7 +86,7 @@ class Send(ExitTest):
 
     def test_a_tiny_rate_sends_one_and_waits(self):
         done = self.status(
-            0, *"send --to 10.0.0.2:9000 --rate 1e-6 --count 3 --duration 0.2 -j".split()
+            0, *"send --to 10.77.1.2:9000 --rate 1e-6 --count 3 --duration 0.2 -j".split()
         )
         self.assertEqual(json.loads(done.stdout)["submitted"], 1)
 
@@ -103,7 +97,7 @@ class RouteGet(ExitTest):
         self.world.ip("a", "route add blackhole 198.51.100.128/25")
         self.world.ip("a", "-6 route add unreachable 2001:db8::/64")
         for destination in (
-            "10.0.0.2 10.0.0.1 127.0.0.1 fd00::2 ::1 192.0.2.1 198.51.100.1 198.51.100.129 "
+            "10.77.1.2 10.77.1.1 127.0.0.1 fd77:1::2 ::1 192.0.2.1 198.51.100.1 198.51.100.129 "
             "2001:db8::1 2001:db8:1::1"
         ).split():
             with self.subTest(destination):
@@ -116,18 +110,18 @@ class RouteGet(ExitTest):
                     self.assertTrue(ours.stdout)
 
     def test_in_a_batch_a_refusal_is_an_answer(self):
-        done = self.world.cowire("a", "route", "get", "-b", "-", stdin="192.0.2.1\n10.0.0.2\n")
+        done = self.world.cowire("a", "route", "get", "-b", "-", stdin="192.0.2.1\n10.77.1.2\n")
         self.assertEqual(done.returncode, 0, done)
-        done = self.world.cowire("a", "route", "get", "-b", "-", stdin="here\n10.0.0.2\n")
+        done = self.world.cowire("a", "route", "get", "-b", "-", stdin="here\n10.77.1.2\n")
         self.assertEqual(done.returncode, 2, done)
-        self.assertIn("10.0.0.2 dev u0", done.stdout)
+        self.assertIn("10.77.1.2 dev u0", done.stdout)
 
 
 COMMANDS_THAT_PRINT = (
-    "send --to 10.0.0.2:9000 --count 1",
-    "send --to 10.0.0.2:9000 --count 1 -j",
-    "route get 10.0.0.2",
-    "route get 10.0.0.2 -j",
+    "send --to 10.77.1.2:9000 --count 1",
+    "send --to 10.77.1.2:9000 --count 1 -j",
+    "route get 10.77.1.2",
+    "route get 10.77.1.2 -j",
     "route show table all",
     "tunnel show -j",
     "doctor u0 -j",
@@ -174,7 +168,7 @@ class Output(ExitTest):
             with support.ended(process):
 
                 def ended_after_a_change():
-                    self.world.ip("a", "route replace 192.0.2.0/24 via 10.0.0.2")
+                    self.world.ip("a", "route replace 192.0.2.0/24 via 10.77.1.2")
                     self.world.ip("a", "route del 192.0.2.0/24")
                     return process.poll() is not None
 
@@ -218,7 +212,7 @@ class WithoutRoot(ExitTest):
         )
 
     def test_a_limit_on_locked_memory_is_told_by_all_with_the_remedy(self):
-        send = "send --to 10.0.0.2:9000 --count 3 -j"
+        send = "send --to 10.77.1.2:9000 --count 3 -j"
         done = self.run_as(CAPABILITIES, SMALL_LIMIT_BYTES, send)
         self.assertEqual(done.returncode, 0, done)
         self.assertEqual(json.loads(done.stdout)["kernel_path"], 3)
@@ -244,7 +238,7 @@ class WithoutRoot(ExitTest):
         self.check_fast([*CAPABILITIES, "ipc_lock"], SMALL_LIMIT_BYTES)
 
     def check_fast(self, capabilities, limit_bytes):
-        done = self.run_as(capabilities, limit_bytes, "send --to 10.0.0.2:9000 --count 3 -j")
+        done = self.run_as(capabilities, limit_bytes, "send --to 10.77.1.2:9000 --count 3 -j")
         self.assertEqual(done.returncode, 0, done)
         self.assertEqual(json.loads(done.stdout)["transmitted"], {"u0": 3}, done)
         self.assertEqual(done.stderr, "")

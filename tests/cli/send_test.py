@@ -16,7 +16,7 @@ import unittest
 import support
 
 PORT = 9000
-PEER_MAC = "02:00:00:00:00:0b"
+PEER_MAC = support.link_address(1, 2)
 
 QUIET_S = 0.5
 
@@ -48,23 +48,9 @@ class SendTest(unittest.TestCase):
         support.need_root()
         self.world = support.World("a", "b")
         self.addCleanup(self.world.close)
-        for command in (
-            f"link add u0 type veth peer name u0 netns {self.world.names['b']}",
-            "link set u0 address 02:00:00:00:00:0a",
-            "addr add 10.0.0.1/24 dev u0",
-            "addr add fd00::1/64 dev u0 nodad",
-            "link set u0 up",
-        ):
-            self.world.ip("a", command)
-        for command in (
-            f"link set u0 address {PEER_MAC}",
-            "addr add 10.0.0.2/24 dev u0",
-            "addr add fd00::2/64 dev u0 nodad",
-            "link set u0 up",
-        ):
-            self.world.ip("b", command)
+        self.world.connect("a", "u0", "b", "u0", 1)
 
-    def receiver(self, address="10.0.0.2", port=PORT):
+    def receiver(self, address="10.77.1.2", port=PORT):
         process = self.world.start(
             "b", sys.executable, "-c", RECEIVER, address, port, stdin=subprocess.PIPE
         )
@@ -103,10 +89,10 @@ class SendTest(unittest.TestCase):
 class Send(SendTest):
     def test_flows_that_are_tracked_are_counted_and_fast_after_their_first_datagram(self):
         support.need_nft()
-        self.world.ip("a", f"neigh add 10.0.0.2 lladdr {PEER_MAC} dev u0 nud permanent")
+        self.world.ip("a", f"neigh add 10.77.1.2 lladdr {PEER_MAC} dev u0 nud permanent")
         rules = "table ip t {\nchain i { type filter hook input priority 0; ct state new drop; }\n}\n"
         self.world.exec("a", "nft", "-f", "-", stdin=rules, check=0)
-        words = ("--to", f"10.0.0.2:{PORT}", "--count", 50, "--rate", 50)
+        words = ("--to", f"10.77.1.2:{PORT}", "--count", 50, "--rate", 50)
         report = json.loads(self.world.cowire("a", "send", *words, "-j", check=0).stdout)
         self.assertEqual(report["refused"], {})
         self.assertGreaterEqual(report["tracking"]["asked"], 1)
@@ -118,10 +104,10 @@ class Send(SendTest):
 
     def test_a_layer_that_the_file_ignores_is_passed_by_warned_of_and_reported(self):
         support.need_nft()
-        self.world.ip("a", f"neigh add 10.0.0.2 lladdr {PEER_MAC} dev u0 nud permanent")
+        self.world.ip("a", f"neigh add 10.77.1.2 lladdr {PEER_MAC} dev u0 nud permanent")
         rules = "table ip t {\nchain o { type filter hook output priority 0; policy drop; }\n}\n"
         self.world.exec("a", "nft", "-f", "-", stdin=rules, check=0)
-        words = ("--to", f"10.0.0.2:{PORT}", "--count", 50, "-j")
+        words = ("--to", f"10.77.1.2:{PORT}", "--count", 50, "-j")
         obeyed = self.world.cowire("a", "send", *words, check=1)
         report = json.loads(obeyed.stdout)
         self.assertEqual(report["refused"], {"EPERM": 50})
@@ -138,12 +124,12 @@ class Send(SendTest):
         self.assertIn("ignored on the output path: netfilter (", ignored.stderr)
 
     def test_generated_payloads_arrive_numbered_stamped_and_counted(self):
-        self.world.ip("a", f"neigh add 10.0.0.2 lladdr {PEER_MAC} dev u0 nud permanent")
+        self.world.ip("a", f"neigh add 10.77.1.2 lladdr {PEER_MAC} dev u0 nud permanent")
         receiver = self.receiver()
         before = time.time_ns()
         report = self.send(
             "--to",
-            f"10.0.0.2:{PORT}",
+            f"10.77.1.2:{PORT}",
             "--count",
             500,
             "--rate",
@@ -163,7 +149,7 @@ class Send(SendTest):
         got = self.collect(receiver)
         self.assertEqual(
             {(length, source, port) for length, _, source, port in got},
-            {("100", "10.0.0.1", "7001")},
+            {("100", "10.77.1.1", "7001")},
         )
         prefixes = [struct.unpack("!QQ", bytes.fromhex(prefix)) for _, prefix, _, _ in got]
         self.assertEqual(sorted(number for number, _ in prefixes), list(range(500)))
@@ -175,7 +161,7 @@ class Send(SendTest):
         # The kernel path takes a system call for each datagram, submitting 32 of them takes none.
         flood = ["--count", payloads, "--size", 16, "--mode", "kernel"]
         for port in ports:
-            flood += ["--to", f"10.0.0.2:{port}"]
+            flood += ["--to", f"10.77.1.2:{port}"]
         for policy, given_up in (("fail", "would_block"), ("shed-oldest", "shed")):
             report = self.send(*flood, "--when-full", policy)
             self.assert_totals(report, datagrams - report["would_block"])
@@ -188,11 +174,12 @@ class Send(SendTest):
         receivers = [
             self.receiver(port=PORT),
             self.receiver(port=PORT + 1),
-            self.receiver("fd00::2"),
+            self.receiver("fd77:1::2"),
         ]
-        path = support.scratch_file(self, f"10.0.0.2:{PORT + 1}  # the second\n[fd00::2]:{PORT}\n")
+        text = f"10.77.1.2:{PORT + 1}  # the second\n[fd77:1::2]:{PORT}\n"
+        path = support.scratch_file(self, text)
         report = self.send(
-            "--to", f"10.0.0.2:{PORT}", "--to-file", path, "--count", 20, "--rate", 3000
+            "--to", f"10.77.1.2:{PORT}", "--to-file", path, "--count", 20, "--rate", 3000
         )
         self.assert_totals(report, 60)
         for receiver in receivers:
@@ -201,10 +188,10 @@ class Send(SendTest):
 
     def test_a_given_payload_is_sent_once_as_it_is(self):
         receiver = self.receiver()
-        report = self.send("--to", f"10.0.0.2:{PORT}", "--stdin", stdin="hello")
+        report = self.send("--to", f"10.77.1.2:{PORT}", "--stdin", stdin="hello")
         self.assert_totals(report, 1)
         path = support.scratch_file(self, "payload")
-        self.assert_totals(self.send("--to", f"10.0.0.2:{PORT}", "--payload-file", path), 1)
+        self.assert_totals(self.send("--to", f"10.77.1.2:{PORT}", "--payload-file", path), 1)
         self.assertEqual(
             [(length, bytes.fromhex(data)) for length, data, _, _ in self.collect(receiver)],
             [("5", b"hello"), ("7", b"payload")],
@@ -212,7 +199,7 @@ class Send(SendTest):
 
     def test_the_rate_is_kept(self):
         """A busy machine may only make it slower; that it is no slower at rest, pacer_test shows."""
-        words = ["--to", f"10.0.0.2:{PORT}", "--rate", 2000]
+        words = ["--to", f"10.77.1.2:{PORT}", "--rate", 2000]
         report = self.send(*words, "--count", 4000)
         self.assertEqual(report["submitted"], 4000)
         self.assertGreater(report["elapsed_s"], 1.9)
@@ -223,7 +210,7 @@ class Send(SendTest):
     def test_kernel_mode_sends_through_the_kernel_path(self):
         receiver = self.receiver()
         report = self.send(
-            "--to", f"10.0.0.2:{PORT}", "--count", 50, "--rate", 2000, "--mode", "kernel"
+            "--to", f"10.77.1.2:{PORT}", "--count", 50, "--rate", 2000, "--mode", "kernel"
         )
         self.assert_totals(report, 50)
         self.assertEqual((report["kernel_path"], report["transmitted"].get("u0", 0)), (50, 0))
@@ -238,12 +225,12 @@ class Send(SendTest):
     def test_an_ipv4_mapped_destination_and_source_leave_as_ipv4(self):
         receiver = self.receiver()
         report = self.send(
-            *("--to", f"[::ffff:10.0.0.2]:{PORT}", "--source", "::ffff:10.0.0.1"),
+            *("--to", f"[::ffff:10.77.1.2]:{PORT}", "--source", "::ffff:10.77.1.1"),
             *("--source-port", 7001, "--count", 3),
         )
         self.assert_totals(report, 3)
         got = {(source, port) for _, _, source, port in self.collect(receiver)}
-        self.assertEqual(got, {("10.0.0.1", "7001")})
+        self.assertEqual(got, {("10.77.1.1", "7001")})
 
     # Prints "ready", then for each datagram to the group: its length and TTL.
     MEMBER = f"""
@@ -297,7 +284,7 @@ while True:
         self.assertNotEqual(here.stdout.readline().split()[0], "100")
 
     def test_broadcast_needs_to_be_permitted(self):
-        words = ("--to", f"10.0.0.255:{PORT}", "--count", 1)
+        words = ("--to", f"10.77.1.255:{PORT}", "--count", 1)
         self.assertEqual(self.send(*words, check=1)["refused"], {"EACCES": 1})
         receiver = self.receiver("0.0.0.0")
         self.assertEqual(self.send(*words, "--broadcast")["kernel_path"], 1)
@@ -319,7 +306,7 @@ while True:
 
     def test_a_long_payload_is_fragmented_by_the_kernel(self):
         receiver = self.receiver()
-        report = self.send("--to", f"10.0.0.2:{PORT}", "--count", 5, "--rate", 100, "--size", 3000)
+        report = self.send("--to", f"10.77.1.2:{PORT}", "--count", 5, "--rate", 100, "--size", 3000)
         self.assert_totals(report, 5)
         self.assertEqual(
             report["diverted"].get("exceeds_mtu", 0)
@@ -330,20 +317,20 @@ while True:
 
     def test_the_text_summary_names_the_interface(self):
         self.receiver()
-        done = self.world.cowire("a", "send", "--to", f"10.0.0.2:{PORT}", "--count", 5, check=0)
+        done = self.world.cowire("a", "send", "--to", f"10.77.1.2:{PORT}", "--count", 5, check=0)
         self.assertIn("submitted      5", done.stdout)
         self.assertIn("u0", done.stdout)
         self.assertEqual(done.stderr, "")
 
     def test_errors_from_the_network_are_counted_and_do_not_disturb_the_end(self):
-        reports = [self.send("--to", f"10.0.0.2:{PORT}", "--count", 3) for _ in range(10)]
+        reports = [self.send("--to", f"10.77.1.2:{PORT}", "--count", 3) for _ in range(10)]
         for report in reports:
             self.assert_totals(report, 3)
         self.assertGreater(sum(report["errors_from_network"] for report in reports), 0)
 
     def test_a_progress_line_is_for_terminals_and_cleared_before_the_summary(self):
         # Read as text, a carriage return is a line's end.
-        command = f"{support.COWIRE} send --to 10.0.0.2:{PORT} --duration 1.2 --rate 100"
+        command = f"{support.COWIRE} send --to 10.77.1.2:{PORT} --duration 1.2 --rate 100"
         done = self.world.exec("a", "script", "-qec", command, "/dev/null", check=0)
         # A line a second, but for those in which it did not get a CPU.
         self.assertRegex(done.stdout, r"\n[1-9]\d* s  submitted \d+ \(\d+/s\)  u0 \d+")
@@ -356,7 +343,7 @@ while True:
         with support.ended(holder):
             self.assertEqual(holder.stdout.readline(), "ready\n")
             done = self.world.cowire(
-                "a", "send", "--to", f"10.0.0.2:{PORT}", "--source-port", 7002, "--count", 1
+                "a", "send", "--to", f"10.77.1.2:{PORT}", "--source-port", 7002, "--count", 1
             )
         self.assertEqual(done.returncode, 2, done)
         self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
@@ -366,7 +353,8 @@ while True:
 class Signals(SendTest):
     def start_sending(self, *words, prefix=()):
         process = self.world.start(
-            "a", *prefix, support.COWIRE, "send", "--to", f"10.0.0.2:{PORT}", "--rate", 1000, *words
+            *("a", *prefix, support.COWIRE, "send"),
+            *("--to", f"10.77.1.2:{PORT}", "--rate", 1000, *words),
         )
         statistics = "/sys/class/net/u0/statistics/tx_packets"
         read = lambda: int(self.world.exec("a", "cat", statistics, check=0).stdout)
@@ -418,7 +406,7 @@ class Signals(SendTest):
         """More waits than the largest send buffer of a socket holds."""
         self.let_neighbours_never_fail()
         sending = self.world.start(
-            "a", support.COWIRE, "send", "--to", f"10.0.0.99:{PORT}", "--size", 1400, "-j"
+            "a", support.COWIRE, "send", "--to", f"10.77.1.99:{PORT}", "--size", 1400, "-j"
         )
 
         def full():
@@ -437,7 +425,7 @@ class Signals(SendTest):
     def test_the_end_does_not_wait_for_a_neighbour_that_never_answers(self):
         """Without a signal: the time is over, and more waits than a send buffer holds."""
         self.let_neighbours_never_fail()
-        words = ["--to", f"10.0.0.99:{PORT}", "--size", 1400, "--duration", 5]
+        words = ["--to", f"10.77.1.99:{PORT}", "--size", 1400, "--duration", 5]
         done = self.world.cowire("a", "send", *words, "-j", check=0)
         self.assertRegex(done.stderr, "[0-9]+ datagrams were still on the way 1000 ms after")
         report = json.loads(done.stdout)
@@ -450,7 +438,8 @@ class Signals(SendTest):
             process.wait()
         support.wait_until(lambda: not self.programs(), "the XDP program to go away")
         receiver = self.receiver()
-        self.assert_totals(self.send("--to", f"10.0.0.2:{PORT}", "--count", 20, "--rate", 1000), 20)
+        report = self.send("--to", f"10.77.1.2:{PORT}", "--count", 20, "--rate", 1000)
+        self.assert_totals(report, 20)
         self.assertEqual(len(self.collect(receiver)), 20)
 
 
@@ -472,13 +461,13 @@ class Intake(SendTest):
         receiver = self.receiver()
         with support.ended(self.serve()) as server:
             self.world.cowire(
-                *("a", "send", "--via", self.path, "--to", f"[::ffff:10.0.0.2]:{PORT}"),
+                *("a", "send", "--via", self.path, "--to", f"[::ffff:10.77.1.2]:{PORT}"),
                 *("--count", 3),
                 check=0,
             )
             output, _ = support.interrupt(server)
         self.assert_totals(json.loads(output), 3)
-        self.assertEqual({source for _, _, source, _ in self.collect(receiver)}, {"10.0.0.1"})
+        self.assertEqual({source for _, _, source, _ in self.collect(receiver)}, {"10.77.1.1"})
 
     def test_datagrams_of_several_clients_are_sent_and_counted(self):
         receiver = self.receiver()
@@ -491,7 +480,7 @@ class Intake(SendTest):
                     "--via",
                     self.path,
                     "--to",
-                    f"10.0.0.2:{PORT}",
+                    f"10.77.1.2:{PORT}",
                     "--count",
                     100,
                     "--rate",
@@ -545,26 +534,27 @@ class Intake(SendTest):
 
     @unittest.skipUnless(shutil.which("nft"), "needs nft")
     def test_what_a_filter_drops_of_one_client_holds_up_no_other(self):
-        for command in ("addr add 10.0.0.3/24 dev u0", "addr add fd00::3/64 dev u0 nodad"):
+        for command in ("addr add 10.77.1.3/24 dev u0", "addr add fd77:1::3/64 dev u0 nodad"):
             self.world.ip("b", command)
-        for host in ("10.0.0.2", "10.0.0.3", "fd00::3"):  # What waits for one is dropped uncounted.
+        # What waits for one is dropped uncounted.
+        for host in ("10.77.1.2", "10.77.1.3", "fd77:1::3"):
             self.world.ip("a", f"neigh replace {host} lladdr {PEER_MAC} dev u0 nud permanent")
         self.world.exec(
             "a",
             "nft",
             "table netdev t { chain c { type filter hook egress device u0 priority 0; "
-            "ip daddr 10.0.0.3 drop; ip6 daddr fd00::3 drop; }; }",
+            "ip daddr 10.77.1.3 drop; ip6 daddr fd77:1::3 drop; }; }",
             check=0,
         )
         receiver = self.receiver()
         # Without a socket for AF_XDP all of it goes through the kernel.
         with support.ended(self.serve("--mode", "kernel")) as server:
             send = [support.COWIRE, "send", "--via", self.path, "-j"]
-            flood = ["--to", f"10.0.0.3:{PORT}", "--to", f"[fd00::3]:{PORT}", "--rate", 5000]
+            flood = ["--to", f"10.77.1.3:{PORT}", "--to", f"[fd77:1::3]:{PORT}", "--rate", 5000]
             dropped = self.world.start("a", *send, *flood, "--source-port", 7010)
             with support.ended(dropped):
                 done = self.world.exec(
-                    "a", *send, "--to", f"10.0.0.2:{PORT}", "--count", 200, "--rate", 1000
+                    "a", *send, "--to", f"10.77.1.2:{PORT}", "--count", 200, "--rate", 1000
                 )
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
                 support.interrupt(dropped)
@@ -577,7 +567,7 @@ class Intake(SendTest):
         self.assertEqual(len(self.collect(receiver)), 200)
 
     def test_a_client_without_a_server_gets_one_clear_line(self):
-        done = support.cowire("send", "--via", self.path, "--to", f"10.0.0.2:{PORT}", "--count", 1)
+        done = support.cowire("send", "--via", self.path, "--to", f"10.77.1.2:{PORT}", "--count", 1)
         self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done)
         self.assertIn(self.path, done.stderr)
 

@@ -123,6 +123,11 @@ def ended(process):
         process.communicate()
 
 
+def link_address(number, end):
+    """Of an end, 1 or 2, of a pair that World.connect() made."""
+    return f"02:00:00:00:{number:02x}:{end:02x}"
+
+
 class World(Hosts):
     """Network namespaces of one test; `ip` runs iproute2 in one of them. Made at once, removed by
     close(). What fails raises hosts.Failure with its text."""
@@ -140,6 +145,20 @@ class World(Hosts):
 
     def close(self):
         self.__exit__()
+
+    def connect(self, a, a_link, b, b_link, number, resolved=False):
+        """A veth pair, up, with the addresses of connect() in testbed/netns.hpp: 10.77.N.1 and
+        fd77:N::1 on the first end, .2 and ::2 on the second. Resolved: each end has the other one
+        as a permanent neighbour."""
+        self.ip(a, f"link add {a_link} type veth peer name {b_link} netns {self.names[b]}")
+        for name, link, own, other in ((a, a_link, 1, 2), (b, b_link, 2, 1)):
+            self.ip(name, f"link set {link} address {link_address(number, own)} up")
+            self.ip(name, f"addr add 10.77.{number}.{own}/24 dev {link}")
+            self.ip(name, f"addr add fd77:{number}::{own}/64 dev {link} nodad")
+            if resolved:
+                known = f"lladdr {link_address(number, other)} dev {link} nud permanent"
+                self.ip(name, f"neigh add 10.77.{number}.{other} {known}")
+                self.ip(name, f"neigh add fd77:{number}::{other} {known}")
 
     def ip_json(self, name, command):
         """None where iproute2 reports an error."""

@@ -25,16 +25,7 @@ class Rust(unittest.TestCase):
             self.skipTest("needs cargo")
         self.world = support.World("a", "b")
         self.addCleanup(self.world.close)
-        self.world.ip("a", f"link add a0 type veth peer name b0 netns {self.world.names['b']}")
-        for host, link, number, other in (("a", "a0", 1, 2), ("b", "b0", 2, 1)):
-            for command in (
-                f"link set {link} address 02:00:00:00:00:0{number} up",
-                f"addr add 10.77.1.{number}/24 dev {link}",
-                f"addr add fd77:1::{number}/64 dev {link} nodad",
-                f"neigh add 10.77.1.{other} lladdr 02:00:00:00:00:0{other} dev {link} nud permanent",
-                f"neigh add fd77:1::{other} lladdr 02:00:00:00:00:0{other} dev {link} nud permanent",
-            ):
-                self.world.ip(host, command)
+        self.world.connect("a", "a0", "b", "b0", 1, resolved=True)
 
     def cargo(self, *words):
         """In the first host; what it prints goes to ours."""
