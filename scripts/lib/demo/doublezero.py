@@ -16,13 +16,11 @@ fiber; its own tunnel packets take the public way, always.
 A also publishes to a multicast group, for which it has a route over the second tunnel. The devices
 hand it on over the fiber to B, a member on its own second tunnel.
 """
-import os
 import re
 import shutil
-import subprocess
 
 from analysis import CUT
-from hosts import Program, run
+from hosts import Failure, Hosts, Program
 from publication import Publication
 from world import PREFIX, Step, Words, World, wait_until
 
@@ -142,6 +140,16 @@ def configuration(host):
     return text
 
 
+class Probe(Hosts):
+    """A host in which is tried what the kernel has."""
+
+    HOSTS = ("probe",)
+    PREFIX = PREFIX
+
+    def build(self):
+        """Nothing: it is alone."""
+
+
 class DoubleZero(World):
     HOSTS = ("a", "b", "da", "db", "internet")
     SERVICE = PUBLIC["b"]
@@ -165,19 +173,16 @@ class DoubleZero(World):
     def reason_not_here():
         if not shutil.which("bird"):
             return "needs BIRD (Debian: bird2)"
-        name = f"{PREFIX}{os.getpid()}-probe"
         probes = {
             "ip_gre": "ip link add probe type gre local 10.0.0.1 remote 10.0.0.2",
             "netem": "tc qdisc add dev lo root netem loss 100%",
         }
-        run("ip", "netns", "add", name)
-        try:
+        with Probe(keep=False) as probe:
             for feature, command in probes.items():
-                probe = ["ip", "netns", "exec", name, *command.split()]
-                if subprocess.run(probe, capture_output=True).returncode != 0:
+                try:
+                    probe.execute("probe", command)
+                except Failure:
                     return f"the kernel has no {feature}"
-        finally:
-            run("ip", "netns", "del", name)
         return None
 
     def build(self):
