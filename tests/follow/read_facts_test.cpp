@@ -168,5 +168,29 @@ TEST_F(read_facts, tables_local_and_main_are_one_until_a_rule_was_added) {
   }
 }
 
+/// Up to Linux 7.1 to delete an initial rule of IPv4 counts as any change of the rules does, from
+/// 7.2 on only once any was added. Table local is consulted, or nobody asks it any more.
+TEST_F(read_facts, what_a_deleted_rule_zero_means_is_seen) {
+  for (const bool was_added : {false, true}) {
+    const netns host;
+    const netns::scope inside(host);
+    set_up(host,
+           "ip addr add 10.0.0.1/24 dev u0 && ip route add local 198.18.0.0/16 dev lo && "
+           "ip route add 198.18.7.0/24 via 10.0.0.2 && ip route add 203.0.113.0/24 via 10.0.0.2");
+    if (was_added) host("ip rule add pref 9 lookup 99 && ip rule del pref 9");
+    host("ip rule del pref 0");
+    const mirror state = read_mirror();
+    const std::string local = source_of_socket(ip("198.18.1.1"));
+    const bool counts = local != "198.18.1.1";
+    EXPECT_TRUE(counts || !was_added);
+    EXPECT_EQ(counts, state.rules_configured(ip_family::v4).value_or(!counts));
+    EXPECT_EQ(counts ? local : "left to the kernel: local_destination",
+              source_of_mirror(state, ip("198.18.1.1")));
+    // Table main has a route within table local's: the tables are one there until they are parted.
+    expect_agreement(state, "198.18.7.1");
+    expect_agreement(state, "203.0.113.1");
+  }
+}
+
 }  // namespace
 }  // namespace cowire::test
