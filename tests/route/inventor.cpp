@@ -37,6 +37,10 @@ std::string inventor::settings() {
   // Addresses are detected in some hundredths of a second.
   out += "sysctl -w net.ipv6.conf.default.router_solicitation_delay=0\n";
   out += "sysctl -w net.ipv6.neigh.default.retrans_time_ms=10\n";
+  // Each half minute, which is no time where CPUs are emulated, the kernel forgets redirects to a
+  // neighbour that is not flagged as router, as permanent ones are not (rt6_age_examine_exception()
+  // in net/ipv6/route.c), or that were not used for a minute.
+  out += "sysctl -w net.ipv6.route.gc_interval=3600\nsysctl -w net.ipv6.route.gc_timeout=3600\n";
   if (below(6) == 0)
     out += "sysctl -w net.ipv4.conf." + pick({"all", "default"}) + ".route_localnet=1\n";
   return out;
