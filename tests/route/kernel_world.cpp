@@ -194,6 +194,12 @@ void kernel_world::spread(const std::string& line) {
                              reinterpret_cast<const sockaddr*>(&there), sizeof there));
 }
 
+void kernel_world::use_classes(std::vector<flow_class> classes) {
+  classes_ = std::move(classes);
+  for (const ip_address& about : told_about_)
+    if (followed_.find_path_exception(about) == nullptr) unheard_.insert(about);
+}
+
 void kernel_world::note_exception(const ip_address& about, const std::vector<flow_class>& classes) {
   classes_.insert(classes_.end(), classes.begin(), classes.end());
   told_about_.insert(about);

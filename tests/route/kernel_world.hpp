@@ -46,7 +46,9 @@ class kernel_world {
   /// the background.
   [[nodiscard]] mirror settled();
   /// Of whose flows exceptions are known from the next follow() or learn_exceptions() on.
-  void use_classes(std::vector<flow_class> classes) { classes_ = std::move(classes); }
+  /// Where none is known, the next follow() asks, as a truth audit of the new classes' flows would:
+  /// over a next hop that no class took before nobody has asked.
+  void use_classes(std::vector<flow_class> classes);
   /// The mirror that has only seen notifications since the namespace was empty, as it is now; what
   /// has changed goes to `note`.
   template <class Note>
