@@ -4,6 +4,8 @@
 #include <cowire/async/detail/intake_ports.hpp>
 #include <cowire/async/detail/served_path.hpp>
 #include <cowire/async/intake.hpp>
+#include <cowire/base/checked_interval.hpp>
+#include <cowire/base/checked_range.hpp>
 #include <cowire/base/forked.hpp>
 #include <cowire/base/signals_blocked.hpp>
 #include <cowire/ring/datagram_source.hpp>
@@ -92,6 +94,14 @@ auto async_flush(const std::shared_ptr<detail::producer>& of) {
       token);
 }
 
+intake_options checked(intake_options wanted) {
+  check_range("client_limit", wanted.client_limit, 1, intake_options::limit_max);
+  check_range("ports_per_client", wanted.ports_per_client, 1, intake_options::limit_max);
+  check_range("port_limit", wanted.port_limit, 1, intake_options::limit_max);
+  check_interval("port_idle", wanted.port_idle);
+  return wanted;
+}
+
 /// Throws what the options' sockets are refused with; they are opened when a client needs them.
 void check_sender(const sender_options& wanted) {
   std::error_code ec;
@@ -162,7 +172,7 @@ struct intake::impl {
 intake::impl::impl(std::shared_ptr<detail::engine> engine_, std::string path_,
                    intake_options options_)
     : engine(std::move(engine_)),
-      options(std::move(options_)),
+      options(checked(std::move(options_))),
       ring(ring_context::options{.backend = engine->config().backend}),
       received(engine->new_producer()),
       copies(engine->new_producer()),

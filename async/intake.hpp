@@ -146,8 +146,10 @@ struct intake_stats {
   std::uint64_t replies_lost = 0;  ///< Replies that the client's socket did not take.
 };
 
-/// What a server is made with.
+/// What a server is made with; error::invalid_argument where one of the limits is 0 or above
+/// `limit_max`, or `port_idle` is negative or above interval_max (a month).
 struct intake_options {
+  static constexpr std::size_t limit_max = 1u << 20;  ///< Of the three limits.
   /// For every datagram, but the source port that a message names, and the owner. `when_full` is
   /// always wait. A source port that is set here serves one user's clients at a time.
   sender_options sender{};

@@ -3,6 +3,7 @@
 #include <cowire/async/detail/port_state.hpp>
 #include <cowire/async/detail/shared_producer.hpp>
 #include <cowire/async/transmitter.hpp>
+#include <cowire/base/checked_range.hpp>
 
 #include <net/if.h>
 
@@ -10,6 +11,8 @@
 
 namespace cowire {
 namespace {
+
+constexpr std::size_t socket_buffer_max = 1u << 30;
 
 std::string what_failed(const sender_options& options) {
   const std::string& groups = options.multicast_interface;
@@ -99,6 +102,7 @@ shared_sender transmitter::make_shared_sender(const sender_options& options, std
 }
 
 port transmitter::make_port(const port_options& options) {
+  check_range("socket_buffer", options.socket_buffer, 0, socket_buffer_max);
   std::error_code ec;
   auto sends = make_sender(options.send, ec, true);
   if (ec) throw_error(ec, what_failed(options.send));

@@ -2,6 +2,7 @@
 #include <cowire/async/tunnel.hpp>
 
 #include <cowire/base/assert.hpp>
+#include <cowire/base/checked_range.hpp>
 #include <cowire/base/error.hpp>
 
 #include <linux/if.h>
@@ -238,6 +239,9 @@ std::optional<netlink::link> find_link(netlink::request_socket& kernel, std::str
 }
 
 std::uint32_t create_tunnel(netlink::request_socket& kernel, const tunnel_declaration& tunnel) {
+  for (const auto& [local, prefix_length] : tunnel.addresses)
+    check_range(("tunnel " + tunnel.name + ": prefix_length of " + local.to_string()).c_str(),
+                prefix_length, 0, local.bits());
   std::error_code ec;
   if (find_link(kernel, tunnel.name))
     throw_error(errno_code(EEXIST),

@@ -2,6 +2,7 @@
 #include <cowire/ring/datagram_source.hpp>
 
 #include <cowire/base/assert.hpp>
+#include <cowire/base/checked_range.hpp>
 #include <cowire/base/error.hpp>
 #include <cowire/base/forked.hpp>
 #include <cowire/ring/detail/backend.hpp>
@@ -86,14 +87,24 @@ bool is_netlink(int socket) noexcept {
   throw_error(make_error_code(error::invalid_argument), "datagram_source: " + what);
 }
 
-void check(const receive_memory& memory, const datagram_source::options& wanted) {
+/// Of the payload, of an address and of control messages: beyond what any socket has.
+constexpr std::size_t capacity_max = 1u << 24;
+
+void check_layout(const datagram_source::options& wanted) {
+  check_range("datagram_source: name_capacity", wanted.name_capacity, 0, capacity_max);
+  check_range("datagram_source: control_capacity", wanted.control_capacity, 0, capacity_max);
   if (wanted.name_capacity % 8 != 0 || wanted.control_capacity % 8 != 0)
     reject("name_capacity " + std::to_string(wanted.name_capacity) + " and control_capacity " +
            std::to_string(wanted.control_capacity) + " must be multiples of 8");
-  const std::size_t count = memory.buffers.size();
-  if (count == 0 || count > detail::buffer_group::count_max)
-    reject("buffer_count " + std::to_string(count) + " is not in 1 to " +
-           std::to_string(detail::buffer_group::count_max));
+}
+
+void check_count(std::size_t buffers) {
+  check_range("datagram_source: buffer_count", buffers, 1, detail::buffer_group::count_max);
+}
+
+void check(const receive_memory& memory, const datagram_source::options& wanted) {
+  check_layout(wanted);
+  check_count(memory.buffers.size());
   for (const auto& buffer : memory.buffers)
     if (buffer.size() <= wanted.payload_offset())
       reject("a buffer of " + std::to_string(buffer.size()) + " bytes has no room behind the " +
@@ -101,6 +112,9 @@ void check(const receive_memory& memory, const datagram_source::options& wanted)
 }
 
 receive_memory make_memory(const datagram_source::options& wanted) {
+  check_layout(wanted);
+  check_count(wanted.buffer_count);
+  check_range("datagram_source: payload_capacity", wanted.payload_capacity, 1, capacity_max);
   constexpr std::size_t cache_line = 64;
   const std::size_t size = wanted.payload_offset() + wanted.payload_capacity;
   const std::size_t stride = (size + cache_line - 1) / cache_line * cache_line;

@@ -122,8 +122,8 @@ class datagram_source {
 
   /// What a source is made with.
   struct options {
-    std::size_t buffer_count = 64;        ///< At most 32 768. Without receive_memory only.
-    std::size_t payload_capacity = 2048;  ///< Longer ones are truncated. Likewise.
+    std::size_t buffer_count = 64;        ///< 1 to 32 768. Without receive_memory only.
+    std::size_t payload_capacity = 2048;  ///< 1 to 16 MiB, likewise; longer are truncated.
     /// Room for the sender's address and for control messages, in bytes; multiples of 8.
     std::size_t name_capacity = sizeof(sockaddr_storage), control_capacity = 0;
 

@@ -16,7 +16,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <cstring>
 #include <fstream>
 
@@ -426,7 +425,7 @@ std::error_code backing_socket::receive_with(int fd, bool gro, std::size_t buffe
   // An adopted socket may have it on, and buffers have room for what was asked for.
   if (const auto ec = set_int(fd, IPPROTO_UDP, UDP_GRO, gro ? 1 : 0)) return ec;
   if (buffer_bytes == 0) return {};
-  const int size = static_cast<int>(std::min<std::size_t>(buffer_bytes, INT_MAX / 2));
+  const int size = static_cast<int>(buffer_bytes);
   if (!set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, size)) return {};
   return set_int(fd, SOL_SOCKET, SO_RCVBUF, size);
 }

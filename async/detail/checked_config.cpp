@@ -3,6 +3,7 @@
 
 #include <cowire/async/detail/core_set.hpp>
 #include <cowire/base/checked_interval.hpp>
+#include <cowire/base/checked_range.hpp>
 #include <cowire/base/error.hpp>
 #include <cowire/xdp/umem.hpp>
 
@@ -22,21 +23,14 @@ using limits = transmitter_limits;
   throw_error(make_error_code(error::invalid_argument), what);
 }
 
-void check_range(const char* option, std::int64_t value, std::int64_t least, std::int64_t most,
-                 const char* unit = "") {
-  if (value >= least && value <= most) return;
-  refuse(std::string(option) + " must be " + std::to_string(least) + " to " + std::to_string(most) +
-         unit + ", not " + std::to_string(value));
-}
-
 void check_cores(const transmitter_config& config) {
   if (config.cpus.empty())
     check_range("tx_cores", config.tx_cores, 1, tx_cores_max);
   else if (config.cpus.size() > tx_cores_max)
     refuse("cpus must name at most " + std::to_string(tx_cores_max) + " CPUs, not " +
            std::to_string(config.cpus.size()));
-  const auto last = ::sysconf(_SC_NPROCESSORS_CONF) - 1;
-  for (const unsigned cpu : config.cpus) check_range("cpus: each", cpu, 0, last);
+  const auto cpus_here = static_cast<std::uint64_t>(::sysconf(_SC_NPROCESSORS_CONF));
+  for (const unsigned cpu : config.cpus) check_range("cpus: each", cpu, 0, cpus_here - 1);
   auto cpus = config.cpus;
   std::ranges::sort(cpus);
   if (const auto twice = std::ranges::adjacent_find(cpus); twice != cpus.end())
@@ -77,7 +71,8 @@ transmitter_config checked(transmitter_config config) {
     refuse("frame_size must be 2048 or 4096, not " + std::to_string(config.frame_size));
   check_range("ring_capacity", config.ring_capacity, limits::ring_capacity_min,
               limits::ring_capacity_max);
-  check_range("busy_poll", config.busy_poll.count(), 0, limits::busy_poll_max.count(), " us");
+  check_range("busy_poll", config.busy_poll.count(), 0,
+              std::uint64_t{limits::busy_poll_max.count()}, " us");
   check_range("busy_poll_budget", config.busy_poll_budget, 1, limits::busy_poll_budget_max);
   check_range("tracked_flows", config.tracked_flows, 1, limits::tracked_flows_max);
   check_range("audit_rate", config.audit_rate, 0, limits::audit_rate_max);

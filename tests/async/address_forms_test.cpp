@@ -3,6 +3,8 @@
 /// to cowire what they mean to the socket: each case sends through a plain one first.
 #include <tests/async/frame_capture.hpp>
 
+#include <cowire/async/tunnel.hpp>
+
 #include <linux/in6.h>
 #include <netinet/udp.h>
 
@@ -320,6 +322,26 @@ TEST_F(address_forms, a_socket_whose_unicast_interface_is_not_the_routes_is_refu
     EXPECT_EQ(0, mine.send(there, "elsewhere"));
     EXPECT_FALSE(second.next().empty());
     EXPECT_NE(std::string::npos, refusal_of(tx, mine.fd()).find("_UNICAST_IF"));
+  }
+}
+
+/// Not the prefix that so many bits become in the kernel's message, where there is room for eight.
+TEST_F(two_hosts, a_tunnels_prefix_longer_than_its_address_is_refused) {
+  auto kernel = netlink::request_socket();
+  for (const auto& [local, bits] : {std::pair{"10.9.0.1", 33u},
+                                    {"10.9.0.1", 256u + 24u},
+                                    {"fd09::1", 129u},
+                                    {"fd09::1", 256u + 64u}}) {
+    tunnel_declaration wanted = default_tunnel("gre7", "gre");
+    wanted.addresses = {{*ip_address::parse(local), bits}};
+    try {
+      static_cast<void>(create_tunnel(kernel, wanted));
+      ADD_FAILURE() << "not refused: " << local << "/" << bits;
+    } catch (const std::system_error& refused) {
+      EXPECT_EQ(make_error_code(error::invalid_argument), refused.code()) << refused.what();
+      EXPECT_NE(std::string::npos, std::string(refused.what()).find("prefix_length of")) << bits;
+    }
+    EXPECT_FALSE(find_link(kernel, "gre7"));
   }
 }
 

@@ -184,6 +184,32 @@ TEST_F(intake_server, malformed_messages_are_counted_and_harm_nobody) {
   EXPECT_TRUE(sink->next());
 }
 
+TEST_F(intake_server, options_out_of_their_ranges_are_refused_by_name) {
+  transmitter tx(small());
+  const auto expect_refused = [&](const std::string& option, const intake_options& wanted) {
+    try {
+      const intake server(tx, path, wanted);
+      ADD_FAILURE() << option << " not refused";
+    } catch (const std::system_error& refused) {
+      EXPECT_EQ(make_error_code(error::invalid_argument), refused.code()) << refused.what();
+      EXPECT_EQ(0u, std::string(refused.what()).find(option)) << refused.what();
+    }
+    EXPECT_FALSE(std::filesystem::exists(path));
+  };
+  for (const std::size_t wrong : {std::size_t{0}, intake_options::limit_max + 1, SIZE_MAX}) {
+    expect_refused("client_limit", {.client_limit = wrong});
+    expect_refused("ports_per_client", {.ports_per_client = wrong});
+    expect_refused("port_limit", {.port_limit = wrong});
+  }
+  for (const auto wrong :
+       {-1ms, std::chrono::milliseconds::min(), std::chrono::milliseconds::max()})
+    expect_refused("port_idle", {.port_idle = wrong});
+  const intake server(
+      tx, path,
+      {.client_limit = 1, .ports_per_client = 1, .port_limit = 1, .port_idle = interval_max});
+  EXPECT_EQ(1u, send_from(8001, 1).submitted);
+}
+
 TEST_F(intake_server, replaces_a_stale_path_but_not_one_that_is_served) {
   transmitter tx(small());
   for (int round = 0; round < 2; ++round) {

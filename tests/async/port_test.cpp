@@ -694,6 +694,8 @@ TEST_P(ports, one_alone_receives_on_a_socket) {
   EXPECT_EQ(make_error_code(error::invalid_argument), ec);
   EXPECT_FALSE(tx->make_port({.payload_capacity = 0}, ec));
   EXPECT_EQ(make_error_code(error::invalid_argument), ec);
+  EXPECT_FALSE(tx->make_port({.socket_buffer = (1u << 30) + 1}, ec));
+  EXPECT_EQ(make_error_code(error::invalid_argument), ec);
 }
 
 TEST_P(ports, errors_about_what_was_sent_are_the_senders) {

@@ -115,6 +115,12 @@ TEST_P(datagram_source_test, options_out_of_range_are_named) {
   EXPECT_TRUE(rejected({.buffer_count = 32769, .payload_capacity = 1}));
   EXPECT_TRUE(rejected({.name_capacity = 13}));
   EXPECT_TRUE(rejected({.payload_capacity = 0}));
+  // Sums and products of these would be small again.
+  EXPECT_TRUE(rejected({.payload_capacity = SIZE_MAX - 150}));
+  EXPECT_TRUE(rejected({.buffer_count = 4, .payload_capacity = SIZE_MAX / 4}));
+  EXPECT_TRUE(rejected({.buffer_count = SIZE_MAX / 64}));
+  EXPECT_TRUE(rejected({.name_capacity = SIZE_MAX - 7}));
+  EXPECT_TRUE(rejected({.control_capacity = SIZE_MAX - 7}));
   EXPECT_THROW(datagram_source(ring(), -1), std::system_error);
 }
 
