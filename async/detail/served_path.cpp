@@ -4,6 +4,8 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -20,6 +22,8 @@ namespace cowire::detail {
 namespace {
 
 constexpr mode_t mode = 0660;
+/// SIOCUNIXFILE of linux/un.h, which sys/un.h does not go with.
+constexpr unsigned long file_of_socket = SIOCPROTOPRIVATE;
 
 [[noreturn]] void fail(int number, const std::string& what) {
   throw_error(errno_code(number), "intake socket " + what);
@@ -88,6 +92,9 @@ served_path::served_path(std::string path, std::optional<std::uint32_t> group)
     fail(errno, path_ + ": SO_PASSCRED");
   const std::filesystem::path whole(path_);
   name_ = whole.filename();
+  if (name_.empty() || name_ == "." || name_ == "..")
+    throw_error(error::invalid_argument,
+                "intake socket " + path_ + ": that is a directory; name a file in it");
   const std::string parent = whole.has_parent_path() ? whole.parent_path().string() : ".";
   directory_.reset(::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!directory_) fail(errno, path_);
@@ -101,12 +108,14 @@ served_path::served_path(std::string path, std::optional<std::uint32_t> group)
 }
 
 served_path::~served_path() {
-  const auto is_own = [this](const std::string& name) {
-    struct stat now {};
-    return ::fstatat(directory_.get(), name.c_str(), &now, AT_SYMLINK_NOFOLLOW) == 0 &&
-           now.st_dev == device_ && now.st_ino == number_;
-  };
-  if (is_own(name_)) static_cast<void>(remove_if(directory_.get(), name_, is_own));
+  const auto own = [this](const std::string& name) { return is_own(name); };
+  if (is_own(name_)) static_cast<void>(remove_if(directory_.get(), name_, own));
+}
+
+bool served_path::is_own(const std::string& name) const {
+  struct stat now {};
+  return ::fstatat(directory_.get(), name.c_str(), &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+         now.st_dev == device_ && now.st_ino == number_;
 }
 
 bool served_path::bind() {
@@ -134,9 +143,16 @@ void served_path::remove_stale() {
   if (removed != 0 && removed != ENOENT) fail(removed, path_ + ": replacing what nobody serves");
 }
 
+/// Nobody may lead the change of mode elsewhere: a descriptor is the same file for all calls.
+unique_fd served_path::own_file() const {
+  // The socket's own, whatever has the name meanwhile; that takes CAP_NET_ADMIN.
+  unique_fd file(::ioctl(fd_.get(), file_of_socket));
+  if (!file) file.reset(::openat(directory_.get(), name_.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  return file;
+}
+
 void served_path::note_own(std::optional<std::uint32_t> group) {
-  // Nobody may lead the change of mode elsewhere: a descriptor is the same file for both calls.
-  const unique_fd file(::openat(directory_.get(), name_.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  const unique_fd file = own_file();
   struct stat own {};
   if (!file || ::fstat(file.get(), &own) != 0 || !S_ISSOCK(own.st_mode))
     fail(EBUSY, path_ + ": taken by another process just now");
@@ -145,7 +161,11 @@ void served_path::note_own(std::optional<std::uint32_t> group) {
   const std::string same = "/proc/self/fd/" + std::to_string(file.get());
   if (group && ::chown(same.c_str(), static_cast<uid_t>(-1), *group) != 0) {
     const int number = errno;
-    ::unlinkat(directory_.get(), name_.c_str(), 0);
+    fd_ = parents_fd();  // So that what somebody serves by this name is not this one.
+    const auto is_left = [this](const std::string& name) {
+      return is_own(name) && probe(directory_.get(), name) == ECONNREFUSED;
+    };
+    if (is_left(name_)) static_cast<void>(remove_if(directory_.get(), name_, is_left));
     fail(number, path_ + ": giving it to the group " + std::to_string(*group) +
                      ", of which the process must be a member, or have CAP_CHOWN");
   }

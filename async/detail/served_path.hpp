@@ -23,7 +23,7 @@ class served_path {
   /// comes with its sender's credentials (SO_PASSCRED, unix(7)). A socket file that nobody serves
   /// is replaced. Throws std::system_error naming the path: EEXIST (something else has the name),
   /// EADDRINUSE (another process serves it), EPERM (the group), error::invalid_argument (its
-  /// length), other errno.
+  /// length, or no name of a file in it), other errno.
   explicit served_path(std::string path, std::optional<std::uint32_t> group = std::nullopt);
   served_path(const served_path&) = delete;
   served_path& operator=(const served_path&) = delete;
@@ -37,6 +37,8 @@ class served_path {
   [[nodiscard]] bool bind();
   void remove_stale();
   void note_own(std::optional<std::uint32_t> group);
+  [[nodiscard]] unique_fd own_file() const;
+  [[nodiscard]] bool is_own(const std::string& name) const;
 
   const std::string path_;
   parents_fd fd_;

@@ -579,6 +579,43 @@ TEST_F(intake_server, takes_messages_of_the_members_of_its_files_group) {
   });
 }
 
+/// Somebody's socket that takes the name just now, when the file cannot be given to the group.
+TEST_F(intake_server, a_start_that_fails_leaves_alone_what_took_the_name) {
+  transmitter tx(small());
+  as_user(4321, [&] {
+    path += "-of-4321";
+    int taken = 0;
+    for (int round = 0; round < 5000 && taken < 20; ++round) {
+      const std::string other = path + "-other";
+      const unique_fd others = bound_to(other);
+      std::atomic<bool> over{false};
+      std::thread takes([&] {
+        while (!over && ::access(path.c_str(), F_OK) != 0) continue;
+        taken += !over && ::rename(other.c_str(), path.c_str()) == 0;
+      });
+      EXPECT_THROW(intake(tx, path, {.group = 4322}), std::system_error);
+      over = true;
+      takes.join();
+      if (std::filesystem::remove(other)) continue;
+      ASSERT_TRUE(std::filesystem::remove(path)) << "what another process serves is gone";
+    }
+    EXPECT_LT(0, taken);
+  });
+}
+
+TEST_F(intake_server, a_path_without_a_name_is_refused) {
+  transmitter tx(small());
+  std::filesystem::create_directory(path);
+  for (const char* end : {"/", "/.", "/.."}) try {
+      const intake server(tx, path + end);
+      ADD_FAILURE() << "it served " << path << end;
+    } catch (const std::system_error& refused) {
+      EXPECT_EQ(make_error_code(error::invalid_argument), refused.code()) << refused.what();
+      EXPECT_NE(std::string::npos, std::string(refused.what()).find("is a directory"));
+    }
+  EXPECT_TRUE(std::filesystem::remove(path));
+}
+
 TEST_F(intake_server, says_what_a_foreign_group_takes) {
   transmitter tx(small());
   as_user(4321, [&] {
