@@ -52,7 +52,8 @@ constexpr const char* send_notes = R"(Notes:
   sizes below 16 hold the beginning of that.
   Without --count and --duration a given payload is sent once, generated ones until SIGINT.
   SIGINT, SIGTERM and SIGHUP drain what is on the way and print the summary; SIGUSR1 and SIGUSR2
-  print the totals so far to standard error.
+  print the totals so far to standard error: with --via once the server has said them, which is
+  when it has sent everything before.
 Examples:
   cowire send --to 192.0.2.7:8001 --count 1000 --rate 500
   cowire send --to 192.0.2.7:8001 --to '[2001:db8::7]:8001' --size 1200 --duration 10 -j

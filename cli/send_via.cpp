@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <csignal>
 #include <iostream>
+#include <sstream>
+#include <string>
 #include <thread>
 
 namespace cowire::cli {
@@ -19,16 +21,17 @@ using clock = pacer::clock;
 
 constexpr std::chrono::seconds flush_timeout{10};
 
-volatile std::sig_atomic_t interrupted = 0;
+volatile std::sig_atomic_t interrupted = 0, report_wanted = 0;
 
-// Without SA_RESTART: a send that waits for the server must end.
+// Without SA_RESTART for those that end: a send that waits for the server must end.
 void catch_signals() {
   struct sigaction action {};
   action.sa_handler = [](int) { interrupted = 1; };
   action.sa_flags = static_cast<int>(SA_RESETHAND);  // The second signal ends the process.
   for (const int number : ending_signals()) ::sigaction(number, &action, nullptr);
-  // The totals are the server's, and known with its answer only.
-  for (const int number : report_signals) ::signal(number, SIG_IGN);
+  action.sa_handler = [](int) { report_wanted = 1; };
+  action.sa_flags = SA_RESTART;
+  for (const int number : report_signals) ::sigaction(number, &action, nullptr);
 }
 
 // Sleeps in slices: a signal may be delivered just before a sleep begins.
@@ -36,6 +39,25 @@ void sleep_until(clock::time_point moment) {
   constexpr std::chrono::milliseconds slice{50};
   for (auto now = clock::now(); now < moment && !interrupted; now = clock::now())
     std::this_thread::sleep_for(std::min<clock::duration>(moment - now, slice));
+}
+
+std::string text_of(const intake_totals& totals, const send_plan& plan, clock::time_point start) {
+  std::ostringstream out;
+  out << "submitted      " << totals.submitted << " through " << plan.via << " in "
+      << std::chrono::duration<double>(clock::now() - start).count() << " s\n"
+      << "failed         " << totals.failed << "\nrefused        " << totals.refused
+      << " messages\n";
+  return out.str();
+}
+
+// The totals are the server's, and known with its answer only.
+void report(intake_client& client, const send_plan& plan, clock::time_point start) {
+  report_wanted = 0;
+  std::error_code ec;
+  const auto totals = client.flush(flush_timeout, ec);
+  std::cerr << (ec ? "--via " + plan.via + ": no totals: " + ec.message() + "\n"
+                   : text_of(totals, plan, start))
+            << std::flush;
 }
 
 void send_all(intake_client& client, const send_plan& plan, payload_source& source) {
@@ -48,6 +70,7 @@ void send_all(intake_client& client, const send_plan& plan, payload_source& sour
                        : clock::time_point::max();
   std::span<const endpoint> left;  // Where the present payload is still to go.
   while (!interrupted && !(left.empty() && plan.count && source.produced() == *plan.count)) {
+    if (report_wanted) report(client, plan, start);
     const auto now = clock::now();
     if (now >= end) return;
     const std::uint64_t due = pace ? pace->due(now) : plan.to.size();
@@ -78,18 +101,14 @@ int send_via(const send_plan& plan, bool as_json) {
   std::error_code ec;
   const auto totals = client.flush(flush_timeout, ec);
   if (ec) throw_error(ec, "--via " + plan.via + ": flush");
-  const double elapsed_s = std::chrono::duration<double>(clock::now() - start).count();
   if (as_json) {
+    const double elapsed_s = std::chrono::duration<double>(clock::now() - start).count();
     const json out{
         {"via", plan.via},         {"messages", totals.messages}, {"submitted", totals.submitted},
         {"failed", totals.failed}, {"refused", totals.refused},   {"elapsed_s", elapsed_s}};
     std::cout << json_line(out) << std::endl;
   } else {
-    std::cout << "submitted      " << totals.submitted << " through " << plan.via << " in "
-              << elapsed_s << " s\n"
-              << "failed         " << totals.failed << "\nrefused        " << totals.refused
-              << " messages\n"
-              << std::flush;
+    std::cout << text_of(totals, plan, start) << std::flush;
   }
   return totals.failed == 0 && totals.refused == 0 ? 0 : 1;
 }

@@ -66,6 +66,17 @@ class SendTest(unittest.TestCase):
         output, _ = process.communicate(timeout=support.DEADLINE_S)
         return [line.split() for line in output.splitlines()]
 
+    def start_sending(self, *words, prefix=()):
+        process = self.world.start(
+            *("a", *prefix, support.COWIRE, "send"),
+            *("--to", f"10.77.1.2:{PORT}", "--rate", 1000, *words),
+        )
+        statistics = "/sys/class/net/u0/statistics/tx_packets"
+        read = lambda: int(self.world.exec("a", "cat", statistics, check=0).stdout)
+        start = read()
+        support.wait_until(lambda: read() > start + 50, "datagrams on u0")
+        return process
+
     def send(self, *words, check=0, **options):
         done = self.world.cowire("a", "send", *words, "-j", check=check, **options)
         return json.loads(done.stdout)
@@ -351,17 +362,6 @@ while True:
 
 
 class Signals(SendTest):
-    def start_sending(self, *words, prefix=()):
-        process = self.world.start(
-            *("a", *prefix, support.COWIRE, "send"),
-            *("--to", f"10.77.1.2:{PORT}", "--rate", 1000, *words),
-        )
-        statistics = "/sys/class/net/u0/statistics/tx_packets"
-        read = lambda: int(self.world.exec("a", "cat", statistics, check=0).stdout)
-        start = read()
-        support.wait_until(lambda: read() > start + 50, "datagrams on u0")
-        return process
-
     def programs(self):
         return [
             link.get("xdp") for link in self.world.ip_json("a", "-d link show") if link.get("xdp")
@@ -468,6 +468,22 @@ class Intake(SendTest):
             output, _ = support.interrupt(server)
         self.assert_totals(json.loads(output), 3)
         self.assertEqual({source for _, _, source, _ in self.collect(receiver)}, {"10.77.1.1"})
+
+    def test_a_client_prints_the_totals_so_far_when_asked_for(self):
+        with support.ended(self.serve()) as server:
+            with support.ended(self.start_sending("--via", self.path, "-j")) as client:
+                for number in (signal.SIGUSR1, signal.SIGUSR2):
+                    client.send_signal(number)
+                    lines = [client.stderr.readline().split() for _ in range(3)]
+                    self.assertEqual(
+                        [line[0] for line in lines], ["submitted", "failed", "refused"]
+                    )
+                    so_far = int(lines[0][1])
+                    self.assertGreater(so_far, 50)
+                output, errors = support.interrupt(client)
+            self.assertEqual((client.returncode, errors), (0, ""))
+            self.assertGreaterEqual(json.loads(output)["submitted"], so_far)
+            support.interrupt(server)
 
     def test_datagrams_of_several_clients_are_sent_and_counted(self):
         receiver = self.receiver()
