@@ -27,7 +27,7 @@ import select, socket, sys
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
 receiver = socket.socket(family, socket.SOCK_DGRAM)
 receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-receiver.bind((sys.argv[1], int(sys.argv[2])))
+receiver.bind(socket.getaddrinfo(sys.argv[1], int(sys.argv[2]), family)[0][4])
 print("ready", flush=True)
 ending = False
 while True:
@@ -40,6 +40,13 @@ while True:
         print(len(data), data[:16].hex(), source[0], source[1])
     else:
         ending = True
+"""
+
+# Sends one datagram as any program would.
+PLAIN_SENDER = """
+import socket, sys
+to = socket.getaddrinfo(sys.argv[1], int(sys.argv[2]), type=socket.SOCK_DGRAM)[0]
+socket.socket(*to[:3]).sendto(b"plain", to[4])
 """
 
 
@@ -484,6 +491,31 @@ class Intake(SendTest):
             self.assertEqual((client.returncode, errors), (0, ""))
             self.assertGreaterEqual(json.loads(output)["submitted"], so_far)
             support.interrupt(server)
+
+    def test_a_scope_id_of_a_client_names_the_link(self):
+        """The same address behind two links: plain sockets and the intake's take the one named."""
+        self.world.ip("a", f"link add u1 type veth peer name u1 netns {self.world.names['b']}")
+        for host, last in (("a", 1), ("b", 2)):
+            for link in ("u0", "u1"):
+                self.world.ip(host, f"addr add fe80::{last}/64 dev {link} nodad")
+                self.world.ip(host, f"link set {link} up")
+        receivers = {link: self.receiver(f"fe80::2%{link}") for link in ("u0", "u1")}
+        with support.ended(self.serve()) as server:
+            for link, count in (("u0", 3), ("u1", 5)):
+                self.world.exec(
+                    *("a", sys.executable, "-c", PLAIN_SENDER, f"fe80::2%{link}", PORT), check=0
+                )
+                self.world.cowire(
+                    *("a", "send", "--via", self.path, "--to", f"[fe80::2%{link}]:{PORT}"),
+                    *("--count", count),
+                    check=0,
+                )
+            output, _ = support.interrupt(server)
+        self.assert_totals(json.loads(output), 8)
+        for link, count in (("u0", 3), ("u1", 5)):
+            got = self.collect(receivers[link])
+            self.assertEqual(len(got), count + 1, link)
+            self.assertEqual(len({source for _, _, source, _ in got}), 1, got)
 
     def test_datagrams_of_several_clients_are_sent_and_counted(self):
         receiver = self.receiver()
