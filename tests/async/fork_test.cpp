@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A child of fork() has the memory of a transmitter and nothing else of it.
+#include <cowire/async/intake.hpp>
+
 #include <tests/support/child.hpp>
 #include <tests/support/two_hosts.hpp>
 
@@ -269,6 +271,46 @@ TEST_P(forked, a_child_receives_nothing_on_a_port_and_does_not_hold_it) {
   }
 }
 
+TEST_P(forked, a_child_neither_serves_nor_ends_an_intake) {
+  const std::string path = "/tmp/cowire-forked-intake-" + std::to_string(::getpid());
+  auto tx = std::make_unique<transmitter>(config());
+  auto server = std::make_unique<intake>(*tx, path);
+  intake_client client(path);
+  const auto hand_in = [&] {
+    std::error_code ec;
+    client.send(bytes_of("parent"), std::vector{destination}, 8003, ec);
+    EXPECT_FALSE(ec) << ec.message();
+    return client.flush(patience, ec).submitted;
+  };
+  EXPECT_EQ(1u, hand_in());
+  auto [reader, writer] = new_pipe();
+  auto [gone, ended_in_child] = new_pipe();
+  const pid_t child = in_child([&] {
+    writer.reset();
+    CHILD_EXPECT(throws_forked([&] { static_cast<void>(server->stats()); }));
+    CHILD_EXPECT(throws_forked([&] { static_cast<void>(intake(*tx, path + "-own")); }));
+    server.reset();
+    tx.reset();
+    CHILD_EXPECT(std::filesystem::is_socket(path));
+    CHILD_EXPECT(::write(ended_in_child.get(), "x", 1) == 1);
+    char nothing;
+    CHILD_EXPECT(::read(reader.get(), &nothing, 1) == 0);
+  });
+  char x;
+  EXPECT_EQ(1, ::read(gone.get(), &x, 1));
+  EXPECT_EQ(2u, hand_in());
+  EXPECT_EQ(2u, server->stats().totals.submitted);
+  expect_to_arrive(2);
+  server.reset();
+  EXPECT_FALSE(std::filesystem::exists(path));
+  // Nobody has the socket any more, the child that lives on neither.
+  std::error_code ec;
+  client.send(bytes_of("late"), std::vector{destination}, 8003, ec);
+  EXPECT_EQ(std::errc::connection_refused, ec) << ec.message();
+  writer.reset();
+  expect_success(child);
+}
+
 TEST_P(forked, a_child_may_exec) {
   transmitter tx(config());
   auto s = tx.make_sender();
@@ -324,6 +366,37 @@ TEST_P(forked, forks_beside_a_stream_neither_lose_nor_double_anything) {
   EXPECT_EQ(stats.submitted, stats.accounted()) << summary(stats);
   expect_to_arrive(stats.submitted);
   EXPECT_EQ(0u, sink->drain(100ms));
+}
+
+class forked_watcher : public two_hosts {};
+
+TEST_F(forked_watcher, a_child_is_refused_and_the_parent_goes_on_hearing) {
+  auto watcher = std::make_unique<route_watcher>();
+  auto changes = std::make_unique<route_events>(watcher->watch());
+  outcome<std::error_code, route_change> heard;
+  changes->async_next(heard.handler());
+  expect_success(in_child([&] {
+    CHILD_EXPECT(throws_forked([&] { static_cast<void>(watcher->stats()); }));
+    CHILD_EXPECT(throws_forked([&] { static_cast<void>(watcher->watch()); }));
+    asio::io_context own{1};
+    bool refused = false;
+    changes->async_next(asio::bind_executor(
+        own, [&](std::error_code ec, const route_change&) { refused = ec == error::forked; }));
+    own.run();
+    CHILD_EXPECT(refused);
+    changes.reset();
+    watcher.reset();
+  }));
+  (*a)("ip route add 10.99.0.0/16 via 10.77.1.2");
+  for (std::string about; about != "10.99.0.0/16";) {
+    ASSERT_EQ(std::future_status::ready, heard.future.wait_for(patience));
+    const auto [ec, change] = heard.future.get();
+    ASSERT_FALSE(ec) << ec.message();
+    about = change.destination;
+    heard = {};
+    changes->async_next(heard.handler());
+  }
+  EXPECT_LT(0u, watcher->stats().version);
 }
 
 }  // namespace
