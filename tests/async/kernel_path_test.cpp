@@ -4,6 +4,9 @@
 #include <tests/support/two_hosts.hpp>
 
 #include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
 
 namespace cowire::test {
 namespace {
@@ -160,6 +163,16 @@ class kernel_path_in_trouble : public two_hosts {
     return sum;
   }
   static bool has_nft() { return std::system("nft --version >/dev/null 2>&1") == 0; }
+  /// What a0 has dropped of what it was to send.
+  static std::uint64_t dropped_by_device() {
+    std::ifstream devices("/proc/thread-self/net/dev");
+    std::string line;
+    while (std::getline(devices, line) && line.find(" a0:") == std::string::npos) continue;
+    std::istringstream columns(line.substr(line.find(':') + 1));
+    std::uint64_t value = 0;
+    for (int column = 0; column < 12; ++column) columns >> value;  // Eight are what it received.
+    return value;
+  }
   /// A neighbour that never answers and is never given up, with room for all that waits for it.
   void keep_asking(const std::string& family) {
     const std::string device = " net." + family + ".neigh.a0.";
@@ -203,6 +216,89 @@ TEST_F(kernel_path_in_trouble, what_an_egress_filter_drops_is_refused_and_holds_
     ASSERT_TRUE(s.try_send(bytes_of("one"), to(stopped)));
     EXPECT_TRUE(drained(tx));
     EXPECT_EQ(2 * count + 1, tx.stats().kernel_path) << summary(tx.stats());
+  }
+}
+
+TEST_F(kernel_path_in_trouble, what_a_routes_mtu_permits_and_its_device_drops_is_refused) {
+  constexpr unsigned count = 40;
+  const std::string large(1800, 'x');
+  for (const auto& [stopped, open, match] : families) {
+    const endpoint there = to(stopped);
+    (*a)(std::string(there.address.is_v4() ? "ip" : "ip -6") + " route add " +
+         there.address.to_string() + " dev a0 mtu 9000");
+    EXPECT_EQ(ENOBUFS, plain_send(there, large));
+    const auto before = dropped_by_device();
+    udp_sink sink(*b, to(open));
+    transmitter tx(by_kernel());
+    auto s = tx.make_sender(), other = tx.make_sender();
+    for (unsigned i = 0; i < count; ++i) {
+      ASSERT_TRUE(s.try_send(bytes_of(large), there));
+      ASSERT_TRUE(other.try_send(bytes_of("x"), to(open)));
+    }
+    EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; })) << summary(tx.stats());
+    EXPECT_EQ(count, sink.drain());
+    const auto stats = tx.stats();
+    EXPECT_EQ(count, stats.kernel_path) << summary(stats);
+    EXPECT_EQ(count, stats.refused.at("ENOBUFS")) << summary(stats);
+    EXPECT_GE(dropped_by_device() - before, count);
+    EXPECT_LE(dropped_by_device() - before, 3 * count);
+    // What the device takes goes there.
+    udp_sink at_stopped(*b, there);
+    ASSERT_TRUE(s.try_send(bytes_of("short"), there));
+    EXPECT_TRUE(at_stopped.next()) << summary(tx.stats());
+  }
+}
+
+/// A limit of the whole host's, which the first network namespace sets: in the guest's alone.
+class neighbour_limit {
+ public:
+  neighbour_limit(std::string family, const std::string& most) : family_(std::move(family)) {
+    set(most, most, most);
+  }
+  neighbour_limit(const neighbour_limit&) = delete;
+  neighbour_limit& operator=(const neighbour_limit&) = delete;
+  ~neighbour_limit() { set("128", "512", "1024"); }
+
+ private:
+  void set(const std::string& first, const std::string& second, const std::string& third) const {
+    const std::string key = " net." + family_ + ".neigh.default.gc_thresh";
+    const std::string command = "nsenter --net=/proc/1/ns/net sysctl -qw" + key + "1=" + first +
+                                key + "2=" + second + key + "3=" + third;
+    EXPECT_EQ(0, std::system(command.c_str())) << command;
+  }
+  const std::string family_;
+};
+
+TEST_F(kernel_path_in_trouble, an_overfull_neighbour_table_refuses_and_holds_nobody_up) {
+  if (std::getenv("COWIRE_LAB") == nullptr)
+    GTEST_SKIP() << "the table is the whole host's, so it is filled in the lab only";
+  constexpr unsigned count = 40;
+  for (const std::string family : {"ipv4", "ipv6"}) {
+    SCOPED_TRACE(family);
+    const bool v4 = family == "ipv4";
+    const endpoint open = to(families[v4 ? 0 : 1].open);
+    const auto neighbour = [&](int number) {
+      return to((v4 ? "10.77.1." : "[fd77:1::") + std::to_string(number) + (v4 ? ":9" : "]:9"));
+    };
+    keep_asking(family);
+    udp_sink sink(*b, open);
+    const neighbour_limit few(family, "16");
+    // Those that are being asked for stay. ENOBUFS, of IPv6 EINVAL (ip6_finish_output2()).
+    int refusal = 0;
+    for (int i = 100; i < 200 && refusal == 0; ++i) refusal = plain_send(neighbour(i));
+    ASSERT_NE(0, refusal);
+    EXPECT_EQ(refusal, plain_send(neighbour(250)));
+    transmitter tx(by_kernel());
+    auto s = tx.make_sender(), other = tx.make_sender();
+    for (unsigned i = 0; i < count; ++i) {
+      ASSERT_TRUE(s.try_send(bytes_of("x"), neighbour(250)));
+      ASSERT_TRUE(other.try_send(bytes_of("x"), open));
+    }
+    EXPECT_TRUE(eventually([&] { return tx.stats().on_the_way() == 0; })) << summary(tx.stats());
+    EXPECT_EQ(count, sink.drain());
+    const auto stats = tx.stats();
+    EXPECT_EQ(count, stats.kernel_path) << summary(stats);
+    EXPECT_EQ(count, stats.refused.at(errno_name(refusal))) << summary(stats);
   }
 }
 
