@@ -68,6 +68,11 @@ payload shared_sender::try_acquire() const noexcept {
   return here.through.try_acquire(*here.from);
 }
 
+payload shared_sender::try_acquire(std::error_code& ec) const noexcept {
+  const whereabouts here = mine(*state());
+  return here.through.try_acquire(*here.from, ec);
+}
+
 bool shared_sender::try_send(datagram_bytes bytes, const endpoint& destination) const noexcept {
   const whereabouts here = mine(*state());
   return !here.through.try_send(*here.from, bytes.span(), destination);

@@ -91,9 +91,11 @@ class shared_sender {
   /// What handlers without an executor of their own run on: the transmitter's control thread.
   [[nodiscard]] executor_type get_executor() const noexcept;
 
-  /// A frame to write into, or an empty payload when there is none now (or others wait). Does not
-  /// allocate.
+  /// A frame to write into, or an empty payload when there is none now (or others wait), and after
+  /// stop(). Does not allocate.
   [[nodiscard]] payload try_acquire() const noexcept;
+  /// The same, and `ec` says why it is empty: would_block, closed, or forked.
+  [[nodiscard]] payload try_acquire(std::error_code& ec) const noexcept;
   /// The same, waiting for a frame. Errors: closed, operation_aborted, and would_block instead of a
   /// wait if that is the sender's policy.
   template <asio::completion_token_for<acquire_signature> Token>

@@ -176,7 +176,7 @@ COWIRE_API ssize_t cowire_fan_out(cowire_sender *s, const void *data, size_t len
                                   const cowire_address *addresses, size_t n,
                                   const cowire_datagram_options *options);
 
-/* 0, or -EAGAIN where there is none now. */
+/* 0, or why there is none: -EAGAIN (no room now), -ESHUTDOWN, -ECHILD. */
 COWIRE_API int cowire_frame_acquire(cowire_sender *s, cowire_frame *frame);
 /* Submits frame->length bytes of it to `n` addresses. Returns how many were accepted; with all, the
  * frame is gone, else it stays the caller's, for a retry with the rest. */

@@ -82,6 +82,9 @@ void sender_core::tell_of_room() noexcept {
       by->asked[place].store(false, std::memory_order_release);
       to->there_is_room();
     });
+    // After the end nobody serves who begins to wait.
+    if (std::error_code ec; !through_.try_acquire(ec) && ec == error::closed)
+      signals_->there_is_room();
   } catch (const std::exception&) {
     signals_->there_is_room();  // No memory to wait with: the caller tries again.
   }

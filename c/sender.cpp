@@ -224,11 +224,9 @@ ssize_t cowire_fan_out(cowire_sender* s, const void* data, size_t length,
 
 int cowire_frame_acquire(cowire_sender* s, cowire_frame* frame) {
   *frame = {};
-  payload got = s->core->through().try_acquire();
-  if (!got) {
-    s->core->tell_of_room();
-    return c::failed(error::would_block);
-  }
+  std::error_code ec;
+  payload got = s->core->through().try_acquire(ec);
+  if (!got) return static_cast<int>(result(s, 0, ec));
   frame->data = got.bytes().data();
   frame->capacity = got.capacity();
   ::new (static_cast<void*>(frame->opaque)) payload(std::move(got));

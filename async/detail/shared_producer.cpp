@@ -30,6 +30,17 @@ payload shared_producer::try_acquire(const sender_state& from) noexcept {
   return via_.try_acquire(from);
 }
 
+payload shared_producer::try_acquire(const sender_state& from, std::error_code& ec) noexcept {
+  ec.clear();
+  payload out = try_acquire(from);
+  if (out) return out;
+  if (born_.inherited())
+    ec = error::forked;
+  else
+    ec = via_.stopped() ? error::closed : error::would_block;
+  return out;
+}
+
 std::error_code shared_producer::try_send(const sender_state& from,
                                           std::span<const std::byte> bytes,
                                           const endpoint& to) noexcept {

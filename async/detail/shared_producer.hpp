@@ -45,6 +45,8 @@ class shared_producer final : public cancellable {
   shared_producer& operator=(const shared_producer&) = delete;
 
   [[nodiscard]] payload try_acquire(const sender_state& from) noexcept;
+  /// The same; `ec` says why there is none.
+  [[nodiscard]] payload try_acquire(const sender_state& from, std::error_code& ec) noexcept;
   [[nodiscard]] std::error_code try_send(const sender_state& from, std::span<const std::byte> bytes,
                                          const endpoint& to) noexcept;
   [[nodiscard]] std::error_code send(const sender_state& from, payload&& what,

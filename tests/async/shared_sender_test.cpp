@@ -418,6 +418,13 @@ TEST_F(shared_senders, stopping_completes_what_waits_and_refuses_the_rest) {
   auto tx = std::make_unique<transmitter>(with_one());
   auto s = tx->make_shared_sender();
   auto leased = all_frames(s);
+  std::error_code ec;
+  EXPECT_FALSE(s.try_acquire(ec));
+  EXPECT_EQ(make_error_code(error::would_block), ec);
+  leased.pop_back();
+  EXPECT_TRUE(s.try_acquire(ec));
+  EXPECT_FALSE(ec);
+  leased.push_back(s.try_acquire());
   outcome<std::error_code, payload> acquired;
   outcome<std::error_code, std::size_t> sent;
   outcome<std::error_code, send_error> failed;
@@ -429,8 +436,9 @@ TEST_F(shared_senders, stopping_completes_what_waits_and_refuses_the_rest) {
   EXPECT_EQ(make_error_code(error::closed), std::get<0>(sent.future.get()));
   EXPECT_EQ(make_error_code(error::closed), std::get<0>(failed.future.get()));
   tx.reset();
-  std::error_code ec;
   s.try_send(bytes_of("x"), destination, ec);
+  EXPECT_EQ(make_error_code(error::closed), ec);
+  EXPECT_FALSE(s.try_acquire(ec));
   EXPECT_EQ(make_error_code(error::closed), ec);
   s.send(std::move(leased.back()), destination, ec);
   EXPECT_EQ(make_error_code(error::closed), ec);
@@ -539,7 +547,9 @@ TEST_F(shared_senders, a_child_is_refused_whoever_held_the_lock) {
       ::alarm(60);  // A hang is a failure.
       std::error_code ec;
       s.try_send(bytes_of("child"), destination, ec);
-      const bool refused = ec == error::forked && !s.try_acquire();
+      bool refused = ec == error::forked && !s.try_acquire();
+      ec.clear();
+      refused = refused && !s.try_acquire(ec) && ec == error::forked;
       { const auto copy = s; }
       ::_exit(refused ? 0 : 1);
     }

@@ -294,6 +294,9 @@ TEST_F(c_interface, what_is_wrong_has_a_number_and_a_text) {
   cowire_close(std::exchange(tx, nullptr));
   d.to = there;
   EXPECT_EQ(-ESHUTDOWN, cowire_try_send(s, &d, 1));
+  cowire_frame frame;
+  EXPECT_EQ(-ESHUTDOWN, cowire_frame_acquire(s, &frame));
+  EXPECT_EQ(nullptr, frame.data);
 }
 
 TEST_F(c_interface, opens_from_a_file) {
@@ -332,7 +335,10 @@ TEST_F(c_interface, a_child_is_refused) {
   if (child == 0) {
     ::alarm(60);
     cowire_frame frame;
-    ::_exit(cowire_try_send(s, &d, 1) == -ECHILD && cowire_frame_acquire(s, &frame) < 0 ? 0 : 1);
+    const bool refused = cowire_try_send(s, &d, 1) == -ECHILD &&
+                         cowire_fan_out(s, "x", 1, &there, 1, nullptr) == -ECHILD &&
+                         cowire_frame_acquire(s, &frame) == -ECHILD;
+    ::_exit(refused ? 0 : 1);
   }
   int status = -1;
   ASSERT_EQ(child, ::waitpid(child, &status, 0));
