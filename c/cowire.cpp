@@ -129,8 +129,8 @@ void cowire_close(cowire_transmitter* tx) { delete tx; }
 size_t cowire_counters(const cowire_transmitter* tx, cowire_counter* counters, size_t n) {
   size_t known = 0;
   static_cast<void>(c::guarded([&] {
+    const auto all = count(tx->sends.stats());  // First: refuses in a child of fork().
     const auto& names = counter_names();
-    const auto all = count(tx->sends.stats());
     for (std::size_t i = 0; i < std::min(n, all.size()); ++i)
       counters[i] = {names[i].c_str(), all[i].second};
     known = all.size();

@@ -22,7 +22,7 @@
  * together so with options.shared_producers = 1. Datagrams with choices of their own may come later
  * than others (async/datagram_options.hpp).
  *
- * Fork. In a child the parent's handles fail with -ECHILD; close nothing there.
+ * Fork. In a child the parent's handles fail with -ECHILD, and have no counters; close nothing there.
  *
  * Stability. Options begin with their size, which the macros below set: what a newer library adds
  * is at its default for a program built against an older header, and a program that sets what an
@@ -189,7 +189,7 @@ COWIRE_API void cowire_frame_release(cowire_frame *frame);
  * poll(2): call cowire_next_error() until -EAGAIN, which makes it unreadable, then send again. The
  * sender's: not to be read, written or closed. */
 COWIRE_API int cowire_sender_fd(const cowire_sender *s);
-/* The oldest error report; -EAGAIN where there is none. */
+/* 0 with the oldest error report, or why there is none: -EAGAIN (none now), -ECHILD. */
 COWIRE_API int cowire_next_error(cowire_sender *s, cowire_error *error);
 /* Reports that were dropped because nobody read them. */
 COWIRE_API uint64_t cowire_errors_dropped(const cowire_sender *s);

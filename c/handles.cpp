@@ -73,6 +73,7 @@ void sender_core::read_errors() {
 }
 
 void sender_core::tell_of_room() noexcept {
+  if (inherited()) return;
   try {
     const std::size_t place = through_.place();
     if (places_->asked[place].exchange(true, std::memory_order_acq_rel)) return;

@@ -13,6 +13,7 @@
 #include <cowire/c/cowire.h>
 #include <cowire/async/shared_sender.hpp>
 #include <cowire/async/transmitter.hpp>
+#include <cowire/base/forked.hpp>
 #include <cowire/base/unique_fd.hpp>
 
 #include <array>
@@ -55,6 +56,10 @@ class sender_core : public std::enable_shared_from_this<sender_core> {
 
   [[nodiscard]] const shared_sender& through() const noexcept { return through_; }
   [[nodiscard]] int fd() const noexcept { return signals_->fd(); }
+  /// Whether this is a child of fork(), where no lock may be taken: a thread of the parent's may
+  /// have held it.
+  [[nodiscard]] bool inherited() const noexcept { return born_.inherited(); }
+  /// The parent's only.
   [[nodiscard]] bool next_error(send_error& error);
   /// This thread was told that there is no room: makes the descriptor readable when there is.
   void tell_of_room() noexcept;
@@ -62,6 +67,7 @@ class sender_core : public std::enable_shared_from_this<sender_core> {
  private:
   void read_errors();
 
+  const detail::fork_mark born_;
   const shared_sender through_;
   const std::shared_ptr<signals> signals_;
   std::atomic<bool> reading_{false};

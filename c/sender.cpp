@@ -258,6 +258,7 @@ void cowire_frame_release(cowire_frame* frame) {
 int cowire_sender_fd(const cowire_sender* s) { return s->core->fd(); }
 
 int cowire_next_error(cowire_sender* s, cowire_error* error) {
+  if (s->core->inherited()) return c::failed(cowire::error::forked);
   return c::guarded([&] {
     send_error told;
     if (!s->core->next_error(told)) return c::failed(EAGAIN, "no error is waiting");

@@ -347,6 +347,48 @@ TEST_F(c_interface, a_child_is_refused) {
   expect_exactly(1);
 }
 
+TEST_F(c_interface, a_child_is_refused_whoever_held_a_lock) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "AddressSanitizer's own locks would hang the child, which allocates";
+#endif
+  open(64, 1);
+  auto leased = all_frames();
+  ASSERT_LT(1u, leased.size());
+  cowire_frame_release(&leased.back());
+  leased.pop_back();
+  std::atomic<bool> done{false};
+  // One takes the locks of reports, the other those of room.
+  std::thread reads([&] {
+    cowire_error error;
+    while (!done) cowire_next_error(s, &error);
+  });
+  std::thread waits([&] {
+    while (!done)
+      for (auto& one : all_frames()) cowire_frame_release(&one);
+  });
+  for (int i = 0; i < 20; ++i) {
+    const pid_t child = fork_for_allocating();
+    if (child == 0) {
+      ::alarm(60);  // A hang is a failure.
+      cowire_error error;
+      cowire_sender* another = nullptr;
+      const bool refused = cowire_next_error(s, &error) == -ECHILD &&
+                           cowire_frame_submit(s, &leased.front(), &there, 1) == -ECHILD &&
+                           cowire_sender_open(tx, nullptr, &another) == -ECHILD &&
+                           cowire_counters(tx, nullptr, 0) == 0 && cowire_errors_dropped(s) == 0;
+      cowire_frame_release(&leased.front());
+      ::_exit(refused ? 0 : 1);
+    }
+    int status = -1;
+    ASSERT_EQ(child, ::waitpid(child, &status, 0));
+    EXPECT_EQ(0, status);
+  }
+  done = true;
+  reads.join();
+  waits.join();
+  for (auto& one : leased) cowire_frame_release(&one);
+}
+
 TEST_F(c_interface, only_its_functions_are_exported) {
   const auto symbols = run("nm -D --defined-only --format=posix " COWIRE_LIBRARY);
   std::size_t functions = 0;
