@@ -27,14 +27,18 @@ whereabouts mine(const shared_sender_state& state) noexcept {
   return at(state, state.producers->mine());
 }
 
-/// Where the frame of a payload is at home.
-whereabouts home_of(const shared_sender_state& state, const payload& what) noexcept {
-  if (!what) return mine(state);
+/// The number of the one where the frame of a payload is at home.
+std::size_t place_of(const shared_sender_state& state, const payload& what) noexcept {
+  if (!what) return state.producers->mine();
   const shared_producer* const home = detail::producer::sharer_of(what);
   std::size_t index = 0;
   while (index < state.producers->size() && &(*state.producers)[index] != home) ++index;
   COWIRE_ASSERT(index < state.producers->size());  // A payload of another transmitter.
-  return at(state, index);
+  return index;
+}
+
+whereabouts home_of(const shared_sender_state& state, const payload& what) noexcept {
+  return at(state, place_of(state, what));
 }
 
 /// For an operation that ends within the call: an owner that owns nothing, and counts nothing.
@@ -58,6 +62,10 @@ std::size_t shared_sender::payload_capacity() const noexcept {
 }
 
 std::size_t shared_sender::place() const noexcept { return state()->producers->mine(); }
+
+std::size_t shared_sender::place(const payload& what) const noexcept {
+  return place_of(*state(), what);
+}
 
 shared_sender::executor_type shared_sender::get_executor() const noexcept {
   return state()->states.front()->errors->get_executor();
@@ -139,8 +147,10 @@ void shared_sender::send(payload what, const endpoint& destination, const datagr
   ec = here.through.send(*here.from, std::move(what), destination, options);
 }
 
-void shared_sender::begin_acquire(direct_completion<std::error_code, payload> done) const {
-  const whereabouts here = mine(*state());
+void shared_sender::begin_acquire(std::size_t place,
+                                  direct_completion<std::error_code, payload> done) const {
+  COWIRE_ASSERT(place < state()->producers->size());
+  const whereabouts here = at(*state(), place);
   here.through.begin_acquire(*here.from, state_, std::move(done));
 }
 

@@ -88,6 +88,8 @@ class shared_sender {
   /// Which of the shared producers serves the calling thread: a number below
   /// transmitter_config::shared_producers, always the same one. For who waits on behalf of threads.
   [[nodiscard]] std::size_t place() const noexcept;
+  /// Whose frame a payload is, which is where the copies come from that a fan-out of it needs.
+  [[nodiscard]] std::size_t place(const payload& what) const noexcept;
   /// What handlers without an executor of their own run on: the transmitter's control thread.
   [[nodiscard]] executor_type get_executor() const noexcept;
 
@@ -102,9 +104,18 @@ class shared_sender {
   auto async_acquire(Token&& token) const {
     return asio::async_initiate<Token, acquire_signature>(
         [](auto handler, const shared_sender& self) {
-          self.begin_acquire({std::move(handler), self.get_executor()});
+          self.begin_acquire(self.place(), {std::move(handler), self.get_executor()});
         },
         token, *this);
+  }
+  /// The same of a certain shared producer, by its place().
+  template <asio::completion_token_for<acquire_signature> Token>
+  auto async_acquire_at(std::size_t place, Token&& token) const {
+    return asio::async_initiate<Token, acquire_signature>(
+        [](auto handler, const shared_sender& self, std::size_t where) {
+          self.begin_acquire(where, {std::move(handler), self.get_executor()});
+        },
+        token, *this, place);
   }
 
   /// Copies `bytes` into a frame and submits it. False when there is no frame now
@@ -291,7 +302,7 @@ class shared_sender {
   using sent = direct_completion<std::error_code, std::size_t>;
   explicit shared_sender(std::shared_ptr<detail::shared_sender_state> state) noexcept
       : state_(std::move(state)) {}
-  void begin_acquire(direct_completion<std::error_code, payload> done) const;
+  void begin_acquire(std::size_t place, direct_completion<std::error_code, payload> done) const;
   void begin_send(payload what, std::span<const endpoint> to, sent done,
                   const datagram_options& options) const;
   void begin_send(payload what, const endpoint& to, sent done,

@@ -72,17 +72,17 @@ void sender_core::read_errors() {
       });
 }
 
-void sender_core::tell_of_room() noexcept {
+void sender_core::tell_of_room(std::size_t place) noexcept {
   if (inherited()) return;
   try {
-    const std::size_t place = through_.place();
     if (places_->asked[place].exchange(true, std::memory_order_acq_rel)) return;
     // The frame comes and goes, before anybody is told, who may want just this one.
-    through_.async_acquire([to = signals_, by = places_, place](std::error_code, payload frame) {
-      frame.reset();
-      by->asked[place].store(false, std::memory_order_release);
-      to->there_is_room();
-    });
+    through_.async_acquire_at(place,
+                              [to = signals_, by = places_, place](std::error_code, payload frame) {
+                                frame.reset();
+                                by->asked[place].store(false, std::memory_order_release);
+                                to->there_is_room();
+                              });
     // After the end nobody serves who begins to wait.
     if (std::error_code ec; !through_.try_acquire(ec) && ec == error::closed)
       signals_->there_is_room();

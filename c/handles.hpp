@@ -61,8 +61,9 @@ class sender_core : public std::enable_shared_from_this<sender_core> {
   [[nodiscard]] bool inherited() const noexcept { return born_.inherited(); }
   /// The parent's only.
   [[nodiscard]] bool next_error(send_error& error);
-  /// This thread was told that there is no room: makes the descriptor readable when there is.
-  void tell_of_room() noexcept;
+  /// Somebody was told that there is no room at a shared_sender::place(): makes the descriptor
+  /// readable when there is.
+  void tell_of_room(std::size_t place) noexcept;
 
  private:
   void read_errors();

@@ -84,9 +84,14 @@ int read_options(const cowire_datagram_options* from, datagram_options& to) noex
   });
 }
 
-/// What an attempt comes to: how many, or why not even one.
-ssize_t result(const cowire_sender* s, std::size_t accepted, std::error_code ec) noexcept {
-  if (ec == error::would_block) s->core->tell_of_room();
+/// What an attempt comes to: how many, or why not even one. It was made where the frame of `what`
+/// is at home; nullptr: at the calling thread's place.
+ssize_t result(const cowire_sender* s, std::size_t accepted, std::error_code ec,
+               const payload* what = nullptr) noexcept {
+  if (ec == error::would_block) {
+    const auto& through = s->core->through();
+    s->core->tell_of_room(what == nullptr ? through.place() : through.place(*what));
+  }
   if (accepted != 0 || !ec) return static_cast<ssize_t>(accepted);
   return c::failed(ec);
 }
@@ -96,11 +101,14 @@ int bad_address(std::size_t index, sa_family_t family) noexcept {
                                std::to_string(family) + "; AF_INET or AF_INET6 is wanted");
 }
 
-/// Calls `send` with some endpoints at a time, in order, until it takes fewer than it was given.
+/// Calls `send` with some endpoints at a time, in order, until it takes fewer than it was given;
+/// the last of all take `what`, if there is any.
 template <class Send>
-ssize_t in_batches(const cowire_sender* s, const cowire_address* to, std::size_t n, Send&& send) {
+ssize_t in_batches(const cowire_sender* s, const cowire_address* to, std::size_t n,
+                   const payload* what, Send&& send) {
   std::size_t accepted = 0;
   std::error_code ec;
+  bool last = false;
   if (n == 0) return c::failed(error::no_destination);
   while (accepted < n) {
     std::array<endpoint, 64> some;
@@ -112,12 +120,12 @@ ssize_t in_batches(const cowire_sender* s, const cowire_address* to, std::size_t
     }
     if (count == 0 && accepted == 0) return bad_address(0, to[0].any.sa_family);
     if (count == 0) break;
-    const std::size_t taken =
-        send(std::span<const endpoint>(some.data(), count), accepted + count == n, ec);
+    last = accepted + count == n;
+    const std::size_t taken = send(std::span<const endpoint>(some.data(), count), last, ec);
     accepted += taken;
     if (taken < count) break;
   }
-  return result(s, accepted, ec);
+  return result(s, accepted, ec, last ? what : nullptr);
 }
 
 int bad_datagram(const cowire_datagram& first) noexcept {
@@ -217,9 +225,10 @@ ssize_t cowire_fan_out(cowire_sender* s, const void* data, size_t length,
   datagram_options chosen;
   if (const int wrong = read_options(options, chosen); wrong != 0) return wrong;
   const std::span bytes(static_cast<const std::byte*>(data), length);
-  return in_batches(s, addresses, n, [&](std::span<const endpoint> to, bool, std::error_code& ec) {
-    return s->core->through().try_send(bytes, to, chosen, ec);
-  });
+  return in_batches(s, addresses, n, nullptr,
+                    [&](std::span<const endpoint> to, bool, std::error_code& ec) {
+                      return s->core->through().try_send(bytes, to, chosen, ec);
+                    });
 }
 
 int cowire_frame_acquire(cowire_sender* s, cowire_frame* frame) {
@@ -242,7 +251,7 @@ ssize_t cowire_frame_submit(cowire_sender* s, cowire_frame* frame, const cowire_
   payload& what = payload_in(*frame);
   what.resize(frame->length);
   const ssize_t accepted = in_batches(
-      s, addresses, n, [&](std::span<const endpoint> to, bool last, std::error_code& ec) {
+      s, addresses, n, &what, [&](std::span<const endpoint> to, bool last, std::error_code& ec) {
         const auto& through = s->core->through();
         // Only the last destination of all takes the frame itself.
         return last ? through.try_send(what, to, ec) : through.try_send(what.content(), to, ec);

@@ -262,6 +262,32 @@ TEST_F(shared_senders, a_payload_stays_the_callers_until_all_have_got_it) {
   EXPECT_EQ(frames_each, all_frames(s).size());
 }
 
+TEST_F(shared_senders, frames_are_waited_for_where_a_payload_is_at_home) {
+  auto config = with_one();
+  config.shared_producers = 2;
+  config.frames_per_producer = 2 * frames_each;
+  transmitter tx(config);
+  const auto s = tx.make_shared_sender();
+  std::vector<payload> theirs;
+  std::size_t place = s.place();
+  while (place == s.place())
+    std::thread([&] {
+      place = s.place();
+      theirs = all_frames(s);
+    }).join();
+  ASSERT_EQ(frames_each, theirs.size());
+  EXPECT_EQ(place, s.place(theirs.front()));
+  EXPECT_EQ(s.place(), s.place(s.try_acquire()));
+  EXPECT_EQ(s.place(), s.place(payload()));
+  outcome<std::error_code, payload> acquired;
+  s.async_acquire_at(place, acquired.handler());
+  EXPECT_EQ(std::future_status::timeout, acquired.future.wait_for(0s));
+  theirs.pop_back();
+  const auto [ec, got] = acquired.future.get();
+  EXPECT_FALSE(ec);
+  EXPECT_EQ(place, s.place(got));
+}
+
 TEST_F(shared_senders, payloads_go_from_thread_to_thread) {
   transmitter tx(small());
   const auto s = tx.make_shared_sender();

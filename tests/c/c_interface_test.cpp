@@ -164,6 +164,34 @@ TEST_F(c_interface, frames_are_written_in_place_submitted_and_released) {
   for (auto& one : all) cowire_frame_release(&one);
 }
 
+TEST_F(c_interface, a_frame_of_another_threads_part_waits_for_room_there) {
+  open(128, 2);
+  // Ours, which has room, and that of a thread with the other part, which has none but `theirs`.
+  auto ours = all_frames();
+  std::vector<cowire_frame> theirs;
+  while (theirs.empty()) std::thread([&] { theirs = all_frames(); }).join();
+  for (auto& one : ours) cowire_frame_release(&one);
+  cowire_frame handed = theirs.back();
+  theirs.pop_back();
+  ASSERT_FALSE(theirs.empty());
+  const std::uint64_t number = 0;
+  std::memcpy(handed.data, &number, sizeof number);
+  handed.length = sizeof number;
+  cowire_error error;
+  ASSERT_TRUE(readable(60'000));  // Ours has room again.
+  ASSERT_EQ(-EAGAIN, cowire_next_error(s, &error));
+  const cowire_address two[] = {there, there};
+  EXPECT_EQ(-EAGAIN, cowire_frame_submit(s, &handed, two, 2));  // Needs a copy.
+  EXPECT_FALSE(readable(300));
+  cowire_frame_release(&theirs.back());
+  theirs.pop_back();
+  EXPECT_TRUE(readable(60'000));
+  EXPECT_EQ(2, cowire_frame_submit(s, &handed, two, 2)) << cowire_text();
+  for (auto& one : theirs) cowire_frame_release(&one);
+  EXPECT_TRUE(eventually([&] { return counters(tx)["on_the_way"] == 0; }));
+  EXPECT_EQ(2u, counters(tx)["submitted"]);
+}
+
 TEST_F(c_interface, errors_make_the_descriptor_readable_and_are_told) {
   open();
   const cowire_address closed = address_of(to("10.77.1.2:7")),
