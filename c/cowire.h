@@ -187,7 +187,11 @@ COWIRE_API void cowire_frame_release(cowire_frame *frame);
 
 /* Becomes readable when there is room again after -EAGAIN, and while errors may be waiting. After a
  * poll(2): call cowire_next_error() until -EAGAIN, which makes it unreadable, then send again. The
- * sender's: not to be read, written or closed. */
+ * sender's: not to be read, written or closed.
+ *
+ * Of several threads one may make it unreadable which another, told -EAGAIN, is only about to wait
+ * for: there may be room then, and nothing to say so. So where threads share a sender they poll with
+ * a limit (some milliseconds) and send again, or one of them polls and tells the others. */
 COWIRE_API int cowire_sender_fd(const cowire_sender *s);
 /* 0 with the oldest error report, or why there is none: -EAGAIN (none now), -ECHILD. */
 COWIRE_API int cowire_next_error(cowire_sender *s, cowire_error *error);
