@@ -57,8 +57,8 @@ transmitter_config config_of(const cowire_options& options) {
   return config;
 }
 
-int open(transmitter_config config, cowire_transmitter** out) {
-  *out = new cowire_transmitter{transmitter(std::move(config))};
+int open(transmitter_config config, cli::file_options more, cowire_transmitter** out) {
+  *out = new cowire_transmitter{transmitter(std::move(config)), std::move(more)};
   return 0;
 }
 
@@ -110,7 +110,7 @@ const char* cowire_text(void) { return c::text(); }
 int cowire_open(const cowire_options* options, cowire_transmitter** out) {
   return c::guarded([&] {
     const cowire_options defaults = COWIRE_OPTIONS_INIT;
-    return open(config_of(c::known(options, defaults, "cowire_options")), out);
+    return open(config_of(c::known(options, defaults, "cowire_options")), {}, out);
   });
 }
 
@@ -120,7 +120,7 @@ int cowire_open_file(const char* path, cowire_transmitter** out) {
     cli::file_options more;
     cli::read_config(path, config, more);
     share_all(config);
-    return open(std::move(config), out);
+    return open(std::move(config), std::move(more), out);
   });
 }
 

@@ -147,7 +147,9 @@ COWIRE_API const char *cowire_text(void);
 
 /* Returns when routes are read and sockets bound. NULL = all defaults. */
 COWIRE_API int cowire_open(const cowire_options *options, cowire_transmitter **out);
-/* With a configuration file of the `cowire` command (TOML); -EINVAL, and the text has the line. */
+/* With a configuration file of the `cowire` command (TOML); -EINVAL, and the text has the line.
+ * [multicast] is what all senders of it have, but for adopted sockets, which have their own; [intake]
+ * is read, and not used. */
 COWIRE_API int cowire_open_file(const char *path, cowire_transmitter **out);
 /* Waits up to a second for datagrams on the way. Senders fail with -ESHUTDOWN from then on, and are
  * to be closed all the same, before or after. NULL is ignored. */

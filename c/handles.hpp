@@ -15,6 +15,7 @@
 #include <cowire/async/transmitter.hpp>
 #include <cowire/base/forked.hpp>
 #include <cowire/base/unique_fd.hpp>
+#include <cowire/cli/config.hpp>
 
 #include <array>
 #include <atomic>
@@ -83,6 +84,7 @@ class sender_core : public std::enable_shared_from_this<sender_core> {
 
 struct cowire_transmitter {
   cowire::transmitter sends;
+  cowire::cli::file_options more{};  ///< Of the file that it was opened with.
 };
 
 struct cowire_sender {

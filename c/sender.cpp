@@ -193,7 +193,9 @@ int cowire_sender_open(cowire_transmitter* tx, const cowire_sender_options* opti
                        cowire_sender** out) {
   return c::guarded([&] {
     const cowire_sender_options defaults = COWIRE_SENDER_OPTIONS_INIT;
-    const sender_options wanted = options_of(c::known(options, defaults, "cowire_sender_options"));
+    sender_options wanted = options_of(c::known(options, defaults, "cowire_sender_options"));
+    // A socket that is adopted has its own, as all its options.
+    if (wanted.adopt_socket < 0) cli::apply_multicast(tx->more, wanted);
     auto core = std::make_shared<c::sender_core>(tx->sends.make_shared_sender(wanted),
                                                  wanted.error_queue_limit);
     core->begin();

@@ -146,16 +146,15 @@ void check_families(const send_plan& plan) {
 /// What the command line says goes before the file.
 void set_multicast(sender_options& sender, const transmit_arguments& arguments,
                    const file_options& more) {
-  sender.multicast_ttl = more.multicast_ttl.value_or(sender.multicast_ttl);
+  apply_multicast(more, sender);
   if (!arguments.multicast_ttl.empty())
     sender.multicast_ttl =
         static_cast<std::uint8_t>(parse_number("--multicast-ttl", arguments.multicast_ttl, 0, 255));
-  sender.multicast_interface = more.multicast_interface.value_or("");
   if (!arguments.multicast_interface.empty()) {
     static_cast<void>(parse_interface("--multicast-interface", arguments.multicast_interface));
     sender.multicast_interface = arguments.multicast_interface;
   }
-  sender.multicast_loop = more.multicast_loop.value_or(true) && !arguments.no_multicast_loop;
+  if (arguments.no_multicast_loop) sender.multicast_loop = false;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/cli/config.hpp>
 
+#include <cowire/async/sender.hpp>
 #include <cowire/cli/names.hpp>
 #include <cowire/cli/parse.hpp>
 #include <cowire/cli/tunnel_words.hpp>
@@ -403,6 +404,12 @@ class config_reader {
 };
 
 }  // namespace
+
+void apply_multicast(const file_options& from, sender_options& to) {
+  to.multicast_ttl = from.multicast_ttl.value_or(to.multicast_ttl);
+  to.multicast_interface = from.multicast_interface.value_or(to.multicast_interface);
+  to.multicast_loop = from.multicast_loop.value_or(to.multicast_loop);
+}
 
 void read_config(const std::string& path, transmitter_config& to, file_options& more) {
   const auto bytes = read_bytes("--config", path, file_size_max);

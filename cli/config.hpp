@@ -15,6 +15,10 @@
 #include <string>
 #include <string_view>
 
+namespace cowire {
+struct sender_options;
+}
+
 namespace cowire::cli {
 
 /// What a file may say besides.
@@ -25,6 +29,9 @@ struct file_options {
   std::optional<std::string> multicast_interface;
   std::optional<bool> multicast_loop;
 };
+
+/// What [multicast] says goes into `to`.
+void apply_multicast(const file_options& from, sender_options& to);
 
 void read_config(const std::string& path, transmitter_config& to, file_options& more);
 

@@ -58,6 +58,14 @@ class c_interface : public two_hosts {
     ASSERT_EQ(0, cowire_open(&options, &tx)) << cowire_text();
     ASSERT_EQ(0, cowire_sender_open(tx, nullptr, &s)) << cowire_text();
   }
+  int open_file(std::string_view text) {
+    char path[] = "/tmp/cowire_c_XXXXXX";
+    const unique_fd file(::mkstemp(path));
+    EXPECT_EQ(static_cast<ssize_t>(text.size()), ::write(file.get(), text.data(), text.size()));
+    const int opened = cowire_open_file(path, &tx);
+    ::unlink(path);
+    return opened;
+  }
   cowire_datagram numbered(const std::uint64_t& number) const {
     return {&number, sizeof number, there, 0};
   }
@@ -327,14 +335,25 @@ TEST_F(c_interface, what_is_wrong_has_a_number_and_a_text) {
   EXPECT_EQ(nullptr, frame.data);
 }
 
+TEST_F(c_interface, groups_are_sent_to_as_the_file_says) {
+  capture wire(*b, "b0");
+  ASSERT_EQ(0, open_file("[xdp]\ninterface = \"a0\"\n[multicast]\nttl = 9\ninterface = \"a0\"\n"
+                         "loop = false\n[intake]\ngroup = 0\n"))
+      << cowire_text();
+  ASSERT_EQ(0, cowire_sender_open(tx, nullptr, &s)) << cowire_text();
+  const cowire_address group = address_of(to("239.1.2.3:9000"));
+  EXPECT_EQ(1, cowire_fan_out(s, "x", 1, &group, 1, nullptr)) << cowire_text();
+  const auto frame = wire.next();
+  ASSERT_GT(frame.size(), 42u);
+  EXPECT_EQ(9, frame[22]);  // TTL
+  EXPECT_EQ(1, cowire_fan_out(s, "x", 1, &there, 1, nullptr)) << cowire_text();
+  const auto other = wire.next();
+  ASSERT_GT(other.size(), 42u);
+  EXPECT_EQ(64, other[22]);
+}
+
 TEST_F(c_interface, opens_from_a_file) {
-  char path[] = "/tmp/cowire_c_XXXXXX";
-  const unique_fd file(::mkstemp(path));
-  const std::string_view text = "[xdp]\ninterface = \"a0\"\n";
-  ASSERT_EQ(static_cast<ssize_t>(text.size()), ::write(file.get(), text.data(), text.size()));
-  const int opened = cowire_open_file(path, &tx);
-  ::unlink(path);
-  ASSERT_EQ(0, opened) << cowire_text();
+  ASSERT_EQ(0, open_file("[xdp]\ninterface = \"a0\"\n")) << cowire_text();
   ASSERT_EQ(0, cowire_sender_open(tx, nullptr, &s)) << cowire_text();
   const std::uint64_t number = 0;
   const auto d = numbered(number);
