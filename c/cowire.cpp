@@ -3,6 +3,7 @@
 #include <cowire/base/version.hpp>
 #include <cowire/c/error_text.hpp>
 #include <cowire/c/handles.hpp>
+#include <cowire/c/log.hpp>
 #include <cowire/c/options.hpp>
 #include <cowire/cli/config.hpp>
 #include <cowire/cli/json_text.hpp>
@@ -42,7 +43,10 @@ std::optional<send_mode> mode_of(std::uint32_t mode) {
 void share_all(transmitter_config& config) { config.max_producers = 1; }
 
 transmitter_config config_of(const cowire_options& options) {
+  if (options.reserved != 0)
+    throw_error(error::invalid_argument, "cowire_options.reserved must be 0");
   transmitter_config config;
+  config.log = c::make_log(options.log_fd);
   if (options.interfaces != nullptr)
     for (std::string_view rest = options.interfaces; !rest.empty();) {
       const auto comma = std::min(rest.find(','), rest.size());
@@ -119,6 +123,8 @@ int cowire_open_file(const char* path, cowire_transmitter** out) {
     transmitter_config config;
     cli::file_options more;
     cli::read_config(path, config, more);
+    const cowire_options defaults = COWIRE_OPTIONS_INIT;
+    config.log = c::make_log(defaults.log_fd);
     share_all(config);
     return open(std::move(config), std::move(more), out);
   });

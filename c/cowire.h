@@ -18,6 +18,11 @@
  * not be closed while somebody calls with it, and a frame is used by one thread at a time. Nothing of
  * the caller's is ever called: cowire_sender_fd() is what to poll.
  *
+ * Warnings. What an operator should know, such as that the queues of an interface are taken, so that
+ * the kernel sends what goes there, is written to stderr, or where options.log_fd says: lines that
+ * begin with "cowire: warning: " or "cowire: error: ". Where a line cannot be written at once it is
+ * left out.
+ *
  * Order. What one thread sends to one destination leaves in the order of its calls; for all threads
  * together so with options.shared_producers = 1. Datagrams with choices of their own may come later
  * than others (async/datagram_options.hpp).
@@ -71,9 +76,11 @@ typedef struct cowire_options {
   uint32_t tx_cores;      /* 0 = 1. */
   uint32_t frames;        /* On the way at once, all senders together; 0 = 4096. */
   uint32_t shared_producers; /* Parts of them, a thread uses one; 0 = 4. */
+  int log_fd;                /* For warnings; it is duplicated. 0 = stderr, -1 = none. */
+  uint32_t reserved;         /* 0 */
 } cowire_options;
 /* All defaults. */
-#define COWIRE_OPTIONS_INIT {sizeof(cowire_options), NULL, COWIRE_MODE_AUTO, 0, 0, 0}
+#define COWIRE_OPTIONS_INIT {sizeof(cowire_options), NULL, COWIRE_MODE_AUTO, 0, 0, 0, 0, 0}
 
 /* What a sender is made with; COWIRE_SENDER_OPTIONS_INIT first, then changes. */
 typedef struct cowire_sender_options {
@@ -149,7 +156,7 @@ COWIRE_API const char *cowire_text(void);
 COWIRE_API int cowire_open(const cowire_options *options, cowire_transmitter **out);
 /* With a configuration file of the `cowire` command (TOML); -EINVAL, and the text has the line.
  * [multicast] is what all senders of it have, but for adopted sockets, which have their own; [intake]
- * is read, and not used. */
+ * is read, and not used. Warnings go to stderr. */
 COWIRE_API int cowire_open_file(const char *path, cowire_transmitter **out);
 /* Waits up to a second for datagrams on the way. Senders fail with -ESHUTDOWN from then on, and are
  * to be closed all the same, before or after. NULL is ignored. */

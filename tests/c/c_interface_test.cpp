@@ -8,6 +8,7 @@
 #include <tests/support/child.hpp>
 #include <tests/support/two_hosts.hpp>
 
+#include <fcntl.h>
 #include <poll.h>
 
 #include <sys/wait.h>
@@ -34,6 +35,15 @@ std::map<std::string, std::uint64_t> counters(const cowire_transmitter* tx) {
   EXPECT_EQ(some.size(), cowire_counters(tx, some.data(), some.size()));
   std::map<std::string, std::uint64_t> out;
   for (const auto& one : some) out[one.name] = one.value;
+  return out;
+}
+
+/// What a program printed, but for what the library says of a starved machine.
+std::string without_warnings(const std::string& printed) {
+  std::istringstream lines(printed);
+  std::string out;
+  for (std::string line; std::getline(lines, line);)
+    if (!line.starts_with("cowire: warning: ")) out += line + '\n';
   return out;
 }
 
@@ -265,6 +275,54 @@ TEST_F(c_interface, sizes_tell_old_programs_from_new_ones) {
   EXPECT_EQ(-EINVAL, cowire_open(&older, &none));
 }
 
+TEST_F(c_interface, a_second_transmitter_says_that_its_queues_are_taken) {
+  open();
+  int ends[2];
+  ASSERT_EQ(0, ::pipe2(ends, O_CLOEXEC | O_NONBLOCK));
+  unique_fd reader(ends[0]);
+  unique_fd writer(ends[1]);
+  cowire_options options = COWIRE_OPTIONS_INIT;
+  options.interfaces = "a0";
+  options.log_fd = writer.get();
+  const auto open_and_close = [&options] {
+    cowire_transmitter* second = nullptr;
+    EXPECT_EQ(0, cowire_open(&options, &second)) << cowire_text();
+    cowire_close(second);
+  };
+  open_and_close();
+  std::string said(4096, '\0');
+  said.resize(static_cast<std::size_t>(
+      std::max<ssize_t>(::read(reader.get(), said.data(), said.size()), 0)));
+  const std::string warning = "cowire: warning: a0: kernel (";
+  EXPECT_EQ(0u, said.find(warning)) << said;
+  EXPECT_EQ('\n', said.back());
+  // A program that knows of no log_fd yet, and one that wants none of it.
+  const auto to_stderr = [&] {
+    ::testing::internal::CaptureStderr();
+    open_and_close();
+    return ::testing::internal::GetCapturedStderr();
+  };
+  options.size = offsetof(cowire_options, log_fd);
+  const std::string by_default = to_stderr();
+  EXPECT_NE(std::string::npos, by_default.find(warning)) << by_default;
+  options.size = sizeof options;
+  options.log_fd = -1;
+  const std::string silent = to_stderr();
+  EXPECT_EQ(std::string::npos, silent.find("cowire: ")) << silent;
+  // A reader that has gone harms nobody.
+  options.log_fd = writer.get();
+  reader.reset();
+  open_and_close();
+  cowire_transmitter* none = nullptr;
+  options.log_fd = -2;
+  EXPECT_EQ(-EINVAL, cowire_open(&options, &none));
+  options.log_fd = 1 << 20;
+  EXPECT_EQ(-EBADF, cowire_open(&options, &none));
+  options.log_fd = 0;
+  options.reserved = 1;
+  EXPECT_EQ(-EINVAL, cowire_open(&options, &none));
+}
+
 TEST_F(c_interface, datagrams_choose_for_themselves) {
   open();
   capture wire(*b, "b0");
@@ -471,7 +529,7 @@ TEST_F(c_interface, the_example_in_python_sends) {
 #endif
   udp_sink other(*b, to("10.77.1.2:9001"));
   const auto out = run("python3 -B " PYTHON_EXAMPLE " " COWIRE_LIBRARY " 10.77.1.2 9001 20");
-  EXPECT_EQ("submitted 22\n", out);
+  EXPECT_EQ("submitted 22\n", without_warnings(out));
   for (int i = 0; i < 22; ++i) {
     const auto got = other.next();
     ASSERT_TRUE(got) << i;

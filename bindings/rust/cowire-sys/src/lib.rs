@@ -73,6 +73,8 @@ pub struct cowire_options {
     pub tx_cores: u32,
     pub frames: u32,
     pub shared_producers: u32,
+    pub log_fd: c_int,
+    pub reserved: u32,
 }
 
 #[repr(C)]

@@ -34,7 +34,9 @@ macro_rules! layouts {
 fn structs_are_laid_out_as_in_c() {
     let (rust, prints) = layouts! {
         cowire_address { v4 v6 }
-        cowire_options { size interfaces mode tx_cores frames shared_producers }
+        cowire_options {
+            size interfaces mode tx_cores frames shared_producers log_fd reserved
+        }
         cowire_sender_options {
             size source_port tos ttl mark device adopt_socket errors_max source_v4 source_v6
         }

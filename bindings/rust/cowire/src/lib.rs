@@ -35,4 +35,4 @@ mod transmitter;
 pub use error::{Error, TrySendError};
 pub use frame::{Frame, SubmitError};
 pub use sender::{DatagramOptions, SendError, Sender, SenderOptions};
-pub use transmitter::{explain, version, Mode, Options, Transmitter};
+pub use transmitter::{explain, version, Mode, Options, Transmitter, Warnings};

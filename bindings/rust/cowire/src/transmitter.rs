@@ -8,7 +8,10 @@ use cowire_sys as sys;
 use std::{
     ffi::{CStr, CString},
     mem,
-    os::unix::ffi::OsStrExt,
+    os::unix::{
+        ffi::OsStrExt,
+        io::{AsRawFd, BorrowedFd},
+    },
     path::Path,
     ptr,
     sync::Arc,
@@ -29,9 +32,23 @@ pub enum Mode {
     Kernel,
 }
 
+/// Where it is written what an operator should know, a line each; where one cannot be written at
+/// once it is left out.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub enum Warnings<'a> {
+    /// The process's standard error.
+    #[default]
+    Stderr,
+    /// To nobody.
+    Nowhere,
+    /// A descriptor, which is duplicated.
+    To(BorrowedFd<'a>),
+}
+
 /// Of a [`Transmitter`]. 0, `None` and an empty list: the library's default.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// Names of interfaces; none = all Ethernet devices.
     pub interfaces: Vec<String>,
     /// How they are sent through.
@@ -42,6 +59,8 @@ pub struct Options {
     pub frames: u32,
     /// Parts of them; a thread uses one. 1 keeps the order of all threads together. 0 = 4.
     pub shared_producers: u32,
+    /// Where warnings go.
+    pub warnings: Warnings<'a>,
 }
 
 /// A handle of the threads, sockets and frames; [`Sender`]s are made from it.
@@ -68,7 +87,7 @@ pub(crate) fn c_string(what: &str, bytes: &[u8]) -> Result<CString, Error> {
 
 impl Transmitter {
     /// Returns when routes are read and sockets bound.
-    pub fn open(options: &Options) -> Result<Self, Error> {
+    pub fn open(options: &Options<'_>) -> Result<Self, Error> {
         let interfaces = c_string("interfaces", options.interfaces.join(",").as_bytes())?;
         let raw = sys::cowire_options {
             size: mem::size_of::<sys::cowire_options>(),
@@ -82,12 +101,18 @@ impl Transmitter {
             tx_cores: options.tx_cores,
             frames: options.frames,
             shared_producers: options.shared_producers,
+            log_fd: match options.warnings {
+                Warnings::Stderr => 0,
+                Warnings::Nowhere => -1,
+                Warnings::To(fd) => fd.as_raw_fd(),
+            },
+            reserved: 0,
         };
         // SAFETY: what `raw` points to lives until the call returns.
         Self::from_call(|out| unsafe { sys::cowire_open(&raw, out) })
     }
 
-    /// With a configuration file of the `cowire` command (TOML).
+    /// With a configuration file of the `cowire` command (TOML). Warnings go to stderr.
     pub fn open_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = c_string("path", path.as_ref().as_os_str().as_bytes())?;
         // SAFETY: as above.

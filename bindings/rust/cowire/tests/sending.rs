@@ -2,8 +2,15 @@
 //! What arrives on another host, and what comes back. Ignored without that host: tests/rust.
 mod common;
 use common::*;
-use cowire::{Error, Mode, Options, Sender, SenderOptions, Transmitter, TrySendError};
-use std::{collections::HashSet, io::Write, net::UdpSocket, os::unix::io::AsFd, thread, time::Duration};
+use cowire::{Error, Mode, Options, Sender, SenderOptions, Transmitter, TrySendError, Warnings};
+use std::{
+    collections::HashSet,
+    io::{Read, Write},
+    net::UdpSocket,
+    os::unix::{io::AsFd, net::UnixStream},
+    thread,
+    time::Duration,
+};
 
 fn assert_shared<T: Clone + Send + Sync>() {}
 
@@ -239,6 +246,23 @@ fn handles_outlive_what_they_came_from() {
     frame.submit(&[address]).unwrap();
     assert_eq!(b"still".to_vec(), next(&peer).0);
     assert_eq!(b"here".to_vec(), next(&peer).0);
+}
+
+#[test]
+#[ignore = "needs two hosts"]
+fn a_second_transmitter_says_that_its_queues_are_taken() {
+    let first = open(64, 1);
+    let (mut reader, writer) = UnixStream::pair().unwrap();
+    let options = Options {
+        interfaces: vec!["a0".into()],
+        warnings: Warnings::To(writer.as_fd()),
+        ..Default::default()
+    };
+    drop(Transmitter::open(&options).unwrap());
+    drop((first, writer));
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("cowire: warning: a0: kernel ("), "{said}");
 }
 
 #[test]
