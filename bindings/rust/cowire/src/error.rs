@@ -73,11 +73,12 @@ pub enum TrySendError<T> {
 }
 
 impl<T> TrySendError<T> {
-    pub(crate) fn new(packet: T, error: Error) -> Self {
-        if error.is_would_block() {
+    /// As [`Error::last`], whose text nobody reads where there is no room.
+    pub(crate) fn last(packet: T, result: isize) -> Self {
+        if result == -(sys::EAGAIN as isize) {
             TrySendError::Full(packet)
         } else {
-            TrySendError::Refused { packet, error }
+            TrySendError::Refused { packet, error: Error::last(result) }
         }
     }
     /// The packet.

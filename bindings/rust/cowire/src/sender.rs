@@ -57,7 +57,8 @@ pub struct DatagramOptions {
     /// As SO_MARK.
     pub mark: Option<u32>,
     /// As IP_PMTUDISC_PROBE: never fragmented, and refused where it is longer than the device takes.
-    /// Through the kernel. Not of an adopted socket (EOPNOTSUPP).
+    /// Through the kernel where it is longer than the path MTU. Not of an adopted socket
+    /// (EOPNOTSUPP).
     pub path_mtu_probe: bool,
 }
 
@@ -168,7 +169,7 @@ impl Sender {
         // SAFETY: it is read during the call only.
         match unsafe { sys::cowire_try_send(self.raw(), &one, 1) } {
             1 => Ok(()),
-            failed => Err(TrySendError::new(packet, Error::last(failed))),
+            failed => Err(TrySendError::last(packet, failed)),
         }
     }
 
