@@ -81,8 +81,8 @@ struct application {
   std::thread thread;
 };
 
-TEST_F(shared_senders, sixty_four_threads_lose_and_repeat_nothing) {
-  constexpr std::uint64_t threads = 64, each = 500;
+TEST_F(shared_senders, hundreds_of_threads_lose_and_repeat_nothing) {
+  constexpr std::uint64_t threads = 256, each = 500;
   auto config = small();
   config.max_producers = 1;
   transmitter tx(config);
@@ -99,7 +99,7 @@ TEST_F(shared_senders, sixty_four_threads_lose_and_repeat_nothing) {
 }
 
 TEST_F(shared_senders, threads_that_wait_for_few_frames_are_all_served) {
-  constexpr std::uint64_t threads = 64, each = 100;
+  constexpr std::uint64_t threads = 256, each = 100;
   transmitter tx(with_one());
   const auto s = tx.make_shared_sender();
   std::vector<std::thread> all;
