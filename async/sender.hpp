@@ -278,10 +278,11 @@ class sender {
         token, bytes.span(), segment_size, destination, options);
   }
 
-  /// Several datagrams with one publication to the TX core; the bytes are copied, and each may have
-  /// options of its own. Returns how many were submitted, which are the first ones; where it is not
-  /// all of them `ec` says why not the next: would_block (no frame now), too_long, family_mismatch,
-  /// closed, and what datagram_options.hpp says of options. None at all is no error.
+  /// Several datagrams, 64 at a time with one publication to the TX core (where there are several
+  /// cores each datagram has its own, and each core one wake-up); the bytes are copied, and each
+  /// may have options of its own. Returns how many were submitted, which are the first ones; where
+  /// it is not all of them `ec` says why not the next: would_block (no frame now), too_long,
+  /// family_mismatch, closed, and what datagram_options.hpp says of options. None is no error.
   [[nodiscard]] std::size_t try_send_batch(std::span<const message> messages,
                                            std::error_code& ec) noexcept;
   /// Cuts `bytes` into datagrams of `segment_size` bytes, the last of which may be shorter, as
