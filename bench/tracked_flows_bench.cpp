@@ -59,7 +59,7 @@ struct flows {
       requests.push_back(
           make_request({}, 0, 0, be16::from_host(from),
                        request_destination::from({*ip_address::parse("10.77.1.2"), to}), 0));
-      keys.push_back(tracked_key::of(requests.back(), source));
+      keys.push_back(tracked_key::of(requests.back(), {source}));
     }
   }
 };
@@ -96,12 +96,13 @@ measured measure(std::uint32_t count, std::chrono::seconds duration) {
   const flows all(count);
   ring_context ring;
   epoch_domain epochs;
-  flow_tracker tracker(ring, epochs, 2 * count, {});
+  const outer_flows numbers;
+  flow_tracker tracker(ring, epochs, numbers, 2 * count, {});
   measured out;
   send_by_kernel(all);
   const double before = thread_cpu_ns();
   for (std::size_t i = 0; i < all.requests.size(); ++i) {
-    tracker.on_kernel_datagram(all.requests[i], all.source, 0);
+    tracker.on_kernel_datagram(all.requests[i], {all.source}, 0);
     if (i % 64 == 63) tracker.settle();
   }
   tracker.settle();

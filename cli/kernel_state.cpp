@@ -11,7 +11,7 @@ namespace cowire::cli {
 
 kernel_state::kernel_state()
     : mirror_(read_mirror()),
-      compiler_(mirror_, epoch_, publisher_),
+      compiler_(mirror_, epoch_, publisher_, {.numbers = &outer_flows_}),
       output_(std::make_shared<output_snapshot>(read_output_path())) {
   egress_slot slot = divert_slot;
   for (const auto& [index, device] : mirror_.devices())

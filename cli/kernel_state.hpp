@@ -31,6 +31,7 @@ class kernel_state {
   mirror mirror_;
   epoch_domain epoch_;
   publisher publisher_;
+  outer_flows outer_flows_;
   compiler compiler_;
   std::shared_ptr<const output_snapshot> output_;
 };

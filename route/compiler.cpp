@@ -70,7 +70,7 @@ compiler::impl::impl(const mirror& state, epoch_domain& epoch, publisher& publis
       epoch_(epoch),
       published_(publish_to),
       options_(std::move(options)),
-      planner_(state, options_.restrictions),
+      planner_(state, options_.restrictions, options_.numbers),
       classes_(state, planner_.output()),
       hops_(std::make_shared<detail::hop_store>(options_.hop_capacity)),
       v4_(ip_family::v4, state, options_.performance_mode, planner_, classes_, *hops_),

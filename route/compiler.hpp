@@ -20,6 +20,7 @@
 #include <cowire/route/flow.hpp>
 #include <cowire/route/forwarding_table.hpp>
 #include <cowire/route/mirror.hpp>
+#include <cowire/route/outer_flows.hpp>
 #include <cowire/route/output_path.hpp>
 #include <cowire/route/publisher.hpp>
 #include <cowire/route/resolve.hpp>
@@ -42,6 +43,9 @@ struct compiler_options {
   /// for all of them.
   std::uint32_t hop_capacity = 1u << 20;
   route_restrictions restrictions{};
+  /// Whom hops over tunnels ask for the number of their outer headers, where connections are
+  /// tracked; outlives the compiler. Null: such tunnels divert as conntrack_new.
+  outer_flows* numbers = nullptr;
 };
 
 /// What a publish() did.

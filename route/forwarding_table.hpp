@@ -44,7 +44,8 @@ inline constexpr std::size_t destination_offset = udp_header_offset - 16;
 using egress_slot = std::uint8_t;
 inline constexpr egress_slot divert_slot = 0;
 /// Added to the slot of hops whose datagrams may leave only while the kernel's connection tracking
-/// has an entry for their flow, of which the TX core knows (xdp/tracked_flows.hpp). Above all
+/// has an entry for their flow, and for its outer headers where those are tracked, of which the TX
+/// core knows (xdp/tracked_flows.hpp). Above all
 /// slots: where nobody looks for it there is no socket of that number.
 inline constexpr egress_slot tracked_egress = 64;
 
@@ -95,7 +96,10 @@ struct alignas(64) hop {
   egress_slot egress;          ///< divert_slot, or the socket that sends it, maybe tracked_egress.
   std::uint8_t second_pass;    ///< What is rare, and written in a second pass: second_passes.
   std::uint8_t header_length;  ///< Bytes in front of the payload; at most header_capacity.
-  divert_reason reason;        ///< Why, where egress is divert_slot.
+  union {
+    divert_reason reason;     ///< Why, where egress is divert_slot.
+    std::uint8_t outer_flow;  ///< Of a tracked hop: what else is (outer_flows::number).
+  };
   /// Of a hop that diverts some destination ports only, or of a tracked one that need not be so for
   /// all: as `egress`, for those that `ports` passes, whose frames are written like any other's.
   /// divert_slot: all are alike. So nobody looks at a port but on the way to the kernel path, or to

@@ -55,20 +55,33 @@ using source_bytes = std::array<std::uint8_t, 16>;
   return out;
 }
 
-/// What connection tracking tells flows apart by. The flow class is no part of it: classes that
-/// differ in mark or owner share the kernel's entry, too.
+/// What a hop adds to a datagram that connection tracking looks at.
+struct tracked_way {
+  source_bytes source{};
+  std::uint8_t outer_flow = 0;  ///< As hop has it.
+  [[nodiscard]] static tracked_way of(const hop& via, ip_family family) noexcept {
+    return {source_of(via, family), via.is_tracked() ? via.outer_flow : std::uint8_t{0}};
+  }
+};
+
+/// What connection tracking tells flows apart by, and the outer headers that they are wrapped in.
+/// The flow class is no part of it: classes that differ in mark or owner share the kernel's entry,
+/// too.
 struct tracked_key {
   std::array<std::uint64_t, 5> words{};
 
-  [[nodiscard]] static tracked_key of(const tx_request& request,
-                                      const source_bytes& source) noexcept {
+  [[nodiscard]] static tracked_key of(const tx_request& request, const tracked_way& way) noexcept {
     tracked_key out;
     std::memcpy(&out.words[0], request.destination.data(), 16);
-    std::memcpy(&out.words[2], source.data(), 16);
+    std::memcpy(&out.words[2], way.source.data(), 16);
     out.words[4] = std::uint64_t{request.source_port.raw} |
                    std::uint64_t{request.destination_port.raw} << 16 |
-                   std::uint64_t{static_cast<std::uint8_t>(request.family)} << 32;
+                   std::uint64_t{static_cast<std::uint8_t>(request.family)} << 32 |
+                   std::uint64_t{way.outer_flow} << 40;
     return out;
+  }
+  [[nodiscard]] std::uint8_t outer_flow() const noexcept {
+    return static_cast<std::uint8_t>(words[4] >> 40);
   }
   [[nodiscard]] ip_family family() const noexcept {
     return static_cast<ip_family>(static_cast<std::uint8_t>(words[4] >> 32));

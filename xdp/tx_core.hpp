@@ -58,9 +58,9 @@ inline constexpr std::size_t tx_batch = 64;
 struct diverted_request {
   tx_request request;
   divert_reason reason;
-  /// It would have gone out had its flow been known (tracked_flows.hpp), from `source`.
+  /// It would have gone out, this way, had its flow been known (tracked_flows.hpp).
   bool tracked = false;
-  source_bytes source{};
+  tracked_way way{};
 };
 
 /// A flow in use, as its datagrams name it.

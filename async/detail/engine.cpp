@@ -109,9 +109,10 @@ engine::engine(transmitter_config config)
                .audit_rate = config_.audit_rate,
                .performance_mode = config_.performance_mode,
                .restrictions = config_.restrictions,
+               .numbers = &outer_flows_,
                .output = config_.output,
                .log = config_.log}),
-      tracker_(ring_, epochs_, config_.tracked_flows, config_.log),
+      tracker_(ring_, epochs_, outer_flows_, config_.tracked_flows, config_.log),
       paths_(routes_, config_.mode == send_mode::kernel, tracker_.available()),
       cores_(config_, umem_.memory(), tables_, epochs_, control_bell_, tracker_.flows()),
       egress_(config_, umem_, cores_, routes_, epochs_),
@@ -167,8 +168,8 @@ void engine::start() {
     };
     routes_.on_published = [this](const publication& done) { paths_.on_published(done); };
     routes_.on_other_rules = [this] { tracker_.begin_anew(); };
-    kernel_.on_tracked = [this](const tx_request& request, const source_bytes& source, int number) {
-      tracker_.on_kernel_datagram(request, source, number);
+    kernel_.on_tracked = [this](const tx_request& request, const tracked_way& way, int number) {
+      tracker_.on_kernel_datagram(request, way, number);
     };
     routes_.flow_in_use = [this](flow& in_use) { return next_sample(in_use); };
     routes_.interface_in_use = [this](std::uint32_t index) { return egress_.active(index); };

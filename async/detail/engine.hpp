@@ -25,6 +25,7 @@
 #include <cowire/ring/readable_fd.hpp>
 #include <cowire/ring/ring_context.hpp>
 #include <cowire/route/epoch.hpp>
+#include <cowire/route/outer_flows.hpp>
 #include <cowire/route/publisher.hpp>
 #include <cowire/xdp/tx_core.hpp>
 #include <cowire/xdp/umem.hpp>
@@ -145,6 +146,7 @@ class engine : public std::enable_shared_from_this<engine> {
   epoch_domain epochs_;
   publisher tables_;
   doorbell control_bell_;
+  outer_flows outer_flows_;
   route_service routes_;
   flow_tracker tracker_;
   path_watches paths_;

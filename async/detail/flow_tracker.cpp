@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <limits>
 #include <utility>
 
 namespace cowire::detail {
@@ -43,16 +44,23 @@ time_ms tick_of(const udp_timeouts& timeouts) noexcept {
   return std::clamp<time_ms>(life / 16, 50, 1000);
 }
 
+/// That a timer has left where `life_s` have passed since `since` but for the rest, at least 1.
+std::uint32_t rest_of(std::uint32_t life_s, time_ms since, time_ms now) noexcept {
+  const time_ms left = time_ms{life_s} * 1000 - (now - since);
+  return static_cast<std::uint32_t>(std::max<time_ms>((left + 999) / 1000, 1));
+}
+
 constexpr int unanswered = -1;
 
 }  // namespace
 
-flow_tracker::flow_tracker(ring_context& ring, epoch_domain& epochs, std::uint32_t capacity,
-                           log_callback log)
+flow_tracker::flow_tracker(ring_context& ring, epoch_domain& epochs, const outer_flows& numbers,
+                           std::uint32_t capacity, log_callback log)
     : epochs_(epochs),
       log_(std::move(log)),
       kernel_(unavailable_),
       flows_(capacity),
+      numbers_(numbers),
       answers_(conntrack_socket::batch_max),
       timer_(ring) {}
 
@@ -87,12 +95,12 @@ void flow_tracker::stop() {
 // What the kernel path tells
 // ------------------------------------------------------------------------------
 
-void flow_tracker::on_kernel_datagram(const tx_request& request, const source_bytes& source,
+void flow_tracker::on_kernel_datagram(const tx_request& request, const tracked_way& way,
                                       int number) {
   if (unavailable_) tell(unavailable_.value());
   if (stopped_ || unavailable_) return;
   const time_ms now = now_ms();
-  const tracked_key key = tracked_key::of(request, source);
+  const tracked_key key = tracked_key::of(request, way);
   index at = flows_.find(key);
   if (at == tracked_flows::none) {
     at = flows_.insert(key);
@@ -144,6 +152,10 @@ void flow_tracker::judge(index at, const netlink::conntrack_answer& answer, time
     return refuse(at, *reason, pause_first_ms, now);
   if (!flow.clock.learn(*answer.entry->timeout_s, timeouts_))
     return refuse(at, divert_reason::conntrack_new, pause_first_ms, now);
+  if (outer_state* const outer = outer_of(at)) {
+    look_at_outer(*outer, true, now);
+    if (outer->good_until == 0) return refuse(at, outer->reason, pause_first_ms, now);
+  }
   flow.pause_ms = 0;
   become(at, phase::tracked);
   flow.life_s = flow.clock.life_s(answer.entry->status, now - flow.seen_since, timeouts_);
@@ -262,6 +274,12 @@ flow_tracker::time_ms flow_tracker::check_interval() const noexcept {
 
 void flow_tracker::check(std::span<const index> some, time_ms now) {
   if (some.empty()) return;
+  for (const index at : some)
+    if (outer_state* const outer = outer_of(at))
+      outer->last_sent =
+          std::max(outer->last_sent, flows_[at].last_sent.load(std::memory_order_relaxed));
+  for (const index at : some)
+    if (outer_state* const outer = outer_of(at)) look_at_outer(*outer, false, now);
   ask(some);
   checked_.add(some.size());
   std::array<index, conntrack_socket::batch_max> refreshed;
@@ -271,7 +289,8 @@ void flow_tracker::check(std::span<const index> some, time_ms now) {
   first_sequence_ += conntrack_socket::batch_max;
   for (std::size_t i = 0; i < some.size(); ++i) {
     const auto& entry = answers_[i].entry;
-    if (!entry) {
+    const outer_state* const outer = outer_of(some[i]);
+    if (!entry || (outer != nullptr && outer->good_until == 0)) {
       lose(some[i], now);
       continue;
     }
@@ -315,9 +334,7 @@ std::uint32_t flow_tracker::wanted_left(index at, const netlink::conntrack_entry
                                         time_ms now) {
   state& flow = states_[at];
   flow.life_s = flow.clock.life_s(entry.status, now - flow.seen_since, timeouts_);
-  const time_ms gone = now - flows_[at].last_sent.load(std::memory_order_relaxed);
-  return static_cast<std::uint32_t>(
-      std::max<time_ms>((time_ms{flow.life_s} * 1000 - gone + 999) / 1000, 1));
+  return rest_of(flow.life_s, flows_[at].last_sent.load(std::memory_order_relaxed), now);
 }
 
 /// The entry lives for so long from now on.
@@ -329,9 +346,72 @@ void flow_tracker::keep(index at, std::uint32_t left_s, time_ms now) {
     return;
   }
   flow.expires = now + time_ms{left_s} * 1000;
-  const time_ms good_until = flow.expires - margin_of(time_ms{flow.life_s} * 1000);
+  time_ms good_until = flow.expires - margin_of(time_ms{flow.life_s} * 1000);
+  if (const outer_state* const outer = outer_of(at))
+    good_until = std::min(good_until, outer->good_until);
   flow.look_at = std::min(now + check_interval(), good_until - 2 * tick_of(timeouts_));
   flows_[at].good_until.store(good_until, std::memory_order_relaxed);
+}
+
+/// Null: no tunnel carries the flow, or its outer headers need no entry.
+flow_tracker::outer_state* flow_tracker::outer_of(index at) {
+  const std::uint8_t number = flows_[at].key.outer_flow();
+  if (number == outer_flows::none) return nullptr;
+  if (number >= outers_.size()) outers_.resize(number + std::size_t{1});
+  outer_state& outer = outers_[number];
+  if (outer.entries.empty())
+    for (const outer_flow& header : numbers_.of(number))
+      outer.entries.push_back({{header.source, header.destination, 0, 0, header.protocol}, {}});
+  return &outer;
+}
+
+/// Once for all flows that are looked at now. `kernel_sent`: it has just seen a datagram with these
+/// headers.
+void flow_tracker::look_at_outer(outer_state& outer, bool kernel_sent, time_ms now) {
+  if (outer.looked_at == now) return;
+  outer.looked_at = now;
+  outer.good_until = 0;
+  outer.reason = divert_reason::conntrack_new;
+  std::vector<netlink::conntrack_tuple> tuples;
+  for (const auto& one : outer.entries) tuples.push_back(one.tuple);
+  const auto answers = ask(tuples);
+  time_ms good_until = std::numeric_limits<time_ms>::max();
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    outer_state::entry& one = outer.entries[i];
+    const auto& entry = answers[i].entry;
+    if (!entry) return;
+    if (const auto reason = obstacle_in(*entry, one.tuple)) {
+      outer.reason = *reason;
+      return;
+    }
+    const udp_timeouts& usual = outer_timeouts_.of(one.tuple.protocol);
+    if (kernel_sent && !one.clock.learn(*entry->timeout_s, usual)) return;
+    good_until = std::min(good_until, keep_outer(outer, one, *entry, now));
+    if (good_until == 0) return;
+  }
+  outer.good_until = good_until;
+}
+
+/// Sets the entry's timer as the last datagram would have; until when the entry can be relied on, 0
+/// = it has gone.
+flow_tracker::time_ms flow_tracker::keep_outer(outer_state& outer, outer_state::entry& one,
+                                               const netlink::conntrack_entry& entry, time_ms now) {
+  const udp_timeouts& usual = outer_timeouts_.of(one.tuple.protocol);
+  const std::uint32_t life_s = one.clock.life_s(entry.status, entry_clock::any_age_ms, usual);
+  const std::uint32_t wanted_s = outer.last_sent == 0 ? 0 : rest_of(life_s, outer.last_sent, now);
+  std::uint32_t left_s = *entry.timeout_s;
+  if (wanted_s > left_s) {
+    bool failed = false;
+    std::error_code ec;
+    batch_.clear();
+    batch_.refresh(one.tuple, wanted_s, first_sequence_ += conntrack_socket::batch_max);
+    kernel_.exchange(
+        batch_,
+        [&](const netlink::conntrack_answer& answer) { failed |= answer.error_number != 0; }, ec);
+    if (ec || failed) return 0;
+    left_s = wanted_s;
+  }
+  return now + time_ms{left_s} * 1000 - margin_of(time_ms{life_s} * 1000);
 }
 
 void flow_tracker::drop(index at) {
@@ -362,6 +442,25 @@ void flow_tracker::ask(std::span<const index> some) {
       ec);
 }
 
+/// By place; one without entry where nothing was answered.
+std::vector<netlink::conntrack_answer> flow_tracker::ask(
+    std::span<const netlink::conntrack_tuple> tuples) {
+  std::vector<netlink::conntrack_answer> answers(tuples.size(), {0, unanswered, std::nullopt});
+  batch_.clear();
+  first_sequence_ += conntrack_socket::batch_max;
+  for (std::size_t i = 0; i < tuples.size(); ++i)
+    batch_.get(tuples[i], first_sequence_ + static_cast<std::uint32_t>(i));
+  std::error_code ec;
+  kernel_.exchange(
+      batch_,
+      [&](const netlink::conntrack_answer& answer) {
+        const std::uint32_t place = answer.sequence - first_sequence_;
+        if (place < answers.size()) answers[place] = answer;
+      },
+      ec);
+  return answers;
+}
+
 netlink::conntrack_tuple flow_tracker::tuple_of(index at) {
   const tracked_key& key = flows_[at].key;
   return {key.source(), key.destination(), key.source_port().host(), key.destination_port().host(),
@@ -381,6 +480,7 @@ void flow_tracker::read_timeouts(time_ms now) {
   if (timeouts_read_ != 0 && now < timeouts_read_ + period) return;
   timeouts_read_ = now;
   timeouts_ = udp_timeouts::read();
+  if (!outers_.empty()) outer_timeouts_ = outer_timeouts::read();
 }
 
 void flow_tracker::arm(time_ms due) {

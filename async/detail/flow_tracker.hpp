@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Lets flows pass connection tracking by, and does for their entries what their datagrams would.
 ///
-/// The first datagram of a flow takes the kernel path, and makes the entry. Then the kernel is
-/// asked for it. Where it is an ordinary one (confirmed, not translated, without helper and zone),
+/// The first datagram of a flow takes the kernel path, and makes the entry, and those of its outer
+/// headers if a tunnel carries it. Then the kernel is asked for them. Where it is an ordinary one (confirmed, not translated, without helper and zone),
 /// the TX cores are told (xdp/tracked_flows.hpp), and the flow is fast:
 ///
 ///          kernel datagram            asked: ordinary              checked in time
@@ -17,6 +17,9 @@
 /// the flow stops being good, for which there is a margin: so the entry of every datagram that left
 /// is there when its answer comes, as late as the kernel would have let it in. Each time the entry
 /// is looked at first: it may be gone (`conntrack -F`), or another, of a peer that spoke meanwhile.
+///
+/// An outer header's entry is looked after in the same way, for all flows that have it together: no
+/// flow is good for longer than the entries of its outer headers are.
 ///
 /// A flow that was idle is not good any more before its entry goes, so that the kernel has its next
 /// datagram. Nothing is good for longer than this thread is there to see to it. What a flow sent
@@ -35,6 +38,7 @@
 #include <cowire/ring/ring_context.hpp>
 #include <cowire/ring/ring_timer.hpp>
 #include <cowire/route/epoch.hpp>
+#include <cowire/route/outer_flows.hpp>
 #include <cowire/xdp/tracked_flows.hpp>
 #include <cowire/xdp/tx_counters.hpp>
 
@@ -50,7 +54,9 @@ class flow_tracker {
   using time_ms = tracked_flows::time_ms;
 
   /// Makes the table. Without ctnetlink no flow ever becomes good, which is logged once.
-  flow_tracker(ring_context& ring, epoch_domain& epochs, std::uint32_t capacity, log_callback log);
+  /// `numbers` are what hops name their outer headers by.
+  flow_tracker(ring_context& ring, epoch_domain& epochs, const outer_flows& numbers,
+               std::uint32_t capacity, log_callback log);
   flow_tracker(const flow_tracker&) = delete;
   flow_tracker& operator=(const flow_tracker&) = delete;
 
@@ -58,7 +64,7 @@ class flow_tracker {
   [[nodiscard]] const tracked_flows& flows() const noexcept { return flows_; }
 
   /// The kernel path is done with a datagram of a tracked hop: 0, or the errno that it got.
-  void on_kernel_datagram(const tx_request& request, const source_bytes& source, int number);
+  void on_kernel_datagram(const tx_request& request, const tracked_way& way, int number);
   /// Asks for the flows of which the kernel has seen datagrams since. Once for many of them.
   void settle();
   /// Rules or hooks are others: every flow is to show itself to the kernel again.
@@ -91,6 +97,18 @@ class flow_tracker {
     phase at = phase::asking;
     bool live = false, queued = false;
   };
+  /// Of the outer headers of one number.
+  struct outer_state {
+    struct entry {
+      netlink::conntrack_tuple tuple;
+      entry_clock clock;
+    };
+    std::vector<entry> entries;
+    time_ms looked_at = 0;
+    time_ms last_sent = 0;   ///< Of all its flows, as far as was looked.
+    time_ms good_until = 0;  ///< 0 = not at all.
+    divert_reason reason = divert_reason::conntrack_new;  ///< Why not.
+  };
 
   void judge(index at, const netlink::conntrack_answer& answer, time_ms now);
   void meet(index at, const netlink::conntrack_entry& entry, time_ms since);
@@ -105,6 +123,12 @@ class flow_tracker {
   [[nodiscard]] std::uint32_t wanted_left(index at, const netlink::conntrack_entry& entry,
                                           time_ms now);
   void keep(index at, std::uint32_t left_s, time_ms now);
+  [[nodiscard]] outer_state* outer_of(index at);
+  void look_at_outer(outer_state& outer, bool kernel_sent, time_ms now);
+  [[nodiscard]] time_ms keep_outer(outer_state& outer, outer_state::entry& one,
+                                   const netlink::conntrack_entry& entry, time_ms now);
+  [[nodiscard]] std::vector<netlink::conntrack_answer> ask(
+      std::span<const netlink::conntrack_tuple> tuples);
   void drop(index at);
   void ask(std::span<const index> some);
   [[nodiscard]] time_ms check_interval() const noexcept;
@@ -118,12 +142,15 @@ class flow_tracker {
   std::error_code unavailable_;  ///< Of `kernel_`, which is not used then.
   netlink::conntrack_socket kernel_;
   tracked_flows flows_;
+  const outer_flows& numbers_;
   std::vector<state> states_;
-  std::vector<index> queue_;  ///< To be asked for.
+  std::vector<outer_state> outers_;  ///< By number.
+  std::vector<index> queue_;         ///< To be asked for.
   netlink::conntrack_batch batch_;
   std::vector<netlink::conntrack_answer> answers_;  ///< By place in the batch.
   std::uint32_t first_sequence_ = 0;                ///< Of the batch.
   udp_timeouts timeouts_;
+  outer_timeouts outer_timeouts_;
   time_ms timeouts_read_ = 0;
   index cursor_ = 0;  ///< Where serve() goes on.
   ring_timer timer_;

@@ -128,7 +128,7 @@ void kernel_path::send(const diverted_request& diverted) {
   const auto entry = lanes_.find({sender->second->socket.get(), diverted.request.family});
   COWIRE_ASSERT(entry != lanes_.end());  // Families without a socket are refused at the sender.
   lane& on = *entry->second;
-  job what{sender->second, diverted.request, diverted.tracked, diverted.source};
+  job what{sender->second, diverted.request, diverted.tracked, diverted.way};
   if (stopped_) return finish(what, ECANCELED);
   if (on.full) return wait(on, on.jobs, std::move(what));
   if (attempt(on, what)) return;
@@ -338,7 +338,7 @@ void kernel_path::finish(const job& done, int number) {
                                .mtu = 0,
                                .from = send_error::origin::local});
   }
-  if (done.tracked && on_tracked) on_tracked(done.request, done.source, number);
+  if (done.tracked && on_tracked) on_tracked(done.request, done.way, number);
   done.sender->via->return_by_kernel(done.request.frame);
 }
 

@@ -80,7 +80,7 @@ class kernel_path {
   void send(const diverted_request& diverted);
 
   /// Called for each datagram of a tracked hop that the kernel has taken (0) or refused (errno).
-  std::function<void(const tx_request& request, const source_bytes& source, int number)> on_tracked;
+  std::function<void(const tx_request& request, const tracked_way& way, int number)> on_tracked;
 
   [[nodiscard]] std::uint64_t sent() const noexcept { return sent_.get(); }
   [[nodiscard]] std::uint64_t refused(int number) const noexcept {
@@ -94,7 +94,7 @@ class kernel_path {
     std::shared_ptr<sender_state> sender;
     tx_request request;
     bool tracked = false;  ///< As in diverted_request.
-    source_bytes source{};
+    tracked_way way{};
   };
   struct flow_key {
     endpoint destination;

@@ -39,6 +39,14 @@ udp_timeouts udp_timeouts::read() {
           read_seconds("nf_conntrack_udp_timeout_stream", usual.replied_s)};
 }
 
+outer_timeouts outer_timeouts::read() {
+  const outer_timeouts usual;
+  const std::uint32_t other = read_seconds("nf_conntrack_generic_timeout", usual.other.unreplied_s);
+  return {{read_seconds("nf_conntrack_gre_timeout", usual.gre.unreplied_s),
+           read_seconds("nf_conntrack_gre_timeout_stream", usual.gre.replied_s)},
+          {other, other}};
+}
+
 std::optional<divert_reason> obstacle_in(const netlink::conntrack_entry& entry,
                                          const netlink::conntrack_tuple& own) {
   if (entry.is_translated()) return divert_reason::nat;

@@ -23,6 +23,18 @@ struct udp_timeouts {
   friend bool operator==(const udp_timeouts&, const udp_timeouts&) noexcept = default;
 };
 
+/// What there is for other protocols: GRE (net.netfilter.nf_conntrack_gre_timeout and
+/// _gre_timeout_stream), and any that the kernel knows nothing of (_generic_timeout), which have
+/// one time for both.
+struct outer_timeouts {
+  udp_timeouts gre{30, 180}, other{600, 600};
+  [[nodiscard]] const udp_timeouts& of(std::uint8_t protocol) const noexcept {
+    return protocol == 47 ? gre : other;
+  }
+  /// As udp_timeouts::read().
+  [[nodiscard]] static outer_timeouts read();
+};
+
 /// Why the flow of `own` may not be fast although the kernel has this entry for it; unset = it may.
 /// Anything but an ordinary entry in either direction: translated, expected by a helper, with a
 /// helper or a zone, kept by a flow table, dying, of a clash.
@@ -39,6 +51,9 @@ class entry_clock {
   /// Seconds, for an entry of this status that has been there for `age_ms` at least.
   [[nodiscard]] std::uint32_t life_s(std::uint32_t status, std::int64_t age_ms,
                                      const udp_timeouts& usual) const noexcept;
+  /// Of other protocols, whose entries are none the older for it: nf_conntrack_proto_gre.c,
+  /// nf_conntrack_proto_generic.c.
+  static constexpr std::int64_t any_age_ms = 1'000'000;
 
  private:
   std::uint32_t unusual_s_ = 0;  ///< A policy of its own; 0 = not that anybody knows.

@@ -64,7 +64,9 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
       timer_(ring),
       compiler_(
           mirror_, epochs, tables,
-          {.performance_mode = options_.performance_mode, .restrictions = options_.restrictions}),
+          {.performance_mode = options_.performance_mode,
+           .restrictions = options_.restrictions,
+           .numbers = options_.numbers}),
       feed_(ring.get_executor()),
       neighbours_(mirror_),
       exception_questions_(ring),

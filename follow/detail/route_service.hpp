@@ -64,6 +64,7 @@ struct route_service_options {
   std::uint32_t audit_rate = 0;  ///< Flows a second; needs flow_in_use.
   bool performance_mode = true;
   route_restrictions restrictions{};
+  outer_flows* numbers = nullptr;  ///< As compiler_options has it.
   output_layers output{};
   log_callback log{};
 };

@@ -318,6 +318,8 @@ class hop_maker {
     if (!writer_.fits(outer->size)) return divert_reason::tunnel_depth;
     std::byte* ip = writer_.prepend(outer->size);
     std::memcpy(ip, outer->bytes().data(), outer->size);
+    const std::uint8_t protocol = outer_protocol_of(link, packet_.family);
+    if (key_.outer_tracked) outer_.push_back({source, remote, protocol});
     const bool v4 = tunnel.outer == ip_family::v4;
     if (v4 && !outer->packet.dont_fragment) return divert_reason::needs_identification;
     const std::size_t pair = hop::outer_pair + level;
@@ -403,6 +405,12 @@ class hop_maker {
     if (std::ranges::none_of(senders, has_socket)) return divert_reason::no_egress_socket;
     if (const auto reason = prepend_ethernet(link, next_hop, egress.tag)) return reason;
     if (room_ < 0) return divert_reason::exceeds_mtu;
+    if (!outer_.empty()) {
+      const auto number = limits_.numbers != nullptr ? limits_.numbers->number_of(outer_)
+                                                     : std::optional<outer_flows::number>();
+      if (!number) return divert_reason::conntrack_new;
+      made_.outer_flow = *number;
+    }
     if (ecn_by_kernel_) made_.ecn_at[0] = hop::ecn_by_kernel;
     made_.set_header_length(writer_.length());
     made_.max_payload = static_cast<std::uint16_t>(room_);
@@ -460,6 +468,7 @@ class hop_maker {
   template_writer writer_;
   gre::inner_packet packet_;
   covered_bytes covered_;
+  std::vector<outer_flow> outer_;  ///< Where they are tracked.
   /// What the packet in the making has of the datagram's ECN bits.
   gre::ecn_rule ecn_ = gre::ecn_rule::copied;
   std::size_t ecn_count_ = 0;

@@ -11,6 +11,7 @@
 #include <cowire/base/reason.hpp>
 #include <cowire/route/forwarding_table.hpp>
 #include <cowire/route/mirror.hpp>
+#include <cowire/route/outer_flows.hpp>
 #include <cowire/route/port_ranges.hpp>
 #include <cowire/route/restrictions.hpp>
 
@@ -40,6 +41,7 @@ struct hop_key {
   bool outside_prefixes = false;  ///< The user keeps tunnels from this destination.
   bool tracked = false;           ///< Leaves only while connection tracking has an entry,
   std::optional<port_filter> untracked_ports{};  ///< but what goes to these ports.
+  bool outer_tracked = false;                    ///< Where `tracked`: and for its outer headers.
   /// Why ports that `ports` does not pass are diverted; unset: none is for that.
   std::optional<divert_reason> closed_because{};
   port_filter ports{};
@@ -70,6 +72,7 @@ struct built_hop {
 struct tunnel_limits {
   const std::set<ip_prefix>* quarantined = nullptr;  ///< No tunnel to a remote address in these.
   const route_restrictions* restrictions = nullptr;
+  outer_flows* numbers = nullptr;  ///< Of outer headers that are tracked.
 };
 
 /// As the mirror and the sockets are now; a divert hop where the fast path cannot serve it.

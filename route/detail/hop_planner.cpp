@@ -89,6 +89,7 @@ hop_plan hop_planner::plan(decider& decides, const flow_class& cls, const ip_pre
     const auto told = output_.judge(cls, *hop, out.value_or(region), !out);
     hop->tracked = told.tracked;
     hop->untracked_ports = told.untracked_ports;
+    hop->outer_tracked = told.outer_tracked;
     if (told.ports) {
       hop->closed_because = told.reason;
       hop->ports = *told.ports;
@@ -108,7 +109,7 @@ const planned_share& hop_planner::share_for(const hop_plan& plan, std::uint32_t 
 
 built_hop hop_planner::build(const hop_key& key) const {
   if (closed_because_) return divert_hop(*closed_because_);
-  built_hop made = build_hop(state_, egress_, key, {&quarantined_, &restrictions_});
+  built_hop made = build_hop(state_, egress_, key, {&quarantined_, &restrictions_, numbers_});
   const auto tell_ports_apart = [&](hop& one) {
     if (key.closed_because) close_ports(one, *key.closed_because, key.ports);
     if (key.untracked_ports) free_ports(one, *key.untracked_ports);

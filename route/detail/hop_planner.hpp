@@ -39,9 +39,9 @@ struct hop_plan {
 
 class hop_planner {
  public:
-  /// Both outlive it.
-  hop_planner(const mirror& state, const route_restrictions& restrictions)
-      : state_(state), restrictions_(restrictions), output_(state) {}
+  /// All outlive it. `numbers` as compiler_options has them.
+  hop_planner(const mirror& state, const route_restrictions& restrictions, outer_flows* numbers)
+      : state_(state), restrictions_(restrictions), numbers_(numbers), output_(state) {}
 
   /// Any address of the region stands for all: nothing divides it but, perhaps, the output path,
   /// which is asked about the destinations in `out`; unset = about the region, for an explanation,
@@ -75,6 +75,7 @@ class hop_planner {
 
   const mirror& state_;
   const route_restrictions& restrictions_;
+  outer_flows* const numbers_;
   std::set<ip_prefix> quarantined_;
   egress_slots egress_;
   std::optional<divert_reason> closed_because_;

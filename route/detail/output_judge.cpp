@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cowire/netlink/tunnel_kind.hpp>
 #include <cowire/route/detail/closing_rules.hpp>
 #include <cowire/route/detail/judge_destinations.hpp>
 #include <cowire/route/detail/output_ipsec.hpp>
@@ -182,7 +181,20 @@ output_judge::answer output_judge::judge(const flow_class& cls, const hop_key& h
     told.untracked_ports = filter_of(untracked, tracked);
   else
     told.ports = filter_of(passing, stopped);
+  if (std::ranges::any_of(known.outer_verdicts, &output_verdict::tracked)) track_outer(told);
   return told;
+}
+
+/// A flow is known by its own entry: one that has none is not followed, though its outer headers
+/// are.
+void output_judge::track_outer(answer& told) {
+  if (told.ports || !told.tracked) {
+    if (told.ports || !told.reason) told.reason = divert_reason::conntrack_new;
+    told.ports.reset();
+    return;
+  }
+  told.untracked_ports.reset();
+  told.outer_tracked = true;
 }
 
 output_verdict output_judge::explain(const flow_class& cls, const hop_key& hop,
@@ -314,10 +326,8 @@ bool output_judge::outer_routes_differ() const {
 output_verdict output_judge::ask_outer(const netlink::link& tunnel, ip_family carried,
                                        const output_flow& inner,
                                        const std::optional<outer_route>& route) {
-  constexpr std::uint8_t ipip = 4, ipv6_in = 41, gre = 47;
   constexpr std::uint32_t unicast = 1;  // RTN_UNICAST
   const auto& info = std::get<netlink::tunnel_info>(tunnel.info);
-  const auto* kind = netlink::find_tunnel_kind(tunnel.kind);
   output_flow outer;
   outer.destination = {info.remote, info.remote.bits()};
   if (!info.local.is_unspecified()) outer.source = info.local;
@@ -335,17 +345,10 @@ output_verdict output_judge::ask_outer(const netlink::link& tunnel, ip_family ca
   outer.tos.reset();
   outer.devices = inner.devices;
   outer.mark_matters_below = true;
-  if (kind == nullptr || kind->gre)
-    outer.ip_protocol = gre;
-  else
-    outer.ip_protocol = carried == ip_family::v4 ? ipip : ipv6_in;
+  outer.ip_protocol = outer_protocol_of(tunnel, carried);
   if (!all_) all_.take(snapshot_);
   output_verdict found =
       detail::judge_destinations(*all_.snapshot, *all_.sets, outer).of(outer.destination);
-  if (found.tracked) {
-    found.reason = divert_reason::conntrack_new;
-    found.obstacle = "connections are tracked, and their entry must be kept alive";
-  }
   if (found.reason) found.obstacle = "of the tunnel's outer datagrams: " + found.obstacle;
   return found;
 }
@@ -498,7 +501,7 @@ address_set output_judge::concerned_by_elements(const ruleset_difference& differ
 /// False: ports would have to be told apart otherwise.
 bool output_judge::judge_again(asked& one, const output_flow& region, const address_set& which) {
   const auto alike = [](const output_verdict& a, const output_verdict& b) {
-    return a.reason == b.reason && a.obstacle == b.obstacle;
+    return a.reason == b.reason && a.obstacle == b.obstacle && a.tracked == b.tracked;
   };
   if (!std::ranges::equal(ask_all_outer(one, region), one.outer_verdicts, alike)) return false;
   if (which.empty()) return true;

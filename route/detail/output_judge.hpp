@@ -62,6 +62,8 @@ class output_judge {
     bool tracked = false;  ///< What may, must be tracked (output_verdict::tracked),
     /// but what goes to these ports. Only where everything may, and ranges are few.
     std::optional<port_filter> untracked_ports;
+    /// The same of the outer headers. Ports are not told apart then: a hop has no room for both.
+    bool outer_tracked = false;
   };
   /// Of destinations in `where`, the outer datagrams of a tunnel included. A question that is new
   /// may divide zones, unless it is `only_to_explain`.
@@ -112,6 +114,7 @@ class output_judge {
     std::map<std::vector<std::uint16_t>, zone_id> ids;
     std::vector<ip_prefix> examples;  ///< By id, from 1 on; those of old ids stay.
   };
+  static void track_outer(answer& told);
   void take_rules();
   void settle();
   [[nodiscard]] asked& ask(const flow_class& cls, const hop_key& hop);

@@ -45,6 +45,12 @@ bool is_tunnel_kind(std::string_view kind) noexcept {
          std::ranges::find(other_tunnel_kinds, kind) != other_tunnel_kinds.end();
 }
 
+std::uint8_t outer_protocol_of(const netlink::link& link, ip_family carried) noexcept {
+  const auto* kind = netlink::find_tunnel_kind(link.kind);
+  if (kind == nullptr || kind->gre) return IPPROTO_GRE;
+  return carried == ip_family::v4 ? IPPROTO_IPIP : IPPROTO_IPV6;
+}
+
 bool is_point_to_point_tunnel(const netlink::link& link) noexcept {
   const auto* info = std::get_if<netlink::tunnel_info>(&link.info);
   const auto* kind = netlink::find_tunnel_kind(link.kind);

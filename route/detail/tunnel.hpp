@@ -23,6 +23,9 @@ namespace cowire::detail {
 /// remote address.
 [[nodiscard]] bool is_point_to_point_tunnel(const netlink::link& link) noexcept;
 
+/// What the outer header of a tunnel's datagrams names as its payload: of a packet of this family.
+[[nodiscard]] std::uint8_t outer_protocol_of(const netlink::link& link, ip_family carried) noexcept;
+
 /// The parameters of a tunnel that the fast path can build, or why it cannot.
 [[nodiscard]] std::variant<gre::tunnel, divert_reason> tunnel_of(const netlink::link& link);
 

@@ -88,20 +88,21 @@ TEST(tracked_entry, of_a_policy_of_its_own_is_told_from_one_that_no_datagram_set
 TEST(tracked_entry, of_a_flow_that_the_kernel_refuses_is_not_asked_for) {
   ring_context ring;
   epoch_domain epochs;
-  flow_tracker tracker(ring, epochs, 16, {});
+  const outer_flows numbers;
+  flow_tracker tracker(ring, epochs, numbers, 16, {});
   const tx_request request =
       make_request({}, 0, 0, be16::from_host(8001),
                    request_destination::from({*ip_address::parse("10.0.0.2"), 9000}), 0);
   const source_bytes source{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 1};
-  const tracked_key key = tracked_key::of(request, source);
+  const tracked_key key = tracked_key::of(request, {source});
   const auto reason = [&] {
     const tracked_flows& flows = tracker.flows();
     return flows.use(flows.find_line(key, flows.hash_of(key)), 0);
   };
   EXPECT_EQ(reason(), divert_reason::conntrack_new);
-  tracker.on_kernel_datagram(request, source, EPERM);
+  tracker.on_kernel_datagram(request, {source}, EPERM);
   EXPECT_EQ(reason(), divert_reason::netfilter);
-  tracker.on_kernel_datagram(request, source, 0);
+  tracker.on_kernel_datagram(request, {source}, 0);
   tracker.settle();
   EXPECT_EQ(tracker.stats().asked, 0u);
   EXPECT_EQ(tracker.stats().refused, 1u);

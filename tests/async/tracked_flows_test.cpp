@@ -133,24 +133,6 @@ class tracked_flows_end_to_end : public two_hosts {
         batch, [&](const auto& answer) { EXPECT_EQ(answer.error_number, 0); }, ec);
     ASSERT_FALSE(ec) << ec.message();
   }
-  static void answer(const udp_sink& from, const endpoint& whom, std::string_view text = "!") {
-    const raw_address back(whom);
-    ASSERT_EQ(static_cast<ssize_t>(text.size()),
-              ::sendto(from.fd(), text.data(), text.size(), 0, back.name(), back.size));
-  }
-  /// A socket of the test's own that senders adopt, so that it hears the answers.
-  static unique_fd own_socket(std::uint16_t port, ip_family family = ip_family::v4) {
-    const raw_address name({ip_address::any(family), port});
-    unique_fd fd(::socket(name.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    EXPECT_EQ(0, ::bind(fd.get(), name.name(), name.size));
-    return fd;
-  }
-  static bool hears(const unique_fd& fd, std::chrono::milliseconds patience = 5s) {
-    pollfd readable{fd.get(), POLLIN, 0};
-    char bytes[16];
-    return ::poll(&readable, 1, static_cast<int>(patience.count())) > 0 &&
-           ::recv(fd.get(), bytes, sizeof bytes, MSG_DONTWAIT) > 0;
-  }
 };
 
 TEST_F(tracked_flows_end_to_end, the_first_datagram_makes_the_entry_and_the_rest_is_fast) {
@@ -329,16 +311,17 @@ TEST_F(tracked_flows_end_to_end, no_flow_is_good_for_longer_than_its_entry_lives
   plain.send(to(place));
   ring_context ring;
   epoch_domain epochs;
-  detail::flow_tracker tracker(ring, epochs, 16, {});
+  const outer_flows numbers;
+  detail::flow_tracker tracker(ring, epochs, numbers, 16, {});
   const tx_request request =
       make_request({}, 0, 0, be16::from_host(8001), request_destination::from(to(place)), 0);
   const source_bytes source{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 77, 1, 1};
-  tracker.on_kernel_datagram(request, source, 0);
+  tracker.on_kernel_datagram(request, {source}, 0);
   tracker.settle();
   const auto good = [&] {
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
     const tracked_flows& flows = tracker.flows();
-    const auto key = tracked_key::of(request, source);
+    const auto key = tracked_key::of(request, {source});
     return !flows.use(flows.find_line(key, flows.hash_of(key)),
                       std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
   };

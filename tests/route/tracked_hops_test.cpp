@@ -76,22 +76,25 @@ nft::expression equals(nft::bytes value) {
 
 /// A compiler with a class, and what becomes of its datagrams to a destination.
 struct sender_world {
-  explicit sender_world(mirror& world, std::uint32_t mark = 0)
-      : state(world), made(world, epochs, published, {}) {
+  explicit sender_world(mirror& world, std::uint32_t mark = 0, outer_flows* numbers = nullptr)
+      : state(world), made(world, epochs, published, {.numbers = numbers}) {
     made.set_egress(2, 1);
     made.set_egress(3, 1);
     cls.mark = mark;
     id = made.add_class(cls);
+  }
+  [[nodiscard]] const hop& shown_to(const ip_address& destination) const {
+    const forwarding_table* table = published.current();
+    const path_list& list =
+        table->path_list_of(table->table_of(id).v4.lookup(to_key4(destination)));
+    return table->hops[list.index];
   }
   [[nodiscard]] std::string fate(const char* destination) {
     flow question;
     question.cls = cls;
     question.destination = ip(destination);
     const hop explained = made.explain(question).template_hop;
-    const forwarding_table* table = published.current();
-    const path_list& list =
-        table->path_list_of(table->table_of(id).v4.lookup(to_key4(question.destination)));
-    const hop& shown = table->hops[list.index];
+    const hop& shown = shown_to(question.destination);
     EXPECT_EQ(shown.egress, explained.egress) << destination;
     if (shown.egress == divert_slot) return std::string(name(shown.reason));
     EXPECT_EQ(shown.egress % tracked_egress, 1);
@@ -129,6 +132,51 @@ TEST(TrackedHops, ATunnelWhoseOuterDatagramsAreUntrackedNeedsTheInnerEntryOnly) 
   world.obey(rules(-300, {{{"notrack", ex::notrack{}, {}}}}), true);
   EXPECT_EQ(world.fate("20.0.0.1"), "fast");
   EXPECT_EQ(world.fate("30.0.0.1"), "fast");
+}
+
+TEST(TrackedHops, ATunnelsHopNamesTheOuterHeadersThatMustHaveAnEntry) {
+  mirror state = tunnel_world();
+  outer_flows numbers;
+  sender_world world(state, 0, &numbers);
+  world.obey({}, true);
+  EXPECT_EQ(world.fate("20.0.0.1"), "tracked");
+  EXPECT_EQ(world.shown_to(ip("20.0.0.1")).outer_flow, outer_flows::none);
+  EXPECT_EQ(world.fate("30.0.0.1"), "tracked");
+  const outer_flow wanted{ip("10.2.0.1"), ip("10.2.0.2"), 47};
+  ASSERT_NE(world.shown_to(ip("30.0.0.1")).outer_flow, outer_flows::none);
+  EXPECT_EQ(numbers.of(world.shown_to(ip("30.0.0.1")).outer_flow), std::vector{wanted});
+
+  // A flow without an entry of its own is not followed; nor is there room for closed ports.
+  const nft::expression udp = equals({std::byte{17}});
+  world.obey(rules(-300, {{load(ex::meta_key::l4proto), udp, {"notrack", ex::notrack{}, {}}}}),
+             true);
+  EXPECT_EQ(world.fate("20.0.0.1"), "fast");
+  EXPECT_EQ(world.fate("30.0.0.1"), "conntrack_new");
+  const nft::expression port{"payload", ex::payload_load{0, ex::payload_base::transport, 2, 2}, {}};
+  const nft::expression drop{
+      "immediate", ex::immediate{ex::verdict_register, nft::verdict{nft::verdict::drop, {}}}, {}};
+  world.obey(rules(0, {{load(ex::meta_key::l4proto), udp, port,
+                        equals({std::byte{0x13}, std::byte{0x88}}), drop}}),
+             true);
+  EXPECT_EQ(world.shown_to(ip("20.0.0.1")).egress_of_ports / tracked_egress, 1);
+  EXPECT_EQ(world.fate("30.0.0.1"), "conntrack_new");
+
+  sender_world nobody(state);
+  nobody.obey({}, true);
+  EXPECT_EQ(nobody.fate("30.0.0.1"), "conntrack_new");
+}
+
+/// As many as a hop can name.
+TEST(TrackedHops, NumbersOfOuterHeadersAreNeverAnothers) {
+  outer_flows numbers;
+  const auto made = [](unsigned i) {
+    return outer_flow{ip("10.0.0.1"), ip(("10.0.1." + std::to_string(i)).c_str()), 47};
+  };
+  for (unsigned i = 0; i < 255; ++i)
+    EXPECT_EQ(numbers.number_of(std::vector{made(i)}), static_cast<std::uint8_t>(i + 1));
+  EXPECT_EQ(numbers.number_of(std::vector{made(255)}), std::nullopt);
+  EXPECT_EQ(numbers.number_of(std::vector{made(7)}), std::uint8_t{8});
+  EXPECT_EQ(numbers.number_of(std::vector{made(7), made(8)}), std::nullopt);
 }
 
 /// Some of a destination's ports need no entry: its hop says which.
@@ -212,7 +260,7 @@ TEST(TunnelHops, OuterDatagramsAreJudgedByTheDeviceThatTheyLeaveBy) {
   EXPECT_EQ(world.fate("30.0.0.1"), "fast");
 }
 
-TEST(TrackedHops, AreThoseOfTrackedFamiliesButNotOfTunnelsWhoseOuterDatagramsAreTracked) {
+TEST(TrackedHops, AreThoseOfTrackedFamiliesButNotOfTunnelsWhereNobodyNumbersThem) {
   mirror state = tunnel_world();
   sender_world world(state);
   for (int round = 0; round < 2; ++round) {

@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -161,6 +162,25 @@ class two_hosts : public ::testing::Test {
     a.reset();
     b.reset();
     ::alarm(0);
+  }
+
+  static void answer(const udp_sink& from, const endpoint& whom, std::string_view text = "!") {
+    const raw_address back(whom);
+    ASSERT_EQ(static_cast<ssize_t>(text.size()),
+              ::sendto(from.fd(), text.data(), text.size(), 0, back.name(), back.size));
+  }
+  /// A socket of the test's own that senders adopt, so that it hears the answers.
+  static unique_fd own_socket(std::uint16_t port, ip_family family = ip_family::v4) {
+    const raw_address name({ip_address::any(family), port});
+    unique_fd fd(::socket(name.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(0, ::bind(fd.get(), name.name(), name.size));
+    return fd;
+  }
+  static bool hears(const unique_fd& fd, std::chrono::milliseconds within = 5s) {
+    pollfd readable{fd.get(), POLLIN, 0};
+    char bytes[16];
+    return ::poll(&readable, 1, static_cast<int>(within.count())) > 0 &&
+           ::recv(fd.get(), bytes, sizeof bytes, MSG_DONTWAIT) > 0;
   }
 
   /// Small: many tests run one after the other, on machines without much memory.

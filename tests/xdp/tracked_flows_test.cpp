@@ -101,17 +101,18 @@ TEST_F(tracked_flows_table, keys_tell_apart_all_that_connection_tracking_does) {
                         request_destination::from({*ip_address::parse(to), to_port}), 0);
   };
   const source_bytes one{1}, two{2};
-  const tracked_key base = tracked_key::of(request("10.0.0.2", 5, 6), one);
-  EXPECT_EQ(base, tracked_key::of(request("10.0.0.2", 5, 6), one));
-  EXPECT_NE(base, tracked_key::of(request("10.0.0.3", 5, 6), one));
-  EXPECT_NE(base, tracked_key::of(request("10.0.0.2", 6, 6), one));
-  EXPECT_NE(base, tracked_key::of(request("10.0.0.2", 5, 5), one));
-  EXPECT_NE(base, tracked_key::of(request("10.0.0.2", 5, 6), two));
-  EXPECT_NE(base, tracked_key::of(request("::a00:2", 5, 6), one));  // The same bytes.
+  const tracked_key base = tracked_key::of(request("10.0.0.2", 5, 6), {one});
+  EXPECT_EQ(base, tracked_key::of(request("10.0.0.2", 5, 6), {one}));
+  EXPECT_NE(base, tracked_key::of(request("10.0.0.3", 5, 6), {one}));
+  EXPECT_NE(base, tracked_key::of(request("10.0.0.2", 6, 6), {one}));
+  EXPECT_NE(base, tracked_key::of(request("10.0.0.2", 5, 5), {one}));
+  EXPECT_NE(base, tracked_key::of(request("10.0.0.2", 5, 6), {two}));
+  EXPECT_NE(base, tracked_key::of(request("10.0.0.2", 5, 6), {one, 1}));
+  EXPECT_NE(base, tracked_key::of(request("::a00:2", 5, 6), {one}));  // The same bytes.
   source_bytes v6{};
   v6[0] = 0xfd;
   v6[15] = 9;
-  const tracked_key named = tracked_key::of(request("fd00::2", 5070, 9000), v6);
+  const tracked_key named = tracked_key::of(request("fd00::2", 5070, 9000), {v6});
   EXPECT_EQ(named.source(), *ip_address::parse("fd00::9"));
   EXPECT_EQ(named.destination(), *ip_address::parse("fd00::2"));
   EXPECT_EQ(named.source_port().host(), 5070);

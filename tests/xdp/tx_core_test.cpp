@@ -123,7 +123,7 @@ TEST_F(tx_core_on_memory, sends_by_a_tracked_hop_what_is_known_and_diverts_the_r
     EXPECT_TRUE(producer.returned_by_kernel.try_push(told.request.frame));
     EXPECT_EQ(take_diverted(producer),
               (std::map<divert_reason, int>{{divert_reason::conntrack_new, 2}}));
-    const tracked_key key = tracked_key::of(told.request, told.source);
+    const tracked_key key = tracked_key::of(told.request, told.way);
     EXPECT_EQ(key.source(), told.request.family == ip_family::v4
                                 ? ip_address::v4(0x0a000001)
                                 : ip_address::parse("fd00::1").value());
@@ -422,7 +422,7 @@ TEST_F(tx_core_on_memory, a_tracked_hop_asks_nobody_about_ports_that_need_no_ent
     EXPECT_TRUE(told.tracked);
     EXPECT_EQ(told.request.destination_port.host(), port);
     EXPECT_TRUE(producer.returned_by_kernel.try_push(told.request.frame));
-    flows_[flows_.insert(tracked_key::of(told.request, told.source))].good_until =
+    flows_[flows_.insert(tracked_key::of(told.request, told.way))].good_until =
         std::numeric_limits<std::int64_t>::max();
   }
   for (const std::uint16_t port : std::initializer_list<std::uint16_t>{61, 52, 60})

@@ -510,7 +510,7 @@ void tx_engine::pass_port_or_divert(const tx_request& request, const hop& via,
   const bool too_long = payload_size(request) > via.max_payload;
   const egress_slot to = via.egress_for(request.destination_port.host());
   if (to >= tracked_egress && !too_long) {
-    const tracked_key key = tracked_key::of(request, source_of(via, request.family));
+    const tracked_key key = tracked_key::of(request, tracked_way::of(via, request.family));
     tracked_flows::line* const flow =
         tracked_ == nullptr ? nullptr : tracked_->find_line(key, tracked_->hash_of(key));
     return submit_if_known(request, via, to, descriptor, flow);
@@ -533,7 +533,7 @@ void tx_engine::submit_tracked(const request_run& run) noexcept {
   const std::uint32_t looked_up = tracked_ == nullptr ? 0 : run.size;
   for (std::uint32_t i = 0; i < looked_up; ++i) {
     const tx_request& request = run.requests[i];
-    keys[i] = tracked_key::of(request, source_of(*run.hops[i], request.family));
+    keys[i] = tracked_key::of(request, tracked_way::of(*run.hops[i], request.family));
     hashes[i] = tracked_->hash_of(keys[i]);
     tracked_->prefetch(hashes[i]);
   }
@@ -558,7 +558,7 @@ void tx_engine::submit_if_known(const tx_request& request, const hop& via, egres
   const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(now_.time_since_epoch());
   const std::optional<divert_reason> obstacle =
       tracked_ == nullptr ? divert_reason::conntrack_new : tracked_->use(flow, now.count());
-  if (obstacle) return divert({request, *obstacle, true, source_of(via, request.family)});
+  if (obstacle) return divert({request, *obstacle, true, tracked_way::of(via, request.family)});
   port->submit(request, descriptor);
 }
 
