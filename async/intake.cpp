@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <future>
 #include <list>
 #include <map>
 #include <mutex>
@@ -85,8 +86,8 @@ auto async_acquire(const std::shared_ptr<detail::producer>& of, const detail::se
       token);
 }
 
-auto async_flush(const std::shared_ptr<detail::producer>& of) {
-  auto token = as_tuple(use_awaitable);
+auto async_flush(const std::shared_ptr<detail::producer>& of, asio::cancellation_slot slot) {
+  auto token = asio::bind_cancellation_slot(slot, as_tuple(use_awaitable));
   return asio::async_initiate<decltype(token), sender::flush_signature>(
       [&of](auto handler) {
         of->begin_flush({std::move(handler), of->fallback()});
@@ -144,6 +145,7 @@ struct intake::impl {
   awaitable<void> refill();
   awaitable<void> upkeep();
   awaitable<void> answer(std::string to, std::uint64_t token, intake_totals totals);
+  void give_up();
   void count(const std::string& name, const intake_totals& more);
   [[nodiscard]] intake_totals totals_of(const std::string& name);
 
@@ -159,8 +161,10 @@ struct intake::impl {
   detail::fair_queue<received_message, client_key> waiting;
   intake_message message;
   ring_timer tick;
-  asio::cancellation_signal end_refill;
-  bool serving = false, stopping = false;
+  asio::cancellation_signal end_refill, end_copies;
+  std::list<asio::cancellation_signal> end_flushes;  ///< Of those that wait.
+  bool serving = false, stopping = false, given_up = false;
+  std::promise<void> over;  ///< Nothing runs on the ring any more.
   std::thread thread;
 
   mutable std::mutex mutex;  ///< Guards what follows.
@@ -188,7 +192,10 @@ intake::impl::impl(std::shared_ptr<detail::engine> engine_, std::string path_,
   co_spawn(ring.get_executor(), refill(),
            asio::bind_cancellation_slot(end_refill.slot(), detached));
   const signals_blocked during_creation;
-  thread = std::thread([this] { ring.run(); });
+  thread = std::thread([this] {
+    ring.run();
+    over.set_value();
+  });
 }
 
 detail::intake_ports::sender_maker intake::impl::sender_maker() const {
@@ -210,7 +217,16 @@ intake::impl::~impl() {
     tick.cancel();
     end_refill.emit(asio::cancellation_type::terminal);
   });
+  if (over.get_future().wait_for(engine->config().drain_timeout) != std::future_status::ready)
+    asio::post(ring.get_executor(), [this] { give_up(); });
   thread.join();
+}
+
+/// What waits for frames that may never come back waits no more.
+void intake::impl::give_up() {
+  given_up = true;
+  end_copies.emit(asio::cancellation_type::terminal);
+  for (auto& one : end_flushes) one.emit(asio::cancellation_type::terminal);
 }
 
 awaitable<void> intake::impl::gather() {
@@ -254,13 +270,13 @@ awaitable<std::size_t> intake::impl::take(received_message what) {
     co_return 0;
   }
   if (message.type == intake_type::flush) {
-    if (!what.name.empty())
+    if (!what.name.empty() && !given_up)
       co_spawn(ring.get_executor(), answer(what.name, message.token, totals_of(what.name)),
                detached);
     co_return 0;
   }
   const std::size_t wanted = message.destinations.size();
-  const auto through = ports.use(what.from, message.source_port);
+  const auto through = given_up ? nullptr : ports.use(what.from, message.source_port);
   if (!through) {
     count(what.name, {.messages = 1, .failed = wanted});
     co_return 0;
@@ -268,8 +284,9 @@ awaitable<std::size_t> intake::impl::take(received_message what) {
   std::size_t sent = 0;
   if (wanted > 1) {
     const auto all_but_last = std::span<const endpoint>(message.destinations).first(wanted - 1);
-    const auto [failed, copied] =
-        co_await through->copies.async_send(message.payload, all_but_last, as_tuple(use_awaitable));
+    const auto [failed, copied] = co_await through->copies.async_send(
+        message.payload, all_but_last,
+        asio::bind_cancellation_slot(end_copies.slot(), as_tuple(use_awaitable)));
     sent = copied;
   }
   const std::size_t size = message.payload.size();
@@ -307,8 +324,11 @@ awaitable<void> intake::impl::upkeep() {
 }
 
 awaitable<void> intake::impl::answer(std::string to, std::uint64_t token, intake_totals totals) {
-  co_await async_flush(received);
-  co_await async_flush(copies);
+  const auto mine = end_flushes.emplace(end_flushes.end());
+  co_await async_flush(received, mine->slot());
+  if (!given_up) co_await async_flush(copies, mine->slot());
+  end_flushes.erase(mine);
+  if (given_up) co_return;
   intake_reply reply;
   reply.header.type = intake_type::reply;
   reply.header.token = token;

@@ -172,10 +172,12 @@ class intake {
   intake(const intake&) = delete;
   intake& operator=(const intake&) = delete;
   /// Removes the path, if it still is this socket's. Messages that were received are sent; those
-  /// still in the socket are lost. In a handler on the transmitter's control thread it returns at
-  /// once, and all of that follows on a thread of its own, as with transmitter::stop(). In a child
-  /// of fork() nothing happens: socket and path stay the parent's, and the child's stats() throws
-  /// error::forked.
+  /// still in the socket are lost. What waits for frames to come back, for the copies of a fan-out
+  /// or for the answer to a flush, waits for transmitter_config::drain_timeout at most: after that
+  /// datagrams that are not sent yet count as failed, and flushes get no answer. In a handler on
+  /// the transmitter's control thread it returns at once, and all of that follows on a thread of
+  /// its own, as with transmitter::stop(). In a child of fork() nothing happens: socket and path
+  /// stay the parent's, and the child's stats() throws error::forked.
   ~intake();
 
   /// Any thread.

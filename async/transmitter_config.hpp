@@ -99,7 +99,7 @@ struct transmitter_config {
   /// What a TX core does when there is nothing to do. Unset = polls on a CPU of its own (`cpus`) if
   /// the machine has more than two, otherwise sleeps after a while.
   std::optional<idle_policy> idle{};
-  /// How long stop() waits for datagrams on the way.
+  /// How long stop() waits for datagrams on the way; and an intake's end, before.
   std::chrono::milliseconds drain_timeout{1'000};
   /// What the control thread waits with (ring/ring_context.hpp).
   ring_context::backend_choice backend = ring_context::backend_choice::automatic;

@@ -84,6 +84,16 @@ class SendTest(unittest.TestCase):
         support.wait_until(lambda: read() > start + 50, "datagrams on u0")
         return process
 
+    def let_neighbours_never_fail(self):
+        for name, value in (("mcast_solicit", 100000), ("unres_qlen_bytes", 1 << 30)):
+            self.world.exec("a", "sysctl", "-qw", f"net.ipv4.neigh.u0.{name}={value}", check=0)
+
+    def a_socket_is_full(self):
+        """As large as send buffers get, and nothing fits in any more."""
+        shown = self.world.exec("a", "ss", "-uamn", check=0).stdout
+        memory = re.findall(r",t([0-9]+),tb([0-9]+),", shown)
+        return any(int(used) >= int(limit) >= 32 << 20 for used, limit in memory)
+
     def send(self, *words, check=0, **options):
         done = self.world.cowire("a", "send", *words, "-j", check=check, **options)
         return json.loads(done.stdout)
@@ -405,24 +415,16 @@ class Signals(SendTest):
         report = json.loads(output)
         self.assert_totals(report, report["submitted"])
 
-    def let_neighbours_never_fail(self):
-        for name, value in (("mcast_solicit", 100000), ("unres_qlen_bytes", 1 << 30)):
-            self.world.exec("a", "sysctl", "-qw", f"net.ipv4.neigh.u0.{name}={value}", check=0)
-
     def test_an_interrupt_ends_what_waits_for_a_neighbour_that_never_answers(self):
         """More waits than the largest send buffer of a socket holds."""
         self.let_neighbours_never_fail()
         sending = self.world.start(
             "a", support.COWIRE, "send", "--to", f"10.77.1.99:{PORT}", "--size", 1400, "-j"
         )
-
-        def full():
-            shown = self.world.exec("a", "ss", "-uamn", check=0).stdout
-            memory = re.findall(r",t([0-9]+),tb([0-9]+),", shown)
-            return any(int(used) >= int(limit) >= 32 << 20 for used, limit in memory)
-
         with support.ended(sending):
-            support.wait_until(lambda: sending.poll() is not None or full(), "a full socket")
+            support.wait_until(
+                lambda: sending.poll() is not None or self.a_socket_is_full(), "a full socket"
+            )
             output, errors = support.interrupt(sending)
         self.assertEqual((sending.returncode, errors), (0, ""))
         report = json.loads(output)
@@ -448,6 +450,25 @@ class Signals(SendTest):
         report = self.send("--to", f"10.77.1.2:{PORT}", "--count", 20, "--rate", 1000)
         self.assert_totals(report, 20)
         self.assertEqual(len(self.collect(receiver)), 20)
+
+
+# Hands datagrams of 1400 bytes in until it is told to end, then asks for a flush, prints "flushing"
+# and waits for the reply.
+FLOOD = """
+import select, socket, struct, sys
+path, host, port = sys.argv[1:]
+header = struct.Struct("<IBBHHHIQII")
+client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+client.bind("")  # To a name of the kernel's choice.
+client.connect(path)
+to = struct.pack("=H", 4) + struct.pack("!H", int(port)) + socket.inet_aton(host) + bytes(12)
+message = header.pack(0x31775763, 1, 1, 0, 1, 0, 1400, 0, 0, 0) + bytes(1400) + to
+while not select.select([sys.stdin], [], [], 0)[0]:
+    client.send(message)
+client.send(header.pack(0x31775763, 1, 2, 0, 0, 0, 0, 1, 0, 0))
+print("flushing", flush=True)
+client.recv(128)
+"""
 
 
 class Intake(SendTest):
@@ -570,6 +591,47 @@ class Intake(SendTest):
                 self.assertEqual(server.returncode, 0)
                 self.assertEqual(json.loads(output)["intake"]["messages"], 0)
                 self.assertFalse(os.path.exists(self.path))
+
+    def end_while_a_flush_waits(self, host, number):
+        with support.ended(self.serve()) as server:
+            flood = self.world.start(
+                *("a", sys.executable, "-c", FLOOD, self.path, host, PORT), stdin=subprocess.PIPE
+            )
+            with support.ended(flood):
+                support.wait_until(
+                    lambda: flood.poll() is not None or self.a_socket_is_full(), "a full socket"
+                )
+                flood.stdin.write("end\n")
+                flood.stdin.flush()
+                self.assertEqual(flood.stdout.readline(), "flushing\n")
+                support.wait_until(self.all_is_received, "the service to have the flush")
+                server.send_signal(number)
+                output, _ = server.communicate(timeout=support.DEADLINE_S)
+                self.assertIsNone(flood.poll(), "It was answered.")
+        self.assertEqual(server.returncode, 0)
+        report = json.loads(output)
+        self.assert_totals(report, report["submitted"])
+        self.assertGreater(report["refused"].get("ECANCELED", 0), 0, report)
+        self.assertFalse(os.path.exists(self.path))
+
+    def all_is_received(self):
+        shown = self.world.exec("a", "ss", "-xanH", check=0).stdout
+        lines = [line.split() for line in shown.splitlines()]
+        return [line[2] for line in lines if self.path in line] == ["0"]
+
+    def test_a_signal_ends_it_while_a_flush_waits_for_a_neighbour_that_never_answers(self):
+        self.let_neighbours_never_fail()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(number):
+                self.end_while_a_flush_waits("10.77.1.99", number)
+
+    def test_a_signal_ends_it_while_a_flush_waits_for_a_slow_queue(self):
+        self.world.ip("a", f"neigh add 10.77.1.2 lladdr {PEER_MAC} dev u0 nud permanent")
+        slow = "tc qdisc add dev u0 root tbf rate 100kbit burst 3200 limit 200m"
+        self.world.exec("a", *slow.split(), check=0)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(number):
+                self.end_while_a_flush_waits("10.77.1.2", number)
 
     def test_what_is_not_a_socket_stays(self):
         with open(self.path, "w") as file:
