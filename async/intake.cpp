@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/engine.hpp>
 #include <cowire/async/detail/fair_queue.hpp>
+#include <cowire/async/detail/frames_by_client.hpp>
 #include <cowire/async/detail/intake_ports.hpp>
 #include <cowire/async/detail/served_path.hpp>
 #include <cowire/async/intake.hpp>
@@ -15,6 +16,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <future>
 #include <list>
@@ -131,6 +133,12 @@ struct intake::impl {
     std::string name;
     datagram received;
   };
+  /// Frames of one producer that come back while a client waits for any.
+  struct returns {
+    std::shared_ptr<detail::producer> of;
+    bool followed = false, again = false;
+    asio::cancellation_signal end{};
+  };
   /// Clients without an address are told apart by their process.
   using client_key = std::pair<std::int32_t, std::string>;
 
@@ -144,7 +152,11 @@ struct intake::impl {
   awaitable<std::size_t> take(received_message what);
   awaitable<void> refill();
   awaitable<void> upkeep();
-  awaitable<void> answer(std::string to, std::uint64_t token, intake_totals totals);
+  void flush(const std::string& name, std::uint64_t token);
+  void follow_returns();
+  awaitable<void> follow(returns& which);
+  void answer(const std::string& to, const detail::frames_by_client::flush& asked);
+  void end_if_done();
   void give_up();
   void count(const std::string& name, const intake_totals& more);
   [[nodiscard]] intake_totals totals_of(const std::string& name);
@@ -160,9 +172,10 @@ struct intake::impl {
   detail::intake_ports ports;
   detail::fair_queue<received_message, client_key> waiting;
   intake_message message;
+  detail::frames_by_client frames;
+  std::array<returns, 2> both;
   ring_timer tick;
   asio::cancellation_signal end_refill, end_copies;
-  std::list<asio::cancellation_signal> end_flushes;  ///< Of those that wait.
   bool serving = false, stopping = false, given_up = false;
   std::promise<void> over;  ///< Nothing runs on the ring any more.
   std::thread thread;
@@ -183,10 +196,14 @@ intake::impl::impl(std::shared_ptr<detail::engine> engine_, std::string path_,
       socket(std::move(path_), options.group),
       source(ring, socket.fd(), frames_of(engine->memory(), received->slice(), received), layout()),
       ports(sender_maker(), options, producer(received), producer(copies), engine->config().log),
+      frames({received->slice(), copies->slice()},
+             [this](const std::string& to, const auto& asked) { answer(to, asked); }),
+      both{returns{received}, returns{copies}},
       tick(ring) {
   check_sender(options.sender);
   frame_index frame;
   while (received->take(frame)) continue;  // They are the source's now.
+  for (returns& one : both) one.of->keep_ledger(&frames);
   co_spawn(ring.get_executor(), gather(), detached);
   co_spawn(ring.get_executor(), upkeep(), detached);
   co_spawn(ring.get_executor(), refill(),
@@ -216,17 +233,24 @@ intake::impl::~impl() {
     source.cancel();
     tick.cancel();
     end_refill.emit(asio::cancellation_type::terminal);
+    end_if_done();
   });
   if (over.get_future().wait_for(engine->config().drain_timeout) != std::future_status::ready)
     asio::post(ring.get_executor(), [this] { give_up(); });
   thread.join();
+  for (returns& one : both) one.of->keep_ledger(nullptr);
+}
+
+void intake::impl::end_if_done() {
+  if (!stopping || serving || frames.anyone_waits()) return;
+  for (returns& one : both) one.end.emit(asio::cancellation_type::terminal);
 }
 
 /// What waits for frames that may never come back waits no more.
 void intake::impl::give_up() {
   given_up = true;
   end_copies.emit(asio::cancellation_type::terminal);
-  for (auto& one : end_flushes) one.emit(asio::cancellation_type::terminal);
+  for (returns& one : both) one.end.emit(asio::cancellation_type::terminal);
 }
 
 awaitable<void> intake::impl::gather() {
@@ -255,6 +279,7 @@ awaitable<void> intake::impl::serve() {
     co_await asio::post(ring.get_executor(), use_awaitable);
   }
   serving = false;
+  end_if_done();
 }
 
 /// How many datagrams the message became.
@@ -270,9 +295,7 @@ awaitable<std::size_t> intake::impl::take(received_message what) {
     co_return 0;
   }
   if (message.type == intake_type::flush) {
-    if (!what.name.empty() && !given_up)
-      co_spawn(ring.get_executor(), answer(what.name, message.token, totals_of(what.name)),
-               detached);
+    flush(what.name, message.token);
     co_return 0;
   }
   const std::size_t wanted = message.destinations.size();
@@ -281,6 +304,7 @@ awaitable<std::size_t> intake::impl::take(received_message what) {
     count(what.name, {.messages = 1, .failed = wanted});
     co_return 0;
   }
+  frames.take_turn(what.name);
   std::size_t sent = 0;
   if (wanted > 1) {
     const auto all_but_last = std::span<const endpoint>(message.destinations).first(wanted - 1);
@@ -292,7 +316,10 @@ awaitable<std::size_t> intake::impl::take(received_message what) {
   const std::size_t size = message.payload.size();
   const frame_index frame = received->slice().first + d.release_buffer();
   through->received.send(received->lease(frame, size), message.destinations.back(), ec);
-  if (!ec) ++sent;
+  if (!ec) {
+    frames.note_submitted(frame);
+    ++sent;
+  }
   count(what.name, {.messages = 1, .submitted = sent, .failed = wanted - sent});
   co_return sent;
 }
@@ -323,22 +350,40 @@ awaitable<void> intake::impl::upkeep() {
   }
 }
 
-awaitable<void> intake::impl::answer(std::string to, std::uint64_t token, intake_totals totals) {
-  const auto mine = end_flushes.emplace(end_flushes.end());
-  co_await async_flush(received, mine->slot());
-  if (!given_up) co_await async_flush(copies, mine->slot());
-  end_flushes.erase(mine);
-  if (given_up) co_return;
+void intake::impl::flush(const std::string& name, std::uint64_t token) {
+  if (name.empty() || given_up) return;
+  if (!frames.ask(name, {token, totals_of(name)})) return count(name, {.refused = 1});
+  if (frames.anyone_waits()) follow_returns();
+}
+
+/// Nobody else may be there to take home what comes back.
+void intake::impl::follow_returns() {
+  for (returns& one : both) {
+    one.again = true;
+    if (!std::exchange(one.followed, true)) co_spawn(ring.get_executor(), follow(one), detached);
+  }
+}
+
+/// Until all that was on the way when a client last asked is back.
+awaitable<void> intake::impl::follow(returns& which) {
+  while (std::exchange(which.again, false) && frames.anyone_waits() && !given_up)
+    co_await async_flush(which.of, which.end.slot());
+  which.followed = false;
+}
+
+void intake::impl::answer(const std::string& to, const detail::frames_by_client::flush& asked) {
   intake_reply reply;
   reply.header.type = intake_type::reply;
-  reply.header.token = token;
-  reply.totals = totals;
+  reply.header.token = asked.token;
+  reply.totals = asked.totals;
   const auto* address = reinterpret_cast<const sockaddr*>(to.data());
   if (::sendto(socket.fd(), &reply, sizeof reply, MSG_DONTWAIT | MSG_NOSIGNAL, address,
                static_cast<socklen_t>(to.size())) < 0) {
     const std::lock_guard lock(mutex);
     ++stats.replies_lost;
   }
+  // Not here: frames are on their way into the pool.
+  if (stopping) asio::post(ring.get_executor(), [this] { end_if_done(); });
 }
 
 void intake::impl::count(const std::string& name, const intake_totals& more) {

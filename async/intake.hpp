@@ -15,8 +15,9 @@
 ///   server picks). One message holds at most intake_message_capacity() bytes after the header, and
 ///   has one scope id for all destinations.
 /// - type `flush`: no payload, no destinations. When everything that this client sent before has
-///   left the host or was counted, the server answers an intake_reply with the same `token` to the
-///   client's address; a client that has no address (did not bind), or one of more than
+///   left the host or was counted, whatever stays of others, the server answers an intake_reply
+///   with the same `token` to the client's address. Of one client's flushes 1024 may wait, more are
+///   refused; a client that has no address (did not bind), or one of more than
 ///   intake_address_capacity bytes, gets none. Totals are kept by address: bind to a name that no
 ///   client had lately. Those that the kernel picks soon come again.
 /// - Anything else is refused: counted, never answered, and the socket stays usable.

@@ -197,6 +197,8 @@ void producer::submit_guarded(const sender_state& from, std::uint32_t core,
 void producer::submit(const send_operation& op, std::span<const tx_request> requests) noexcept {
   std::size_t next = op.sent;
   for (const tx_request& request : requests) flushes_.note_submitted(request.frame);
+  if (ledger_ != nullptr) [[unlikely]]
+    ledger_->note_submitted(requests);
   submitted_.add(requests.size());
   if (held_back_.allowed()) [[unlikely]] {
     for (const tx_request& request : requests)
@@ -446,7 +448,12 @@ void producer::came_back(frame_index frame) noexcept {
 }
 
 bool producer::collect() noexcept {
-  const bool any = links_.take_home([this](frame_index frame) { came_back(frame); });
+  const auto take = [this](frame_index frame) { came_back(frame); };
+  const auto take_and_tell = [this](frame_index frame) {
+    ledger_->note_returned(frame);
+    came_back(frame);
+  };
+  const bool any = ledger_ == nullptr ? links_.take_home(take) : links_.take_home(take_and_tell);
   flushes_.settle();
   // Not only serve() collects: those who waited for just these frames would wait for ever.
   if (any && (!waiters_.empty() || drain_is_due())) wake();

@@ -92,6 +92,17 @@ struct sender_state {
   }
 };
 
+/// Told which frames of a producer go and which come back; the intake counts them by client. The
+/// producer's thread.
+class frame_ledger {
+ public:
+  virtual void note_submitted(std::span<const tx_request> requests) = 0;
+  virtual void note_returned(frame_index frame) noexcept = 0;
+
+ protected:
+  ~frame_ledger() = default;
+};
+
 class producer final : public cancellable {
  public:
   using executor_type = ring_context::executor_type;
@@ -135,6 +146,10 @@ class producer final : public cancellable {
   [[nodiscard]] bool take(frame_index& frame) noexcept;
   [[nodiscard]] payload lease(frame_index frame, std::size_t size) noexcept;
   [[nodiscard]] frame_index detach(payload&& what) noexcept;
+
+  /// Has the ledger told of what operations (begin_send) submit and of all that comes back; whoever
+  /// sends a payload of its own knows the frame. Null: nobody is told.
+  void keep_ledger(frame_ledger* ledger) noexcept { ledger_ = ledger; }
 
   /// Datagrams on their way: a batch of messages; or one payload or some bytes, to one destination
   /// or many, or cut into segments for one.
@@ -332,6 +347,7 @@ class producer final : public cancellable {
   std::list<drain_waiter> drains_;
   std::uint64_t ticket_ = 0;
   flush_generations flushes_;
+  frame_ledger* ledger_ = nullptr;
   bool others_wait_ = false;
   shared_producer* sharer_ = nullptr;
 

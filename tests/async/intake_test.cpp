@@ -432,6 +432,34 @@ TEST_F(intake_server, a_flood_does_not_go_before_others) {
   flood.join();
 }
 
+/// Of either producer: what is received, and the copies of a fan-out.
+TEST_F(intake_server, a_flush_does_not_wait_for_what_stays_of_other_clients) {
+  for (const char* name : {"mcast_solicit=100000", "unres_qlen_bytes=1073741824"})
+    (*a)(std::string("sysctl -qw net.ipv4.neigh.a0.") + name);
+  transmitter tx(small());
+  const intake server(tx, path);
+  intake_client stuck(path);
+  std::error_code ec;
+  const std::vector<endpoint> many(50, to("10.77.1.99:9000"));  // It never answers.
+  const std::string text(800, 'x');
+  const auto a_socket_is_full = [&] {
+    for (int i = 0; i < 50 && !ec; ++i) stuck.send(bytes_of(text), many, 8001, ec);
+    return ec || tx.stats().refused["EAGAIN"] != 0;
+  };
+  ASSERT_TRUE(eventually(a_socket_is_full));
+  ASSERT_FALSE(ec) << ec.message();
+  const std::vector<endpoint> here(3, to("10.77.1.2:9000"));
+  for (int round = 0; round < 2; ++round) {
+    stuck.flush(100ms, ec);
+    EXPECT_EQ(std::errc::timed_out, ec) << "its own stay";
+    intake_client other(path);
+    for (int i = 0; i < 5; ++i) other.send(bytes_of("y"), here, 7001, ec);
+    EXPECT_EQ((intake_totals{.messages = 5, .submitted = 15}), other.flush(30s, ec));
+    ASSERT_FALSE(ec) << ec.message() << summary(tx.stats());
+    for (int i = 0; i < 15; ++i) ASSERT_TRUE(sink->next()) << i << summary(tx.stats());
+  }
+}
+
 /// The same address in both families, behind either link, by the uid of who sends.
 class intake_users : public intake_server {
  protected:
