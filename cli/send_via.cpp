@@ -60,7 +60,13 @@ void report(intake_client& client, const send_plan& plan, clock::time_point star
             << std::flush;
 }
 
-void send_all(intake_client& client, const send_plan& plan, payload_source& source) {
+struct handed_over {
+  std::uint64_t datagrams = 0;
+  std::error_code ended_by{};  ///< Before its time; not by a signal.
+};
+
+handed_over send_all(intake_client& client, const send_plan& plan, payload_source& source) {
+  handed_over out;
   const auto start = clock::now();
   std::optional<pacer> pace;
   if (plan.rate_pps) pace.emplace(*plan.rate_pps, start);
@@ -72,7 +78,7 @@ void send_all(intake_client& client, const send_plan& plan, payload_source& sour
   while (!interrupted && !(left.empty() && plan.count && source.produced() == *plan.count)) {
     if (report_wanted) report(client, plan, start);
     const auto now = clock::now();
-    if (now >= end) return;
+    if (now >= end) break;
     const std::uint64_t due = pace ? pace->due(now) : plan.to.size();
     if (due == 0) {
       sleep_until(std::min(pace->next(now), end));
@@ -84,10 +90,28 @@ void send_all(intake_client& client, const send_plan& plan, payload_source& sour
     left = left.subspan(to.size());
     std::error_code ec;
     client.send(another ? source.next() : source.again(), to, plan.transmit.sender.source_port, ec);
-    if (ec == std::errc::interrupted) return;
-    if (ec) throw_error(ec, "--via " + plan.via);
+    if (ec == std::errc::interrupted) break;
+    if (ec && out.datagrams == 0) throw_error(ec, "--via " + plan.via);
+    if ((out.ended_by = ec)) break;
+    out.datagrams += to.size();
     if (pace) pace->sent(to.size());
   }
+  return out;
+}
+
+/// The totals are the service's, which did not tell them.
+int end_without_totals(const send_plan& plan, bool as_json, const handed_over& out,
+                       const std::string& why, double elapsed_s) {
+  std::cerr << "cowire: --via " << plan.via << ": " << why << '\n';
+  if (as_json) {
+    const json summary{{"via", plan.via}, {"handed_over", out.datagrams}, {"elapsed_s", elapsed_s}};
+    std::cout << json_line(summary) << std::endl;
+  } else {
+    std::cout << "handed over    " << out.datagrams << " to " << plan.via << " in " << elapsed_s
+              << " s; what became of them it did not say\n"
+              << std::flush;
+  }
+  return 1;
 }
 
 }  // namespace
@@ -97,12 +121,17 @@ int send_via(const send_plan& plan, bool as_json) {
   intake_client client(plan.via);
   catch_signals();
   const auto start = clock::now();
-  send_all(client, plan, source);
-  std::error_code ec;
-  const auto totals = client.flush(flush_timeout, ec);
-  if (ec) throw_error(ec, "--via " + plan.via + ": flush");
+  const auto handed = send_all(client, plan, source);
+  std::error_code ec = handed.ended_by;
+  std::string why = ec.message();
+  intake_totals totals;
+  if (!ec) {
+    totals = client.flush(flush_timeout, ec);
+    why = "flush: " + ec.message();
+  }
+  const double elapsed_s = std::chrono::duration<double>(clock::now() - start).count();
+  if (ec) return end_without_totals(plan, as_json, handed, why, elapsed_s);
   if (as_json) {
-    const double elapsed_s = std::chrono::duration<double>(clock::now() - start).count();
     const json out{
         {"via", plan.via},         {"messages", totals.messages}, {"submitted", totals.submitted},
         {"failed", totals.failed}, {"refused", totals.refused},   {"elapsed_s", elapsed_s}};

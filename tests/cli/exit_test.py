@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import unittest
 
@@ -83,6 +84,54 @@ class Send(ExitTest):
             )
             self.assertEqual(json.loads(done.stdout)["submitted"], 1)
             support.interrupt(service)
+
+    def serve(self):
+        self.path = f"/tmp/cowire-exit-{os.getpid()}.sock"
+        service = self.world.start("a", support.COWIRE, "run", "--intake", self.path)
+        support.wait_until(lambda: os.path.exists(self.path), "the intake")
+        return service
+
+    def test_a_service_that_ends_meanwhile_ends_with_1_and_a_summary(self):
+        for form in ([], ["-j"]):
+            with self.subTest(form), support.ended(self.serve()) as service:
+                words = ("send", "--via", self.path, "--to", "10.0.0.2:9000", "--rate", 1000)
+                client = self.world.start("a", support.COWIRE, *words, *form)
+                with support.ended(client):
+                    statistics = "/sys/class/net/u0/statistics/tx_packets"
+                    sent = lambda: int(self.world.exec("a", "cat", statistics, check=0).stdout)
+                    start = sent()
+                    support.wait_until(lambda: sent() > start + 50, "datagrams on u0")
+                    support.interrupt(service)
+                    self.check_unknown_totals(client, form, "Connection refused")
+
+    def test_a_flush_without_an_answer_ends_with_1_and_a_summary(self):
+        for form in ([], ["-j"]):
+            with self.subTest(form), support.ended(self.serve()) as service:
+                service.send_signal(signal.SIGSTOP)
+                words = ("send", "--via", self.path, "--to", "10.0.0.2:9000", "--count", 1)
+                client = self.world.start("a", support.COWIRE, *words, *form)
+                with support.ended(client):
+                    self.check_unknown_totals(client, form, "flush: Connection timed out")
+                service.send_signal(signal.SIGCONT)
+                support.interrupt(service)
+
+    def check_unknown_totals(self, client, form, why):
+        output, errors = client.communicate(timeout=support.DEADLINE_S)
+        self.assertEqual(client.returncode, 1, errors)
+        self.assertEqual(errors, f"cowire: --via {self.path}: {why}\n")
+        self.assertEqual(output.count("\n"), 1, output)
+        if form:
+            self.assertGreater(json.loads(output)["handed_over"], 0)
+        else:
+            self.assertRegex(output, r"^handed over    [1-9]\d* to ")
+
+    def test_a_service_that_takes_nothing_ends_with_2(self):
+        with support.ended(self.serve()) as service:
+            support.interrupt(service)
+        done = self.status(
+            2, "send", "--via", self.path, "--to", "10.0.0.2:9000", "--count", 1, "-j"
+        )
+        self.assertEqual(done.stdout, "")
 
     def test_a_tiny_rate_sends_one_and_waits(self):
         done = self.status(
