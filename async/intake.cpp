@@ -152,7 +152,7 @@ struct intake::impl {
   awaitable<std::size_t> take(received_message what);
   awaitable<void> refill();
   awaitable<void> upkeep();
-  void flush(const std::string& name, std::uint64_t token);
+  void flush(const std::string& name);
   void follow_returns();
   awaitable<void> follow(returns& which);
   void answer(const std::string& to, const detail::frames_by_client::flush& asked);
@@ -196,8 +196,10 @@ intake::impl::impl(std::shared_ptr<detail::engine> engine_, std::string path_,
       socket(std::move(path_), options.group),
       source(ring, socket.fd(), frames_of(engine->memory(), received->slice(), received), layout()),
       ports(sender_maker(), options, producer(received), producer(copies), engine->config().log),
-      frames({received->slice(), copies->slice()},
-             [this](const std::string& to, const auto& asked) { answer(to, asked); }),
+      frames(
+          {received->slice(), copies->slice()},
+          [this](const std::string& to, const auto& asked) { answer(to, asked); },
+          [this](const std::string& whose) { count(whose, {.kernel_refused = 1}); }),
       both{returns{received}, returns{copies}},
       tick(ring) {
   check_sender(options.sender);
@@ -295,7 +297,7 @@ awaitable<std::size_t> intake::impl::take(received_message what) {
     co_return 0;
   }
   if (message.type == intake_type::flush) {
-    flush(what.name, message.token);
+    flush(what.name);
     co_return 0;
   }
   const std::size_t wanted = message.destinations.size();
@@ -350,9 +352,11 @@ awaitable<void> intake::impl::upkeep() {
   }
 }
 
-void intake::impl::flush(const std::string& name, std::uint64_t token) {
+void intake::impl::flush(const std::string& name) {
   if (name.empty() || given_up) return;
-  if (!frames.ask(name, {token, totals_of(name)})) return count(name, {.refused = 1});
+  const bool all_totals = message.source_port == intake_all_totals;
+  if (!frames.ask(name, {message.token, totals_of(name), all_totals}))
+    return count(name, {.refused = 1});
   if (frames.anyone_waits()) follow_returns();
 }
 
@@ -377,7 +381,8 @@ void intake::impl::answer(const std::string& to, const detail::frames_by_client:
   reply.header.token = asked.token;
   reply.totals = asked.totals;
   const auto* address = reinterpret_cast<const sockaddr*>(to.data());
-  if (::sendto(socket.fd(), &reply, sizeof reply, MSG_DONTWAIT | MSG_NOSIGNAL, address,
+  const std::size_t size = asked.all_totals ? sizeof reply : intake_short_reply_size;
+  if (::sendto(socket.fd(), &reply, size, MSG_DONTWAIT | MSG_NOSIGNAL, address,
                static_cast<socklen_t>(to.size())) < 0) {
     const std::lock_guard lock(mutex);
     ++stats.replies_lost;
@@ -392,6 +397,7 @@ void intake::impl::count(const std::string& name, const intake_totals& more) {
     to.submitted += more.submitted;
     to.failed += more.failed;
     to.refused += more.refused;
+    to.kernel_refused += more.kernel_refused;
   };
   const std::lock_guard lock(mutex);
   stats.ports = ports.size();

@@ -16,10 +16,11 @@
 ///   has one scope id for all destinations.
 /// - type `flush`: no payload, no destinations. When everything that this client sent before has
 ///   left the host or was counted, whatever stays of others, the server answers an intake_reply
-///   with the same `token` to the client's address. Of one client's flushes 1024 may wait, more are
-///   refused; a client that has no address (did not bind), or one of more than
-///   intake_address_capacity bytes, gets none. Totals are kept by address: bind to a name that no
-///   client had lately. Those that the kernel picks soon come again.
+///   with the same `token` to the client's address, short unless the flush has intake_all_totals
+///   for its source port. Of one client's flushes 1024 may wait, more are refused; a client that
+///   has no address (did not bind), or one of more than intake_address_capacity bytes, gets none.
+///   Totals are kept by address: bind to a name that no client had lately. Those that the kernel
+///   picks soon come again.
 /// - Anything else is refused: counted, never answered, and the socket stays usable.
 ///
 /// Users: a client's datagrams are sent as its user's own, from a socket of that user, so that
@@ -63,6 +64,11 @@ namespace cowire {
 
 inline constexpr std::uint32_t intake_magic = 0x31775763;  ///< "cWw1" in memory.
 inline constexpr std::uint8_t intake_version = 1;          ///< Of the format.
+/// What a flush has as source port if its reply may have all totals. Servers that know only the
+/// short reply do not look there; any server answers intake_short_reply_size bytes where it is
+/// another.
+inline constexpr std::uint16_t intake_all_totals = 2;
+inline constexpr std::size_t intake_short_reply_size = 64;  ///< Up to intake_totals::refused.
 /// What a message is.
 enum class intake_type : std::uint8_t { send = 1, flush = 2, reply = 3 };
 
@@ -73,8 +79,8 @@ struct intake_header {
   intake_type type = intake_type::send;   ///< What follows.
   std::uint16_t flags = 0;                ///< None defined: must be 0.
   std::uint16_t destination_count = 0;    ///< Behind the payload.
-  std::uint16_t source_port = 0;          ///< Host order; 0 = the server picks.
-  std::uint32_t payload_length = 0;       ///< In bytes.
+  std::uint16_t source_port = 0;     ///< Host order; 0 = the server picks. Or intake_all_totals.
+  std::uint32_t payload_length = 0;  ///< In bytes.
 
   std::uint64_t token = 0;  ///< Echoed in the reply to a flush.
   /// With `send`: the interface, by its index in the server's network namespace, of the
@@ -101,6 +107,9 @@ struct intake_totals {
   std::uint64_t submitted = 0;  ///< UDP datagrams made of them.
   std::uint64_t failed = 0;     ///< UDP datagrams that could not be submitted (port in use ...).
   std::uint64_t refused = 0;    ///< Messages that broke the format.
+  /// Of those submitted: that the kernel refused to send (no route, not permitted ...). Not in a
+  /// short reply.
+  std::uint64_t kernel_refused = 0;
   friend bool operator==(const intake_totals&, const intake_totals&) = default;
 };
 
@@ -109,7 +118,8 @@ struct intake_reply {
   intake_header header;  ///< type reply, the flush's token.
   intake_totals totals;  ///< Of the client that asked.
 };
-static_assert(sizeof(intake_reply) == 64);
+static_assert(sizeof(intake_reply) == 72 &&
+              offsetof(intake_reply, totals.kernel_refused) == intake_short_reply_size);
 
 /// How many of the destinations, from the first on, one message may have, and its scope id.
 [[nodiscard]] std::size_t intake_alike(std::span<const endpoint> destinations,
@@ -118,7 +128,7 @@ static_assert(sizeof(intake_reply) == 64);
 /// A checked `send` or `flush` message; spans point into the bytes that were parsed.
 struct intake_message {
   intake_type type = intake_type::send;  ///< send or flush.
-  std::uint16_t source_port = 0;         ///< Host order; 0 = the server picks.
+  std::uint16_t source_port = 0;         ///< As in the header.
   std::uint64_t token = 0;               ///< Of a flush.
   std::span<const std::byte> payload;    ///< Of a send.
   std::vector<endpoint> destinations;    ///< Of a send, with the header's scope id.
@@ -204,7 +214,8 @@ class intake_client {
   void send(std::span<const std::byte> payload, std::span<const endpoint> destinations,
             std::uint16_t source_port, std::error_code& ec);
 
-  /// Waits until everything sent before has left the host; this client's totals. Errors: ETIMEDOUT
+  /// Waits until everything sent before has left the host, or was refused; this client's totals. A
+  /// server that gives short replies does not tell what the kernel refused: 0. Errors: ETIMEDOUT
   /// or errno.
   intake_totals flush(std::chrono::milliseconds timeout, std::error_code& ec);
 

@@ -133,6 +133,7 @@ intake_totals intake_client::flush(std::chrono::milliseconds timeout, std::error
   intake_header header;
   header.type = intake_type::flush;
   header.token = ++token_;
+  header.source_port = intake_all_totals;
   const auto deadline = clock::now() + timeout;
   const auto bytes = std::as_bytes(std::span(&header, 1));
   while ((ec = send_message(bytes, MSG_DONTWAIT)) == std::errc::resource_unavailable_try_again ||
@@ -148,8 +149,9 @@ intake_totals intake_client::flush(std::chrono::milliseconds timeout, std::error
       return {};
     }
     // An answer to an earlier flush that timed out is passed over.
-    if (size == sizeof reply && reply.header.magic == intake_magic &&
-        reply.header.type == intake_type::reply && reply.header.token == token_)
+    const bool known = size == sizeof reply || size == ssize_t{intake_short_reply_size};
+    if (known && reply.header.magic == intake_magic && reply.header.type == intake_type::reply &&
+        reply.header.token == token_)
       return reply.totals;
   }
 }

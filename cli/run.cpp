@@ -41,6 +41,7 @@ json intake_json(const intake_stats& stats) {
           {"submitted", stats.totals.submitted},
           {"failed", stats.totals.failed},
           {"refused", stats.totals.refused},
+          {"kernel_refused", stats.totals.kernel_refused},
           {"ports", stats.ports},
           {"replies_lost", stats.replies_lost}};
 }

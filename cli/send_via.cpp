@@ -46,7 +46,7 @@ std::string text_of(const intake_totals& totals, const send_plan& plan, clock::t
   out << "submitted      " << totals.submitted << " through " << plan.via << " in "
       << std::chrono::duration<double>(clock::now() - start).count() << " s\n"
       << "failed         " << totals.failed << "\nrefused        " << totals.refused
-      << " messages\n";
+      << " messages\nkernel refused " << totals.kernel_refused << '\n';
   return out.str();
 }
 
@@ -114,6 +114,15 @@ int end_without_totals(const send_plan& plan, bool as_json, const handed_over& o
   return 1;
 }
 
+int status_of(const intake_totals& totals) {
+  if (totals.failed != 0 || totals.refused != 0) return 1;
+  if (totals.submitted == 0 || totals.kernel_refused != totals.submitted) return 0;
+  std::cerr << "cowire: none of " << totals.submitted
+            << " datagrams left this host: the kernel refused them all; 'cowire route get' tells"
+               " about one destination\n";
+  return 1;
+}
+
 }  // namespace
 
 int send_via(const send_plan& plan, bool as_json) {
@@ -132,14 +141,18 @@ int send_via(const send_plan& plan, bool as_json) {
   const double elapsed_s = std::chrono::duration<double>(clock::now() - start).count();
   if (ec) return end_without_totals(plan, as_json, handed, why, elapsed_s);
   if (as_json) {
-    const json out{
-        {"via", plan.via},         {"messages", totals.messages}, {"submitted", totals.submitted},
-        {"failed", totals.failed}, {"refused", totals.refused},   {"elapsed_s", elapsed_s}};
+    const json out{{"via", plan.via},
+                   {"messages", totals.messages},
+                   {"submitted", totals.submitted},
+                   {"failed", totals.failed},
+                   {"refused", totals.refused},
+                   {"kernel_refused", totals.kernel_refused},
+                   {"elapsed_s", elapsed_s}};
     std::cout << json_line(out) << std::endl;
   } else {
     std::cout << text_of(totals, plan, start) << std::flush;
   }
-  return totals.failed == 0 && totals.refused == 0 ? 0 : 1;
+  return status_of(totals);
 }
 
 }  // namespace cowire::cli

@@ -59,15 +59,20 @@ class core_links {
   [[nodiscard]] bool anything_returned() const noexcept;
   /// Frames that came back so far, taken home or not. Any thread.
   [[nodiscard]] std::uint64_t returned() const noexcept;
-  /// Gives each frame that came back to `take`; whether there was any.
+  /// Calls `take(frame, number)` for each frame that came back, with the errno that the kernel path
+  /// was refused with, 0 of others; whether there was any.
   template <class Take>
   bool take_home(Take&& take) noexcept {
     bool any = false;
-    for (const auto& one : links_) any |= take_home(one->channel.returned, take);
-    return any | take_home(by_kernel_, take);
+    const auto sent = [&take](frame_index frame) { take(frame, 0); };
+    for (const auto& one : links_) any |= take_all(one->channel.returned, sent);
+    return any |
+           take_all(by_kernel_, [&take](const kernel_return& one) { take(one.frame, one.number); });
   }
-  /// Control thread: the kernel path is done with a frame.
-  void return_by_kernel(frame_index frame) noexcept { check(by_kernel_.try_push(frame)); }
+  /// Control thread: the kernel path is done with a frame; 0, or the errno it was refused with.
+  void return_by_kernel(frame_index frame, int number) noexcept {
+    check(by_kernel_.try_push({frame, number}));
+  }
 
  private:
   struct link {
@@ -77,20 +82,25 @@ class core_links {
     cowire::work_bell& bell;
   };
 
+  struct kernel_return {
+    frame_index frame = 0;
+    int number = 0;
+  };
+
   static void check(bool pushed) noexcept { COWIRE_ASSERT(pushed); }
-  template <class Take>
-  static bool take_home(spsc_ring<frame_index>& from, Take& take) noexcept {
-    std::array<frame_index, 64> frames;
+  template <class Element, class Take>
+  static bool take_all(spsc_ring<Element>& from, const Take& take) noexcept {
+    std::array<Element, 64> elements;
     bool any = false;
-    while (const auto count = from.pop_some(frames)) {
+    while (const auto count = from.pop_some(elements)) {
       any = true;
-      for (std::size_t i = 0; i < count; ++i) take(frames[i]);
+      for (std::size_t i = 0; i < count; ++i) take(elements[i]);
     }
     return any;
   }
 
   std::vector<std::unique_ptr<link>> links_;  ///< By core.
-  spsc_ring<frame_index> by_kernel_;
+  spsc_ring<kernel_return> by_kernel_;
 };
 
 }  // namespace cowire::detail

@@ -7,8 +7,9 @@
 
 namespace cowire::detail {
 
-frames_by_client::frames_by_client(const std::vector<frame_slice>& slices, answer_callback answer)
-    : answer_(std::move(answer)) {
+frames_by_client::frames_by_client(const std::vector<frame_slice>& slices, answer_callback answer,
+                                   refused_callback refused)
+    : answer_(std::move(answer)), refused_(std::move(refused)) {
   for (const frame_slice& one : slices)
     owners_.push_back({one.first, std::vector<owner>(one.count)});
 }
@@ -37,12 +38,16 @@ void frames_by_client::note_submitted(accounts::value_type& whose, frame_index f
   ++of.newest_on_the_way;
 }
 
-void frames_by_client::note_returned(frame_index frame) noexcept {
+void frames_by_client::note_returned(frame_index frame, int number) noexcept {
   const owner was = std::exchange(owner_of(frame), {});
   if (was.whose == nullptr) return;  // Submitted by whoever had the producer before.
   account& of = was.whose->second;
-  const std::uint64_t number = was.batch - of.over;
-  --(number == of.ended.size() ? of.newest_on_the_way : of.ended[number].on_the_way);
+  const std::uint64_t index = was.batch - of.over;
+  --(index == of.ended.size() ? of.newest_on_the_way : of.ended[index].on_the_way);
+  if (number != 0) {
+    refused_(was.whose->first);
+    for (auto i = index; i < of.ended.size(); ++i) ++of.ended[i].asked.totals.kernel_refused;
+  }
   for (; !of.ended.empty() && of.ended.front().on_the_way == 0; ++of.over) {
     --waiting_;
     answer_(was.whose->first, of.ended.front().asked);

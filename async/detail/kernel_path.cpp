@@ -339,7 +339,7 @@ void kernel_path::finish(const job& done, int number) {
                                .from = send_error::origin::local});
   }
   if (done.tracked && on_tracked) on_tracked(done.request, done.way, number);
-  done.sender->via->return_by_kernel(done.request.frame);
+  done.sender->via->return_by_kernel(done.request.frame, number);
 }
 
 void kernel_path::watch_room(lane& on, bool wanted) {

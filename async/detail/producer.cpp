@@ -448,9 +448,9 @@ void producer::came_back(frame_index frame) noexcept {
 }
 
 bool producer::collect() noexcept {
-  const auto take = [this](frame_index frame) { came_back(frame); };
-  const auto take_and_tell = [this](frame_index frame) {
-    ledger_->note_returned(frame);
+  const auto take = [this](frame_index frame, int) { came_back(frame); };
+  const auto take_and_tell = [this](frame_index frame, int number) {
+    ledger_->note_returned(frame, number);
     came_back(frame);
   };
   const bool any = ledger_ == nullptr ? links_.take_home(take) : links_.take_home(take_and_tell);
@@ -536,8 +536,8 @@ void producer::on_news() {
   held_back_.feed();
 }
 
-void producer::return_by_kernel(frame_index frame) {
-  links_.return_by_kernel(frame);
+void producer::return_by_kernel(frame_index frame, int number) {
+  links_.return_by_kernel(frame, number);
   // Pairs with the fence in ask_for_wake(): it sees the frame, or we see that it waits.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (somebody_waits_.load(std::memory_order_relaxed)) wake();

@@ -97,7 +97,8 @@ struct sender_state {
 class frame_ledger {
  public:
   virtual void note_submitted(std::span<const tx_request> requests) = 0;
-  virtual void note_returned(frame_index frame) noexcept = 0;
+  /// `number`: 0, or the errno that the kernel path was refused with.
+  virtual void note_returned(frame_index frame, int number) noexcept = 0;
 
  protected:
   ~frame_ledger() = default;
@@ -253,8 +254,8 @@ class producer final : public cancellable {
   [[nodiscard]] bool has_news() noexcept;
   /// Control thread: has them go on.
   void on_news();
-  /// Control thread: the kernel path is done with a frame.
-  void return_by_kernel(frame_index frame);
+  /// Control thread: the kernel path is done with a frame; 0, or the errno it was refused with.
+  void return_by_kernel(frame_index frame, int number);
   /// The rings to a TX core.
   [[nodiscard]] producer_channel& channel(std::uint32_t core) noexcept {
     return links_.channel(core);

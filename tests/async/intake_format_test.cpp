@@ -96,6 +96,9 @@ TEST(intake_format, a_flush_has_nothing_but_a_token) {
   intake_message m;
   ASSERT_FALSE(send_message(h, "", {}).parse(m));
   EXPECT_EQ(7u, m.token);
+  h.source_port = intake_all_totals;
+  ASSERT_FALSE(send_message(h, "", {}).parse(m));
+  EXPECT_EQ(intake_all_totals, m.source_port);
   EXPECT_EQ(make_error_code(error::malformed), send_message(h, "x", {}).parse(m));
 }
 

@@ -432,6 +432,72 @@ TEST_F(intake_server, a_flood_does_not_go_before_others) {
   flood.join();
 }
 
+TEST_F(intake_server, what_the_kernel_refuses_counts_as_its_clients) {
+  (*a)("ip route add unreachable 30.0.0.0/24");
+  transmitter tx(small());
+  const intake server(tx, path);
+  intake_client refused(path), other(path);
+  std::error_code ec;
+  const std::vector<endpoint> several{to("30.0.0.1:9000"), to("10.77.1.2:9000"),
+                                      to("30.0.0.2:9000")};
+  for (std::uint64_t round = 1; round <= 2; ++round) {
+    refused.send(bytes_of("x"), several, 8001, ec);
+    other.send(bytes_of("x"), std::vector{to("10.77.1.2:9000")}, 8001, ec);
+    EXPECT_EQ(
+        (intake_totals{.messages = round, .submitted = 3 * round, .kernel_refused = 2 * round}),
+        refused.flush(30s, ec));
+    EXPECT_EQ((intake_totals{.messages = round, .submitted = round}), other.flush(30s, ec));
+    ASSERT_FALSE(ec) << ec.message();
+  }
+  EXPECT_EQ(4u, server.stats().totals.kernel_refused);
+  EXPECT_EQ(4u, tx.stats().refused["EHOSTUNREACH"]);
+}
+
+/// As clients of the first version ask, with any source port but one.
+TEST_F(intake_server, a_client_that_knows_the_short_reply_gets_it) {
+  transmitter tx(small());
+  const intake server(tx, path);
+  const unique_fd raw = bound_to(path + "-client");
+  const auto address = unix_address(path);
+  ASSERT_EQ(0, ::connect(raw.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address));
+  for (const std::uint16_t port : std::array<std::uint16_t, 3>{0, 8001, 2}) {
+    intake_header asked;
+    asked.type = intake_type::flush;
+    asked.token = 7;
+    asked.source_port = port;
+    ASSERT_EQ(32, ::send(raw.get(), &asked, sizeof asked, 0));
+    std::array<char, 128> reply{};
+    EXPECT_EQ(port == intake_all_totals ? 72 : 64,
+              ::recv(raw.get(), reply.data(), reply.size(), 0));
+    std::memcpy(&asked, reply.data(), sizeof asked);
+    EXPECT_EQ(intake_type::reply, asked.type);
+    EXPECT_EQ(intake_version, asked.version);
+    EXPECT_EQ(7u, asked.token);
+  }
+  std::filesystem::remove(path + "-client");
+}
+
+TEST_F(intake_server, a_client_understands_a_server_that_gives_short_replies) {
+  const unique_fd server = bound_to(path);
+  std::thread serving([&] {
+    intake_reply reply;
+    sockaddr_un from{};
+    socklen_t size = sizeof from;
+    auto* const address = reinterpret_cast<sockaddr*>(&from);
+    EXPECT_EQ(32, ::recvfrom(server.get(), &reply, sizeof reply, 0, address, &size));
+    reply.header.type = intake_type::reply;
+    reply.totals.submitted = 3;
+    reply.totals.kernel_refused = 5;  // Behind the short reply.
+    EXPECT_EQ(64, ::sendto(server.get(), &reply, intake_short_reply_size, 0, address, size));
+  });
+  intake_client client(path);
+  std::error_code ec;
+  EXPECT_EQ(intake_totals{.submitted = 3}, client.flush(30s, ec));
+  EXPECT_FALSE(ec) << ec.message();
+  serving.join();
+  std::filesystem::remove(path);
+}
+
 /// Of either producer: what is received, and the copies of a fan-out.
 TEST_F(intake_server, a_flush_does_not_wait_for_what_stays_of_other_clients) {
   for (const char* name : {"mcast_solicit=100000", "unres_qlen_bytes=1073741824"})

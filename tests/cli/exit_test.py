@@ -85,6 +85,21 @@ class Send(ExitTest):
             self.assertEqual(json.loads(done.stdout)["submitted"], 1)
             support.interrupt(service)
 
+    def test_a_service_of_which_nothing_left_the_host_ends_with_1(self):
+        with support.ended(self.serve()) as service:
+            words = ("send", "--via", self.path, "--to", "192.0.2.1:9000", "--count", 3)
+            done = self.status(1, *words, "-j")
+            self.assertIn("none of 3 datagrams left this host", done.stderr)
+            report = json.loads(done.stdout)
+            self.assertEqual((report["submitted"], report["kernel_refused"]), (3, 3))
+            done = self.status(1, *words)
+            self.assertIn("kernel refused 3\n", done.stdout)
+            done = self.status(0, *words, "--to", "10.0.0.2:9000", "-j")
+            report = json.loads(done.stdout)
+            self.assertEqual((report["submitted"], report["kernel_refused"]), (6, 3))
+            self.assertEqual(done.stderr, "")
+            support.interrupt(service)
+
     def serve(self):
         self.path = f"/tmp/cowire-exit-{os.getpid()}.sock"
         service = self.world.start("a", support.COWIRE, "run", "--intake", self.path)

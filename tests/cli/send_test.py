@@ -502,9 +502,10 @@ class Intake(SendTest):
             with support.ended(self.start_sending("--via", self.path, "-j")) as client:
                 for number in (signal.SIGUSR1, signal.SIGUSR2):
                     client.send_signal(number)
-                    lines = [client.stderr.readline().split() for _ in range(3)]
+                    lines = [client.stderr.readline().split() for _ in range(4)]
                     self.assertEqual(
-                        [line[0] for line in lines], ["submitted", "failed", "refused"]
+                        [line[0] for line in lines],
+                        ["submitted", "failed", "refused", "kernel"],
                     )
                     so_far = int(lines[0][1])
                     self.assertGreater(so_far, 50)

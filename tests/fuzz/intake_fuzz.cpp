@@ -35,6 +35,7 @@ std::vector<std::uint8_t> cowire::test::fuzz_seed(std::mt19937_64& random) {
   if (random() % 8 == 0) {
     header = {};
     header.type = intake_type::flush;
+    header.source_port = static_cast<std::uint16_t>(random() % (intake_all_totals + 1));
   }
   std::vector<std::uint8_t> out(sizeof header + header.payload_length);
   std::memcpy(out.data(), &header, sizeof header);
