@@ -101,10 +101,13 @@ mirror_changes compiler::impl::incorporate() {
   mirror_changes changes = std::exchange(noted_, {});
   // While a ruleset is being read nothing of what is known of it counts.
   egress_changed_ |= planner_.close(planner_.output().held());
-  // Rules name devices, and those by which a tunnel's outer datagrams leave.
+  if (rebuild_ || !changes.links.empty()) list_tunnels();
+  // Rules name devices, and those by which a tunnel's outer datagrams leave, and ask the local
+  // table.
   if (planner_.output().has_something_to_say() &&
       (!changes.links.empty() ||
-       (tunnels_may_move(changes) && planner_.output().outer_routes_differ()))) {
+       ((changes.decisions_v4 || changes.decisions_v6 || tunnels_may_move(changes)) &&
+        planner_.output().circumstances_differ()))) {
     planner_.output().forget();
     changes.decisions_v4 = changes.decisions_v6 = true;
   }
@@ -116,7 +119,6 @@ mirror_changes compiler::impl::incorporate() {
       ((changes.decisions_v4 || changes.decisions_v6) && !classes_.is_current());
   if (links) hops_->rebuild_if([](const detail::hop_key&) { return true; });
   for (const neighbour_key& key : changes.neighbours) hops_->rebuild_neighbour(key);
-  if (everything || !changes.links.empty()) list_tunnels();
   if (!links && (everything || tunnels_may_move(changes)))
     hops_->rebuild_if(
         [this](const detail::hop_key& key) { return tunnels_.contains(key.interface_index); });

@@ -260,8 +260,18 @@ bool output_judge::local_table_comes_first(ip_family family) const {
          rules.front() == initial_rules(family).front();
 }
 
+/// Outside of VRFs; `bound_to`: the device that the look-up was for, 0 = any. With one, local
+/// addresses of other devices are not found in the local table and leave like foreign ones, while
+/// fib asks without a device (nft_fib4_eval_type() in net/ipv4/netfilter/nft_fib_ipv4.c).
+std::optional<std::uint32_t> output_judge::type_of_what_is_sent(ip_family family,
+                                                                std::uint32_t bound_to) const {
+  constexpr std::uint32_t unicast = 1;  // RTN_UNICAST
+  if (bound_to != 0 || !local_table_comes_first(family)) return std::nullopt;
+  return unicast;
+}
+
 output_flow output_judge::region_of(const question& about) const {
-  constexpr std::uint32_t unicast = 1, multicast = 5;  // RTN_UNICAST, RTN_MULTICAST
+  constexpr std::uint32_t multicast = 5;  // RTN_MULTICAST
   output_flow region;
   region.destination = ip_prefix::all(about.family());
   region.source = about.source;
@@ -275,8 +285,8 @@ output_flow output_judge::region_of(const question& about) const {
       vrf_of(state_, about.interface_index) != 0 || vrf_of(state_, about.cls.output_interface) != 0;
   if (about.multicast)
     region.destination_type = multicast;
-  else if (local_table_comes_first(about.family()) && !in_vrf)  // In a VRF it finds something else.
-    region.destination_type = unicast;
+  else if (!in_vrf)  // There it finds something else.
+    region.destination_type = type_of_what_is_sent(about.family(), about.cls.output_interface);
   const mirror::device* device = state_.find_device(about.interface_index);
   if (device == nullptr) return region;
   const egress_choice below = egress_of(state_, about.interface_index);
@@ -315,10 +325,14 @@ std::optional<output_judge::outer_route> output_judge::outer_route_of(const ques
   return outer_route{route.interface_index, route.source};
 }
 
-bool output_judge::outer_routes_differ() const {
-  if (anew_) return false;  // They are asked about as they are then.
+output_judge::circumstances output_judge::circumstances_of(const question& about) const {
+  return {outer_route_of(about), local_table_comes_first(ip_family::v4)};
+}
+
+bool output_judge::circumstances_differ() const {
+  if (anew_) return false;  // All is asked as things are then.
   return std::ranges::any_of(
-      asked_, [this](const asked& one) { return one.outer != outer_route_of(one.about); });
+      asked_, [this](const asked& one) { return one.known != circumstances_of(one.about); });
 }
 
 /// What a tunnel wraps around passes the same hooks again; mark and owner are those of the inner.
@@ -326,7 +340,6 @@ bool output_judge::outer_routes_differ() const {
 output_verdict output_judge::ask_outer(const netlink::link& tunnel, ip_family carried,
                                        const output_flow& inner,
                                        const std::optional<outer_route>& route) {
-  constexpr std::uint32_t unicast = 1;  // RTN_UNICAST
   const auto& info = std::get<netlink::tunnel_info>(tunnel.info);
   output_flow outer;
   outer.destination = {info.remote, info.remote.bits()};
@@ -335,7 +348,7 @@ output_verdict output_judge::ask_outer(const netlink::link& tunnel, ip_family ca
     outer.source = route->source;
     leave_by(route->interface_index, outer);
     const bool in_vrf = outer.passes_vrf || vrf_above(state_, info.link) != 0;
-    if (local_table_comes_first(info.remote.family()) && !in_vrf) outer.destination_type = unicast;
+    if (!in_vrf) outer.destination_type = type_of_what_is_sent(info.remote.family(), info.link);
   } else {
     outer.passes_vrf = has_vrfs(state_);
   }
@@ -357,7 +370,7 @@ void output_judge::answer_anew(asked& one) {
   const output_flow region = region_of(one.about);
   one.answers = judge_all_ports(*others_.snapshot, *others_.sets, region);
   one.closing = closing_of(region);
-  one.outer = outer_route_of(one.about);
+  one.known = circumstances_of(one.about);
   one.outer_verdicts = ask_all_outer(one, region);
   for (const output_verdict& outer : one.outer_verdicts)
     for (port_verdicts& part : one.answers) part.answer.touch_rest(outer);
@@ -388,7 +401,7 @@ bool output_judge::close_again() {
 std::vector<output_verdict> output_judge::ask_all_outer(const asked& one,
                                                         const output_flow& region) {
   std::vector<output_verdict> found;
-  std::optional<outer_route> route = one.outer;
+  std::optional<outer_route> route = one.known.outer;
   ip_family carried = one.about.family();
   for (std::uint32_t index = one.about.interface_index;;) {
     const mirror::device* device = state_.find_device(index);

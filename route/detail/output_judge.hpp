@@ -3,8 +3,8 @@
 /// tells which destinations it treats alike.
 ///
 /// A question is what a class sends through one kind of hop; its answer says it of every
-/// destination. Answers are kept until the mirror's devices change; a new snapshot is asked the
-/// same questions at once.
+/// destination. Answers are kept until the mirror's devices change, or what else they hang on
+/// (circumstances); a new snapshot is asked the same questions at once.
 ///
 /// The control thread only.
 #pragma once
@@ -47,10 +47,12 @@ class output_judge {
   /// many rules, elements, policies and prefixes that concerns says size_of_change().
   [[nodiscard]] std::optional<divert_reason> must_ask_anew() const noexcept { return anew_; }
   [[nodiscard]] std::size_t size_of_change() const;
-  /// Devices have changed.
+  /// Devices have changed, or circumstances differ.
   void forget();
-  /// Whether the outer datagrams of some tunnel that was asked about leave otherwise by now.
-  [[nodiscard]] bool outer_routes_differ() const;
+  /// Whether routes, rules or addresses have changed so that something that was asked about might
+  /// be answered otherwise now: where a tunnel's outer datagrams leave, or what it says of a
+  /// destination's type that it is sent at all.
+  [[nodiscard]] bool circumstances_differ() const;
   /// Whether answers may differ between flows at all.
   [[nodiscard]] bool has_something_to_say() const noexcept { return snapshot_ && !empty_; }
 
@@ -96,12 +98,18 @@ class output_judge {
     ip_address source;
     friend bool operator==(const outer_route&, const outer_route&) = default;
   };
+  /// What an answer hangs on beside the question, the snapshot and the mirror's devices.
+  struct circumstances {
+    /// Of a tunnel; unset: not a tunnel, or no such route.
+    std::optional<outer_route> outer;
+    bool local_table_comes_first = false;  ///< Of IPv4: IPv6 makes nothing of it.
+    friend bool operator==(const circumstances&, const circumstances&) = default;
+  };
   struct asked {
     question about;
-    std::vector<port_verdicts> answers;  ///< Without closing rules (closing_rules.hpp).
-    std::vector<port_verdicts> closing;  ///< By those alone, whatever the destination.
-    /// Of a tunnel, as the answers know it; unset: not a tunnel, or no such route.
-    std::optional<outer_route> outer;
+    std::vector<port_verdicts> answers;          ///< Without closing rules (closing_rules.hpp).
+    std::vector<port_verdicts> closing;          ///< By those alone, whatever the destination.
+    circumstances known;                         ///< By the answers.
     std::vector<output_verdict> outer_verdicts;  ///< Of its outer datagrams: ask_all_outer().
     bool divides = false;                        ///< The compiler asked.
   };
@@ -126,12 +134,15 @@ class output_judge {
   [[nodiscard]] output_flow region_of(const question& about) const;
   void leave_by(std::uint32_t interface_index, output_flow& region) const;
   [[nodiscard]] std::optional<outer_route> outer_route_of(const question& about) const;
+  [[nodiscard]] circumstances circumstances_of(const question& about) const;
   [[nodiscard]] output_verdict ask_outer(const netlink::link& tunnel, ip_family carried,
                                          const output_flow& inner,
                                          const std::optional<outer_route>& route);
   [[nodiscard]] std::vector<output_verdict> ask_all_outer(const asked& one,
                                                           const output_flow& region);
   [[nodiscard]] bool local_table_comes_first(ip_family family) const;
+  [[nodiscard]] std::optional<std::uint32_t> type_of_what_is_sent(ip_family family,
+                                                                  std::uint32_t bound_to) const;
   [[nodiscard]] bool is_told_apart();
   [[nodiscard]] bool follow(const output_snapshot& before, output_sets& sets_before);
   [[nodiscard]] address_set concerned_by(const ruleset_difference& difference,

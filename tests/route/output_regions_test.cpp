@@ -5,6 +5,7 @@
 #include <cowire/route/compiler.hpp>
 #include <cowire/route/detail/address_set.hpp>
 #include <cowire/route/detail/zone_map.hpp>
+#include <cowire/route/rules.hpp>
 
 #include <gtest/gtest.h>
 
@@ -314,6 +315,11 @@ mirror world_with_default_route() {
   state.apply(neighbour(2, ip("10.2.0.2")), changes, message_origin::notification);
   state.apply(route_via(net("::/0"), "fd00:2::2", 2), changes, message_origin::notification);
   state.apply(neighbour(2, ip("fd00:2::2")), changes, message_origin::notification);
+  // Made by the kernel, which small_world() does not say.
+  const netlink::rule& local = initial_rules(ip_family::v4).front();
+  state.apply(removal(rule_to_table(ip_family::v4, local.priority, local.table)), changes,
+              message_origin::notification);
+  state.apply(local, changes, message_origin::notification);
   return state;
 }
 
@@ -336,6 +342,66 @@ TEST(output_regions, a_rule_for_one_destination_diverts_only_that_one) {
   b.made.set_output(rule_maker(ip_family::v4).snapshot());
   static_cast<void>(b.made.publish());
   EXPECT_EQ(b.look_up(id, ip("20.1.2.3")).egress, 1);
+}
+
+/// Local addresses are dropped, by what fib says of the destination's type.
+std::shared_ptr<const output_snapshot> without_local_destinations() {
+  constexpr std::uint32_t local = 2;  // RTN_LOCAL
+  nft::bytes type(sizeof local);
+  std::memcpy(type.data(), &local, sizeof local);
+  rule_maker rules(ip_family::v4);
+  rules.add({{"fib", ex::fib{0, ex::fib::result_type, ex::fib::of_destination}, {}},
+             {"cmp", ex::compare{0, ex::compare::equal, type}, {}},
+             say(nft::verdict::drop)});
+  return rules.snapshot();
+}
+
+TEST(output_regions, what_is_sent_may_be_local_once_another_rule_comes_before_the_local_table) {
+  mirror state = world_with_default_route();
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  b.made.set_output(without_local_destinations());
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(id, ip("10.3.0.1")).reason, divert_reason::local_destination);
+  EXPECT_EQ(b.look_up(id, ip("20.1.2.3")).egress, 1);
+  constexpr std::uint32_t other_table = 100;
+  const netlink::rule first = initial_rules(ip_family::v4).front();
+  const netlink::rule later = rule_to_table(ip_family::v4, 100, first.table);
+  netlink::rule own_first = rule_to_table(ip_family::v4, 10, other_table);
+  own_first.to = net("10.3.0.1/32");
+  const auto route = route_via(net("0.0.0.0/0"), "10.2.0.2", 2, other_table);
+  const auto change = [&](const auto& message) {
+    mirror_changes changes;
+    state.apply(message, changes, message_origin::notification);
+    b.made.note(std::move(changes));
+    static_cast<void>(b.made.publish());
+  };
+  change(route);
+  change(later);
+  change(own_first);
+  EXPECT_EQ(b.look_up(id, ip("10.3.0.1")).reason, divert_reason::local_destination);
+  change(removal(first));
+  EXPECT_EQ(b.look_up(id, ip("10.3.0.1")).reason, divert_reason::netfilter);
+  EXPECT_FALSE(b.made.explain({{}, ip("10.3.0.1"), 9000}).output.untouched());
+  change(first);
+  EXPECT_EQ(b.look_up(id, ip("10.3.0.1")).reason, divert_reason::local_destination);
+  EXPECT_EQ(b.look_up(id, ip("20.1.2.3")).egress, 1);
+}
+
+/// As udp_sendmsg() routes them; fib knows nothing of the socket's device.
+TEST(output_regions, what_a_socket_bound_to_a_device_sends_may_be_an_address_of_another_device) {
+  const mirror state = world_with_default_route();
+  bench b(state);
+  flow_class bound;
+  bound.output_interface = 2;
+  const flow_class_id any = b.made.add_class({}), one = b.made.add_class(bound);
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(any, ip("10.3.0.1")).reason, divert_reason::local_destination);
+  EXPECT_EQ(b.look_up(one, ip("10.3.0.1")).egress, 1);
+  b.made.set_output(without_local_destinations());
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(b.look_up(one, ip("10.3.0.1")).reason, divert_reason::netfilter);
+  EXPECT_EQ(b.look_up(any, ip("20.1.2.3")).egress, 1);
 }
 
 TEST(output_regions, accepted_destinations_pass_what_drops_all_others) {
