@@ -23,6 +23,15 @@ struct queueing_discipline {
   std::string kind;
   /// Of fq: a rate that it holds its flows to. 0xffffffff = none; unset = not told.
   std::optional<std::uint32_t> fq_flow_max_rate;
+  /// How many datagrams it takes, of bfifo bytes, of fq the lesser of all and of one flow's. Told
+  /// of pfifo, bfifo, fq, fq_codel, codel, pie and fq_pie; unset = not told.
+  std::optional<std::uint32_t> limit;
+  /// Of fq_codel: how many bytes of memory it takes. Unset = not told, and so unlimited.
+  std::optional<std::uint32_t> memory_limit;
+  /// Of fq, fq_codel and codel: after how long in the queue it marks ECN. Unset = never.
+  std::optional<std::uint32_t> ce_threshold_us;
+  std::optional<std::uint16_t> bands;  ///< Of multiq.
+  bool has_size_table = false;         ///< Bytes are not counted as they are.
   friend bool operator==(const queueing_discipline&, const queueing_discipline&) = default;
 };
 

@@ -92,9 +92,11 @@ output_verdict judge_beside_rules(const netfilter_state& state, ip_family family
 
 // ---- devices ------------------------------------------------------------------------------------
 
-/// Work-conserving kinds that hand every datagram on unchanged while the device is not congested.
+/// Work-conserving kinds that hand every datagram on unchanged while the device is not congested,
+/// unless set otherwise (device_output_state::discipline::shapes). Not drr: it drops what neither a
+/// filter nor the socket's priority puts into a class (drr_classify() in net/sched/sch_drr.c).
 constexpr std::string_view passing_kinds[] = {
-    "noqueue",  "pfifo_fast", "pfifo", "bfifo",  "mq",  "prio", "multiq", "drr",    "ets",
+    "noqueue",  "pfifo_fast", "pfifo", "bfifo",  "mq",  "prio", "multiq", "ets",
     "fq_codel", "codel",      "pie",   "fq_pie", "sfq", "fq",   "clsact", "ingress"};
 
 output_verdict judge_device(std::uint32_t index, const device_output_state& device) {

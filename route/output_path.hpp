@@ -85,7 +85,8 @@ struct device_output_state {
   struct discipline {
     std::string kind;
     std::uint32_t handle = 0, parent = 0;
-    bool shapes = false;  ///< Of a kind that need not: this one delays or drops as it is set.
+    /// Of a kind that need not: as it is set, this one delays, drops or marks what finds it empty.
+    bool shapes = false;
     friend bool operator==(const discipline&, const discipline&) = default;
   };
   std::vector<discipline> disciplines;

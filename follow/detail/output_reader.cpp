@@ -64,6 +64,43 @@ bool lacks_bpf() {
 /// Whether a kernel that refuses so to tell of a kind of programs has none of that kind.
 bool means_no_programs(int error) { return error == EINVAL || (error == ENOSYS && lacks_bpf()); }
 
+/// Whether a discipline of a kind that need not does something to datagrams that find it empty.
+/// Source: the enqueue functions of net/sched/sch_fifo.c, sch_fq.c, sch_fq_codel.c, sch_codel.c,
+/// sch_pie.c and sch_fq_pie.c.
+bool touches_when_idle(const netlink::queueing_discipline& one) {
+  constexpr std::uint32_t unlimited = ~std::uint32_t{0};
+  // More than the largest datagram with its headers, whatever the device's MTU is or becomes; of
+  // memory four times that, with what the kernel adds.
+  constexpr std::uint32_t bytes_min = (64 << 10) + 256, memory_min = 4 * bytes_min;
+  // A datagram that finds the queue empty leaves it sooner.
+  constexpr std::uint32_t marked_after_us_min = 100;
+  constexpr std::string_view limited[] = {"pfifo", "bfifo", "fq",    "fq_codel",
+                                          "codel", "pie",   "fq_pie"};
+  if (one.kind == "fq" && one.fq_flow_max_rate.value_or(0) != unlimited) return true;
+  if (one.kind == "bfifo" && (one.has_size_table || one.limit.value_or(0) < bytes_min)) return true;
+  return (std::ranges::find(limited, std::string_view(one.kind)) != std::end(limited) &&
+          one.limit.value_or(0) == 0) ||
+         one.memory_limit.value_or(unlimited) < memory_min ||
+         one.ce_threshold_us.value_or(unlimited) < marked_after_us_min;
+}
+
+/// Whether a queue of mq, or a band of multiq, has lost its discipline, and drops everything: then
+/// nothing is told of it (dev_graft_qdisc() in net/sched/sch_generic.c, multiq_graft()). Of mq the
+/// last ones may also be such that the device does not use.
+bool has_queue_without_discipline(const device_output_state& device,
+                                  const netlink::queueing_discipline& parent) {
+  constexpr std::uint32_t major = 0xffff0000;  // TC_H_MAJ_MASK
+  if (parent.kind != "mq" && parent.kind != "multiq") return false;
+  std::uint32_t found = 0, last = parent.bands.value_or(1);
+  for (const auto& child : device.disciplines) {
+    if ((child.parent & major) != (parent.handle & major) || child.parent == parent.handle)
+      continue;
+    ++found;
+    last = std::max(last, child.parent & ~major);
+  }
+  return found < last;
+}
+
 /// What the calling thread's part of /proc says. Neither `exists` nor `unreadable_because`: the
 /// kernel has no such file.
 struct proc_file {
@@ -340,26 +377,31 @@ void output_reader::read_default(ipsec_state& into) {
 void output_reader::read_devices(output_snapshot& into) {
   into.devices.clear();
   into.devices_unreadable.reset();
-  constexpr std::uint32_t unlimited = ~std::uint32_t{0};
+  std::vector<netlink::queueing_discipline> found;
   bool broken = false;
   int error = EINTR;
   for (int attempt = 0; error == EINTR && attempt < 16; ++attempt) {
-    into.devices.clear();
+    found.clear();
     error = ask(route_, netlink::disciplines_request(++sequence_), true,
                 [&](const netlink::envelope& answer) {
                   std::error_code ec;
-                  const auto one = netlink::decode_discipline(answer, ec);
+                  auto one = netlink::decode_discipline(answer, ec);
                   broken |= static_cast<bool>(ec);
-                  if (!one) return;
-                  const bool shapes =
-                      one->kind == "fq" && one->fq_flow_max_rate.value_or(0) != unlimited;
-                  into.devices[one->interface_index].disciplines.push_back(
-                      {one->kind, one->handle, one->parent, shapes});
+                  if (one) found.push_back(std::move(*one));
                 });
   }
   if (error != 0 || broken) {
     into.devices_unreadable = errno_code(error != 0 ? error : EBADMSG).message();
     return;
+  }
+  for (const netlink::queueing_discipline& one : found)
+    into.devices[one.interface_index].disciplines.push_back(
+        {one.kind, one.handle, one.parent, touches_when_idle(one)});
+  for (const netlink::queueing_discipline& parent : found) {
+    device_output_state& device = into.devices[parent.interface_index];
+    if (!has_queue_without_discipline(device, parent)) continue;
+    for (auto& one : device.disciplines)
+      one.shapes |= one.kind == parent.kind && one.handle == parent.handle;
   }
   struct if_nameindex* const names = ::if_nameindex();
   for (auto* one = names; one != nullptr && one->if_index != 0; ++one)

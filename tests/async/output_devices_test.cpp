@@ -138,6 +138,16 @@ class output_devices : public output_hosts {
     }
     expect(tx, s, "without traffic control", "", none, all);
   }
+  /// What takes no datagram even while nothing waits, and what takes only those of its classes.
+  void dropping_disciplines(transmitter& tx, sender& s) {
+    const auto stopped = [](const way& one) { return one.passes("a0"); };
+    for (const char* root : {"drr", "codel limit 0", "fq_codel limit 0", "fq limit 0",
+                             "pie limit 0", "fq_codel memory_limit 0"}) {
+      in(*a, std::string("tc qdisc add dev a0 root ") + root);
+      expect(tx, s, root, "queueing_discipline", stopped, none);
+      in(*a, "tc qdisc del dev a0 root");
+    }
+  }
   void rules(transmitter& tx, sender& s) {
     load("filter hook output priority 0", "oifname { v5, g1, bo } drop");
     const auto named = [&](const way& one) { return &one != &plain; };
@@ -216,6 +226,7 @@ TEST_F(output_devices, what_the_kernel_does_at_any_device_on_the_way_happens_to_
   auto s = tx.make_sender({.source_port = 8001});
   expect(tx, s, "at first", "", none, all);
   traffic_control(tx, s);
+  dropping_disciplines(tx, s);
   rules(tx, s);
   tracked_tunnel(tx);
   encrypted(tx, s);

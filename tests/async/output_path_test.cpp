@@ -257,5 +257,33 @@ TEST_F(output_path_end_to_end, a_discipline_that_holds_back_and_a_filter_that_dr
   if (!tried) GTEST_SKIP() << "the kernel has neither clsact nor tbf";
 }
 
+/// None of them holds a datagram back for long: they take none, or none that is so large.
+TEST_F(output_path_end_to_end, a_discipline_that_drops_while_idle_is_obeyed) {
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  const std::string tc = "ip netns exec " + a->name() + " tc ";
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  const std::string large(1000, 'x');
+  for (const char* root : {"bfifo limit 500", "pfifo limit 0"}) {
+    SCOPED_TRACE(root);
+    if (std::system((tc + "qdisc replace dev a0 root " + root + " 2>/dev/null").c_str()) != 0)
+      GTEST_SKIP() << "the kernel has no " << root;
+    ASSERT_TRUE(comes_to_divert(tx, s, "queueing_discipline")) << summary(tx.stats());
+    sink.drain();
+    for (int i = 0; i < 5; ++i) {
+      static_cast<void>(plain_send(to(place), large));
+      ASSERT_TRUE(s.try_send(bytes_of(large), to(place)));
+    }
+    ASSERT_TRUE(drained(tx));
+    EXPECT_EQ(0u, sink.drain()) << summary(tx.stats());
+  }
+  for (const char* root : {"bfifo", "pfifo limit 1"}) {
+    SCOPED_TRACE(root);
+    (*a)(std::string("tc qdisc replace dev a0 root ") + root);
+    ASSERT_TRUE(comes_to_transmit(tx, s)) << summary(tx.stats());
+  }
+}
+
 }  // namespace
 }  // namespace cowire::test

@@ -265,6 +265,52 @@ TEST_F(output_path, disciplines_that_shape_and_filters_are_obstacles) {
   if (tried == 0) GTEST_SKIP() << "the kernel has no traffic control";
 }
 
+TEST_F(output_path, disciplines_that_drop_while_idle_are_obstacles) {
+  NETNS_OR_SKIP();
+  set_up();
+  const auto tries = [&](const std::string& command) {
+    return std::system(
+               ("ip netns exec " + host_->name() + " " + command + " 2>/dev/null").c_str()) == 0;
+  };
+  if (!tries("tc qdisc replace dev eth0 root pfifo")) GTEST_SKIP() << "no traffic control";
+  expect_both(std::nullopt);
+  const char* const dropping[] = {"pfifo limit 0", "bfifo limit 500",         "fq limit 0",
+                                  "codel limit 0", "fq flow_limit 0",         "fq_codel limit 0",
+                                  "pie limit 0",   "fq_codel memory_limit 0", "drr"};
+  for (const char* root : dropping) {
+    SCOPED_TRACE(root);
+    if (tries(std::string("tc qdisc replace dev eth0 root ") + root))
+      expect_both(divert_reason::queueing_discipline);
+    tries("tc qdisc del dev eth0 root");
+  }
+  for (const char* root : {"pfifo limit 1", "bfifo", "fq", "codel", "fq_codel", "pie", "fq_pie"}) {
+    SCOPED_TRACE(root);
+    if (tries(std::string("tc qdisc replace dev eth0 root ") + root)) expect_both(std::nullopt);
+    tries("tc qdisc del dev eth0 root");
+  }
+}
+
+/// Nothing is told of a queue whose discipline was removed.
+TEST_F(output_path, a_queue_without_discipline_is_an_obstacle) {
+  NETNS_OR_SKIP();
+  set_up();
+  (*host_)("ip link add many numtxqueues 4 type veth peer name peer");
+  (*host_)("ip link set many up");
+  (*host_)("ip link set peer up");
+  {
+    const netns::scope inside(*host_);
+    device_ = ::if_nametoindex("many");
+  }
+  const std::string tc = "ip netns exec " + host_->name() + " tc qdisc ";
+  if (std::system((tc + "replace dev many root handle 1: mq 2>/dev/null").c_str()) != 0)
+    GTEST_SKIP() << "the kernel has no traffic control";
+  expect_both(std::nullopt);
+  (*host_)("tc qdisc replace dev many parent 1:2 handle 2: pfifo");
+  expect_both(std::nullopt);
+  (*host_)("tc qdisc del dev many parent 1:2");
+  expect_both(divert_reason::queueing_discipline);
+}
+
 /// The programs that a process sees which is in `folder`, or -1.
 int egress_programs_in(const std::string& folder) {
   const pid_t child = ::fork();

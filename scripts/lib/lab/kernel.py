@@ -27,8 +27,8 @@ MODULES = (
     "nf_tables nfnetlink_hook nft_chain_nat nft_compat nft_ct nft_fib_inet nft_limit nft_log "
     "nft_masq nft_nat nft_numgen nft_redir nft_reject_inet nft_fwd_netdev nf_conntrack_netlink "
     "xfrm_user esp4 esp6 authenc cbc echainiv "
-    "sch_netem sch_fq sch_ingress sch_tbf sch_prio cls_matchall cls_u32 act_gact act_mirred "
-    "act_skbedit"
+    "sch_netem sch_fq sch_fq_codel sch_codel sch_pie sch_drr sch_ingress sch_tbf sch_prio "
+    "cls_matchall cls_u32 act_gact act_mirred act_skbedit"
 ).split()
 # These would bring devices of their own into the guest's first namespace.
 PARAMETERS = {"dummy": "numdummies=0", "ifb": "numifbs=0", "bonding": "max_bonds=0"}
