@@ -88,6 +88,7 @@ constexpr kernel_only_option kernel_only_options[] = {
     {SOL_SOCKET, SO_NO_CHECK, "SO_NO_CHECK"},
     {SOL_SOCKET, SO_PRIORITY, "SO_PRIORITY"},
     {SOL_SOCKET, SO_TXTIME, "SO_TXTIME"},
+    {SOL_SOCKET, SO_MAX_PACING_RATE, "SO_MAX_PACING_RATE"},  // fq holds UDP to it.
     {IPPROTO_UDP, UDP_CORK, "UDP_CORK"},
     {IPPROTO_UDP, UDP_SEGMENT, "UDP_SEGMENT"},
     {IPPROTO_UDP, UDP_NO_CHECK6_TX, "UDP_NO_CHECK6_TX"},

@@ -263,6 +263,7 @@ constexpr kernel_only each_kernel_only[] = {
     {"SO_DONTROUTE", SOL_SOCKET, SO_DONTROUTE, 1},
     {"SO_NO_CHECK", SOL_SOCKET, SO_NO_CHECK, 1},
     {"SO_PRIORITY", SOL_SOCKET, SO_PRIORITY, 5},
+    {"SO_MAX_PACING_RATE", SOL_SOCKET, SO_MAX_PACING_RATE, 5000},
     {"UDP_CORK", IPPROTO_UDP, UDP_CORK, 1},
     {"UDP_SEGMENT", IPPROTO_UDP, UDP_SEGMENT, 2},
     {"UDP_NO_CHECK6_TX", IPPROTO_UDP, UDP_NO_CHECK6_TX, 1},
@@ -300,6 +301,10 @@ TEST_F(address_forms, an_adopted_socket_with_an_option_that_only_the_kernel_foll
   // A TOS brings a priority along, which is its own.
   const inet6_socket plain(to("[::]:8002"));
   plain.set(IPPROTO_IP, IP_TOS, 0x10);
+  EXPECT_EQ("", refusal_of(tx, plain.fd()));
+  plain.set(SOL_SOCKET, SO_MAX_PACING_RATE, 5000);
+  EXPECT_NE("", refusal_of(tx, plain.fd()));
+  plain.set(SOL_SOCKET, SO_MAX_PACING_RATE, -1);  // Unlimited, as it was.
   EXPECT_EQ("", refusal_of(tx, plain.fd()));
 }
 
