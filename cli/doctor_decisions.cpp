@@ -174,6 +174,15 @@ bool is_unreadable(const output_snapshot& output) {
          (obeyed.traffic_control && (output.devices_unreadable || device));
 }
 
+/// Where nothing is known to be there, but the kernel lists no hooks.
+finding tell_that_hooks_are_not_listed(const std::string& check) {
+  return {check, health::warn, "untouched, as far as can be seen",
+          "this kernel does not list netfilter's hooks: of those that are neither rules nor legacy "
+          "tables only IPVS, SELinux, Smack and BPF programs show, the last to root alone; what "
+          "another one does is passed by",
+          "a kernel with nfnetlink_hook (CONFIG_NETFILTER_NETLINK_HOOK)"};
+}
+
 finding tell(const layer_advice& advice, const obstacles& found, bool unreadable,
              std::size_t interfaces) {
   const std::string layer(advice.layer), check = "output " + layer;
@@ -205,7 +214,10 @@ void examine_output(const mirror& state, output_snapshot output,
     for (const output_layer_name& layer : output_layer_names())
       output.obeyed.*layer.member = layer.name == advice.layer;
     const auto found = look_for_obstacles(state, output, interfaces);
-    out.push_back(tell(advice, found, is_unreadable(output), interfaces.size()));
+    const bool hooks_matter = output.obeyed.netfilter && !output.netfilter.hooks;
+    out.push_back(found.empty() && hooks_matter
+                      ? tell_that_hooks_are_not_listed("output " + std::string(advice.layer))
+                      : tell(advice, found, is_unreadable(output), interfaces.size()));
   }
   out.push_back({"output taps", health::ok, "do not see AF_XDP frames",
                  "tcpdump on the sending device misses what the fast path sends; capture where it "

@@ -52,6 +52,12 @@ output_verdict judge_hooks(const netfilter_state& state, ip_family family) {
   return {};
 }
 
+output_verdict judge_unlisted_hooks(const netfilter_state& state, ip_family family) {
+  const auto found = std::ranges::find(state.unlisted_hooks, family, &output_hook::family);
+  if (found == state.unlisted_hooks.end()) return {};
+  return obstacle(divert_reason::netfilter, "a netfilter hook " + found->function);
+}
+
 /// Base chains of the egress hook of a device see the datagram in several shapes, so only those
 /// without rules are passed by.
 output_verdict judge_device_chains(const nft::ruleset& rules, const output_flow& region) {
@@ -87,7 +93,7 @@ output_verdict judge_beside_rules(const netfilter_state& state, ip_family family
     return obstacle(
         divert_reason::netfilter,
         "whether there are legacy iptables tables cannot be seen: " + *state.legacy_unreadable);
-  return {};
+  return judge_unlisted_hooks(state, family);
 }
 
 // ---- devices ------------------------------------------------------------------------------------
@@ -310,9 +316,10 @@ bool is_empty(const output_snapshot& state) {
   const auto passes = [](const auto& device) {
     return !judge_device(device.first, device.second).reason;
   };
-  const bool no_netfilter = !n.rules_unreadable && n.rules->empty() && n.legacy_tables_v4.empty() &&
-                            n.legacy_tables_v6.empty() &&
-                            (n.hooks ? n.hooks->empty() : !n.legacy_unreadable);
+  const bool no_netfilter =
+      !n.rules_unreadable && n.rules->empty() && n.legacy_tables_v4.empty() &&
+      n.legacy_tables_v6.empty() &&
+      (n.hooks ? n.hooks->empty() : !n.legacy_unreadable && n.unlisted_hooks.empty());
   const bool no_programs = !judge_cgroup(state.cgroup, ip_family::v4).reason &&
                            !judge_cgroup(state.cgroup, ip_family::v6).reason;
   const bool no_traffic_control =

@@ -66,6 +66,8 @@ struct netfilter_state {
   unreadable rules_unreadable;
   /// Unset: the kernel cannot list them (no nfnetlink_hook), so rules and legacy tables must do.
   std::optional<std::vector<output_hook>> hooks;
+  /// Where they are unset: hooks that show elsewhere, in words ("of IPVS, which has services").
+  std::vector<output_hook> unlisted_hooks;
   /// Names from /proc/net/ip_tables_names and ip6_tables_names, by family. Looked at, not asked for
   /// by getsockopt(), which would create them.
   std::vector<std::string> legacy_tables_v4, legacy_tables_v6;

@@ -28,6 +28,9 @@ std::string describe(const netfilter_state& state) {
   for (const std::string& table : legacy) out += ", legacy table " + table;
   if (!state.hooks && state.legacy_unreadable)
     out += ", legacy tables " + unreadable_text(*state.legacy_unreadable);
+  std::set<std::string> unlisted;
+  for (const output_hook& hook : state.unlisted_hooks) unlisted.insert(hook.function);
+  for (const std::string& hook : unlisted) out += ", a hook " + hook;
   return out;
 }
 

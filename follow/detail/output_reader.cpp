@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/base/error.hpp>
 #include <cowire/follow/detail/output_reader.hpp>
+#include <cowire/follow/detail/proc_file.hpp>
+#include <cowire/follow/detail/unlisted_hooks.hpp>
 #include <cowire/netlink/hook_codec.hpp>
 #include <cowire/netlink/nft_reader.hpp>
 #include <cowire/netlink/request_socket.hpp>
@@ -9,7 +11,6 @@
 
 #include <fcntl.h>
 #include <linux/bpf.h>
-#include <linux/magic.h>
 #include <linux/netlink.h>
 #include <net/if.h>
 #include <poll.h>
@@ -17,7 +18,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -99,48 +99,6 @@ bool has_queue_without_discipline(const device_output_state& device,
     last = std::max(last, child.parent & ~major);
   }
   return found < last;
-}
-
-/// What the calling thread's part of /proc says. Neither `exists` nor `unreadable_because`: the
-/// kernel has no such file.
-struct proc_file {
-  bool exists = false;
-  std::vector<std::string> lines;  ///< But the empty ones.
-  unreadable unreadable_because;
-};
-
-/// A file system of its own kind tells what the kernel knows: neither an empty folder where /proc
-/// should be mounted, nor what a container has put in place of a file.
-bool is_proc(int error, const struct statfs& where) {
-  return error == 0 && where.f_type == PROC_SUPER_MAGIC;
-}
-
-proc_file read_proc(const std::string& name) {
-  const std::string path = "/proc/thread-self/" + name;
-  proc_file out;
-  struct statfs where {};
-  const auto fails = [&](const std::string& why) { out.unreadable_because = path + ": " + why; };
-  const unique_fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd && errno != ENOENT) {
-    fails(errno_code(errno).message());
-  } else if (!fd) {
-    const int error = ::statfs("/proc/thread-self", &where);
-    if (!is_proc(error, where)) fails("no proc file system is mounted");
-  } else if (const int error = ::fstatfs(fd.get(), &where); !is_proc(error, where)) {
-    fails("it is not the kernel's own file");
-  } else {
-    out.exists = true;
-    std::string text;
-    char part[4096];
-    ssize_t size = 0;
-    while ((size = ::read(fd.get(), part, sizeof part)) > 0)
-      text.append(part, static_cast<std::size_t>(size));
-    if (size < 0) fails(errno_code(errno).message());
-    std::istringstream rest(text);
-    for (std::string line; std::getline(rest, line);)
-      if (!line.empty()) out.lines.push_back(line);
-  }
-  return out;
 }
 
 /// A hierarchy of version 2 control groups that is mounted nowhere else; empty with errno where
@@ -230,6 +188,7 @@ output_snapshot output_reader::read(const output_snapshot* before,
   if (obeyed_.netfilter) {
     read_rules(out.netfilter, before, on_other_rules);
     read_hooks(out.netfilter);
+    if (!out.netfilter.hooks) out.netfilter.unlisted_hooks = unlisted_hooks();
     read_legacy(out.netfilter);
   }
   if (obeyed_.ipsec && before != nullptr) {

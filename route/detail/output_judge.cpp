@@ -425,7 +425,7 @@ bool alike_beside_rules_and_policies(const output_snapshot& a, const output_snap
   const netfilter_state &x = a.netfilter, &y = b.netfilter;
   return a.obeyed == b.obeyed && x.rules_unreadable == y.rules_unreadable && x.hooks == y.hooks &&
          x.legacy_tables_v4 == y.legacy_tables_v4 && x.legacy_tables_v6 == y.legacy_tables_v6 &&
-         x.legacy_unreadable == y.legacy_unreadable &&
+         x.legacy_unreadable == y.legacy_unreadable && x.unlisted_hooks == y.unlisted_hooks &&
          a.ipsec.blocks_by_default == b.ipsec.blocks_by_default &&
          a.ipsec.unreadable_because == b.ipsec.unreadable_because && a.cgroup == b.cgroup &&
          a.devices == b.devices && a.devices_unreadable == b.devices_unreadable;

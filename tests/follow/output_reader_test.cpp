@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is set up in a namespace on the output path, as it is read and judged.
 #include <cowire/follow/detail/output_reader.hpp>
+#include <cowire/follow/detail/unlisted_hooks.hpp>
 
 #include <tests/follow/followed_output.hpp>
 #include <tests/support/netns.hpp>
@@ -13,13 +14,16 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <fstream>
 #include <functional>
 #include <iterator>
@@ -189,6 +193,52 @@ TEST_F(output_path, a_rule_that_drops_is_named) {
             "table ip guard, chain out, rule " + std::to_string(found.rule) + ": drop");
   EXPECT_FALSE(found.certain);
   expect(ip_family::v6, std::nullopt);
+}
+
+TEST_F(output_path, hooks_that_are_not_listed_are_obstacles_by_what_shows_of_them) {
+  output_snapshot state;
+  EXPECT_TRUE(is_empty(state));
+  state.netfilter.unlisted_hooks = {{ip_family::v6, "of a BPF program (link 7)"}};
+  EXPECT_FALSE(is_empty(state));
+  EXPECT_TRUE(judge(state, ip_family::v4).untouched());
+  EXPECT_EQ(judge(state, ip_family::v6).reason, divert_reason::netfilter);
+  EXPECT_EQ(judge(state, ip_family::v6).obstacle, "a netfilter hook of a BPF program (link 7)");
+}
+
+/// struct bpf_attr of linux/bpf.h since 6.4, for BPF_LINK_CREATE.
+struct netfilter_link_request {
+  std::uint32_t program = 0, target = 0, attach_type = 45, flags = 0;
+  std::uint32_t family = 0, hook = 0;
+  std::int32_t priority = 0;
+  std::uint32_t netfilter_flags = 0;
+};
+
+/// At a hook that nothing passes on its way out: such a link diverts everybody's datagrams.
+TEST_F(output_path, bpf_programs_at_hooks_are_found_and_only_those_on_the_way_out_count) {
+  NETNS_OR_SKIP();
+  set_up();
+  const bpf_insn accept[] = {{BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, 1},
+                             {BPF_JMP | BPF_EXIT, 0, 0, 0, 0}};
+  bpf_attr load{};
+  load.prog_type = 32;                                               // BPF_PROG_TYPE_NETFILTER
+  load.expected_attach_type = netfilter_link_request().attach_type;  // BPF_NETFILTER
+  load.insn_cnt = std::size(accept);
+  load.insns = reinterpret_cast<std::uintptr_t>(accept);
+  load.license = reinterpret_cast<std::uintptr_t>("GPL");
+  const unique_fd program(static_cast<int>(::syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load)));
+  if (!program) GTEST_SKIP() << "the kernel has no BPF programs of netfilter: " << errno;
+  const netns::scope inside(*host_);
+  netfilter_link_request make;
+  make.program = static_cast<std::uint32_t>(program.get());
+  make.family = AF_INET6;
+  make.hook = 1;  // NF_INET_LOCAL_IN
+  make.priority = 7;
+  const unique_fd link(static_cast<int>(::syscall(SYS_bpf, BPF_LINK_CREATE, &make, sizeof make)));
+  ASSERT_TRUE(link) << errno;
+  EXPECT_TRUE(std::ranges::any_of(detail::netfilter_links(), [&](const auto& one) {
+    return one.id != 0 && one.family == make.family && one.hook == make.hook;
+  }));
+  EXPECT_TRUE(is_empty(read()));
 }
 
 TEST_F(output_path, translation_and_tracking_are_told_apart) {
