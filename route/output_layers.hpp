@@ -14,7 +14,7 @@ struct output_layers {
   bool netfilter = true;        ///< Rules, NAT, hooks, legacy tables. Without it no conntrack.
   bool conntrack = true;        ///< That a flow's entry exists and stays alive.
   bool ipsec = true;            ///< Policies of XFRM.
-  bool traffic_control = true;  ///< Queueing disciplines, filters, tcx and netkit programs.
+  bool traffic_control = true;  ///< Queueing disciplines, filters, tcx programs.
   bool control_groups = true;   ///< Egress and sendmsg programs.
   /// Whether a counter that the kernel would have moved is an obstacle: of a rule, of an element,
   /// of a base chain's policy. If not, datagrams are unaffected and the numbers fall short.

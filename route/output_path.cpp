@@ -110,8 +110,7 @@ output_verdict judge_device(std::uint32_t index, const device_output_state& devi
   if (device.unreadable_because)
     return obstacle(divert_reason::queueing_discipline,
                     "traffic control cannot be read" + where + ": " + *device.unreadable_because);
-  if (device.programs != 0)
-    return obstacle(divert_reason::tc_egress, "a tcx or netkit program" + where);
+  if (device.programs != 0) return obstacle(divert_reason::tc_egress, "a tcx program" + where);
   if (device.filters != 0)
     return obstacle(divert_reason::tc_egress, "a filter of traffic control" + where);
   for (const auto& one : device.disciplines)

@@ -93,7 +93,7 @@ struct device_output_state {
   };
   std::vector<discipline> disciplines;
   std::uint32_t filters = 0;   ///< On the egress side of clsact, or of any queueing discipline.
-  std::uint32_t programs = 0;  ///< tcx or netkit, egress.
+  std::uint32_t programs = 0;  ///< tcx, egress. Nothing leaves by netkit devices past the kernel.
   unreadable unreadable_because;
   friend bool operator==(const device_output_state&, const device_output_state&) = default;
 };
