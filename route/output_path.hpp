@@ -98,7 +98,8 @@ struct device_output_state {
   friend bool operator==(const device_output_state&, const device_output_state&) = default;
 };
 
-/// BPF programs in force for the sockets of this process, their ancestors' included.
+/// BPF programs in force for the sockets of this process, their ancestors' included: of its control
+/// group, and of those in which sockets were made, all together.
 struct cgroup_state {
   std::uint32_t egress = 0, sendmsg_v4 = 0, sendmsg_v6 = 0;
   unreadable unreadable_because;

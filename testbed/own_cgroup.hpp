@@ -44,6 +44,9 @@ class own_cgroup {
   own_cgroup(const own_cgroup&) = delete;
   own_cgroup& operator=(const own_cgroup&) = delete;
 
+  /// The process leaves it, or comes back; sockets stay where they were made.
+  [[nodiscard]] bool leave() const { return !folder_.empty() && enter(before_); }
+  [[nodiscard]] bool come_back() const { return !folder_.empty() && enter(folder_); }
   /// Attaches the program that lets nothing pass, or detaches it. False: there are none here.
   [[nodiscard]] bool deny(bool on) const {
     if (!fd_ || !program_) return false;

@@ -23,6 +23,7 @@
 #include <span>
 #include <string>
 #include <system_error>
+#include <utility>
 
 namespace cowire::detail {
 
@@ -148,6 +149,10 @@ class backing_socket {
   /// One receiver at a time: error::port_in_use. Errors: those of setsockopt().
   [[nodiscard]] std::error_code begin_receiving(bool gro, std::size_t buffer_bytes);
   void end_receiving() noexcept { receiving_.store(false, std::memory_order_release); }
+  /// What has to live as long as it does; once.
+  void keep(std::array<std::shared_ptr<const void>, 2> others) noexcept {
+    kept_ = std::move(others);
+  }
   /// The application's socket: with both families, both descriptors are that one.
   [[nodiscard]] bool adopted() const noexcept { return adopted_; }
 
@@ -172,6 +177,7 @@ class backing_socket {
   std::array<std::uint8_t, 2> tos_{}, ttl_{};
   std::array<group_options, 2> groups_{};
   bool adopted_ = false;
+  std::array<std::shared_ptr<const void>, 2> kept_;
   std::atomic<bool> receiving_{false};
 };
 

@@ -463,6 +463,17 @@ void engine::recycle_shared(producer* idle) noexcept {
 // Senders
 // -------------------------------------------------------------------------------------------
 
+/// Its control groups count as long as it lives. Null stays null.
+std::shared_ptr<backing_socket> engine::counted(std::shared_ptr<backing_socket> socket) {
+  if (!socket) return socket;
+  std::array<std::shared_ptr<const void>, 2> groups;
+  for (const ip_family family : ip_families)
+    if (const int fd = socket->fd(family); fd >= 0)
+      groups[static_cast<std::size_t>(family)] = routes_.look_at_group_of(fd);
+  socket->keep(std::move(groups));
+  return socket;
+}
+
 std::shared_ptr<backing_socket> engine::socket_for(const sender_options& options,
                                                    std::error_code& ec, bool apart) {
   const std::string& device = options.multicast_interface;
@@ -472,7 +483,7 @@ std::shared_ptr<backing_socket> engine::socket_for(const sender_options& options
     return nullptr;
   }
   if (options.adopt_socket >= 0)
-    return backing_socket::adopt(options.adopt_socket, ec, groups_device);
+    return counted(backing_socket::adopt(options.adopt_socket, ec, groups_device));
   const source_key key{options.source_port,
                        options.source_v4,
                        options.source_v6,
@@ -482,11 +493,11 @@ std::shared_ptr<backing_socket> engine::socket_for(const sender_options& options
                         .loop = options.multicast_loop,
                         .broadcast = options.broadcast,
                         .interface_index = groups_device}};
-  if (apart && key.port == 0) return backing_socket::open(key, ec);
+  if (apart && key.port == 0) return counted(backing_socket::open(key, ec));
   const std::lock_guard lock(sockets_mutex_);
   auto& known = sockets_[key];
   if (auto socket = known.lock()) return socket;
-  auto socket = backing_socket::open(key, ec);
+  auto socket = counted(backing_socket::open(key, ec));
   known = socket;
   std::erase_if(sockets_, [](const auto& entry) { return entry.second.expired(); });
   return socket;

@@ -135,6 +135,7 @@ class engine : public std::enable_shared_from_this<engine> {
   void compile_chosen_now();
   void settle_idle_producers();
   void add_watch(path_question what, std::shared_ptr<path_watches::queue> whom, bool until_settled);
+  [[nodiscard]] std::shared_ptr<backing_socket> counted(std::shared_ptr<backing_socket> socket);
   [[nodiscard]] std::shared_ptr<backing_socket> socket_for(const sender_options& options,
                                                            std::error_code& ec, bool apart);
 

@@ -16,12 +16,14 @@
 #include <poll.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <sstream>
 #include <string_view>
@@ -144,6 +146,39 @@ unique_fd open_cgroup(unreadable& why) {
   if (!folder) open_below(mount_cgroups());
   if (!folder) why = "control group " + path + ": " + errno_code(errno).message();
   return folder;
+}
+
+/// By id, for CAP_DAC_READ_SEARCH; empty with errno. Source: kernfs_fh_to_dentry() in
+/// fs/kernfs/mount.c.
+unique_fd open_cgroup(std::uint64_t id) {
+  constexpr int kernfs = 0xfe;  // FILEID_KERNFS
+  alignas(file_handle) std::byte handle[sizeof(file_handle) + sizeof id];
+  const file_handle fixed{sizeof id, kernfs, {}};
+  std::memcpy(handle, &fixed, sizeof fixed);
+  std::memcpy(handle + sizeof fixed, &id, sizeof id);
+  const auto open_in = [&](const unique_fd& root) {
+    return unique_fd(::open_by_handle_at(root.get(), reinterpret_cast<file_handle*>(handle),
+                                         O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  };
+  if (const std::string at = cgroup_mount(); !at.empty())
+    return open_in(unique_fd(::open(at.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)));
+  const unique_fd mounted = mount_cgroups();
+  return open_in(unique_fd(::openat(mounted.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)));
+}
+
+/// Counts what is in force in a group.
+void add_programs(const unique_fd& group, cgroup_state& into) {
+  const auto count = [&](std::uint32_t type) -> std::uint32_t {
+    const int found =
+        count_programs(static_cast<std::uint32_t>(group.get()), type, BPF_F_QUERY_EFFECTIVE);
+    if (found >= 0) return static_cast<std::uint32_t>(found);
+    if (means_no_programs(-found)) return 0;
+    into.unreadable_because = errno_code(-found).message();
+    return 0;
+  };
+  into.egress += count(attach_inet_egress);
+  into.sendmsg_v4 += count(attach_udp4_sendmsg);
+  into.sendmsg_v6 += count(attach_udp6_sendmsg);
 }
 
 }  // namespace
@@ -408,20 +443,19 @@ void output_reader::read_programs(device_output_state& into, std::uint32_t devic
 
 // ---- control groups -----------------------------------------------------------------------------
 
-void output_reader::read_cgroup(cgroup_state& into) {
-  const unique_fd fd = open_cgroup(into.unreadable_because);
-  if (!fd) return;
-  const auto count = [&](std::uint32_t type) -> std::uint32_t {
-    const int found =
-        count_programs(static_cast<std::uint32_t>(fd.get()), type, BPF_F_QUERY_EFFECTIVE);
-    if (found >= 0) return static_cast<std::uint32_t>(found);
-    if (means_no_programs(-found)) return 0;
-    into.unreadable_because = errno_code(-found).message();
-    return 0;
-  };
-  into.egress = count(attach_inet_egress);
-  into.sendmsg_v4 = count(attach_udp4_sendmsg);
-  into.sendmsg_v6 = count(attach_udp6_sendmsg);
+void output_reader::read_cgroup(cgroup_state& into) const {
+  const unique_fd own = open_cgroup(into.unreadable_because);
+  struct stat status {};
+  if (!own || ::fstat(own.get(), &status) != 0) return;
+  add_programs(own, into);
+  for (const std::uint64_t id : groups_) {
+    if (id == status.st_ino) continue;
+    if (const unique_fd other = open_cgroup(id))
+      add_programs(other, into);
+    else
+      into.unreadable_because = "control group of id " + std::to_string(id) +
+                                ", in which a socket was made: " + errno_code(errno).message();
+  }
 }
 
 }  // namespace cowire::detail

@@ -17,6 +17,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace cowire::detail {
@@ -26,6 +27,8 @@ class output_reader {
   /// Of what is not obeyed nothing is read, not even a socket opened.
   explicit output_reader(const output_layers& obeyed = {});
 
+  /// Control groups that count beside that of the calling thread, by id: those of sockets.
+  void look_at_groups(std::vector<std::uint64_t> ids) { groups_ = std::move(ids); }
   /// Everything that is obeyed, as it is now. The ruleset is taken from `before` where its
   /// generation is the same, IPsec policies as refresh_ipsec() does.
   /// `on_other_rules`: called before a ruleset is read that has replaced the one of `before`.
@@ -55,9 +58,10 @@ class output_reader {
   void read_default(ipsec_state& into);
   void read_filters(device_output_state& into, std::uint32_t device);
   void read_programs(device_output_state& into, std::uint32_t device);
-  static void read_cgroup(cgroup_state& into);
+  void read_cgroup(cgroup_state& into) const;
 
   const output_layers obeyed_;
+  std::vector<std::uint64_t> groups_;
   unique_fd netfilter_, ipsec_;
   int ipsec_error_ = 0;
   unique_fd route_;

@@ -11,7 +11,9 @@
 #include <linux/netlink.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -51,6 +53,7 @@ void drain(const unique_fd& fd) noexcept {
 
 output_service::output_service(ring_context& ring, const output_layers& obeyed)
     : obeyed_(obeyed),
+      new_group_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       rules_fd_(obeyed.netfilter ? listen_to(NETLINK_NETFILTER, netlink::nft::notification_group)
                                  : unique_fd()),
       policies_fd_(obeyed.ipsec ? listen_to(NETLINK_XFRM, netlink::xfrm_policy_group)
@@ -75,6 +78,17 @@ void output_service::stop() noexcept {
   changes_->close();
 }
 
+socket_groups::membership output_service::look_at_group_of(int fd) {
+  if (!obeyed_.control_groups) return nullptr;
+  const auto id = control_group_of(fd);
+  if (!id) return nullptr;
+  auto [held, is_new] = groups_.join(*id);
+  const std::uint64_t one = 1;
+  // Where it cannot be told it is looked for once a second.
+  if (is_new) static_cast<void>(::write(new_group_.get(), &one, sizeof one));
+  return held;
+}
+
 void output_service::run() {
   output_reader reader(obeyed_);
   snapshot last = std::make_shared<output_snapshot>(reader.read());
@@ -85,7 +99,8 @@ void output_service::run() {
     pollfd waiting[] = {{stop_event_.fd(), POLLIN, 0},
                         {rules_fd_.get(), POLLIN, 0},
                         {policies_fd_.get(), POLLIN, 0},
-                        {traffic_fd_.get(), POLLIN, 0}};
+                        {traffic_fd_.get(), POLLIN, 0},
+                        {new_group_.get(), POLLIN, 0}};
     const int ready = ::poll(waiting, std::size(waiting), poll_period_ms);
     if (stopping_.load(std::memory_order_acquire)) return;
     news what;
@@ -96,8 +111,11 @@ void output_service::run() {
     drain(traffic_fd_);
     what.policies = waiting[2].revents != 0;
     what.traffic = waiting[3].revents != 0;
-    what.all =
-        ready == 0 || what.heard_at - all_read_at >= std::chrono::milliseconds(poll_period_ms);
+    std::uint64_t groups = 0;
+    const bool other_groups = ::read(new_group_.get(), &groups, sizeof groups) == sizeof groups;
+    reader.look_at_groups(groups_.ids());
+    what.all = ready == 0 || other_groups ||
+               what.heard_at - all_read_at >= std::chrono::milliseconds(poll_period_ms);
     auto now = next_after(last, reader, what);
     if (what.all) all_read_at = clock::now();
     if (now != last && *now != *last && changes_->push({now, what.heard_at})) last = std::move(now);

@@ -15,6 +15,7 @@
 
 #include <cowire/base/unique_fd.hpp>
 #include <cowire/follow/detail/output_reader.hpp>
+#include <cowire/follow/detail/socket_groups.hpp>
 #include <cowire/follow/detail/stop_event.hpp>
 #include <cowire/netlink/nft_follower.hpp>
 #include <cowire/netlink/xfrm_follower.hpp>
@@ -62,6 +63,10 @@ class output_service {
         token);
   }
   void stop() noexcept;
+  /// Has the programs of a socket's control group looked at as long as the result is held, whatever
+  /// group the process is in; from soon after on, if it is another one than those known. Null: the
+  /// group is not known (control_group_of()), or programs are ignored. Any thread.
+  [[nodiscard]] socket_groups::membership look_at_group_of(int fd);
 
  private:
   /// What is to be looked at, beside rules that were announced.
@@ -80,6 +85,8 @@ class output_service {
 
   const output_layers obeyed_;
   stop_event stop_event_;
+  const unique_fd new_group_;  ///< An eventfd.
+  socket_groups groups_;
   /// In the groups that announce; unset where the kernel has no such thing or it is ignored.
   const unique_fd rules_fd_, policies_fd_, traffic_fd_;
   std::atomic<bool> stopping_{false};

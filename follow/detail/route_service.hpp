@@ -109,6 +109,10 @@ class route_service final : private truth_auditor::follower {
   /// Takes the next sample of the traffic for the truth audit; false = there is none now.
   std::function<bool(flow& in_use)> flow_in_use;
 
+  /// Any thread: output_service::look_at_group_of().
+  [[nodiscard]] socket_groups::membership look_at_group_of(int fd) {
+    return output_.look_at_group_of(fd);
+  }
   /// Any thread.
   [[nodiscard]] std::shared_ptr<event_queue<route_change>> subscribe(std::size_t limit) {
     return feed_.subscribe(limit);

@@ -2,6 +2,11 @@
 // What the kernel does to datagrams after routing them happens to those of a transmitter as well.
 #include <tests/async/output_hosts.hpp>
 
+#include <optional>
+#include <thread>
+
+#include "testbed/own_cgroup.hpp"
+
 namespace cowire::test {
 namespace {
 
@@ -283,6 +288,39 @@ TEST_F(output_path_end_to_end, a_discipline_that_drops_while_idle_is_obeyed) {
     (*a)(std::string("tc qdisc replace dev a0 root ") + root);
     ASSERT_TRUE(comes_to_transmit(tx, s)) << summary(tx.stats());
   }
+}
+
+/// As one that a manager starts in one unit's group and moves to another's.
+TEST_F(output_path_end_to_end, a_socket_stays_in_the_control_group_in_which_it_was_made) {
+  udp_sink sink(*b, to(place));
+  resolve("10.77.1.2");
+  const own_cgroup group;
+  if (!group.deny(true)) GTEST_SKIP() << "no control group with a program can be made";
+  const raw_address there(to(place));
+  const unique_fd old(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const auto kernel_sends = [&] {
+    return ::sendto(old.get(), "x", 1, 0, there.name(), there.size) == 1;
+  };
+  EXPECT_FALSE(kernel_sends());
+  transmitter tx(small());
+  std::optional<sender> s(tx.make_sender({.source_port = 8001}));
+  ASSERT_TRUE(comes_to_divert(tx, *s, "cgroup_program")) << summary(tx.stats());
+  ASSERT_TRUE(group.leave());
+  EXPECT_FALSE(kernel_sends());
+  EXPECT_EQ(0, plain_send(to(place)));
+  ASSERT_TRUE(sink.next());
+  for (int i = 0; i < 25; ++i) {  // Programs are looked at each second.
+    send(tx, *s, 1);
+    std::this_thread::sleep_for(100ms);
+  }
+  EXPECT_EQ(0u, sink.drain()) << summary(tx.stats());
+  // Its socket is the only one of the group, and those made now are of the other one.
+  s.reset();
+  auto other = tx.make_sender({.source_port = 8002});
+  ASSERT_TRUE(comes_to_transmit(tx, other)) << summary(tx.stats());
+  // Adopted, the old one brings its group along.
+  auto adopted = tx.make_sender({.adopt_socket = old.get()});
+  ASSERT_TRUE(comes_to_divert(tx, adopted, "cgroup_program")) << summary(tx.stats());
 }
 
 }  // namespace

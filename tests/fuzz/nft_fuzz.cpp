@@ -8,12 +8,14 @@
 #include <cowire/base/assert.hpp>
 #include <cowire/netlink/hook_codec.hpp>
 #include <cowire/netlink/nft_reader.hpp>
+#include <cowire/netlink/socket_codec.hpp>
 #include <cowire/netlink/tc_codec.hpp>
 #include <cowire/netlink/xfrm_codec.hpp>
 
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
 #include <linux/xfrm.h>
 
 #include <algorithm>
@@ -29,14 +31,14 @@ using bytes_of = std::vector<std::byte>;
 /// What else the output path is read from, whatever type the message says it has.
 void check_others(envelope e) {
   static constexpr std::uint16_t types[] = {
-      NFNL_SUBSYS_HOOK << 8, XFRM_MSG_NEWSPDINFO, 0x28,
-      XFRM_MSG_NEWPOLICY,    XFRM_MSG_DELPOLICY,  RTM_NEWQDISC};
+      NFNL_SUBSYS_HOOK << 8, XFRM_MSG_NEWSPDINFO, 0x28, XFRM_MSG_NEWPOLICY, XFRM_MSG_DELPOLICY,
+      RTM_NEWQDISC,          SOCK_DIAG_BY_FAMILY};
   for (const std::uint16_t type : types) {
     e.type = type;
     std::error_code ec;
     const bool any = decode_hook(e, ec) || decode_xfrm_counts(e, ec) ||
                      decode_xfrm_default_blocks(e, ec) || decode_xfrm_change(e, ec) ||
-                     decode_discipline(e, ec);
+                     decode_discipline(e, ec) || decode_udp_socket(e, ec);
     COWIRE_ASSERT(!(any && ec));
   }
 }
