@@ -87,7 +87,7 @@
   X(tc_egress, "a filter or program of traffic control on the device")                             \
   X(queueing_discipline, "a queueing discipline on the device that delays, drops or reorders")     \
   X(cgroup_program, "a BPF program of the control group may drop or change the datagram")          \
-  X(device_busy, "the egress ring stayed full past its deadline")                                  \
+  X(device_busy, "the egress ring stayed full past its deadline, or its device takes nothing")     \
   X(forced_kernel, "kernel mode was asked for")
 
 namespace cowire {

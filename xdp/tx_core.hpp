@@ -11,9 +11,10 @@
 ///
 /// Nothing is lost: a request is held by the core (`held` in the counters) until its frame is
 /// returned or diverted. A full device ring makes requests wait in the core, in order; one that
-/// stays full past tx_core_options::stall_deadline diverts them as device_busy. A removed port
-/// gives back the frames that its device never completed, counted as lost_in_device, as are those
-/// of which the kernel says that it dropped them (tx_queue.hpp).
+/// stays full past tx_core_options::stall_deadline diverts them as device_busy, and one whose
+/// device says that it takes nothing, as when it is down, does so at once. A removed port gives
+/// back the frames that its device never completed, counted as lost_in_device, as are those of
+/// which the kernel says that it dropped them (tx_queue.hpp).
 ///
 /// | call                                     | control thread    | core thread | anyone |
 /// |------------------------------------------|-------------------|-------------|--------|

@@ -46,7 +46,10 @@
 /// freescale/dpaa2 (6.12), google/gve, marvell/octeontx2, stmicro/stmmac and engleder (6.18). veth
 /// has none: always copy mode.
 ///
-/// So EBUSY of copy mode is the only answer that says that a frame is lost, and it says of one. No
+/// So ENETDOWN, ENXIO and, with zero-copy, EINVAL say that the device takes nothing until somebody
+/// changes something: nothing is added to its ring then.
+///
+/// EBUSY of copy mode is the only answer that says that a frame is lost, and it says of one. No
 /// answer says which: completions of other frames may come at the same time, and the consumer index
 /// in the ring is published some calls later. Hence such frames are counted, not sent again.
 /// Descriptors that the kernel finds invalid are skipped and counted in XDP_STATISTICS

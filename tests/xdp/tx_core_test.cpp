@@ -545,6 +545,70 @@ TEST_F(tx_core_on_memory, withheld_completions_end_in_no_free_frame_and_in_diver
   expect_all_home(producer);
 }
 
+/// One batch is in its ring when it first says so; no other follows it.
+TEST_F(tx_core_on_memory, a_device_that_takes_nothing_is_given_nothing_until_it_works_again) {
+  test_producer producer(memory_, 0, 1024);
+  core_.attach(producer.channel);
+  fake_device device(1024);
+  core_.add_port(1, 11, device.queue());
+  for (const int refusal : {ENETDOWN, ENXIO, EINVAL}) {
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(send(producer, "10.1.0.1"));
+    run();
+    ASSERT_EQ(device.transmit(), 3u);
+    device.kick_answer = refusal;
+    for (int i = 0; i < 300; ++i) ASSERT_TRUE(send(producer, "10.1.0.1"));
+    run(5);
+    EXPECT_EQ(take_diverted(producer)[divert_reason::device_busy], 300 - 64) << refusal;
+    EXPECT_EQ(core_.snapshot().slots[1].waiting, 0u);
+    // What it had taken before does not say that it takes more.
+    device.complete();
+    ASSERT_TRUE(send(producer, "10.1.0.1"));
+    run(2);
+    EXPECT_EQ(take_diverted(producer)[divert_reason::device_busy], 1);
+    EXPECT_EQ(core_.snapshot().slots[1].outstanding, 64u);
+    // It is asked again, and not in each round.
+    const std::uint64_t before = device.kicks;
+    const auto start = std::chrono::steady_clock::now();
+    while (device.kicks < before + 2) run();
+    EXPECT_GE(std::chrono::steady_clock::now() - start, 200us);
+
+    device.kick_answer = 0;
+    const std::uint64_t refused = device.kicks;
+    while (device.kicks == refused) run();
+    ASSERT_TRUE(send(producer, "10.1.0.1"));
+    run();
+    EXPECT_EQ(device.transmit(), 65u);
+    device.complete();
+    run();
+    EXPECT_TRUE(take_diverted(producer).empty());
+    expect_all_home(producer);
+  }
+  EXPECT_EQ(core_.snapshot().slots[1].ring_full, 0u);
+}
+
+TEST_F(tx_core_on_memory, a_device_that_holds_nothing_is_asked_whether_it_works_again) {
+  test_producer producer(memory_, 0, 64);
+  core_.attach(producer.channel);
+  core_.add_port(1, 11, one_.queue());
+  one_.kick_answer = ENETDOWN;
+  ASSERT_TRUE(send(producer, "10.1.0.1"));
+  run();
+  one_.transmit();
+  one_.complete();
+  run();
+  EXPECT_EQ(core_.snapshot().held, 0u);
+  one_.kick_answer = 0;
+  const std::uint64_t refused = one_.kicks;
+  while (one_.kicks == refused) run();
+  ASSERT_TRUE(send(producer, "10.1.0.1"));
+  run();
+  EXPECT_EQ(one_.transmit(), 1u);
+  one_.complete();
+  run();
+  EXPECT_EQ(core_.snapshot().slots[1].stalls, 0u);
+  expect_all_home(producer);
+}
+
 TEST_F(tx_core_on_memory, a_removed_port_gives_back_what_its_device_did_not_complete) {
   test_producer producer(memory_, 0, 256);
   core_.attach(producer.channel);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 namespace cowire::detail {
 namespace {
@@ -10,11 +11,19 @@ namespace {
 constexpr std::uint32_t need_wakeup_flag = 1;  // XDP_RING_NEED_WAKEUP
 
 /// Longer than any device takes to complete what it works on (about 30 us at 10 Gbit/s and a ring
-/// quarter), short against what a user notices. Doubles with each kick that does not help.
+/// quarter), short against what a user notices. Doubles with each kick that does not help, up to
+/// the second: so long a device that works again may wait to be asked, and so often (a system call)
+/// one that does not is.
 constexpr auto watchdog_first = std::chrono::microseconds(200);
+constexpr auto watchdog_last = std::chrono::milliseconds(10);
 
 [[nodiscard]] bool means_later(int error) noexcept {
   return error == EAGAIN || error == EBUSY || error == ENOBUFS;
+}
+
+/// Whether the ring is not read until somebody changes something (the table in tx_queue.hpp).
+[[nodiscard]] bool means_refusal(int error, bool copies) noexcept {
+  return error == ENETDOWN || error == ENXIO || (error == EINVAL && !copies);
 }
 
 }  // namespace
@@ -37,6 +46,7 @@ tx_port::tx_port(egress_slot slot, const tx_queue& queue, const frame_places& pl
 }
 
 bool tx_port::find_room() noexcept {
+  if (refuses_) return false;
   // Pairs with the kernel's release of the consumer index: the slots below it have been read.
   room_end_ = std::atomic_ref(*queue_.consumer).load(std::memory_order_acquire) + queue_.size;
   return producer_ != room_end_;
@@ -82,8 +92,8 @@ void tx_port::advance_waiting() noexcept {
 
 void tx_port::commit(clock::time_point now) noexcept {
   const std::uint32_t count = producer_ - committed_;
-  if (waiting() != 0) counters_.ring_full.add(1);
-  if (queue_.busy_polled && outstanding_ != 0) wants_kick_ = true;
+  if (waiting() != 0 && !refuses_) counters_.ring_full.add(1);
+  if (queue_.busy_polled && outstanding_ != 0 && !refuses_) wants_kick_ = true;
   if (count == 0) return;
   if (outstanding_ == 0) last_progress_ = now;  // It was idle: its time begins now.
   outstanding_ += count;
@@ -174,6 +184,15 @@ bool tx_port::kick() noexcept {
   }
   counters_.kicks.add(1);
   const int answer = queue_.kick(queue_.kick_context);
+  refuses_ = false;
+  if (answer != 0) [[unlikely]]
+    return take_error(answer);
+  obey_flag_ = true;
+  wants_kick_ = false;
+  return true;
+}
+
+bool tx_port::take_error(int answer) noexcept {
   if (answer == EBUSY && queue_.copies) {
     // Its completion is in the ring already: whoever frees an skb completes it.
     ++dropped_;
@@ -184,28 +203,27 @@ bool tx_port::kick() noexcept {
     counters_.kicks_later.add(1);
     return false;
   }
-  if (answer != 0) {
-    counters_.kick_errors.add(1);
-    counters_.last_kick_error.set(static_cast<std::uint64_t>(answer));
-  }
+  counters_.kick_errors.add(1);
+  counters_.last_kick_error.set(static_cast<std::uint64_t>(answer));
+  refuses_ = means_refusal(answer, queue_.copies);
+  if (refuses_) room_end_ = producer_;
   obey_flag_ = true;
   wants_kick_ = false;
   return true;
 }
 
 bool tx_port::watch(clock::time_point now, clock::duration stall_deadline) noexcept {
-  if (outstanding_ == 0) return false;
+  if (outstanding_ == 0 && !refuses_) return false;
   const clock::duration quiet = now - last_progress_;
   if (next_watchdog_ == clock::time_point{}) next_watchdog_ = last_progress_ + watchdog_first;
   if (now >= next_watchdog_) {
-    next_watchdog_ = now + std::max<clock::duration>(quiet, watchdog_first);
+    next_watchdog_ = now + std::clamp<clock::duration>(quiet, watchdog_first, watchdog_last);
     counters_.watchdog_kicks.add(1);
     obey_flag_ = false;
     wants_kick_ = true;
   }
-  if (quiet < stall_deadline) return false;
-  if (!stalled_) counters_.stalls.add(1);
-  stalled_ = true;
+  if (quiet < stall_deadline) return refuses_;
+  if (outstanding_ != 0 && !std::exchange(stalled_, true)) counters_.stalls.add(1);
   return true;
 }
 

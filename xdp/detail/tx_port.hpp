@@ -112,8 +112,9 @@ class tx_port {
   /// @returns false if it answered "later" because its completions should be collected first.
   [[nodiscard]] bool kick() noexcept;
 
-  /// Kicks for completions that do not come by themselves. Returns whether the device has completed
-  /// nothing for longer than `stall_deadline` while it held frames.
+  /// Kicks for completions that do not come by themselves, and a device that refuses. Returns
+  /// whether what waits is to go elsewhere: the device refuses, or has completed nothing for longer
+  /// than `stall_deadline` while it held frames.
   [[nodiscard]] bool watch(clock::time_point now, clock::duration stall_deadline) noexcept;
 
   /// Takes every frame back that is still in the device: `lost(frame)` for each.
@@ -136,8 +137,10 @@ class tx_port {
     tx_descriptor descriptor;
   };
 
-  /// Asks the device how far it has read; whether there is room then.
+  /// Asks the device how far it has read; whether there is room then. None while it refuses.
   [[nodiscard]] bool find_room() noexcept;
+  /// A kick was answered by this errno. As kick().
+  [[nodiscard]] bool take_error(int answer) noexcept;
   void submit_or_wait(const tx_request& request, const tx_descriptor& descriptor) noexcept;
   /// How many of `home` completed frames were dropped and not sent.
   [[nodiscard]] std::uint32_t take_dropped(std::uint32_t home) noexcept;
@@ -165,7 +168,7 @@ class tx_port {
   std::uint32_t producer_;   ///< Ours; published by commit().
   std::uint32_t committed_;  ///< What is published.
   /// Where the room known of ends. Equal to producer_ while requests wait, so that none overtakes
-  /// them.
+  /// them, and while the device refuses.
   std::uint32_t room_end_;
   std::uint32_t completion_consumer_;
   std::uint32_t outstanding_ = 0;  ///< Committed and not completed.
@@ -174,6 +177,9 @@ class tx_port {
   bool obey_flag_ =
       false;  ///< False: kick whatever the flag says; drivers without the flag need one to start.
   bool stalled_ = false;
+  /// The device takes nothing, by its answer to the last kick: there is no room for anybody until
+  /// a kick is answered otherwise.
+  bool refuses_ = false;
   clock::time_point last_progress_{};
   clock::time_point next_watchdog_{};
 
