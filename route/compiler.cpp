@@ -2,6 +2,7 @@
 #include <cowire/base/assert.hpp>
 #include <cowire/route/compiler.hpp>
 #include <cowire/route/detail/class_set.hpp>
+#include <cowire/route/detail/cover.hpp>
 #include <cowire/route/detail/family_compiler.hpp>
 #include <cowire/route/detail/hop_planner.hpp>
 #include <cowire/route/detail/hop_store.hpp>
@@ -9,6 +10,8 @@
 #include <cowire/route/detail/version.hpp>
 #include <cowire/route/multipath_hash.hpp>
 #include <cowire/route/resolve_by_search.hpp>
+
+#include <linux/if.h>
 
 #include <algorithm>
 #include <cstring>
@@ -25,6 +28,7 @@ class compiler::impl {
   void clear_egress(std::uint32_t interface_index);
   void set_output(std::shared_ptr<const output_snapshot> state);
   bool divert_until_compiled();
+  bool divert_before(const netlink::link& change);
   publication publish();
   [[nodiscard]] explanation explain(const flow& question);
   [[nodiscard]] hop published_hop(flow_class_id id, const flow& of) const;
@@ -43,6 +47,7 @@ class compiler::impl {
   [[nodiscard]] detail::family_compiler& of(ip_family family) noexcept {
     return family == ip_family::v4 ? v4_ : v6_;
   }
+  [[nodiscard]] bool ends_device(const netlink::link& change) const;
   void rebuild_everything();
   void list_tunnels();
   [[nodiscard]] bool tunnels_may_move(const mirror_changes& changes) const;
@@ -194,6 +199,29 @@ bool compiler::impl::divert_until_compiled() {
   return true;
 }
 
+bool compiler::impl::ends_device(const netlink::link& change) const {
+  const mirror::device* const known = state_.find_device(change.index);
+  if (known == nullptr || !known->up()) return false;
+  const bool up = (change.flags & IFF_UP) != 0 && detail::has_carrier(change);
+  return change.action == netlink::action::remove || known->link.master != change.master ||
+         (!up && detail::has_carrier(known->link));
+}
+
+bool compiler::impl::divert_before(const netlink::link& change) {
+  if (classes_.empty() || version_.number() == 0 || !ends_device(change)) return false;
+  planner_.take_for_gone(change.index);
+  // Other plain devices have nothing to do with it; a tunnel or a VLAN may lead to it.
+  hops_->rebuild_if([&](const detail::hop_key& key) {
+    return key.interface_index == change.index ||
+           !detail::leaves_by_itself(state_, key.interface_index);
+  });
+  planner_.take_for_gone(0);
+  if (!hops_->changed()) return false;
+  egress_changed_ = true;  // So that publish() makes them again, whatever is noted until then.
+  version_.publish(state_.settings(), classes_, hops_);
+  return true;
+}
+
 publication compiler::impl::publish() {
   const auto start = std::chrono::steady_clock::now();
   publication done;
@@ -330,6 +358,7 @@ void compiler::note(mirror_changes&& changes) { impl_->noted_.merge(std::move(ch
 bool compiler::pending() const noexcept { return impl_->pending(); }
 std::vector<flow_class> compiler::distinct_classes() const { return impl_->distinct_classes(); }
 bool compiler::divert_until_compiled() { return impl_->divert_until_compiled(); }
+bool compiler::divert_before(const netlink::link& change) { return impl_->divert_before(change); }
 
 publication compiler::publish() { return impl_->publish(); }
 explanation compiler::explain(const flow& question) const { return impl_->explain(question); }

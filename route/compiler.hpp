@@ -130,6 +130,13 @@ class compiler {
   /// everything to the publish() that must follow. False: nothing to do.
   bool divert_until_compiled();
 
+  /// Called before the mirror hears of a device that goes down or away, loses its carrier or
+  /// changes its master: routes vanish with it, which takes long to find out and to compile where
+  /// there are many. Publishes at once that what leaves over it diverts, and leaves everything
+  /// else, what was noted included, to the publish() that must follow. Takes as long as there are
+  /// hops, whatever the number of routes. False: it is no such message, or nothing leaves over it.
+  bool divert_before(const netlink::link& change);
+
   /// Compiles what was noted, publishes a new version with one atomic store, retires the parts that
   /// it replaced. Frees what earlier versions held once no reader can see it. Without anything
   /// noted it frees, publishes nothing, and tells the current version.

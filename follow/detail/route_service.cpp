@@ -273,7 +273,7 @@ void route_service::on(netlink::events::change& e) {
   route_change told;
   if (feed_.watched())
     told = describe(e.value, mirror_);  // Before: a removed device has a name still.
-  mirror_.apply(e.value, changes, message_origin::notification);
+  apply(e.value, changes, message_origin::notification);
   shadow_.follow(e.value, message_origin::notification);
   if (const auto* link = std::get_if<netlink::link>(&e.value)) {
     links_changed_ = true;
@@ -288,6 +288,13 @@ void route_service::on(netlink::events::change& e) {
   feed_.report(std::move(told), e.received_at);
 }
 
+void route_service::apply(const netlink::message& message, mirror_changes& changes,
+                          message_origin origin) {
+  if (const auto* const link = std::get_if<netlink::link>(&message))
+    static_cast<void>(compiler_.divert_before(*link));
+  mirror_.apply(message, changes, origin);
+}
+
 void route_service::on(netlink::events::refresh_started& e) {
   in_refresh_ = true;
   refreshed_.clear();
@@ -298,7 +305,7 @@ void route_service::on(netlink::events::refresh_complete& e) {
   in_refresh_ = false;
   mirror_changes changes;
   for (const auto& [value, from_event] : std::exchange(refreshed_, {}))
-    mirror_.apply(value, changes, from_event ? message_origin::notification : message_origin::dump);
+    apply(value, changes, from_event ? message_origin::notification : message_origin::dump);
   mirror_.end_refresh(e.scope.kind, changes);
   read_buckets_if_advised(changes);
   note(std::move(changes));

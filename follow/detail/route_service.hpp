@@ -144,6 +144,7 @@ class route_service final : private truth_auditor::follower {
   void work_on_shadow();
   void conclude_check();
   void take_over();
+  void apply(const netlink::message& message, mirror_changes& changes, message_origin origin);
   void read_buckets_if_advised(const mirror_changes& changes);
   void note(mirror_changes&& changes);
   void settle_what_is_hidden();

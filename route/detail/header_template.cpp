@@ -188,6 +188,35 @@ egress_choice over_slaves(const mirror& state, const mirror::device& bond, egres
   return found;
 }
 
+/// As egress_of(), without the device `gone`.
+egress_choice egress_without(const mirror& state, std::uint32_t interface_index,
+                             std::uint32_t gone) {
+  const auto divert = [](divert_reason reason) { return egress_choice{reason, 0, {}, {}}; };
+  egress_choice found{std::nullopt, interface_index, {}, {}};
+  // One device above another at most three deep: a VLAN of a bond of a NIC.
+  for (int depth = 0; depth < 4; ++depth) {
+    const mirror::device* device = state.find_device(found.interface_index);
+    if (device == nullptr || found.interface_index == gone)
+      return divert(divert_reason::egress_down);
+    const netlink::link& link = device->link;
+    if (is_tunnel_kind(link.kind)) return divert(divert_reason::tunnel);
+    if ((link.flags & IFF_LOOPBACK) != 0) return divert(divert_reason::unsupported_device);
+    if (const auto reason = device_obstacle(*device)) return divert(*reason);
+    if (sends_itself(link)) return found;
+    if (hashes_frames(link)) return over_slaves(state, *device, std::move(found));
+    if (const auto* bond = std::get_if<netlink::bond_info>(&link.info)) {
+      if (bond->mode != BOND_MODE_ACTIVEBACKUP) return divert(divert_reason::bond_policy);
+      if (bond->active_slave == 0) return divert(divert_reason::egress_down);
+      found.interface_index = bond->active_slave;
+      continue;
+    }
+    const auto lower = lower_of(link, found.tag);
+    if (!lower) return divert(divert_reason::unsupported_device);
+    found.interface_index = *lower;
+  }
+  return divert(divert_reason::unsupported_device);
+}
+
 }  // namespace
 
 hop divert_hop(divert_reason reason) noexcept {
@@ -204,8 +233,8 @@ namespace {
 class hop_maker {
  public:
   hop_maker(const mirror& state, const egress_slots& slots, const hop_key& key,
-            const tunnel_limits& limits)
-      : state_(state), slots_(slots), key_(key), limits_(limits), writer_(made_) {}
+            const tunnel_limits& limits, std::uint32_t gone)
+      : state_(state), slots_(slots), key_(key), limits_(limits), gone_(gone), writer_(made_) {}
 
   built_hop make() {
     if (const auto reason = build()) {
@@ -240,7 +269,7 @@ class hop_maker {
     to_group_ = key_.multicast && !next_hop;
     for (std::size_t level = 0;; ++level) {
       const mirror::device* device = state_.find_device(index);
-      if (device == nullptr) return divert_reason::egress_down;
+      if (device == nullptr || index == gone_) return divert_reason::egress_down;
       const netlink::link& link = device->link;
       limit_to(mtu != 0 ? std::min(mtu, link.mtu) : link.mtu);
       if (const auto reason = pass_vrf(index)) return reason;
@@ -276,7 +305,7 @@ class hop_maker {
     const std::uint32_t vrf = vrf_of(state_, index);
     if (vrf == 0 || vrf == index) return std::nullopt;
     const mirror::device* const device = state_.find_device(vrf);
-    if (!device->up()) return divert_reason::egress_down;
+    if (!device->up() || vrf == gone_) return divert_reason::egress_down;
     const auto* const info = std::get_if<netlink::vrf_info>(&device->link.info);
     if (info == nullptr || info->transmit_queues > 1 || state_.has_queue(vrf))
       return divert_reason::vrf_queue;
@@ -397,7 +426,7 @@ class hop_maker {
   /// The last layer: the device below is one that frames are given to.
   refusal leave(const netlink::link& link, const std::optional<ip_address>& next_hop,
                 bool tunnelled) {
-    const egress_choice egress = egress_of(state_, link.index);
+    const egress_choice egress = egress_without(state_, link.index, gone_);
     if (egress.divert) return egress.divert;
     if (key_.needs_identification) return divert_reason::needs_identification;
     const auto senders = egress.senders();
@@ -420,6 +449,7 @@ class hop_maker {
   }
 
   [[nodiscard]] hop sent_by(std::uint32_t index) const {
+    if (index == gone_) return divert_hop(divert_reason::egress_down);
     const auto slot = slots_.find(index);
     if (slot == slots_.end()) return divert_hop(divert_reason::no_egress_socket);
     hop made = made_;
@@ -461,6 +491,7 @@ class hop_maker {
   const egress_slots& slots_;
   const hop_key& key_;
   const tunnel_limits& limits_;
+  const std::uint32_t gone_;
   hop made_{};
   std::vector<hop> slaves_;  ///< Instead of it, where a bond chooses.
   slave_rule rule_;
@@ -480,8 +511,13 @@ class hop_maker {
 }  // namespace
 
 built_hop build_hop(const mirror& state, const egress_slots& slots, const hop_key& key,
-                    const tunnel_limits& limits) {
-  return hop_maker(state, slots, key, limits).make();
+                    const tunnel_limits& limits, std::uint32_t gone) {
+  return hop_maker(state, slots, key, limits, gone).make();
+}
+
+bool leaves_by_itself(const mirror& state, std::uint32_t index) noexcept {
+  const mirror::device* const device = state.find_device(index);
+  return device != nullptr && device->link.master == 0 && sends_itself(device->link);
 }
 
 }  // namespace cowire::detail
@@ -489,29 +525,7 @@ built_hop build_hop(const mirror& state, const egress_slots& slots, const hop_ke
 namespace cowire {
 
 egress_choice egress_of(const mirror& state, std::uint32_t interface_index) {
-  const auto divert = [](divert_reason reason) { return egress_choice{reason, 0, {}, {}}; };
-  egress_choice found{std::nullopt, interface_index, {}, {}};
-  // One device above another at most three deep: a VLAN of a bond of a NIC.
-  for (int depth = 0; depth < 4; ++depth) {
-    const mirror::device* device = state.find_device(found.interface_index);
-    if (device == nullptr) return divert(divert_reason::egress_down);
-    const netlink::link& link = device->link;
-    if (detail::is_tunnel_kind(link.kind)) return divert(divert_reason::tunnel);
-    if ((link.flags & IFF_LOOPBACK) != 0) return divert(divert_reason::unsupported_device);
-    if (const auto reason = detail::device_obstacle(*device)) return divert(*reason);
-    if (detail::sends_itself(link)) return found;
-    if (hashes_frames(link)) return detail::over_slaves(state, *device, std::move(found));
-    if (const auto* bond = std::get_if<netlink::bond_info>(&link.info)) {
-      if (bond->mode != BOND_MODE_ACTIVEBACKUP) return divert(divert_reason::bond_policy);
-      if (bond->active_slave == 0) return divert(divert_reason::egress_down);
-      found.interface_index = bond->active_slave;
-      continue;
-    }
-    const auto lower = detail::lower_of(link, found.tag);
-    if (!lower) return divert(divert_reason::unsupported_device);
-    found.interface_index = *lower;
-  }
-  return divert(divert_reason::unsupported_device);
+  return detail::egress_without(state, interface_index, 0);
 }
 
 }  // namespace cowire

@@ -75,9 +75,13 @@ struct tunnel_limits {
   outer_flows* numbers = nullptr;  ///< Of outer headers that are tracked.
 };
 
-/// As the mirror and the sockets are now; a divert hop where the fast path cannot serve it.
+/// As the mirror and the sockets are now; a divert hop where the fast path cannot serve it. The
+/// device `gone` (ifindex, 0 = none) is taken for one that is not there any more.
 [[nodiscard]] built_hop build_hop(const mirror& state, const egress_slots& slots,
-                                  const hop_key& key, const tunnel_limits& limits = {});
+                                  const hop_key& key, const tunnel_limits& limits = {},
+                                  std::uint32_t gone = 0);
 [[nodiscard]] hop divert_hop(divert_reason reason) noexcept;
+/// Whether a hop over this device depends on the state of no other one.
+[[nodiscard]] bool leaves_by_itself(const mirror& state, std::uint32_t index) noexcept;
 
 }  // namespace cowire::detail

@@ -109,7 +109,8 @@ const planned_share& hop_planner::share_for(const hop_plan& plan, std::uint32_t 
 
 built_hop hop_planner::build(const hop_key& key) const {
   if (closed_because_) return divert_hop(*closed_because_);
-  built_hop made = build_hop(state_, egress_, key, {&quarantined_, &restrictions_, numbers_});
+  built_hop made =
+      build_hop(state_, egress_, key, {&quarantined_, &restrictions_, numbers_}, gone_);
   const auto tell_ports_apart = [&](hop& one) {
     if (key.closed_because) close_ports(one, *key.closed_because, key.ports);
     if (key.untracked_ports) free_ports(one, *key.untracked_ports);

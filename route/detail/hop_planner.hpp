@@ -58,6 +58,9 @@ class hop_planner {
     return std::exchange(closed_because_, because) != because;
   }
 
+  /// From now on no hop that is built leaves over this device (ifindex); 0 = all may again.
+  void take_for_gone(std::uint32_t device) noexcept { gone_ = device; }
+
   /// Tables that rules may lead to; null = all.
   [[nodiscard]] const std::vector<std::uint32_t>* mirrored_tables() const noexcept {
     return restrictions_.routing_tables ? &*restrictions_.routing_tables : nullptr;
@@ -79,6 +82,7 @@ class hop_planner {
   std::set<ip_prefix> quarantined_;
   egress_slots egress_;
   std::optional<divert_reason> closed_because_;
+  std::uint32_t gone_ = 0;
   output_judge output_;
 };
 

@@ -203,6 +203,74 @@ TEST(Compiler, NeighbourChangeTouchesNoTrieNode) {
   EXPECT_EQ(b.look_up(id, ip("20.0.0.1")).header[header_capacity - 42 + 5], std::byte{99});
 }
 
+/// u2 carries 20/8 by itself, 21/8 below a VLAN and a share of 22/8; 30/8 is another one's.
+TEST(Compiler, WhatLeavesOverADeviceDivertsBeforeAnybodyLooksForItsRoutes) {
+  mirror state = small_world();
+  mirror_changes changes;
+  const auto apply = [&](const netlink::message& message) {
+    state.apply(message, changes, message_origin::notification);
+  };
+  netlink::link vlan = ethernet(9, "u2.5");
+  vlan.kind = "vlan";
+  vlan.lower = 2;
+  vlan.info = netlink::vlan_info{5, be16::from_host(0x8100)};
+  apply(vlan);
+  apply(address(9, "10.9.0.1", 24));
+  apply(route_on(net("10.9.0.0/24"), 9));
+  apply(route_via(net("20.0.0.0/8"), "10.2.0.2", 2));
+  apply(route_via(net("21.0.0.0/8"), "10.9.0.2", 9));
+  netlink::route both = route_via(net("22.0.0.0/8"), "10.2.0.2", 2);
+  both.next_hops.push_back(route_via(net("22.0.0.0/8"), "10.3.0.2", 3).next_hops.front());
+  apply(both);
+  for (const char* destination : {"30.0.0.0/8", "0.0.0.0/0"})
+    apply(route_via(net(destination), "10.3.0.2", 3));
+  for (const auto& [index, gateway] :
+       std::map<std::uint32_t, const char*>{{2, "10.2.0.2"}, {3, "10.3.0.2"}, {9, "10.9.0.2"}})
+    apply(neighbour(index, ip(gateway)));
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  static_cast<void>(b.made.publish());
+  const auto slots = [&] {
+    std::vector<int> all;
+    for (const char* to : {"20.0.0.1", "21.0.0.1", "30.0.0.1"})
+      all.push_back(b.look_up(id, ip(to)).egress);
+    for (const std::uint32_t hash : {0u, 0x7fffffffu})
+      all.push_back(b.look_up(id, ip("22.0.0.1"), hash).egress);
+    return all;
+  };
+  const std::vector<int> before = {1, 1, 2, 1, 2};
+  ASSERT_EQ(slots(), before);
+  const auto tries = b.published.current()->table_of(id).v4;
+
+  const netlink::link up = ethernet(2, "u2");
+  netlink::link down = up, without_carrier = up, enslaved = up, longer = up;
+  down.flags &= ~std::uint32_t{IFF_UP};
+  without_carrier.carrier = false;
+  enslaved.master = 4;
+  longer.mtu = 9000;
+  for (const netlink::link& harmless : {up, longer, removal(ethernet(77, "unknown"))})
+    EXPECT_FALSE(b.made.divert_before(harmless));
+  for (const netlink::link& farewell : {without_carrier, enslaved, down, removal(up)}) {
+    const std::uint64_t version = b.published.current()->version;
+    EXPECT_TRUE(b.made.divert_before(farewell));
+    EXPECT_FALSE(b.made.divert_before(farewell));
+    EXPECT_EQ(b.published.current()->version, version + 1);
+    EXPECT_EQ(slots(), (std::vector<int>{0, 0, 2, 0, 2}));
+    EXPECT_EQ(b.look_up(id, ip("20.0.0.1")).reason, divert_reason::egress_down);
+    EXPECT_EQ(b.published.current()->table_of(id).v4, tries);
+    // Whatever is noted until then, what is published next is what the mirror says.
+    EXPECT_TRUE(b.made.pending());
+    static_cast<void>(b.made.publish());
+    EXPECT_EQ(slots(), before);
+  }
+  EXPECT_TRUE(b.made.divert_before(down));
+  apply(down);
+  EXPECT_FALSE(b.made.divert_before(removal(up))) << "nothing leaves over it any more";
+  b.made.note(std::exchange(changes, {}));
+  static_cast<void>(b.made.publish());
+  EXPECT_EQ(slots(), (std::vector<int>{2, 0, 2, 2, 2}));
+}
+
 TEST(Compiler, ClassesThatNoRuleTellsApartShareATable) {
   mirror state = small_world();
   bench b(state);
