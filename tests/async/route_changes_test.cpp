@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The world changes while datagrams flow.
+#include <cowire/xdp/tx_core.hpp>
 #include <tests/support/two_hosts.hpp>
+
+#include <cstdio>
 
 namespace cowire::test {
 namespace {
@@ -98,6 +101,30 @@ TEST_F(route_changes, a_link_taken_down_leaves_only_what_was_already_handed_to_i
   const auto arrived = sink->drain();
   // What the kernel took from the ring may have met the device on its way down.
   EXPECT_LE(flow.sent - arrived, stats.lost_in_device + dropped_by("a0")) << summary(stats);
+  EXPECT_EQ(flow.sent, stats.submitted);
+}
+
+/// So many routes go with it that it takes a while to find them all.
+TEST_F(route_changes, a_link_taken_down_with_many_routes_loses_a_batch_at_most) {
+  std::FILE* const pipe = ::popen(("ip -n " + a->name() + " -batch -").c_str(), "w");
+  ASSERT_NE(nullptr, pipe);
+  for (std::uint32_t i = 0; i < 50'000; ++i)
+    std::fprintf(pipe, "route add %s/30 via 10.77.1.2\n",
+                 ip_address::v4((100u << 24) + 4 * i).to_string().c_str());
+  ASSERT_EQ(0, ::pclose(pipe));
+  (*a)("ip route add 10.78.0.0/16 via 10.77.2.2 metric 100");
+  transmitter tx(small());
+  stream flow(tx, to("10.78.0.1:9000"));
+  EXPECT_TRUE(eventually([&] { return by(tx, "a0") > 5; }));
+  (*a)("ip link set a0 down");
+  const auto before = by(tx, "a1");
+  EXPECT_TRUE(eventually([&] { return by(tx, "a1") > before + 5; })) << summary(tx.stats());
+  flow.stop();
+  EXPECT_TRUE(drained(tx)) << summary(tx.stats());
+  const auto stats = tx.stats();
+  // Beside what the kernel itself took and dropped, as it does with a socket's.
+  EXPECT_LE(stats.lost_in_device, tx_batch + dropped_by("a0")) << summary(stats);
+  EXPECT_LE(flow.sent - sink->drain(), stats.lost_in_device + dropped_by("a0")) << summary(stats);
   EXPECT_EQ(flow.sent, stats.submitted);
 }
 
