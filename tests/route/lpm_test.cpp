@@ -117,6 +117,18 @@ std::vector<Key> edges(const model<Key>& m) {
 
 constexpr std::size_t edge_limit = 300;
 
+using detail::lpm_code;
+
+template <class Key>
+void expect_same_in_batch(lpm_code code, const lpm_view<Key>& view, const std::vector<Key>& keys,
+                          const std::vector<std::uint32_t>& right) {
+  std::vector<std::uint32_t> values(keys.size(), 12345);
+  view.lookup_batch(code, keys.data(), values.data(), keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i)
+    ASSERT_EQ(values[i], right[i]) << "key " << i << " in a batch, code " << static_cast<int>(code);
+}
+
+/// By every code that this processor has; lpm_batches tells which it lacks.
 template <class Key>
 void expect_same(const lpm_view<Key>& view, const model<Key>& m, generator<Key>& g) {
   std::vector<Key> keys = edges(m);
@@ -129,14 +141,9 @@ void expect_same(const lpm_view<Key>& view, const model<Key>& m, generator<Key>&
   for (const Key key : keys) right.push_back(m.lookup(key));
   for (std::size_t i = 0; i < keys.size(); ++i)
     ASSERT_EQ(view.lookup(keys[i]), right[i]) << "key " << i;
-  using detail::lpm_code;
   for (const auto code : {lpm_code::portable, lpm_code::avx2, lpm_code::avx512}) {
     if (code > detail::best_lpm_code()) break;
-    std::vector<std::uint32_t> values(keys.size(), 12345);
-    view.lookup_batch(code, keys.data(), values.data(), keys.size());
-    for (std::size_t i = 0; i < keys.size(); ++i)
-      ASSERT_EQ(values[i], right[i])
-          << "key " << i << " in a batch, code " << static_cast<int>(code);
+    expect_same_in_batch(code, view, keys, right);
   }
 }
 
@@ -146,6 +153,50 @@ template <class Key>
 class lpm : public testing::Test {};
 using key_types = testing::Types<lpm_key4, lpm_key6>;
 TYPED_TEST_SUITE(lpm, key_types);
+
+struct named_code {
+  lpm_code code;
+  const char* name;
+  const char* missing;  ///< What a processor lacks that cannot run it.
+};
+
+/// The code that is tested, so that one which cannot be is seen to be left out.
+class lpm_batches : public testing::TestWithParam<named_code> {
+ protected:
+  template <class Key>
+  static void agree_with_the_model() {
+    const std::uint64_t seed = fresh_seed();
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    generator<Key> g(seed);
+    lpm_trie<Key> trie;
+    model<Key> m;
+    for (int i = 0; i < 2000; ++i) {
+      const Key prefix = g.key();
+      const unsigned length = g.length();
+      trie.assign(prefix, length, 1 + static_cast<std::uint32_t>(i));
+      m.assign(prefix, length, 1 + static_cast<std::uint32_t>(i));
+    }
+    const lpm_view<Key> view = trie.commit();
+    std::vector<Key> keys = edges(m);
+    for (int i = 0; i < 2000; ++i) keys.push_back(g.key());
+    std::vector<std::uint32_t> right;
+    for (const Key key : keys) right.push_back(m.lookup(key));
+    expect_same_in_batch(GetParam().code, view, keys, right);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(each, lpm_batches,
+                         testing::Values(named_code{lpm_code::portable, "portable", ""},
+                                         named_code{lpm_code::avx2, "avx2", "AVX2"},
+                                         named_code{lpm_code::avx512, "avx512", "AVX-512"}),
+                         [](const auto& of) { return std::string(of.param.name); });
+
+TEST_P(lpm_batches, agree_with_the_model) {
+  if (GetParam().code > detail::best_lpm_code())
+    GTEST_SKIP() << "this processor has no " << GetParam().missing;
+  agree_with_the_model<lpm_key4>();
+  agree_with_the_model<lpm_key6>();
+}
 
 TYPED_TEST(lpm, empty_view_matches_nothing) {
   const lpm_view<TypeParam> none;
