@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// A fixed number of datagrams for callgrind to count the instructions of (scripts/bench
-/// instructions).
+/// A fixed number of datagrams for callgrind to count the instructions of
+/// (scripts/lib/instructions.py).
 ///
 /// bench_tx_instructions KIND BATCHES [copy|new]; KIND is one of hop_kinds. With `copy` the
 /// producer copies the payloads, with `new` no destination is used twice. Before the batches that
