@@ -6,6 +6,8 @@
 /// descriptor at once.
 /// - tx_core: what the TX core spends. cowire: take the request, look up, headers with checksums,
 ///   descriptor, completion, frame back to the producer; the others the same with other headers.
+///   neighbours5000: as cowire, to as many neighbours of its own, of which each has a hop. new: as
+///   cowire, and no datagram goes where one went before, so that nothing that is remembered helps.
 ///   bare_loop: descriptor and completion, nothing else: the floor of any AF_XDP sender.
 /// - tx_in_place: with the producer's part, whose payload lies in the frame already.
 /// - tx_with_copy: the payload is copied first. cowire sums it while copying; memcpy_loop copies
@@ -36,8 +38,7 @@ void core_in_place(benchmark::State& state) {
 }
 
 /// The core's part of it alone.
-void core_alone(benchmark::State& state, hop_kind kind) {
-  tx_world& w = world(kind);
+void core_alone_in(benchmark::State& state, tx_world& w) {
   while (state.KeepRunningBatch(tx_batch)) {
     w.queue_batch_in_place();
     const auto start = std::chrono::steady_clock::now();
@@ -47,6 +48,19 @@ void core_alone(benchmark::State& state, hop_kind kind) {
     state.SetIterationTime(spent.count());
   }
   state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations()));
+}
+
+void core_alone(benchmark::State& state, hop_kind kind) { core_alone_in(state, world(kind)); }
+
+void core_with_neighbours(benchmark::State& state) {
+  static tx_world w(1'200'000, hop_kind::plain, destination_count);
+  core_alone_in(state, w);
+}
+
+void core_with_new(benchmark::State& state) {
+  static tx_world w(1'200'000);
+  w.use_new_destinations();
+  core_alone_in(state, w);
 }
 
 void core_with_copy(benchmark::State& state) {
@@ -100,6 +114,8 @@ BENCHMARK_CAPTURE(core_alone, gre, hop_kind::gre)->Name("tx_core/gre")->UseManua
 BENCHMARK_CAPTURE(core_alone, gre_in_gre, hop_kind::gre_in_gre)
     ->Name("tx_core/gre_in_gre")
     ->UseManualTime();
+BENCHMARK(core_with_neighbours)->Name("tx_core/neighbours5000")->UseManualTime();
+BENCHMARK(core_with_new)->Name("tx_core/new")->UseManualTime();
 BENCHMARK(bare_in_place)->Name("tx_core/bare_loop");
 BENCHMARK(core_in_place)->Name("tx_in_place/cowire");
 BENCHMARK(bare_in_place)->Name("tx_in_place/bare_loop");
