@@ -2,9 +2,11 @@
 #include <cowire/base/checked_interval.hpp>
 #include <cowire/base/forked.hpp>
 #include <cowire/base/signals_blocked.hpp>
-#include <cowire/follow/detail/route_service.hpp>
 #include <cowire/follow/route_events.hpp>
+#include <cowire/follow/route_service.hpp>
 #include <cowire/ring/event_queue.hpp>
+#include <cowire/route/epoch.hpp>
+#include <cowire/route/publisher.hpp>
 
 #include <future>
 #include <thread>
@@ -44,7 +46,7 @@ struct route_watcher::impl : std::enable_shared_from_this<impl> {
     const auto ready = std::make_shared<std::promise<void>>();
     auto outcome = ready->get_future();
     asio::post(ring.get_executor(),
-               [this, ready] { routes.start([ready] { ready->set_value(); }); });
+               [this, ready] { routes.start({}, [ready] { ready->set_value(); }); });
     const signals_blocked during_creation;
     thread = std::thread([this] { ring.run(); });
     if (outcome.wait_for(std::chrono::seconds(30)) != std::future_status::ready)

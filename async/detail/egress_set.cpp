@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/egress_set.hpp>
 #include <cowire/base/assert.hpp>
+#include <cowire/follow/route_service.hpp>
+#include <cowire/route/compiler.hpp>
 #include <cowire/xdp/known_trouble.hpp>
 
 #include <net/if.h>

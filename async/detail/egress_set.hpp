@@ -19,7 +19,8 @@
 #include <cowire/async/detail/core_set.hpp>
 #include <cowire/async/transmitter_config.hpp>
 #include <cowire/async/transmitter_stats.hpp>
-#include <cowire/follow/detail/route_service.hpp>
+#include <cowire/route/epoch.hpp>
+#include <cowire/route/mirror.hpp>
 #include <cowire/xdp/socket.hpp>
 #include <cowire/xdp/tx_core.hpp>
 #include <cowire/xdp/umem.hpp>
@@ -35,6 +36,8 @@
 #include <vector>
 
 namespace cowire::detail {
+
+class route_service;
 
 class egress_set {
  public:

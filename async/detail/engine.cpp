@@ -5,6 +5,7 @@
 #include <cowire/async/detail/shared_producer.hpp>
 #include <cowire/base/assert.hpp>
 #include <cowire/base/signals_blocked.hpp>
+#include <cowire/route/compiler.hpp>
 
 #include <net/if.h>
 #include <pthread.h>
@@ -154,26 +155,30 @@ void engine::on_control_thread(Work&& work) {
   if (auto failed = outcome.get()) std::rethrow_exception(std::move(failed));
 }
 
+route_service_hooks engine::hooks() {
+  return {.on_published = [this](const publication& done) { paths_.on_published(done); },
+          .on_links = [this] { egress_.reconcile(); },
+          .on_other_rules = [this] { tracker_.begin_anew(); },
+          .on_tick =
+              [this] {
+                egress_.poll();
+                egress_.note_activity();
+                settle_idle_producers();
+                paths_.on_tick(clock::now());
+              },
+          .interface_in_use = [this](std::uint32_t index) { return egress_.active(index); },
+          .flow_in_use = [this](flow& in_use) { return next_sample(in_use); }};
+}
+
 void engine::start() {
   const signals_blocked during_creation;
   const auto ready = std::make_shared<std::promise<void>>();
   auto outcome = ready->get_future();
   asio::post(ring_.get_executor(), [this, ready] {
-    routes_.on_links = [this] { egress_.reconcile(); };
-    routes_.on_tick = [this] {
-      egress_.poll();
-      egress_.note_activity();
-      settle_idle_producers();
-      paths_.on_tick(clock::now());
-    };
-    routes_.on_published = [this](const publication& done) { paths_.on_published(done); };
-    routes_.on_other_rules = [this] { tracker_.begin_anew(); };
     kernel_.on_tracked = [this](const tx_request& request, const tracked_way& way, int number) {
       tracker_.on_kernel_datagram(request, way, number);
     };
-    routes_.flow_in_use = [this](flow& in_use) { return next_sample(in_use); };
-    routes_.interface_in_use = [this](std::uint32_t index) { return egress_.active(index); };
-    routes_.start([this, ready] {
+    routes_.start(hooks(), [this, ready] {
       // The first publication: sockets next, so that the constructor returns with them in use.
       asio::post(ring_.get_executor(), [this, ready] {
         egress_.reconcile();

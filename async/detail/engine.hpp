@@ -21,7 +21,7 @@
 #include <cowire/async/transmitter.hpp>
 #include <cowire/base/doorbell.hpp>
 #include <cowire/base/forked.hpp>
-#include <cowire/follow/detail/route_service.hpp>
+#include <cowire/follow/route_service.hpp>
 #include <cowire/ring/readable_fd.hpp>
 #include <cowire/ring/ring_context.hpp>
 #include <cowire/route/epoch.hpp>
@@ -113,6 +113,7 @@ class engine : public std::enable_shared_from_this<engine> {
   void refuse_if_inherited() const;
   void stop_now() noexcept;
   void stop_elsewhere() noexcept;
+  [[nodiscard]] route_service_hooks hooks();
   void run_control() noexcept;
   [[nodiscard]] awaitable<void> serve_cores();
   [[nodiscard]] bool cores_have_news() noexcept;

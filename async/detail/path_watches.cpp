@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/async/detail/path_watches.hpp>
+#include <cowire/follow/route_service.hpp>
 #include <cowire/netlink/message.hpp>
 #include <cowire/xdp/tx_request.hpp>
 

@@ -16,7 +16,6 @@
 
 #include <cowire/async/detail/chosen_classes.hpp>
 #include <cowire/async/path_events.hpp>
-#include <cowire/follow/detail/route_service.hpp>
 #include <cowire/ring/event_queue.hpp>
 #include <cowire/route/compiler.hpp>
 #include <cowire/route/flow.hpp>
@@ -32,6 +31,8 @@
 #include <vector>
 
 namespace cowire::detail {
+
+class route_service;
 
 /// Datagrams of a sender to one destination, and how the TX cores get to know their class.
 struct path_question {

@@ -16,11 +16,6 @@ NEEDS = {
     "cli": "base ring netlink gre route xdp follow async",
     "c": "base route async cli",
 }
-# (who includes, what of another room's detail/): why, until it is mended. An entry that nobody
-# needs is a finding.
-FOREIGN_DETAIL = {
-    ("async", "follow/detail/route_service.hpp"): "route_service is follow's face towards async",
-}
 FUNCTION_LINES = 70
 # Functions that are longer, until they are split; an entry that nobody needs is a finding.
 LONG_FUNCTIONS = {
@@ -59,10 +54,8 @@ def owner(name):
     return name.parts[1] if name.parts[0] == "tests" else name.parts[0]
 
 
-def includes(texts, allowed=None):
+def includes(texts):
     """`texts`: {path below the root: text}."""
-    allowed = FOREIGN_DETAIL if allowed is None else allowed
-    used = set()
     for name, text in texts.items():
         room = owner(name)
         for other in APART.findall(text):
@@ -75,11 +68,7 @@ def includes(texts, allowed=None):
             if name.parts[0] in NEEDS and other not in NEEDS[room].split():
                 yield f"{where}; {room} may include: {NEEDS[room] or 'nothing'}"
             elif name.parts[0] not in ("tests", "testbed", "bench") and header.startswith("detail/"):
-                used.add((room, f"{other}/{header}"))
-                if (room, f"{other}/{header}") not in allowed:
-                    yield f"{where}, which is for {other} alone"
-    for room, header in sorted(set(allowed) - used):
-        yield f"rules.py: {room} no longer includes {header}: take it off FOREIGN_DETAIL"
+                yield f"{where}, which is for {other} alone"
 
 
 def blanked(text):

@@ -36,6 +36,7 @@
 #include <cowire/follow/detail/shadow_mirror.hpp>
 #include <cowire/follow/detail/truth_auditor.hpp>
 #include <cowire/follow/route_events.hpp>
+#include <cowire/follow/route_service.hpp>
 #include <cowire/netlink/monitor.hpp>
 #include <cowire/ring/datagram_source.hpp>
 #include <cowire/ring/event_queue.hpp>
@@ -59,61 +60,27 @@
 
 namespace cowire::detail {
 
-struct route_service_options {
-  std::chrono::milliseconds update_interval{30'000};
-  std::uint32_t audit_rate = 0;  ///< Flows a second; needs flow_in_use.
-  bool performance_mode = true;
-  route_restrictions restrictions{};
-  outer_flows* numbers = nullptr;  ///< As compiler_options has it.
-  output_layers output{};
-  log_callback log{};
-};
-
-class route_service final : private truth_auditor::follower {
+class route_follower final : private truth_auditor::follower {
  public:
   using clock = std::chrono::steady_clock;
 
-  /// Opens and subscribes the sockets; throws std::system_error.
-  route_service(ring_context& ring, epoch_domain& epochs, publisher& tables,
-                route_service_options options);
-  ~route_service();
-  route_service(const route_service&) = delete;
-  route_service& operator=(const route_service&) = delete;
+  route_follower(ring_context& ring, epoch_domain& epochs, publisher& tables,
+                 route_service_options options);
+  ~route_follower();
+  route_follower(const route_follower&) = delete;
+  route_follower& operator=(const route_follower&) = delete;
 
-  /// Begins. `ready` is called once, after the first complete state was published.
-  void start(std::function<void()> ready);
-  /// Ends all waiting; subscribers hear error::closed.
+  // As route_service says.
+  void start(route_service_hooks hooks, std::function<void()> ready);
   void stop();
-
   [[nodiscard]] cowire::compiler& compiler() noexcept { return compiler_; }
   [[nodiscard]] const mirror& state() const noexcept { return mirror_; }
-  /// Publishes what is pending and tells the subscribers.
   void publish();
-  /// Has the kernel resolve a neighbour, as a first datagram would.
   void resolve(const neighbour_key& wanted) { neighbours_.resolve(wanted); }
-  /// What the network said about one destination; the kernel is asked for how long it holds.
   void learn_path_mtu(const ip_address& destination, std::uint32_t mtu);
-
-  /// Called after each publication of something new. It may not publish.
-  std::function<void(const publication& done)> on_published;
-  /// Called after a publication that links had a part in.
-  std::function<void()> on_links;
-  /// Called before tables are published by which another firewall is obeyed than before.
-  std::function<void()> on_other_rules;
-  /// Called every upkeep period.
-  std::function<void()> on_tick;
-  /// Whether datagrams leave through an AF_XDP socket of an interface these days: only then the
-  /// neighbours behind it are kept fresh.
-  std::function<bool(std::uint32_t interface_index)> interface_in_use;
-
-  /// Takes the next sample of the traffic for the truth audit; false = there is none now.
-  std::function<bool(flow& in_use)> flow_in_use;
-
-  /// Any thread: output_service::look_at_group_of().
   [[nodiscard]] socket_groups::membership look_at_group_of(int fd) {
     return output_.look_at_group_of(fd);
   }
-  /// Any thread.
   [[nodiscard]] std::shared_ptr<event_queue<route_change>> subscribe(std::size_t limit) {
     return feed_.subscribe(limit);
   }
@@ -203,6 +170,7 @@ class route_service final : private truth_auditor::follower {
   std::vector<netlink::events::object> refreshed_;
   bool links_changed_ = false;
   bool stopped_ = false;
+  route_service_hooks hooks_;
   std::function<void()> ready_;
   clock::time_point next_tick_, next_check_, next_poke_, next_settings_, next_rule_question_;
   std::set<std::uint32_t> known_devices_;

@@ -2,7 +2,7 @@
 #include <cowire/follow/detail/describe_change.hpp>
 #include <cowire/follow/detail/describe_output.hpp>
 #include <cowire/follow/detail/question_socket.hpp>
-#include <cowire/follow/detail/route_service.hpp>
+#include <cowire/follow/detail/route_follower.hpp>
 #include <cowire/follow/detail/sysctls.hpp>
 #include <cowire/netlink/codec.hpp>
 #include <cowire/netlink/request_socket.hpp>
@@ -51,8 +51,8 @@ std::span<const std::byte> next_slice(std::span<const std::byte>& datagram) noex
 
 }  // namespace
 
-route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher& tables,
-                             route_service_options options)
+route_follower::route_follower(ring_context& ring, epoch_domain& epochs, publisher& tables,
+                               route_service_options options)
     : ring_(ring),
       epochs_(epochs),
       options_(std::move(options)),
@@ -78,9 +78,10 @@ route_service::route_service(ring_context& ring, epoch_domain& epochs, publisher
   }
 }
 
-route_service::~route_service() = default;
+route_follower::~route_follower() = default;
 
-void route_service::start(std::function<void()> ready) {
+void route_follower::start(route_service_hooks hooks, std::function<void()> ready) {
+  hooks_ = std::move(hooks);
   ready_ = std::move(ready);
   read_settings();
   const auto now = clock::now();
@@ -101,7 +102,7 @@ void route_service::start(std::function<void()> ready) {
   if (auditor_) auditor_->start();
 }
 
-void route_service::stop() {
+void route_follower::stop() {
   if (std::exchange(stopped_, true)) return;
   events_.cancel();
   replies_.stop();
@@ -114,7 +115,7 @@ void route_service::stop() {
   feed_.close();
 }
 
-awaitable<void> route_service::follow_events() {
+awaitable<void> route_follower::follow_events() {
   while (!stopped_) {
     auto [ec, batch] = co_await events_.async_receive_some(as_tuple(use_awaitable));
     if (stopped_) co_return;
@@ -130,7 +131,7 @@ awaitable<void> route_service::follow_events() {
   }
 }
 
-awaitable<void> route_service::follow_replies() {
+awaitable<void> route_follower::follow_replies() {
   while (!stopped_) {
     const auto [ec, part] = co_await replies_.async_next(as_tuple(use_awaitable));
     if (stopped_ || ec) co_return;
@@ -145,12 +146,13 @@ awaitable<void> route_service::follow_replies() {
   }
 }
 
-awaitable<void> route_service::follow_output() {
+awaitable<void> route_follower::follow_output() {
   while (!stopped_) {
     auto [ec, next] = co_await output_.async_next(as_tuple(use_awaitable));
     if (stopped_ || ec) co_return;
     take_first_output();
-    if (on_other_rules && obeyed_output_->netfilter != next.state->netfilter) on_other_rules();
+    if (hooks_.on_other_rules && obeyed_output_->netfilter != next.state->netfilter)
+      hooks_.on_other_rules();
     std::vector<route_change> told(1);
     if (feed_.watched()) told = describe_output(*obeyed_output_, *next.state, mirror_);
     for (route_change& change : told) feed_.report(std::move(change), next.heard_at);
@@ -160,11 +162,11 @@ awaitable<void> route_service::follow_output() {
 }
 
 /// It has been read while routes were.
-void route_service::take_first_output() {
+void route_follower::take_first_output() {
   if (!obeyed_output_) take_output(output_.first());
 }
 
-void route_service::take_output(output_service::snapshot snapshot) {
+void route_follower::take_output(output_service::snapshot snapshot) {
   obeyed_output_ = std::move(snapshot);
   mirror_changes changes;
   mirror_.set_queues(devices_with_queue(*obeyed_output_), changes);
@@ -175,7 +177,7 @@ void route_service::take_output(output_service::snapshot snapshot) {
 /// The handlers of what had arrived by now run before the rest of the caller. Where nothing is in a
 /// hurry (a re-dump check) the thread sleeps between two slices: one that never does is no longer
 /// run at once when a change arrives, where other threads want the CPU.
-awaitable<void> route_service::let_others_run() {
+awaitable<void> route_follower::let_others_run() {
   if (whole_ && !monitor_.refreshing()) {
     ring_timer pause(ring_);
     pause.expires_after(shadow_slice);
@@ -184,7 +186,7 @@ awaitable<void> route_service::let_others_run() {
   co_await asio::post(ring_.get_executor(), use_awaitable);
 }
 
-awaitable<void> route_service::keep_time() {
+awaitable<void> route_follower::keep_time() {
   while (!stopped_) {
     const auto deadline = std::min({next_tick_, monitor_.deadline().value_or(next_tick_),
                                     std::max(exceptions_.deadline(), clock::now())});
@@ -201,10 +203,10 @@ awaitable<void> route_service::keep_time() {
   }
 }
 
-void route_service::advance() {
+void route_follower::advance() {
   while (auto event = monitor_.next_event()) handle(*event);
   publish();
-  if (std::exchange(links_changed_, false) && on_links) on_links();
+  if (std::exchange(links_changed_, false) && hooks_.on_links) hooks_.on_links();
   send_requests();
   if (const auto deadline = monitor_.deadline(); deadline && *deadline < timer_.expiry())
     timer_.cancel();  // keep_time() looks again.
@@ -214,14 +216,14 @@ void route_service::advance() {
 }
 
 /// A refresh marks what it finds in the live mirror: no other may take its place meanwhile.
-bool route_service::may_ask() {
+bool route_follower::may_ask() {
   if (shadow_.at() <= shadow_mirror::stage::filling || !monitor_.refreshing()) return true;
   if (!std::exchange(checking_, false)) return false;
   shadow_.abandon();  // Another check follows in time.
   return true;
 }
 
-void route_service::send_requests() {
+void route_follower::send_requests() {
   if (!may_ask()) return;
   while (const auto request = monitor_.next_request(clock::now())) {
     // A failure shows as silence, which the monitor's deadline deals with.
@@ -233,28 +235,28 @@ void route_service::send_requests() {
 // Events
 // --------------------------------------------------------------------------------------------
 
-void route_service::handle(netlink::monitor_event& event) {
+void route_follower::handle(netlink::monitor_event& event) {
   std::visit([this](auto& e) { on(e); }, event);
 }
 
-void route_service::on(netlink::events::sync_started&) {
+void route_follower::on(netlink::events::sync_started&) {
   in_refresh_ = false;
   shadow_.begin();
 }
 
-void route_service::on(netlink::events::object& e) {
+void route_follower::on(netlink::events::object& e) {
   if (!in_refresh_) return shadow_.on_object(std::move(e.value), e.from_event);
   if (e.from_event || !mirror_.confirm(e.value)) refreshed_.push_back(std::move(e));
 }
 
-void route_service::on(netlink::events::dump_restarted& e) { shadow_.on_restart(e.scope); }
+void route_follower::on(netlink::events::dump_restarted& e) { shadow_.on_restart(e.scope); }
 
-void route_service::on(netlink::events::sync_complete&) {
+void route_follower::on(netlink::events::sync_complete&) {
   shadow_.complete();
   live_has_caught_up_ = false;
 }
 
-void route_service::on(netlink::events::sync_abandoned& e) {
+void route_follower::on(netlink::events::sync_abandoned& e) {
   // The storm goes on, but a whole shadow is nearer to the truth than what there is.
   if (!checking_ && shadow_.at() > shadow_mirror::stage::filling) {
     shadow_.catch_up();
@@ -268,7 +270,7 @@ void route_service::on(netlink::events::sync_abandoned& e) {
   log(log_severity::warning, "re-synchronising with the kernel: " + e.reason.message());
 }
 
-void route_service::on(netlink::events::change& e) {
+void route_follower::on(netlink::events::change& e) {
   mirror_changes changes;
   route_change told;
   if (feed_.watched())
@@ -288,20 +290,20 @@ void route_service::on(netlink::events::change& e) {
   feed_.report(std::move(told), e.received_at);
 }
 
-void route_service::apply(const netlink::message& message, mirror_changes& changes,
+void route_follower::apply(const netlink::message& message, mirror_changes& changes,
                           message_origin origin) {
   if (const auto* const link = std::get_if<netlink::link>(&message))
     static_cast<void>(compiler_.divert_before(*link));
   mirror_.apply(message, changes, origin);
 }
 
-void route_service::on(netlink::events::refresh_started& e) {
+void route_follower::on(netlink::events::refresh_started& e) {
   in_refresh_ = true;
   refreshed_.clear();
   mirror_.begin_refresh(e.scope.kind);
 }
 
-void route_service::on(netlink::events::refresh_complete& e) {
+void route_follower::on(netlink::events::refresh_complete& e) {
   in_refresh_ = false;
   mirror_changes changes;
   for (const auto& [value, from_event] : std::exchange(refreshed_, {}))
@@ -311,14 +313,14 @@ void route_service::on(netlink::events::refresh_complete& e) {
   note(std::move(changes));
 }
 
-void route_service::read_buckets_if_advised(const mirror_changes& changes) {
+void route_follower::read_buckets_if_advised(const mirror_changes& changes) {
   if (changes.buckets_advised) monitor_.request_refresh({netlink::object_kind::nexthop_bucket, {}});
 }
 
 // The shadow
 // ----------------------------------------------------------------------------------------
 
-awaitable<void> route_service::keep_working() {
+awaitable<void> route_follower::keep_working() {
   while (!stopped_ && shadow_.busy()) {
     work_on_shadow();
     advance();
@@ -327,7 +329,7 @@ awaitable<void> route_service::keep_working() {
   working_ = false;
 }
 
-void route_service::work_on_shadow() {
+void route_follower::work_on_shadow() {
   using enum shadow_mirror::stage;
   shadow_.work(clock::now() + shadow_slice);
   if (shadow_.at() == whole && !checking_) {
@@ -339,7 +341,7 @@ void route_service::work_on_shadow() {
   take_over();
 }
 
-void route_service::conclude_check() {
+void route_follower::conclude_check() {
   const auto differences = shadow_.differences();
   {
     const std::lock_guard lock(mutex_);
@@ -354,7 +356,7 @@ void route_service::conclude_check() {
   if (auditor_) auditor_->on_resynced();
 }
 
-void route_service::take_over() {
+void route_follower::take_over() {
   mirror_changes changes;
   shadow_.take_over(changes);
   read_buckets_if_advised(changes);
@@ -372,7 +374,7 @@ void route_service::take_over() {
   feed_.report(std::move(change), clock::now());
 }
 
-void route_service::note(mirror_changes&& changes) {
+void route_follower::note(mirror_changes&& changes) {
   // Devices of whose settings nothing is known yet: created since they were read.
   const auto is_new = [this](std::uint32_t index) {
     return mirror_.find_device(index) != nullptr && !known_devices_.contains(index);
@@ -388,7 +390,7 @@ void route_service::note(mirror_changes&& changes) {
   if (new_devices) read_settings();
 }
 
-void route_service::read_settings() {
+void route_follower::read_settings() {
   known_devices_.clear();
   for (const auto& [index, device] : mirror_.devices()) known_devices_.insert(index);
   mirror_changes changes;
@@ -396,7 +398,7 @@ void route_service::read_settings() {
   compiler_.note(std::move(changes));
 }
 
-void route_service::learn_path_mtu(const ip_address& destination, std::uint32_t mtu) {
+void route_follower::learn_path_mtu(const ip_address& destination, std::uint32_t mtu) {
   mirror_changes changes;
   mirror_.set_path_mtu(destination, mtu, clock::time_point::max(), changes);
   compiler_.note(std::move(changes));
@@ -407,7 +409,7 @@ void route_service::learn_path_mtu(const ip_address& destination, std::uint32_t 
 
 /// What messages do not tell, and dumps hide, is read once, before it is published for the first
 /// time.
-void route_service::settle_what_is_hidden() {
+void route_follower::settle_what_is_hidden() {
   if (!whole_) return;
   mirror_changes changes;
   bonds_.settle(mirror_, changes);
@@ -415,7 +417,7 @@ void route_service::settle_what_is_hidden() {
   if (!changes.empty()) note(std::move(changes));
 }
 
-void route_service::ask_about_rules(clock::time_point now) {
+void route_follower::ask_about_rules(clock::time_point now) {
   if (!is_settled()) return rule_question_.forget();
   mirror_changes changes;
   const std::uint64_t asked = rule_question_.settle(mirror_, changes);
@@ -424,7 +426,7 @@ void route_service::ask_about_rules(clock::time_point now) {
   note(std::move(changes));
 }
 
-void route_service::count_settling_questions(std::uint64_t asked) {
+void route_follower::count_settling_questions(std::uint64_t asked) {
   if (asked == 0) return;
   const std::lock_guard lock(mutex_);
   stats_.settling_questions += asked;
@@ -433,7 +435,7 @@ void route_service::count_settling_questions(std::uint64_t asked) {
 // Publication
 // ---------------------------------------------------------------------------------------
 
-void route_service::publish() {
+void route_follower::publish() {
   settle_what_is_hidden();
   if (!compiler_.pending() && !feed_.oldest()) return;
   if (ready_ && !whole_) return;  // Nothing before the first whole state.
@@ -445,11 +447,11 @@ void route_service::publish() {
   const auto now = clock::now();
   update_stats(version, now);
   feed_.tell(version, now);
-  if (something_new && on_published) on_published(done);
+  if (something_new && hooks_.on_published) hooks_.on_published(done);
   if (ready_) std::exchange(ready_, nullptr)();
 }
 
-void route_service::update_stats(std::uint64_t version, clock::time_point now) {
+void route_follower::update_stats(std::uint64_t version, clock::time_point now) {
   const auto& counters = monitor_.counters();
   const auto compiled = compiler_.statistics();
   const std::lock_guard lock(mutex_);
@@ -474,7 +476,7 @@ void route_service::update_stats(std::uint64_t version, clock::time_point now) {
   stats_.waiting_bytes = compiled.bytes_waiting;
 }
 
-route_stats route_service::stats() const {
+route_stats route_follower::stats() const {
   const std::lock_guard lock(mutex_);
   return stats_;
 }
@@ -482,7 +484,7 @@ route_stats route_service::stats() const {
 // Upkeep
 // --------------------------------------------------------------------------------------------
 
-void route_service::upkeep(clock::time_point now) {
+void route_follower::upkeep(clock::time_point now) {
   next_tick_ = now + tick_period;
   // Once the event socket was seen empty all that the dump is ahead of has been read; a tick later
   // it is applied.
@@ -507,19 +509,19 @@ void route_service::upkeep(clock::time_point now) {
     next_check_ = now + options_.update_interval;
     begin_check();
   }
-  if (on_tick) on_tick();
+  if (hooks_.on_tick) hooks_.on_tick();
 }
 
 /// Has everything read anew and compared, unless that is under way or due anyhow.
-void route_service::begin_check() {
+void route_follower::begin_check() {
   if (shadow_.at() != shadow_mirror::stage::none || !is_followed() || monitor_.refreshing()) return;
   checking_ = true;
   monitor_.request_sync();
 }
 
-void route_service::poke_neighbours() {
-  if (!interface_in_use) return;
-  const std::uint64_t pokes = neighbours_.poke(interface_in_use);
+void route_follower::poke_neighbours() {
+  if (!hooks_.interface_in_use) return;
+  const std::uint64_t pokes = neighbours_.poke(hooks_.interface_in_use);
   const std::lock_guard lock(mutex_);
   stats_.neighbour_pokes += pokes;
 }
@@ -527,7 +529,7 @@ void route_service::poke_neighbours() {
 // Path exceptions
 // -----------------------------------------------------------------------------------
 
-void route_service::listen_to_redirects() {
+void route_follower::listen_to_redirects() {
   for (const ip_family family : ip_families) {
     if (auto fd = open_redirects(family))
       redirects_[static_cast<std::size_t>(family)].emplace(ring_, family, std::move(fd));
@@ -537,7 +539,7 @@ void route_service::listen_to_redirects() {
   }
 }
 
-awaitable<void> route_service::follow_redirects(redirect_listener& heard) {
+awaitable<void> route_follower::follow_redirects(redirect_listener& heard) {
   while (!stopped_) {
     const bool heard_any = co_await heard.receive([this](const ip_address& destination) {
       if (!stopped_) exceptions_.ask(destination, clock::now());
@@ -547,7 +549,7 @@ awaitable<void> route_service::follow_redirects(redirect_listener& heard) {
   }
 }
 
-awaitable<void> route_service::follow_exceptions() {
+awaitable<void> route_follower::follow_exceptions() {
   while (!stopped_) {
     // What an overrun lost is asked again in time.
     mirror_changes changes;
@@ -560,7 +562,7 @@ awaitable<void> route_service::follow_exceptions() {
   }
 }
 
-void route_service::send_exception_questions() {
+void route_follower::send_exception_questions() {
   for (std::size_t i = 0; i < exception_questions_per_turn; ++i) {
     const auto question = exceptions_.next_request();
     if (!question) break;
@@ -572,14 +574,16 @@ void route_service::send_exception_questions() {
 // Truth audit
 // ---------------------------------------------------------------------------------------
 
-bool route_service::next_flow(flow& in_use) { return flow_in_use && flow_in_use(in_use); }
+bool route_follower::next_flow(flow& in_use) {
+  return hooks_.flow_in_use && hooks_.flow_in_use(in_use);
+}
 
-bool route_service::is_settled() const noexcept {
+bool route_follower::is_settled() const noexcept {
   pollfd waiting{.fd = event_fd_.get(), .events = POLLIN, .revents = 0};
   return is_followed() && !monitor_.refreshing() && ::poll(&waiting, 1, 0) == 0;
 }
 
-void route_service::act_on(const truth_audit::verdict& verdict) {
+void route_follower::act_on(const truth_audit::verdict& verdict) {
   using enum truth_audit::verdict::kind;
   const std::string where = verdict.where.to_string();
   switch (verdict.what) {
@@ -603,7 +607,7 @@ void route_service::act_on(const truth_audit::verdict& verdict) {
   publish();
 }
 
-void route_service::on_audited(const truth_audit_stats& stats) {
+void route_follower::on_audited(const truth_audit_stats& stats) {
   {
     const std::lock_guard lock(mutex_);
     stats_.truth = stats;
@@ -611,7 +615,7 @@ void route_service::on_audited(const truth_audit_stats& stats) {
   advance();
 }
 
-void route_service::log(log_severity severity, const std::string& text) const {
+void route_follower::log(log_severity severity, const std::string& text) const {
   if (options_.log) options_.log(severity, text);
 }
 
