@@ -4,6 +4,7 @@
 #include <cowire/base/assert.hpp>
 #include <cowire/base/checked_range.hpp>
 #include <cowire/base/error.hpp>
+#include <cowire/base/gre_flag.hpp>
 
 #include <linux/if.h>
 #include <linux/if_tunnel.h>
@@ -58,10 +59,10 @@ void add_pair(std::vector<tunnel_word>& out, const std::string& word, bool in, b
 void add_gre(std::vector<tunnel_word>& out, const tunnel_info& info) {
   const auto in = [&](std::uint16_t flag) { return (info.input_flags & flag) != 0; };
   const auto to = [&](std::uint16_t flag) { return (info.output_flags & flag) != 0; };
-  add_pair(out, "key", in(netlink::gre_key), to(netlink::gre_key),
-           std::to_string(info.input_key.host()), std::to_string(info.output_key.host()));
-  add_pair(out, "csum", in(netlink::gre_checksum), to(netlink::gre_checksum));
-  add_pair(out, "seq", in(netlink::gre_sequence), to(netlink::gre_sequence));
+  add_pair(out, "key", in(gre_flag::key), to(gre_flag::key), std::to_string(info.input_key.host()),
+           std::to_string(info.output_key.host()));
+  add_pair(out, "csum", in(gre_flag::checksum), to(gre_flag::checksum));
+  add_pair(out, "seq", in(gre_flag::sequence), to(gre_flag::sequence));
 }
 
 void add_outer_v4(std::vector<tunnel_word>& out, const tunnel_info& info) {

@@ -44,7 +44,7 @@ netlink::link device(std::uint32_t index, const char* name) {
   netlink::link link;
   link.index = index;
   link.name = name;
-  link.flags = IFF_UP | IFF_RUNNING | 0x10000u;  // IFF_LOWER_UP
+  link.flags = IFF_UP | IFF_RUNNING | netlink::lower_up;
   link.mtu = 1500;
   if (index == loopback_index) {
     link.hardware_type = ARPHRD_LOOPBACK;
@@ -349,7 +349,7 @@ void add_events(const std::shared_ptr<worlds>& all) {
   add("carrier", all, naming::gateways, 20, [](std::size_t i) {
     netlink::link link = device(uplink, "uplink");
     link.carrier = i % 2 != 0;
-    if (!link.carrier) link.flags &= ~(IFF_RUNNING | 0x10000u);
+    if (!link.carrier) link.flags &= ~(IFF_RUNNING | netlink::lower_up);
     return link;
   });
   add("nexthop_object", all, naming::objects, 200, [](std::size_t i) {
@@ -390,7 +390,7 @@ void work_off_backlog(benchmark::State& state, worlds& all) {
 
 netlink::link uplink_down() {
   netlink::link down = device(uplink, "uplink");
-  down.flags &= ~(IFF_UP | IFF_RUNNING | 0x10000u);
+  down.flags &= ~(IFF_UP | IFF_RUNNING | netlink::lower_upu);
   return down;
 }
 

@@ -98,7 +98,7 @@ mirror small_world() {
   netlink::link link;
   link.index = device;
   link.name = "eth0";
-  link.flags = IFF_UP | IFF_RUNNING | 0x10000u;  // IFF_LOWER_UP
+  link.flags = IFF_UP | IFF_RUNNING | netlink::lower_up;
   link.mtu = 1500;
   link.hardware_type = ARPHRD_ETHER;
   link.address = {2, 0, 0, 0, 0, 1};

@@ -2,6 +2,7 @@
 #include <cowire/cli/tunnel_view.hpp>
 
 #include <cowire/async/tunnel.hpp>
+#include <cowire/base/gre_flag.hpp>
 #include <cowire/base/header_size.hpp>
 #include <cowire/cli/json_text.hpp>
 #include <cowire/cli/names.hpp>
@@ -26,7 +27,6 @@
 namespace cowire::cli {
 namespace {
 
-using netlink::gre_checksum, netlink::gre_key, netlink::gre_sequence;
 using netlink::tunnel_info;
 
 constexpr std::size_t gue_size = 4;  // Without options (draft-ietf-intarea-gue).
@@ -146,12 +146,12 @@ void add_outer_v6(json& out, const tunnel_info& info) {
 std::string key_text(be32 key) { return ip_address::v4(key.host()).to_string(); }
 
 void add_gre(json& out, const tunnel_info& info) {
-  if ((info.input_flags & gre_key) != 0) out["ikey"] = key_text(info.input_key);
-  if ((info.output_flags & gre_key) != 0) out["okey"] = key_text(info.output_key);
-  if ((info.input_flags & gre_sequence) != 0) out["iseq"] = true;
-  if ((info.output_flags & gre_sequence) != 0) out["oseq"] = true;
-  if ((info.input_flags & gre_checksum) != 0) out["icsum"] = true;
-  if ((info.output_flags & gre_checksum) != 0) out["ocsum"] = true;
+  if ((info.input_flags & gre_flag::key) != 0) out["ikey"] = key_text(info.input_key);
+  if ((info.output_flags & gre_flag::key) != 0) out["okey"] = key_text(info.output_key);
+  if ((info.input_flags & gre_flag::sequence) != 0) out["iseq"] = true;
+  if ((info.output_flags & gre_flag::sequence) != 0) out["oseq"] = true;
+  if ((info.input_flags & gre_flag::checksum) != 0) out["icsum"] = true;
+  if ((info.output_flags & gre_flag::checksum) != 0) out["ocsum"] = true;
 }
 
 json encap_json(const tunnel_info& info) {
@@ -226,9 +226,9 @@ std::uint32_t overhead_of(const netlink::link& tunnel, const tunnel_info& info) 
   if (info.encapsulation_type == TUNNEL_ENCAP_GUE) size += gue_size;
   if (is_gre(tunnel)) {
     gre::header header;
-    header.checksum = (info.output_flags & gre_checksum) != 0;
-    if ((info.output_flags & gre_key) != 0) header.key = info.output_key;
-    if ((info.output_flags & gre_sequence) != 0) header.sequence = 0;
+    header.checksum = (info.output_flags & gre_flag::checksum) != 0;
+    if ((info.output_flags & gre_flag::key) != 0) header.key = info.output_key;
+    if ((info.output_flags & gre_flag::sequence) != 0) header.sequence = 0;
     size += header.size();
   }
   if (tunnel.hardware_type == ARPHRD_ETHER) size += header_size::ethernet;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cowire/cli/tunnel_words.hpp>
 
+#include <cowire/base/gre_flag.hpp>
 #include <cowire/cli/parse.hpp>
 
 #include <linux/if.h>
@@ -18,7 +19,7 @@
 namespace cowire::cli {
 namespace {
 
-using netlink::gre_checksum, netlink::gre_key, netlink::gre_sequence, netlink::tunnel_kind;
+using netlink::tunnel_kind;
 
 constexpr std::uint32_t tclass_mask = 0x0ff00000, flow_label_mask = 0x000fffff;
 /// What every IPv4 link must carry (RFC 791); the kernel's own limits are narrower.
@@ -80,8 +81,10 @@ std::optional<gre_word> as_gre_word(std::string_view word) {
     out.output = !out.input;
     word.remove_prefix(1);
   }
-  out.flag = word == "key" ? gre_key : word == "csum" ? gre_checksum : gre_sequence;
-  if (out.flag == gre_sequence && word != "seq") return std::nullopt;
+  out.flag = word == "key"    ? gre_flag::key
+             : word == "csum" ? gre_flag::checksum
+                              : gre_flag::sequence;
+  if (out.flag == gre_flag::sequence && word != "seq") return std::nullopt;
   return out;
 }
 
@@ -101,7 +104,7 @@ void apply_gre(tunnel_declaration& to, const gre_word& which, const std::string&
                const std::string& value) {
   const auto set = [&](std::uint16_t& flags, be32& key) {
     flags = static_cast<std::uint16_t>(which.off ? flags & ~which.flag : flags | which.flag);
-    if (which.flag == gre_key) key = which.off ? be32{} : parse_key(word, value);
+    if (which.flag == gre_flag::key) key = which.off ? be32{} : parse_key(word, value);
   };
   if (which.input) set(to.info.input_flags, to.info.input_key);
   if (which.output) set(to.info.output_flags, to.info.output_key);
@@ -303,7 +306,7 @@ tunnel_declaration tunnel_of_mode(const std::string& name, const std::string& wo
 }
 
 bool takes_value(const std::string& word) {
-  if (const auto gre = as_gre_word(word)) return gre->flag == gre_key && !gre->off;
+  if (const auto gre = as_gre_word(word)) return gre->flag == gre_flag::key && !gre->off;
   return find_rule(word).value;
 }
 
@@ -333,7 +336,7 @@ void complete_tunnel(tunnel_declaration& tunnel) {
   const auto preset = [&](std::uint16_t& flags, be32& key) {
     if (key.raw != 0) return;
     key = group;
-    flags |= gre_key;
+    flags |= gre_flag::key;
   };
   preset(info.input_flags, info.input_key);
   preset(info.output_flags, info.output_key);

@@ -2,6 +2,7 @@
 #include <cowire/base/assert.hpp>
 #include <cowire/base/checksum.hpp>
 #include <cowire/base/error.hpp>
+#include <cowire/base/gre_flag.hpp>
 #include <cowire/gre/header.hpp>
 
 #include <cstring>
@@ -9,8 +10,6 @@
 namespace cowire::gre {
 namespace {
 
-constexpr std::uint16_t checksum_bit = 0x8000, routing_bit = 0x4000, key_bit = 0x2000,
-                        sequence_bit = 0x1000;
 constexpr std::uint16_t reserved_bits =
     0x0c00;  // Bits 4 and 5; a receiver ignores 6 to 12 (RFC 2784, 2.3).
 constexpr std::uint16_t version_bits = 0x0007;
@@ -31,8 +30,8 @@ std::size_t encode(const header& value, std::span<std::byte> out,
     std::memcpy(out.data() + at, &field, sizeof field);
     at += sizeof field;
   };
-  const int flags = (value.checksum ? checksum_bit : 0) | (value.key ? key_bit : 0) |
-                    (value.sequence ? sequence_bit : 0);
+  const int flags = (value.checksum ? gre_flag::checksum : 0) | (value.key ? gre_flag::key : 0) |
+                    (value.sequence ? gre_flag::sequence : 0);
   put(be16::from_host(static_cast<std::uint16_t>(flags)));
   put(be16::from_host(value.protocol));
   if (value.checksum) put(be32{});
@@ -55,14 +54,14 @@ std::optional<decoded> decode(std::span<const std::byte> packet, std::error_code
     return field;
   };
   const std::uint16_t flags = take(be16{}).host();
-  if ((flags & version_bits) != 0 || (flags & routing_bit) != 0)
+  if ((flags & version_bits) != 0 || (flags & gre_flag::routing) != 0)
     return refuse(ec, error::unsupported);
   if ((flags & reserved_bits) != 0) return refuse(ec, error::malformed);
   decoded result;
   result.value.protocol = take(be16{}).host();
-  result.value.checksum = (flags & checksum_bit) != 0;
-  if ((flags & key_bit) != 0) result.value.key.emplace();
-  if ((flags & sequence_bit) != 0) result.value.sequence.emplace();
+  result.value.checksum = (flags & gre_flag::checksum) != 0;
+  if ((flags & gre_flag::key) != 0) result.value.key.emplace();
+  if ((flags & gre_flag::sequence) != 0) result.value.sequence.emplace();
   result.size = result.value.size();
   if (packet.size() < result.size) return refuse(ec, error::truncated);
   if (result.value.checksum) {

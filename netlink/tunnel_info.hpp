@@ -12,7 +12,7 @@ namespace cowire::netlink {
 /// Defaults are what an absent attribute means to the kernel (iproute2's own defaults differ).
 struct tunnel_info {
   std::uint32_t link = 0;                 ///< ifindex the outer route is bound to, 0 = any.
-  std::uint16_t input_flags = 0;          ///< gre_checksum ... of tunnel_kind.hpp.
+  std::uint16_t input_flags = 0;          ///< Of base/gre_flag.hpp.
   std::uint16_t output_flags = 0;         ///< As input_flags, for what is sent.
   be32 input_key, output_key;             ///< On the wire only if the flags say so.
   ip_address local, remote;               ///< Unspecified = any.

@@ -7,7 +7,6 @@
 
 #include <cowire/base/address.hpp>
 
-#include <cstdint>
 #include <string_view>
 
 namespace cowire::netlink {
@@ -24,9 +23,5 @@ struct tunnel_kind {
 
 /// Null for every other kind of device.
 [[nodiscard]] const tunnel_kind* find_tunnel_kind(std::string_view name) noexcept;
-
-/// Bits of tunnel_info::input_flags and output_flags (GRE_CSUM and its neighbours of
-/// linux/if_tunnel.h), host order.
-inline constexpr std::uint16_t gre_checksum = 0x8000, gre_key = 0x2000, gre_sequence = 0x1000;
 
 }  // namespace cowire::netlink

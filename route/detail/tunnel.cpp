@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cowire/base/gre_flag.hpp>
 #include <cowire/netlink/tunnel_kind.hpp>
 #include <cowire/route/detail/tunnel.hpp>
 #include <cowire/route/detail/vrf.hpp>
@@ -14,8 +15,6 @@
 
 namespace cowire::detail {
 namespace {
-
-using netlink::gre_checksum, netlink::gre_key, netlink::gre_sequence;
 
 /// Those that netlink/tunnel_kind.hpp does not describe.
 constexpr std::array<std::string_view, 7> other_tunnel_kinds = {
@@ -76,10 +75,10 @@ std::variant<gre::tunnel, divert_reason> tunnel_of(const netlink::link& link) {
     made.carries_ipv4 = link.kind != "sit" && admits(IPPROTO_IPIP);
     made.carries_ipv6 = link.kind != "ipip" && admits(IPPROTO_IPV6);
   } else {
-    if ((info->output_flags & gre_sequence) != 0) return divert_reason::tunnel_sequence;
+    if ((info->output_flags & gre_flag::sequence) != 0) return divert_reason::tunnel_sequence;
     if ((info->output_flags & gre_copied_bits) != 0) return divert_reason::tunnel;
-    if ((info->output_flags & gre_key) != 0) made.key = info->output_key;
-    made.checksum = (info->output_flags & gre_checksum) != 0;
+    if ((info->output_flags & gre_flag::key) != 0) made.key = info->output_key;
+    made.checksum = (info->output_flags & gre_flag::checksum) != 0;
   }
   made.ttl = info->ttl;
   made.tos = info->tos;

@@ -49,10 +49,10 @@ TEST(MirrorComparison, CarriersOfDevicesThatAreDownAreNoDifference) {
     to.apply(link, changes, message_origin::notification);
   };
   const auto nothing = [] { return mirror_changes{}; };
-  told(left, 0x10000, true);  // IFF_LOWER_UP
+  told(left, netlink::lower_up, true);
   told(right, 0, false);
   EXPECT_EQ(found_in_slices(left, right, nothing), std::vector<std::string>{});
-  told(left, 1 | 0x40 | 0x10000, true);  // IFF_UP, IFF_RUNNING
+  told(left, 1 | 0x40 | netlink::lower_up, true);  // IFF_UP, IFF_RUNNING
   told(right, 1, false);
   EXPECT_EQ(found_in_slices(left, right, nothing).front(), "link 2");
 }
@@ -110,7 +110,7 @@ TEST(MirrorComparison, ABondThatIsDownMayDifferInItsCarrierAndItsAggregator) {
     bond.info = netlink::bond_info{.mode = BOND_MODE_8023AD, .aggregator_id = active};
     to.apply(bond, changes, message_origin::notification);
   };
-  tell(left, 0x10000, 1);  // IFF_LOWER_UP
+  tell(left, netlink::lower_up, 1);
   tell(right, 0, 2);
   EXPECT_EQ(difference(left, right), std::vector<std::string>{});
 }

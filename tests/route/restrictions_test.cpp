@@ -22,7 +22,7 @@ netlink::link tunnel(std::uint32_t index, const std::string& name, const char* r
   made.name = name;
   made.kind = "gre";
   made.hardware_type = ARPHRD_IPGRE;
-  made.flags = IFF_UP | IFF_RUNNING | IFF_POINTOPOINT | IFF_NOARP | 0x10000;
+  made.flags = IFF_UP | IFF_RUNNING | IFF_POINTOPOINT | IFF_NOARP | netlink::lower_up;
   made.mtu = 1476;
   netlink::tunnel_info info;
   info.local = ip("10.2.0.1");

@@ -30,7 +30,7 @@ netlink::link ethernet(std::uint32_t index, const std::string& name) {
   link.index = index;
   link.name = name;
   link.hardware_type = ARPHRD_ETHER;
-  link.flags = IFF_UP | IFF_RUNNING | IFF_BROADCAST | IFF_MULTICAST | 0x10000;
+  link.flags = IFF_UP | IFF_RUNNING | IFF_BROADCAST | IFF_MULTICAST | netlink::lower_up;
   link.mtu = 1500;
   link.address = {2, 0, 0, 0, 0, static_cast<std::uint8_t>(index)};
   link.kind = "veth";
@@ -42,7 +42,7 @@ netlink::link loopback() {
   link.index = 1;
   link.name = "lo";
   link.hardware_type = ARPHRD_LOOPBACK;
-  link.flags = IFF_UP | IFF_RUNNING | IFF_LOOPBACK | 0x10000;
+  link.flags = IFF_UP | IFF_RUNNING | IFF_LOOPBACK | netlink::lower_up;
   link.mtu = 65536;
   link.address = {0, 0, 0, 0, 0, 0};
   return link;

@@ -4,7 +4,7 @@
 // compared with the kernel's own elsewhere (device_fidelity).
 #include "tests/route/world.hpp"
 
-#include <cowire/netlink/tunnel_kind.hpp>
+#include <cowire/base/gre_flag.hpp>
 #include <cowire/route/detail/header_template.hpp>
 #include <cowire/xdp/frame_writer.hpp>
 
@@ -68,7 +68,7 @@ netlink::link made_of(const tunnel_spec& spec, std::uint32_t index, std::uint32_
   info.remote = ip((net + "2").c_str());
   info.ttl = 64;
   info.tos = spec.tos;
-  if (spec.checksum) info.output_flags = info.input_flags = netlink::gre_checksum;
+  if (spec.checksum) info.output_flags = info.input_flags = gre_flag::checksum;
   if (spec.over_ipv6()) {
     info.flow_info = be32::from_host(std::uint32_t{spec.tos} << 20);
     info.flags = can_transmit | IP6_TNL_F_IGN_ENCAP_LIMIT;
