@@ -220,8 +220,8 @@ intake::impl::impl(std::shared_ptr<detail::engine> engine_, std::string path_,
 detail::intake_ports::sender_maker intake::impl::sender_maker() const {
   return [to = engine](const sender_options& wanted, std::error_code& ec) -> sender {
     try {
-      auto state = to->make_sender(wanted, *wanted.via.impl_, ec);
-      return ec ? sender() : sender(wanted.via.impl_, std::move(state));
+      auto state = to->make_sender(wanted, *wanted.via.state_, ec);
+      return ec ? sender() : sender(wanted.via.state_, std::move(state));
     } catch (const std::system_error& failed) {
       ec = failed.code();
       return {};

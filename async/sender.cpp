@@ -7,7 +7,7 @@
 
 namespace cowire {
 
-std::size_t producer::frame_count() const noexcept { return impl_ ? impl_->slice().count : 0; }
+std::size_t producer::frame_count() const noexcept { return state_ ? state_->slice().count : 0; }
 
 sender& sender::operator=(sender&& other) noexcept {
   if (this != &other) {

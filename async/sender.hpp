@@ -93,8 +93,8 @@ class producer {
  private:
   friend class transmitter;
   friend class intake;
-  explicit producer(std::shared_ptr<detail::producer> impl) noexcept : impl_(std::move(impl)) {}
-  std::shared_ptr<detail::producer> impl_;
+  explicit producer(std::shared_ptr<detail::producer> state) noexcept : state_(std::move(state)) {}
+  std::shared_ptr<detail::producer> state_;
 };
 
 template <class Executor>

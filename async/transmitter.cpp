@@ -65,7 +65,7 @@ sender transmitter::make_sender(const sender_options& options, std::error_code& 
 sender transmitter::make_sender(const sender_options& options, std::error_code& ec, bool apart) {
   ec.clear();
   try {
-    auto via = options.via.impl_ ? options.via.impl_ : engine_->producer_of_this_thread();
+    auto via = options.via.state_ ? options.via.state_ : engine_->producer_of_this_thread();
     auto state = engine_->make_sender(options, *via, ec, apart);
     return ec ? sender() : sender(std::move(via), std::move(state));
   } catch (const std::system_error& failed) {
@@ -78,14 +78,14 @@ shared_sender transmitter::make_shared_sender(const sender_options& options) {
   std::error_code ec;
   auto made = make_shared_sender(options, ec);
   if (ec)
-    throw_error(ec, options.via.impl_ ? "a shared sender has producers of its own; leave via alone"
-                                      : what_failed(options));
+    throw_error(ec, options.via.state_ ? "a shared sender has producers of its own; leave via alone"
+                                       : what_failed(options));
   return made;
 }
 
 shared_sender transmitter::make_shared_sender(const sender_options& options, std::error_code& ec) {
   ec.clear();
-  if (options.via.impl_) {
+  if (options.via.state_) {
     ec = error::invalid_argument;
     return {};
   }

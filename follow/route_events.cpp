@@ -37,8 +37,8 @@ void route_events::close() noexcept {
   if (const auto queue = std::exchange(queue_, nullptr)) queue->close();
 }
 
-struct route_watcher::impl : std::enable_shared_from_this<impl> {
-  explicit impl(route_watcher_config config)
+struct route_watcher::state : std::enable_shared_from_this<state> {
+  explicit state(route_watcher_config config)
       : routes(ring, epochs, tables,
                {.update_interval = config.update_interval, .log = std::move(config.log)}) {}
 
@@ -84,31 +84,31 @@ struct route_watcher::impl : std::enable_shared_from_this<impl> {
 };
 
 route_watcher::route_watcher(route_watcher_config config)
-    : impl_((check_interval("update_interval", config.update_interval),
-             std::make_shared<impl>(std::move(config)))) {
+    : state_((check_interval("update_interval", config.update_interval),
+              std::make_shared<state>(std::move(config)))) {
   try {
-    impl_->start();
+    state_->start();
   } catch (...) {
-    impl_->stop();
+    state_->stop();
     throw;
   }
 }
 
 route_watcher::~route_watcher() {
-  if (impl_->born.inherited())
-    detail::leave_behind(std::move(impl_));
+  if (state_->born.inherited())
+    detail::leave_behind(std::move(state_));
   else
-    impl_->stop();
+    state_->stop();
 }
 
 route_events route_watcher::watch(std::size_t queue_limit) {
-  impl_->refuse_if_inherited();
-  return {impl_->routes.subscribe(queue_limit), impl_};
+  state_->refuse_if_inherited();
+  return {state_->routes.subscribe(queue_limit), state_};
 }
 
 route_stats route_watcher::stats() const {
-  impl_->refuse_if_inherited();
-  return impl_->routes.stats();
+  state_->refuse_if_inherited();
+  return state_->routes.stats();
 }
 
 }  // namespace cowire

@@ -132,8 +132,8 @@ class route_watcher {
   [[nodiscard]] route_stats stats() const;
 
  private:
-  struct impl;
-  std::shared_ptr<impl> impl_;
+  struct state;
+  std::shared_ptr<state> state_;
 };
 
 }  // namespace cowire

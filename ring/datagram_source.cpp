@@ -130,8 +130,7 @@ receive_memory make_memory(const datagram_source::options& wanted) {
 }  // namespace
 
 /// Ring thread only, but for what is marked.
-class datagram_source::state final : public detail::ring_object, public detail::request {
- public:
+struct datagram_source::state final : public detail::ring_object, public detail::request {
   state(ring_context& ring, unique_fd socket, receive_memory memory, const options& wanted)
       : ring_object(loop_of(ring)),
         request(kind::receive, socket.get()),

@@ -202,7 +202,7 @@ class datagram_source {
 
  private:
   friend class detail::source_pool;
-  class state;
+  struct state;
   [[nodiscard]] std::shared_ptr<detail::ring_object> object() const noexcept;
   static void start(state& s, detail::completion_ptr<std::error_code, datagram> c);
   static void start(state& s, detail::completion_ptr<std::error_code, batch> c);

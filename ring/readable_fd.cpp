@@ -9,8 +9,7 @@
 
 namespace cowire {
 /// Ring thread only.
-class readable_fd::state final : public detail::ring_object, public detail::request {
- public:
+struct readable_fd::state final : public detail::ring_object, public detail::request {
   state(detail::event_loop& l, unique_fd descriptor)
       : ring_object(l), request(kind::poll, descriptor.get()), owned_(std::move(descriptor)) {}
 

@@ -49,7 +49,7 @@ class readable_fd {
   }
 
  private:
-  class state;
+  struct state;
   [[nodiscard]] std::shared_ptr<detail::ring_object> object() const noexcept;
   static void start(state& s, detail::completion_ptr<std::error_code> c);
   void close() noexcept;

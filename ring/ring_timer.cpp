@@ -5,8 +5,7 @@
 namespace cowire {
 
 /// Ring thread only.
-class ring_timer::state final : public detail::ring_object, public detail::timer_entry {
- public:
+struct ring_timer::state final : public detail::ring_object, public detail::timer_entry {
   explicit state(detail::event_loop& l) : ring_object(l) {}
   ~state() override { loop().timers().remove(*this); }
 

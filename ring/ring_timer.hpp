@@ -63,7 +63,7 @@ class ring_timer {
   }
 
  private:
-  class state;
+  struct state;
   [[nodiscard]] std::shared_ptr<detail::ring_object> object() const noexcept;
   static void start(state& s, time_point when, detail::completion_ptr<std::error_code> c);
 

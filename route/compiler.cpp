@@ -19,8 +19,7 @@
 #include <utility>
 
 namespace cowire {
-class compiler::impl {
- public:
+struct compiler::impl {
   impl(const mirror& state, epoch_domain& epoch, publisher& publish_to, compiler_options options);
 
   flow_class_id add_class(const flow_class& cls);

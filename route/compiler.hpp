@@ -155,7 +155,7 @@ class compiler {
   [[nodiscard]] compiler_statistics statistics() const noexcept;
 
  private:
-  class impl;
+  struct impl;
   std::unique_ptr<impl> impl_;
 };
 

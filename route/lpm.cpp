@@ -592,7 +592,7 @@ constexpr std::size_t deepest = (128 - 1) / stride;
 }  // namespace
 
 template <class Key>
-struct lpm_trie<Key>::state {
+struct lpm_trie<Key>::impl {
   std::shared_ptr<detail::lpm_pool> pool = std::make_shared<detail::lpm_pool>();
   node top;
   std::size_t size = 0;
@@ -644,7 +644,7 @@ struct lpm_trie<Key>::state {
 
 /// A block for 64 entries; the old one if it says the same; no block at all for 64 equal values.
 template <class Key>
-std::uint32_t lpm_trie<Key>::state::store_plain(const std::uint32_t* entries, std::uint32_t old) {
+std::uint32_t lpm_trie<Key>::impl::store_plain(const std::uint32_t* entries, std::uint32_t old) {
   if ((old & block_bit) != 0) {
     if ((old & plain_bit) != 0 && std::equal(entries, entries + slots, pool->at(old & place_mask)))
       return old;
@@ -658,7 +658,7 @@ std::uint32_t lpm_trie<Key>::state::store_plain(const std::uint32_t* entries, st
 }
 
 template <class Key>
-std::uint32_t lpm_trie<Key>::state::store_packed(const std::uint32_t* entries, std::uint32_t old) {
+std::uint32_t lpm_trie<Key>::impl::store_packed(const std::uint32_t* entries, std::uint32_t old) {
   std::array<std::uint32_t, slots> runs;
   std::uint64_t bitmap = 1;
   unsigned count = 1;
@@ -685,7 +685,7 @@ std::uint32_t lpm_trie<Key>::state::store_packed(const std::uint32_t* entries, s
 
 /// The entries of the version that `built` belongs to.
 template <class Key>
-void lpm_trie<Key>::state::load(std::uint32_t built, std::uint32_t* out) const noexcept {
+void lpm_trie<Key>::impl::load(std::uint32_t built, std::uint32_t* out) const noexcept {
   const std::uint32_t* const block = pool->at(built & place_mask);
   if ((built & block_bit) == 0) {
     std::fill_n(out, slots, built);
@@ -701,8 +701,8 @@ void lpm_trie<Key>::state::load(std::uint32_t built, std::uint32_t* out) const n
 /// What each slot of a node has. `out` holds what it has in the newest version, if there is one:
 /// where only children have changed, only they are looked at.
 template <class Key>
-void lpm_trie<Key>::state::refresh(node& n, std::uint32_t inherited, std::uint32_t* out,
-                                   format below) {
+void lpm_trie<Key>::impl::refresh(node& n, std::uint32_t inherited, std::uint32_t* out,
+                                  format below) {
   const bool all = n.changed || n.inherited != inherited;
   if (all) expand(n, inherited, out);
   for (std::uint64_t left = all ? n.child_slots : n.changed_slots; left != 0; left &= left - 1) {
@@ -716,7 +716,7 @@ void lpm_trie<Key>::state::refresh(node& n, std::uint32_t inherited, std::uint32
 }
 
 template <class Key>
-std::uint32_t lpm_trie<Key>::state::rebuild(node& n, std::uint32_t inherited, format as) {
+std::uint32_t lpm_trie<Key>::impl::rebuild(node& n, std::uint32_t inherited, format as) {
   if (n.is_current(inherited)) return n.built;
   if (&n == stem) {
     rebuild_stem(inherited);
@@ -732,8 +732,8 @@ std::uint32_t lpm_trie<Key>::state::rebuild(node& n, std::uint32_t inherited, fo
 
 /// The second level has no blocks: it is 64 slots of the root.
 template <class Key>
-const std::uint32_t* lpm_trie<Key>::state::rebuild_root(node& n, std::uint32_t inherited,
-                                                        const std::uint32_t* old) {
+const std::uint32_t* lpm_trie<Key>::impl::rebuild_root(node& n, std::uint32_t inherited,
+                                                       const std::uint32_t* old) {
   const std::uint32_t place = pool->allocate_root();
   std::uint32_t* const root = pool->at(place);
   const bool all = n.changed || n.inherited != inherited || old == nullptr;
@@ -768,13 +768,13 @@ const std::uint32_t* lpm_trie<Key>::state::rebuild_root(node& n, std::uint32_t i
 }
 
 template <class Key>
-void lpm_trie<Key>::state::rebuild_stem(std::uint32_t inherited) {
+void lpm_trie<Key>::impl::rebuild_stem(std::uint32_t inherited) {
   next.stem_root = rebuild_root(*stem, inherited, next.stem_root);
 }
 
 /// The stem node and two levels below it have other blocks in the next version, or none.
 template <class Key>
-void lpm_trie<Key>::state::build_anew(node& n) {
+void lpm_trie<Key>::impl::build_anew(node& n) {
   const auto forget = [this](node& some) {
     some.changed = true;
     drop(std::exchange(some.built, 0));
@@ -788,7 +788,7 @@ void lpm_trie<Key>::state::build_anew(node& n) {
 }
 
 template <class Key>
-void lpm_trie<Key>::state::mark_path_to_stem() noexcept {
+void lpm_trie<Key>::impl::mark_path_to_stem() noexcept {
   node* n = &top;
   for (unsigned depth = 0; n != stem; ++depth) {
     const unsigned slot = stem_slot_of(next.stem, depth);
@@ -799,7 +799,7 @@ void lpm_trie<Key>::state::mark_path_to_stem() noexcept {
 
 /// Its node is no more, or is about to be an ordinary one.
 template <class Key>
-void lpm_trie<Key>::state::lose_stem() {
+void lpm_trie<Key>::impl::lose_stem() {
   drop_root(std::exchange(next.stem_root, nullptr));
   next.stem = next.stem_bits = 0;
   stem = &top;
@@ -808,7 +808,7 @@ void lpm_trie<Key>::state::lose_stem() {
 /// The deepest node that has nearly all prefixes. Asked again when there are a quarter more or
 /// fewer of them, so that it costs next to nothing.
 template <class Key>
-void lpm_trie<Key>::state::choose_stem() {
+void lpm_trie<Key>::impl::choose_stem() {
   const std::size_t moved = top.total > judged ? top.total - judged : judged - top.total;
   if (moved <= judged / 4) return;
   judged = top.total;
@@ -837,9 +837,9 @@ void lpm_trie<Key>::state::choose_stem() {
 }
 
 template <class Key>
-lpm_trie<Key>::lpm_trie() : state_(std::make_unique<state>()) {
-  state_->top.changed = false;
-  state_->newest.at_.pool = state_->next.pool = state_->pool->at(0);
+lpm_trie<Key>::lpm_trie() : impl_(std::make_unique<impl>()) {
+  impl_->top.changed = false;
+  impl_->newest.at_.pool = impl_->next.pool = impl_->pool->at(0);
 }
 template <class Key>
 lpm_trie<Key>::lpm_trie(lpm_trie&&) noexcept = default;
@@ -851,7 +851,7 @@ lpm_trie<Key>::~lpm_trie() = default;
 template <class Key>
 void lpm_trie<Key>::assign(Key prefix, unsigned length, std::uint32_t value) {
   COWIRE_ASSERT(length <= lpm_key_bits<Key> && value != 0 && value < block_bit);
-  state& s = *state_;
+  impl& s = *impl_;
   if (length == 0) {
     s.size += s.default_value == 0;
     s.default_value = value;
@@ -896,7 +896,7 @@ void lpm_trie<Key>::assign_sorted(std::span<const route> routes) {
 template <class Key>
 bool lpm_trie<Key>::erase(Key prefix, unsigned length) {
   if (!exact(prefix, length)) return false;
-  state& s = *state_;
+  impl& s = *impl_;
   --s.size;
   s.trail_depth = 0;
   if (length == 0) {
@@ -934,7 +934,7 @@ bool lpm_trie<Key>::erase(Key prefix, unsigned length) {
 
 template <class Key>
 void lpm_trie<Key>::clear() {
-  state& s = *state_;
+  impl& s = *impl_;
   s.drop_all_below(s.top);
   if (s.has_stem()) s.lose_stem();
   s.top = node();
@@ -945,7 +945,7 @@ void lpm_trie<Key>::clear() {
 
 template <class Key>
 lpm_view<Key> lpm_trie<Key>::commit() {
-  state& s = *state_;
+  impl& s = *impl_;
   s.trail_depth = 0;
   if constexpr (std::is_same_v<Key, lpm_key6>) s.choose_stem();
   if (s.top.empty()) {
@@ -965,15 +965,15 @@ lpm_view<Key> lpm_trie<Key>::commit() {
 
 template <class Key>
 lpm_view<Key> lpm_trie<Key>::view() const noexcept {
-  return state_->newest;
+  return impl_->newest;
 }
 
 template <class Key>
 lpm_garbage lpm_trie<Key>::take_garbage() noexcept {
   lpm_garbage taken;
-  if (state_->garbage.empty()) return taken;
-  taken.pool_ = state_->pool;
-  taken.blocks_ = std::exchange(state_->garbage, {});
+  if (impl_->garbage.empty()) return taken;
+  taken.pool_ = impl_->pool;
+  taken.blocks_ = std::exchange(impl_->garbage, {});
   return taken;
 }
 
@@ -981,9 +981,9 @@ template <class Key>
 std::optional<std::uint32_t> lpm_trie<Key>::exact(Key prefix, unsigned length) const noexcept {
   COWIRE_ASSERT(length <= lpm_key_bits<Key>);
   if (length == 0)
-    return state_->default_value != 0 ? std::optional(state_->default_value) : std::nullopt;
+    return impl_->default_value != 0 ? std::optional(impl_->default_value) : std::nullopt;
   const position where(length);
-  const node* n = &state_->top;
+  const node* n = &impl_->top;
   for (unsigned depth = 0; depth < where.depth; ++depth) {
     n = n->child(slot_of(prefix, depth));
     if (n == nullptr) return {};
@@ -995,14 +995,14 @@ std::optional<std::uint32_t> lpm_trie<Key>::exact(Key prefix, unsigned length) c
 
 template <class Key>
 std::size_t lpm_trie<Key>::size() const noexcept {
-  return state_->size;
+  return impl_->size;
 }
 
 template <class Key>
 lpm_memory lpm_trie<Key>::memory() const noexcept {
-  const detail::lpm_pool& pool = *state_->pool;
+  const detail::lpm_pool& pool = *impl_->pool;
   return {pool.bytes_live(), pool.bytes_waiting(), pool.blocks_live(),
-          state_->nodes * (sizeof(node) + sizeof(void*)) + state_->size * sizeof(std::uint32_t)};
+          impl_->nodes * (sizeof(node) + sizeof(void*)) + impl_->size * sizeof(std::uint32_t)};
 }
 
 template class lpm_view<lpm_key4>;

@@ -185,8 +185,8 @@ class lpm_trie {
   [[nodiscard]] lpm_memory memory() const noexcept;
 
  private:
-  struct state;
-  std::unique_ptr<state> state_;
+  struct impl;
+  std::unique_ptr<impl> impl_;
 };
 
 extern template class lpm_view<lpm_key4>;

@@ -58,7 +58,7 @@ template <class Test>
 
 /// libxdp leaves the ring structs as they are where it fails early, and reads them in its clean-up:
 /// hence `= {}`.
-struct xdp_socket::state {
+struct xdp_socket::impl {
   umem& memory;
   send_mode mode = send_mode::copy;
   std::uint32_t interface_index = 0;
@@ -75,10 +75,10 @@ struct xdp_socket::state {
   const detail::fork_mark born{};
   detail::kept_from_children socket_kept, registration_kept;
 
-  explicit state(umem& memory_) : memory(memory_) {}
-  state(const state&) = delete;
-  state& operator=(const state&) = delete;
-  ~state() { close(); }
+  explicit impl(umem& memory_) : memory(memory_) {}
+  impl(const impl&) = delete;
+  impl& operator=(const impl&) = delete;
+  ~impl() { close(); }
 
   void close() noexcept {
     if (born.inherited()) return;
@@ -130,7 +130,7 @@ class socket_ladder {
   [[nodiscard]] std::string try_rung(send_mode mode, std::unique_ptr<xdp_socket>& out) {
     kind_ = obstacle::device;
     if (std::string reason = reason_against(mode); !reason.empty()) return reason;
-    auto attempt = std::make_unique<state>(memory_);
+    auto attempt = std::make_unique<impl>(memory_);
     attempt->mode = mode;
     attempt->interface_index = device_.index;
     if (mode == send_mode::zero_copy) {
@@ -144,7 +144,7 @@ class socket_ladder {
   [[nodiscard]] obstacle kind() const noexcept { return kind_; }
 
  private:
-  using state = xdp_socket::state;
+  using impl = xdp_socket::impl;
 
   /// What can be said without trying. Where the ladder was not asked for, everything is tried but
   /// the impossible.
@@ -170,9 +170,9 @@ class socket_ladder {
 
   /// Some NICs make their XDP transmit queues when a program is attached, and lose the carrier
   /// while they do.
-  [[nodiscard]] std::string attach_program(state& s) {
+  [[nodiscard]] std::string attach_program(impl& s) {
     if (options_.sibling != nullptr) {
-      s.program = options_.sibling->state_->program;
+      s.program = options_.sibling->impl_->program;
       return {};
     }
     if (device_.attached != xdp_attachment::none)
@@ -194,7 +194,7 @@ class socket_ladder {
   }
 
   /// A queue stays busy for a while after its last socket was closed.
-  [[nodiscard]] std::string bind_patiently(state& s) {
+  [[nodiscard]] std::string bind_patiently(impl& s) {
     int failure = 0;
     std::string operation;
     static_cast<void>(wait_until(options_.busy_deadline, [&] {
@@ -223,7 +223,7 @@ class socket_ladder {
   }
 
   /// 0 or an errno, with the name of what failed.
-  [[nodiscard]] int bind_once(state& s, std::string& operation) const {
+  [[nodiscard]] int bind_once(impl& s, std::string& operation) const {
     const std::uint32_t fill_count = s.mode == send_mode::zero_copy ? wanted_fill_frames() : 0;
     const std::uint32_t tx_size = std::bit_ceil(std::clamp(options_.tx_ring_size, 64u, 1u << 16));
     operation = "register the umem";
@@ -258,7 +258,7 @@ class socket_ladder {
   }
 
   /// In copy mode the kernel sends within the kick anyhow.
-  void ask_for_busy_polling(state& s) const {
+  void ask_for_busy_polling(impl& s) const {
     if (options_.busy_poll.count() == 0) return;
     if (polled_apart(device_.index, options_.queue)) {
       s.refused_options.push_back("busy polling: driver " + device_.driver +
@@ -274,7 +274,7 @@ class socket_ladder {
   }
 
   /// Whether the kernel took it. What it refuses is noted: it costs speed, not datagrams.
-  static bool set_option(state& s, int level, int option, std::uint32_t number, const char* name) {
+  static bool set_option(impl& s, int level, int option, std::uint32_t number, const char* name) {
     const int value = static_cast<int>(number);
     if (::setsockopt(s.socket_fd, level, option, &value, sizeof value) == 0) return true;
     s.refused_options.push_back(std::string(name) + ": " + errno_name(errno));
@@ -282,7 +282,7 @@ class socket_ladder {
   }
 
   /// Everything but the program, which is worth keeping for the next attempt.
-  static void forget_attempt(state& s) noexcept {
+  static void forget_attempt(impl& s) noexcept {
     std::shared_ptr<xdp_pass_program> program = std::move(s.program);
     s.close();
     s.program = std::move(program);
@@ -295,7 +295,7 @@ class socket_ladder {
   }
 
   /// Before bind: drivers take their receive buffers from the ring while they bind.
-  [[nodiscard]] int give_fill_frames(state& s, std::uint32_t count, std::string& operation) const {
+  [[nodiscard]] int give_fill_frames(impl& s, std::uint32_t count, std::string& operation) const {
     operation = "take " + std::to_string(count) + " frames for the fill ring from the umem";
     s.fill_slice = memory_.allocate_slice(count);
     if (!s.fill_slice) return ENOMEM;
@@ -316,19 +316,19 @@ class socket_ladder {
   obstacle kind_ = obstacle::device;
 };
 
-xdp_socket::xdp_socket(std::unique_ptr<state> opened) : state_(std::move(opened)) {}
+xdp_socket::xdp_socket(std::unique_ptr<impl> opened) : impl_(std::move(opened)) {}
 xdp_socket::~xdp_socket() = default;
 
-send_mode xdp_socket::mode() const noexcept { return state_->mode; }
-std::uint32_t xdp_socket::interface_index() const noexcept { return state_->interface_index; }
-int xdp_socket::fd() const noexcept { return state_->socket_fd; }
-bool xdp_socket::busy_polling() const noexcept { return state_->busy_polling; }
+send_mode xdp_socket::mode() const noexcept { return impl_->mode; }
+std::uint32_t xdp_socket::interface_index() const noexcept { return impl_->interface_index; }
+int xdp_socket::fd() const noexcept { return impl_->socket_fd; }
+bool xdp_socket::busy_polling() const noexcept { return impl_->busy_polling; }
 std::span<const std::string> xdp_socket::refused_options() const noexcept {
-  return state_->refused_options;
+  return impl_->refused_options;
 }
 
 tx_queue xdp_socket::queue() const noexcept {
-  const state& s = *state_;
+  const impl& s = *impl_;
   tx_queue view;
   view.producer = s.tx.producer;
   view.consumer = s.tx.consumer;
@@ -342,7 +342,7 @@ tx_queue xdp_socket::queue() const noexcept {
   view.busy_polled = s.busy_polling;
   view.copies = s.mode != send_mode::zero_copy;
   view.kick = kick_socket;
-  view.kick_context = &state_->socket_fd;
+  view.kick_context = &impl_->socket_fd;
   return view;
 }
 

@@ -76,9 +76,9 @@ class xdp_socket {
 
  private:
   friend class socket_ladder;
-  struct state;
-  explicit xdp_socket(std::unique_ptr<state> opened);
-  std::unique_ptr<state> state_;
+  struct impl;
+  explicit xdp_socket(std::unique_ptr<impl> opened);
+  std::unique_ptr<impl> impl_;
 };
 
 /// What kind of thing stands in the way of a rung.
