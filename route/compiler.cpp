@@ -308,7 +308,7 @@ compiler_statistics compiler::impl::statistics() const noexcept {
   now.prefixes_v4 = v4_.region_count();
   now.prefixes_v6 = v6_.region_count();
   now.class_tables = classes_.tables().size();
-  now.path_lists = hops_->paths_in_use();
+  now.path_lists = hops_->path_lists_in_use();
   now.hops = hops_->hops_in_use();
   now.bytes_live = hops_->bytes() + version_.bytes();
   for (const detail::class_set::table& one : classes_.tables()) {

@@ -26,7 +26,7 @@ namespace cowire {
 namespace {
 
 using detail::block_bit, detail::plain_bit, detail::place_mask, detail::header_words;
-using detail::root_bits, detail::root_slots, detail::stride, detail::slots, detail::load_bitmap;
+using detail::root_bits, detail::root_fan_out, detail::stride, detail::fan_out, detail::load_bitmap;
 
 /// Keys that a batch descends together: as many as a word has bits.
 constexpr unsigned group = 64;
@@ -73,14 +73,14 @@ struct tables {
   std::uint32_t default_value;
 };
 
-/// Where a key enters: at the slots of the `bits` bits behind the first `skipped` ones.
+/// Where a key enters: at the children that the `bits` behind the first `skipped` ones name.
 struct way_in {
   std::uint64_t root_place;
   unsigned skipped;
   std::uint64_t bits;  ///< The key's first ones that are not skipped, left-aligned.
   [[nodiscard]] std::uint64_t root_index() const noexcept { return bits >> (64 - root_bits); }
-  [[nodiscard]] std::uint32_t slot_below() const noexcept {
-    return static_cast<std::uint32_t>(bits >> (64 - root_bits - stride)) % slots;
+  [[nodiscard]] std::uint32_t child_below() const noexcept {
+    return static_cast<std::uint32_t>(bits >> (64 - root_bits - stride)) % fan_out;
   }
 };
 [[nodiscard, gnu::always_inline]] inline way_in way_of(const tables& t, lpm_key4 key) noexcept {
@@ -99,20 +99,20 @@ struct way_in {
   return t.pool + (entry & place_mask);
 }
 
-/// The entry for a slot (its lowest 6 bits) of the packed block that `entry` names.
+/// The entry for a child (its lowest 6 bits) of the packed block that `entry` names.
 [[nodiscard, gnu::always_inline]] inline std::uint32_t descend(const tables& t, std::uint32_t entry,
-                                                               std::uint64_t slot) noexcept {
+                                                               std::uint64_t child) noexcept {
   const std::uint32_t* const block = block_of(t, entry);
-  const std::uint64_t runs_up_to_slot = load_bitmap(block) << (~slot & 63);
+  const std::uint64_t runs_up_to_child = load_bitmap(block) << (~child & 63);
   // Bit 0 is set in every block, so the count is at least 1.
-  return block[header_words - 1 + static_cast<unsigned>(__builtin_popcountll(runs_up_to_slot))];
+  return block[header_words - 1 + static_cast<unsigned>(__builtin_popcountll(runs_up_to_child))];
 }
 
 template <class Key>
 [[nodiscard, gnu::always_inline]] inline std::uint32_t find_one(const tables& t, Key key) noexcept {
   const way_in way = way_of(t, key);
   std::uint32_t entry = t.pool[way.root_place + way.root_index()];
-  if ((entry & block_bit) != 0) entry = block_of(t, entry)[way.slot_below()];
+  if ((entry & block_bit) != 0) entry = block_of(t, entry)[way.child_below()];
   for (unsigned offset = way.skipped + root_bits + stride; (entry & block_bit) != 0;
        offset += stride)
     entry = descend(t, entry, bits_at(key, offset));
@@ -125,7 +125,7 @@ template <class Key>
                                                              const way_in& way) noexcept {
   const auto top = static_cast<std::uint32_t>(way.root_place + way.root_index());
   const std::uint32_t entry = t.pool[top];
-  const std::uint32_t below = (entry & place_mask) + way.slot_below();
+  const std::uint32_t below = (entry & place_mask) + way.child_below();
   const std::uint32_t is_block = 0 - entry / block_bit;  // All ones or none.
   return t.pool[top ^ ((top ^ below) & is_block)];
 }
@@ -139,16 +139,16 @@ unsigned enter_eights(const tables&, const Key*, std::uint32_t*, unsigned,
 }
 
 /// One level: of the keys in `deeper`, whose values name packed blocks; returns which still do.
-/// `slot_of(key)` has the slot in its lowest bits.
-template <class Key, class Slot>
+/// `child_of(key)` has the child in its lowest bits.
+template <class Key, class Child>
 [[nodiscard, gnu::always_inline]] inline std::uint64_t descend_all(const tables& t, const Key* keys,
                                                                    std::uint32_t* values,
                                                                    std::uint64_t deeper,
-                                                                   Slot slot_of) noexcept {
+                                                                   Child child_of) noexcept {
   std::uint64_t still = 0;
   for (; deeper != 0; deeper &= deeper - 1) {
     const auto i = static_cast<unsigned>(__builtin_ctzll(deeper));
-    values[i] = descend(t, values[i], slot_of(keys[i]));
+    values[i] = descend(t, values[i], child_of(keys[i]));
     still |= std::uint64_t{values[i] / block_bit} << i;
   }
   return still;
@@ -236,11 +236,11 @@ COWIRE_NEWER_PROCESSOR unsigned enter_eights(const tables& t, const lpm_key4* ke
     __m256i entry = _mm256_i32gather_epi32(reinterpret_cast<const int*>(root),
                                            _mm256_srli_epi32(key, 32 - root_bits), sizeof *root);
     if (sign_bits(entry) != 0) {  // Some name a plain block: block_bit is the sign.
-      const __m256i slot = _mm256_and_si256(_mm256_srli_epi32(key, 32 - root_bits - stride),
-                                            _mm256_set1_epi32(slots - 1));
+      const __m256i child = _mm256_and_si256(_mm256_srli_epi32(key, 32 - root_bits - stride),
+                                             _mm256_set1_epi32(fan_out - 1));
       const __m256i place = _mm256_and_si256(entry, _mm256_set1_epi32(place_mask));
       entry = _mm256_mask_i32gather_epi32(entry, reinterpret_cast<const int*>(t.pool),
-                                          _mm256_add_epi32(place, slot), entry, sizeof *root);
+                                          _mm256_add_epi32(place, child), entry, sizeof *root);
       deeper |= std::uint64_t{sign_bits(entry)} << i;
     }
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(values + i), entry);
@@ -305,9 +305,9 @@ COWIRE_WIDE_PROCESSOR inline __mmask8 enter_eight(const tables& t, const eight_k
                              static_cast<long long>(t.stem_root_place));
   const __m512i in_root = _mm512_add_epi64(root, _mm512_srli_epi64(bits, 64 - root_bits));
   const __m256i top = entries_at(t, in_root, 0xff, _mm256_setzero_si256());
-  const __m512i slot = _mm512_and_si512(_mm512_srli_epi64(bits, 64 - root_bits - stride),
-                                        _mm512_set1_epi64(slots - 1));
-  values = entries_at(t, _mm512_add_epi64(places_in(top), slot), _mm256_movepi32_mask(top), top);
+  const __m512i child = _mm512_and_si512(_mm512_srli_epi64(bits, 64 - root_bits - stride),
+                                         _mm512_set1_epi64(fan_out - 1));
+  values = entries_at(t, _mm512_add_epi64(places_in(top), child), _mm256_movepi32_mask(top), top);
   return _mm256_movepi32_mask(values);
 }
 
@@ -317,9 +317,9 @@ COWIRE_WIDE_PROCESSOR inline __mmask8 descend_eight(const tables& t, __m512i bit
   const __m512i places = places_in(values);
   const __m512i bitmaps =
       _mm512_mask_i64gather_epi64(_mm512_setzero_si512(), deeper, places, t.pool, sizeof *t.pool);
-  const __m512i slot =
+  const __m512i child =
       _mm512_srl_epi64(bits, _mm_cvtsi32_si128(static_cast<int>(64 - stride - offset)));
-  const __m512i beyond = _mm512_andnot_si512(slot, _mm512_set1_epi64(slots - 1));
+  const __m512i beyond = _mm512_andnot_si512(child, _mm512_set1_epi64(fan_out - 1));
   const __m512i runs = _mm512_popcnt_epi64(_mm512_sllv_epi64(bitmaps, beyond));
   const __m512i entry =
       _mm512_add_epi64(_mm512_add_epi64(places, runs), _mm512_set1_epi64(header_words - 1));
@@ -494,13 +494,13 @@ class packed_array {
 /// prefix of l bits b beyond the stem has the number 1 << l | b: 2 to 127.
 struct node {
   std::array<std::uint64_t, 2> prefixes{};
-  std::uint64_t child_slots = 0;
+  std::uint64_t child_bits = 0;
   packed_array<std::uint32_t> values;            ///< One per bit of `prefixes`.
-  packed_array<std::unique_ptr<node>> children;  ///< One per bit of `child_slots`.
+  packed_array<std::unique_ptr<node>> children;  ///< One per bit of `child_bits`.
   std::uint32_t built = 0;      ///< The entry that stands for this node in the newest version.
   std::uint32_t inherited = 0;  ///< The value of the covering prefix that `built` was made with.
   /// Since `built` was made: these children, or something in them, ...
-  std::uint64_t changed_slots = 0;
+  std::uint64_t changed_children = 0;
   bool changed = true;      ///< ... or the prefixes here, or which children there are.
   std::uint32_t total = 0;  ///< Prefixes here and in deeper nodes.
 
@@ -517,41 +517,41 @@ struct node {
   [[nodiscard]] std::size_t value_count() const noexcept {
     return static_cast<std::size_t>(std::popcount(prefixes[0]) + std::popcount(prefixes[1]));
   }
-  [[nodiscard]] std::size_t child_index(unsigned slot) const noexcept {
-    return static_cast<std::size_t>(std::popcount(child_slots & ((std::uint64_t{1} << slot) - 1)));
+  [[nodiscard]] std::size_t child_index(unsigned which) const noexcept {
+    return static_cast<std::size_t>(std::popcount(child_bits & ((std::uint64_t{1} << which) - 1)));
   }
   [[nodiscard]] std::size_t child_count() const noexcept {
-    return static_cast<std::size_t>(std::popcount(child_slots));
+    return static_cast<std::size_t>(std::popcount(child_bits));
   }
-  [[nodiscard]] node* child(unsigned slot) const noexcept {
-    return (child_slots >> slot & 1) != 0 ? children[child_index(slot)].get() : nullptr;
+  [[nodiscard]] node* child(unsigned which) const noexcept {
+    return (child_bits >> which & 1) != 0 ? children[child_index(which)].get() : nullptr;
   }
   /// The child that has at least so many prefixes.
-  [[nodiscard]] std::optional<unsigned> slot_with(std::size_t prefixes_least) const noexcept {
-    for (std::uint64_t left = child_slots; left != 0; left &= left - 1) {
-      const auto slot = static_cast<unsigned>(std::countr_zero(left));
-      if (child(slot)->total >= prefixes_least) return slot;
+  [[nodiscard]] std::optional<unsigned> child_with(std::size_t prefixes_least) const noexcept {
+    for (std::uint64_t left = child_bits; left != 0; left &= left - 1) {
+      const auto which = static_cast<unsigned>(std::countr_zero(left));
+      if (child(which)->total >= prefixes_least) return which;
     }
     return {};
   }
   [[nodiscard]] bool empty() const noexcept {
-    return (prefixes[0] | prefixes[1] | child_slots) == 0;
+    return (prefixes[0] | prefixes[1] | child_bits) == 0;
   }
   /// Whether `built` says what it would say inside such a prefix.
   [[nodiscard]] bool is_current(std::uint32_t would_inherit) const noexcept {
-    return !changed && changed_slots == 0 && inherited == would_inherit;
+    return !changed && changed_children == 0 && inherited == would_inherit;
   }
 };
 
-/// What each of the 64 slots gets from the prefixes of `n`, shorter ones first.
+/// What each of the 64 children gets from the prefixes of `n`, shorter ones first.
 void expand(const node& n, std::uint32_t inherited, std::uint32_t* out) noexcept {
-  std::fill_n(out, slots, inherited);
+  std::fill_n(out, fan_out, inherited);
   std::size_t index = 0;
   for (std::uint64_t left = n.prefixes[0]; left != 0; left &= left - 1) {
     const auto number = static_cast<unsigned>(std::countr_zero(left));
     const auto length = static_cast<unsigned>(std::bit_width(number)) - 1;
     const unsigned first = (number - (1u << length)) << (stride - length);
-    std::fill_n(out + first, slots >> length, n.values[index++]);
+    std::fill_n(out + first, fan_out >> length, n.values[index++]);
   }
   for (std::uint64_t left = n.prefixes[1]; left != 0; left &= left - 1)
     out[std::countr_zero(left)] = n.values[index++];
@@ -569,18 +569,18 @@ struct position {
 };
 
 template <class Key>
-[[nodiscard]] unsigned slot_of(const Key& prefix, unsigned depth) noexcept {
-  return static_cast<unsigned>(bits_at(prefix, depth * stride)) % slots;
+[[nodiscard]] unsigned child_of(const Key& prefix, unsigned depth) noexcept {
+  return static_cast<unsigned>(bits_at(prefix, depth * stride)) % fan_out;
 }
 
 constexpr std::size_t deepest = (128 - 1) / stride;
 
-/// The slot at which the path to the node of a stem leaves the node at `depth`.
-[[nodiscard]] unsigned stem_slot_of(std::uint64_t stem, unsigned depth) noexcept {
-  return static_cast<unsigned>(stem >> (64 - stride - depth * stride)) % slots;
+/// The child through which the path to the node of a stem leaves the node at `depth`.
+[[nodiscard]] unsigned stem_child_of(std::uint64_t stem, unsigned depth) noexcept {
+  return static_cast<unsigned>(stem >> (64 - stride - depth * stride)) % fan_out;
 }
 
-/// Levels at which two keys have the same slots.
+/// Levels on which two keys take the same child.
 [[nodiscard]] unsigned common_levels(lpm_key4 a, lpm_key4 b) noexcept {
   return static_cast<unsigned>(std::countl_zero(a ^ b)) / stride;
 }
@@ -646,24 +646,25 @@ struct lpm_trie<Key>::impl {
 template <class Key>
 std::uint32_t lpm_trie<Key>::impl::store_plain(const std::uint32_t* entries, std::uint32_t old) {
   if ((old & block_bit) != 0) {
-    if ((old & plain_bit) != 0 && std::equal(entries, entries + slots, pool->at(old & place_mask)))
+    if ((old & plain_bit) != 0 &&
+        std::equal(entries, entries + fan_out, pool->at(old & place_mask)))
       return old;
     drop(old);
   }
-  if ((entries[0] & block_bit) == 0 && std::equal(entries + 1, entries + slots, entries))
+  if ((entries[0] & block_bit) == 0 && std::equal(entries + 1, entries + fan_out, entries))
     return entries[0];
   const std::uint32_t place = pool->allocate_plain();
-  std::copy_n(entries, slots, pool->at(place));
+  std::copy_n(entries, fan_out, pool->at(place));
   return block_bit | plain_bit | place;
 }
 
 template <class Key>
 std::uint32_t lpm_trie<Key>::impl::store_packed(const std::uint32_t* entries, std::uint32_t old) {
-  std::array<std::uint32_t, slots> runs;
+  std::array<std::uint32_t, fan_out> runs;
   std::uint64_t bitmap = 1;
   unsigned count = 1;
   runs[0] = entries[0];
-  for (unsigned i = 1; i < slots; ++i) {
+  for (unsigned i = 1; i < fan_out; ++i) {
     const bool begins = entries[i] != entries[i - 1];
     bitmap |= std::uint64_t{begins} << i;
     runs[count - !begins] = entries[i];
@@ -688,30 +689,31 @@ template <class Key>
 void lpm_trie<Key>::impl::load(std::uint32_t built, std::uint32_t* out) const noexcept {
   const std::uint32_t* const block = pool->at(built & place_mask);
   if ((built & block_bit) == 0) {
-    std::fill_n(out, slots, built);
+    std::fill_n(out, fan_out, built);
   } else if ((built & plain_bit) != 0) {
-    std::copy_n(block, slots, out);
+    std::copy_n(block, fan_out, out);
   } else {
     const std::uint32_t* run = block + header_words - 1;
-    for (std::uint64_t slot = 0, bitmap = load_bitmap(block); slot < slots; ++slot, bitmap >>= 1)
-      out[slot] = *(run += bitmap & 1);
+    for (std::uint64_t which = 0, bitmap = load_bitmap(block); which < fan_out;
+         ++which, bitmap >>= 1)
+      out[which] = *(run += bitmap & 1);
   }
 }
 
-/// What each slot of a node has. `out` holds what it has in the newest version, if there is one:
+/// What each child of a node has. `out` holds what it has in the newest version, if there is one:
 /// where only children have changed, only they are looked at.
 template <class Key>
 void lpm_trie<Key>::impl::refresh(node& n, std::uint32_t inherited, std::uint32_t* out,
                                   format below) {
   const bool all = n.changed || n.inherited != inherited;
   if (all) expand(n, inherited, out);
-  for (std::uint64_t left = all ? n.child_slots : n.changed_slots; left != 0; left &= left - 1) {
-    const auto slot = static_cast<unsigned>(std::countr_zero(left));
-    node& child = *n.child(slot);
-    out[slot] = rebuild(child, all ? out[slot] : child.inherited, below);
+  for (std::uint64_t left = all ? n.child_bits : n.changed_children; left != 0; left &= left - 1) {
+    const auto which = static_cast<unsigned>(std::countr_zero(left));
+    node& child = *n.child(which);
+    out[which] = rebuild(child, all ? out[which] : child.inherited, below);
   }
   n.inherited = inherited;
-  n.changed_slots = 0;
+  n.changed_children = 0;
   n.changed = false;
 }
 
@@ -722,7 +724,7 @@ std::uint32_t lpm_trie<Key>::impl::rebuild(node& n, std::uint32_t inherited, for
     rebuild_stem(inherited);
     return n.built = 0;  // Nobody comes by here.
   }
-  std::array<std::uint32_t, slots> entries;
+  std::array<std::uint32_t, fan_out> entries;
   if (!n.changed && n.inherited == inherited) load(n.built, entries.data());
   refresh(n, inherited, entries.data(), format::packed);
   n.built = as == format::plain ? store_plain(entries.data(), n.built)
@@ -730,35 +732,35 @@ std::uint32_t lpm_trie<Key>::impl::rebuild(node& n, std::uint32_t inherited, for
   return n.built;
 }
 
-/// The second level has no blocks: it is 64 slots of the root.
+/// The second level has no blocks: it is 64 children of the root.
 template <class Key>
 const std::uint32_t* lpm_trie<Key>::impl::rebuild_root(node& n, std::uint32_t inherited,
                                                        const std::uint32_t* old) {
   const std::uint32_t place = pool->allocate_root();
   std::uint32_t* const root = pool->at(place);
   const bool all = n.changed || n.inherited != inherited || old == nullptr;
-  if (old != nullptr) std::copy_n(old, root_slots, root);
-  std::array<std::uint32_t, slots> entries;
+  if (old != nullptr) std::copy_n(old, root_fan_out, root);
+  std::array<std::uint32_t, fan_out> entries;
   expand(n, inherited, entries.data());
-  for (std::uint64_t left = all ? ~std::uint64_t{0} : n.changed_slots; left != 0;
+  for (std::uint64_t left = all ? ~std::uint64_t{0} : n.changed_children; left != 0;
        left &= left - 1) {
-    const auto slot = static_cast<unsigned>(std::countr_zero(left));
-    std::uint32_t* const out = root + slot * slots;
-    node* const second = n.child(slot);
+    const auto which = static_cast<unsigned>(std::countr_zero(left));
+    std::uint32_t* const out = root + which * fan_out;
+    node* const second = n.child(which);
     if (second == nullptr) {
-      std::fill_n(out, slots, entries[slot]);
-    } else if (!second->is_current(entries[slot])) {
+      std::fill_n(out, fan_out, entries[which]);
+    } else if (!second->is_current(entries[which])) {
       if (second == stem)
-        std::fill_n(out, slots, rebuild(*second, entries[slot], format::plain));
+        std::fill_n(out, fan_out, rebuild(*second, entries[which], format::plain));
       else
-        refresh(*second, entries[slot], out, format::plain);
+        refresh(*second, entries[which], out, format::plain);
     }
   }
   n.inherited = inherited;
-  n.changed_slots = 0;
+  n.changed_children = 0;
   n.changed = false;
   // Most changes are below the stem.
-  if (has_stem() && old != nullptr && std::equal(root, root + root_slots, old)) {
+  if (has_stem() && old != nullptr && std::equal(root, root + root_fan_out, old)) {
     pool->set_aside(place);
     pool->free(place);
     return old;
@@ -791,9 +793,9 @@ template <class Key>
 void lpm_trie<Key>::impl::mark_path_to_stem() noexcept {
   node* n = &top;
   for (unsigned depth = 0; n != stem; ++depth) {
-    const unsigned slot = stem_slot_of(next.stem, depth);
-    n->changed_slots |= std::uint64_t{1} << slot;
-    n = n->child(slot);
+    const unsigned which = stem_child_of(next.stem, depth);
+    n->changed_children |= std::uint64_t{1} << which;
+    n = n->child(which);
   }
 }
 
@@ -817,10 +819,10 @@ void lpm_trie<Key>::impl::choose_stem() {
   std::uint64_t bits = 0;
   unsigned depth = 0;
   for (; depth < stem_bits_max / stride; ++depth) {
-    const std::optional<unsigned> slot = n->slot_with(nearly_all);
-    if (!slot) break;
-    bits |= std::uint64_t{*slot} << (64 - stride - depth * stride);
-    n = n->child(*slot);
+    const std::optional<unsigned> which = n->child_with(nearly_all);
+    if (!which) break;
+    bits |= std::uint64_t{*which} << (64 - stride - depth * stride);
+    n = n->child(*which);
   }
   if (n == stem) return;
   if (has_stem()) {
@@ -863,19 +865,19 @@ void lpm_trie<Key>::assign(Key prefix, unsigned length, std::uint32_t value) {
   s.trail_depth = depth;
   node* n = s.trail[depth];
   for (; depth < where.depth; ++depth) {
-    const unsigned slot = slot_of(prefix, depth);
-    if (n->child(slot) == nullptr) {
-      n->children.insert(n->child_count(), n->child_index(slot), std::make_unique<node>());
-      n->child_slots |= std::uint64_t{1} << slot;
+    const unsigned which = child_of(prefix, depth);
+    if (n->child(which) == nullptr) {
+      n->children.insert(n->child_count(), n->child_index(which), std::make_unique<node>());
+      n->child_bits |= std::uint64_t{1} << which;
       n->changed = true;
       ++s.nodes;
     }
-    n->changed_slots |= std::uint64_t{1} << slot;
-    s.trail[depth + 1] = n = n->child(slot);
+    n->changed_children |= std::uint64_t{1} << which;
+    s.trail[depth + 1] = n = n->child(which);
   }
   s.trail_depth = where.depth;
   n->changed = true;
-  const unsigned number = where.number(slot_of(prefix, where.depth));
+  const unsigned number = where.number(child_of(prefix, where.depth));
   const std::size_t index = n->value_index(number);
   if (n->has(number)) {
     n->values[index] = value;
@@ -905,27 +907,27 @@ bool lpm_trie<Key>::erase(Key prefix, unsigned length) {
   }
   const position where(length);
   std::array<node*, deepest + 1> path{&s.top};
-  std::array<unsigned, deepest + 1> slot_at{};
+  std::array<unsigned, deepest + 1> child_at{};
   for (unsigned depth = 0; depth < where.depth; ++depth) {
-    slot_at[depth] = slot_of(prefix, depth);
-    path[depth + 1] = path[depth]->child(slot_at[depth]);
+    child_at[depth] = child_of(prefix, depth);
+    path[depth + 1] = path[depth]->child(child_at[depth]);
   }
   for (unsigned depth = 0; depth < where.depth; ++depth)
-    path[depth]->changed_slots |= std::uint64_t{1} << slot_at[depth];
+    path[depth]->changed_children |= std::uint64_t{1} << child_at[depth];
   for (unsigned depth = 0; depth <= where.depth; ++depth) --path[depth]->total;
   node& n = *path[where.depth];
   n.changed = true;
-  const unsigned number = where.number(slot_of(prefix, where.depth));
+  const unsigned number = where.number(child_of(prefix, where.depth));
   n.values.erase(n.value_count(), n.value_index(number));
   n.prefixes[number / 64] &= ~(std::uint64_t{1} << (number % 64));
   for (unsigned depth = where.depth; depth > 0 && path[depth]->empty(); --depth) {
     if (path[depth] == s.stem) s.lose_stem();
     s.drop(path[depth]->built);
     node& parent = *path[depth - 1];
-    const unsigned slot = slot_at[depth - 1];
-    parent.children.erase(parent.child_count(), parent.child_index(slot));
-    parent.child_slots &= ~(std::uint64_t{1} << slot);
-    parent.changed_slots &= ~(std::uint64_t{1} << slot);
+    const unsigned which = child_at[depth - 1];
+    parent.children.erase(parent.child_count(), parent.child_index(which));
+    parent.child_bits &= ~(std::uint64_t{1} << which);
+    parent.changed_children &= ~(std::uint64_t{1} << which);
     parent.changed = true;
     --s.nodes;
   }
@@ -950,8 +952,8 @@ lpm_view<Key> lpm_trie<Key>::commit() {
   if constexpr (std::is_same_v<Key, lpm_key6>) s.choose_stem();
   if (s.top.empty()) {
     s.drop_root(std::exchange(s.next.root, nullptr));
-    s.top.changed_slots = 0;
-  } else if (s.top.changed || s.top.changed_slots != 0) {
+    s.top.changed_children = 0;
+  } else if (s.top.changed || s.top.changed_children != 0) {
     s.next.root = s.rebuild_root(s.top, 0, s.next.root);
   }
   s.next.default_value = s.default_value;
@@ -985,10 +987,10 @@ std::optional<std::uint32_t> lpm_trie<Key>::exact(Key prefix, unsigned length) c
   const position where(length);
   const node* n = &impl_->top;
   for (unsigned depth = 0; depth < where.depth; ++depth) {
-    n = n->child(slot_of(prefix, depth));
+    n = n->child(child_of(prefix, depth));
     if (n == nullptr) return {};
   }
-  const unsigned number = where.number(slot_of(prefix, where.depth));
+  const unsigned number = where.number(child_of(prefix, where.depth));
   if (!n->has(number)) return {};
   return n->values[n->value_index(number)];
 }

@@ -4,11 +4,11 @@
 ///
 /// A view reads an immutable multiway trie. Its root is indexed by the first 12 bits of the
 /// address; below, each block decides 6 more bits. Directly below the root a block has one 32-bit
-/// entry per slot. A deeper one is packed: one bit per slot, set where a run of equal slots begins,
-/// and one entry per run; `popcount` turns the slot into the entry. An entry is a value, or the
-/// place of a deeper block. So neighbouring prefixes with the same value cost nothing, a packed
-/// block is usually one cache line, and a change copies only the blocks on its path plus the root
-/// (16 KiB): older versions stay whole and share the rest.
+/// entry per child. A deeper one is packed: one bit per child, set where a run of equal ones
+/// begins, and one entry per run; `popcount` turns the child into the entry. An entry is a value,
+/// or the place of a deeper block. So neighbouring prefixes with the same value cost nothing, a
+/// packed block is usually one cache line, and a change copies only the blocks on its path plus the
+/// root (16 KiB): older versions stay whole and share the rest.
 ///
 /// Nearly all prefixes of an IPv6 table may share their first bits, the stem, where little is
 /// decided: then there is a second root, indexed by the 12 bits after the stem. Keys with the stem

@@ -583,25 +583,25 @@ bool route_follower::is_settled() const noexcept {
   return is_followed() && !monitor_.refreshing() && ::poll(&waiting, 1, 0) == 0;
 }
 
-void route_follower::act_on(const truth_audit::verdict& verdict) {
-  using enum truth_audit::verdict::kind;
-  const std::string where = verdict.where.to_string();
-  switch (verdict.what) {
+void route_follower::act_on(const truth_audit::finding& finding) {
+  using enum truth_audit::finding::kind;
+  const std::string where = finding.where.to_string();
+  switch (finding.what) {
     case divert:
-      compiler_.quarantine(verdict.where);
-      log(log_severity::warning, "truth audit: " + verdict.text + "; " + where +
+      compiler_.quarantine(finding.where);
+      log(log_severity::warning, "truth audit: " + finding.text + "; " + where +
                                      " is left to the kernel until they agree");
       break;
     case lift:
-      compiler_.lift_quarantine(verdict.where);
+      compiler_.lift_quarantine(finding.where);
       log(log_severity::info, "truth audit: the kernel agrees about " + where + " again");
       break;
     case exception:
-      log(log_severity::info, "truth audit: path exception: " + verdict.text);
-      if (verdict.path_mtu != 0)
-        learn_path_mtu(verdict.where.address(), verdict.path_mtu);
+      log(log_severity::info, "truth audit: path exception: " + finding.text);
+      if (finding.path_mtu != 0)
+        learn_path_mtu(finding.where.address(), finding.path_mtu);
       else
-        exceptions_.ask(verdict.where.address(), clock::now());
+        exceptions_.ask(finding.where.address(), clock::now());
       break;
   }
   publish();

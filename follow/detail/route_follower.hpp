@@ -10,7 +10,7 @@
 /// until those that it was ahead of are read; what differs then is a bug.
 ///
 /// What else belongs to following, each with sockets of its own, it owns and hears:
-/// - truth_auditor asks the kernel about flows in use; its verdicts are acted upon here;
+/// - truth_auditor asks the kernel about flows in use; its findings are acted upon here;
 /// - path_exceptions has destinations asked about of which the kernel has learned something by
 ///   itself, which redirect_listener tells of, too;
 /// - bond_reader has the order of bonds' slaves, device_order_reader that of devices;
@@ -130,7 +130,7 @@ class route_follower final : private truth_auditor::follower {
   bool next_flow(flow& in_use) override;
   [[nodiscard]] bool is_followed() const noexcept override { return whole_ && monitor_.in_sync(); }
   [[nodiscard]] bool is_settled() const noexcept override;
-  void act_on(const truth_audit::verdict& verdict) override;
+  void act_on(const truth_audit::finding& finding) override;
   void read_anew() override { begin_check(); }
   [[nodiscard]] awaitable<void> let_others_run() override;
   void on_audited(const truth_audit_stats& stats) override;

@@ -196,8 +196,8 @@ void truth_audit::tell_exception(const flow& about, const netlink::route_answer&
   ++stats_.repaired;
   stats_.last_mismatch = text_of(about) + ": " + text;
   const std::uint32_t mtu = shows_exception(kernel) ? kernel.route.metrics.mtu : 0;
-  verdicts_.push_back(
-      {verdict::kind::exception, host_prefix(about.destination), mtu, stats_.last_mismatch});
+  findings_.push_back(
+      {finding::kind::exception, host_prefix(about.destination), mtu, stats_.last_mismatch});
 }
 
 void truth_audit::divert(const ip_prefix& where, const flow& about, const std::string& text) {
@@ -206,7 +206,7 @@ void truth_audit::divert(const ip_prefix& where, const flow& about, const std::s
   const ip_prefix place = diverted_.size() < diverted_max ? where : ip_prefix::all(where.family());
   diverted_.emplace(place, about);
   stats_.quarantined = diverted_.size();
-  verdicts_.push_back({verdict::kind::divert, place, 0, text});
+  findings_.push_back({finding::kind::divert, place, 0, text});
 }
 
 void truth_audit::on_resynced() {
@@ -223,13 +223,13 @@ void truth_audit::lift(const ip_prefix& where) {
   if (diverted_.erase(where) == 0) return;
   ++stats_.repaired;
   stats_.quarantined = diverted_.size();
-  verdicts_.push_back({verdict::kind::lift, where, 0, {}});
+  findings_.push_back({finding::kind::lift, where, 0, {}});
 }
 
-std::optional<truth_audit::verdict> truth_audit::next_verdict() {
-  if (verdicts_.empty()) return std::nullopt;
-  verdict next = std::move(verdicts_.front());
-  verdicts_.pop_front();
+std::optional<truth_audit::finding> truth_audit::next_finding() {
+  if (findings_.empty()) return std::nullopt;
+  finding next = std::move(findings_.front());
+  findings_.pop_front();
   return next;
 }
 

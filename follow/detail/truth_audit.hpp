@@ -55,7 +55,7 @@ class truth_audit {
   using time_point = std::chrono::steady_clock::time_point;
 
   /// What is to be done about a prefix.
-  struct verdict {
+  struct finding {
     enum class kind : std::uint8_t {
       divert,     ///< The kernel decides otherwise.
       lift,       ///< It agrees again.
@@ -84,7 +84,7 @@ class truth_audit {
   void on_resynced();
   /// The mirror is known to be doubtful: suspicions against it prove nothing.
   void forget_suspicions();
-  [[nodiscard]] std::optional<verdict> next_verdict();
+  [[nodiscard]] std::optional<finding> next_finding();
 
   /// Whether anything is diverted, so that reading the mirror anew makes sense.
   [[nodiscard]] bool any_diverted() const noexcept { return !diverted_.empty(); }
@@ -130,7 +130,7 @@ class truth_audit {
   const mirror& state_;
   std::vector<question> questions_;
   std::map<ip_prefix, flow> diverted_;  ///< With the flow that told.
-  std::deque<verdict> verdicts_;
+  std::deque<finding> findings_;
   std::uint32_t sequence_ = 0;
   truth_audit_stats stats_;
 };

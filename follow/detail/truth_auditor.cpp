@@ -65,7 +65,7 @@ void truth_auditor::take_turn(clock::time_point now) {
     if (++sampled_ % flows_per_tunnel == 0) audit_.ask_below(in_use);
   }
   audit_.on_timer(now, owner_.is_settled());
-  while (const auto verdict = audit_.next_verdict()) act_on(*verdict, now);
+  while (const auto finding = audit_.next_finding()) act_on(*finding, now);
   if (audit_.any_diverted() && now >= next_repair_) {
     next_repair_ = now + repair_delay_;
     repair_delay_ = std::min<clock::duration>(repair_delay_ * 2, repair_delay_max);
@@ -75,9 +75,9 @@ void truth_auditor::take_turn(clock::time_point now) {
   owner_.on_audited(audit_.stats());
 }
 
-void truth_auditor::act_on(const truth_audit::verdict& verdict, clock::time_point now) {
-  owner_.act_on(verdict);
-  if (verdict.what != truth_audit::verdict::kind::divert) return;
+void truth_auditor::act_on(const truth_audit::finding& finding, clock::time_point now) {
+  owner_.act_on(finding);
+  if (finding.what != truth_audit::finding::kind::divert) return;
   next_repair_ = now;
   repair_delay_ = repair_delay_min;
 }

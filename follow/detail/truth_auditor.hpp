@@ -30,7 +30,7 @@ class truth_auditor {
     [[nodiscard]] virtual bool is_followed() const noexcept = 0;
     /// Whether it is believed to show all that the kernel has announced.
     [[nodiscard]] virtual bool is_settled() const noexcept = 0;
-    virtual void act_on(const truth_audit::verdict& verdict) = 0;
+    virtual void act_on(const truth_audit::finding& finding) = 0;
     /// The kernel goes on to disagree: perhaps all is well once everything is read anew.
     virtual void read_anew() = 0;
     /// Everything else that is due, before a turn.
@@ -58,7 +58,7 @@ class truth_auditor {
   [[nodiscard]] awaitable<void> follow_answers();
   [[nodiscard]] awaitable<void> keep_auditing();
   void take_turn(clock::time_point now);
-  void act_on(const truth_audit::verdict& verdict, clock::time_point now);
+  void act_on(const truth_audit::finding& finding, clock::time_point now);
   void send_questions(clock::time_point now);
 
   ring_context& ring_;

@@ -7,7 +7,7 @@
 
 namespace cowire::detail {
 
-void class_tries::assign(const ip_prefix& prefix, path_id value) {
+void class_tries::assign(const ip_prefix& prefix, path_list_id value) {
   if (prefix.family() == ip_family::v4)
     v4.assign(to_key4(prefix.address()), prefix.length(), value);
   else

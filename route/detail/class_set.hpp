@@ -23,7 +23,7 @@ struct class_tries {
   lpm_trie<lpm_key4> v4;
   lpm_trie<lpm_key6> v6;
 
-  void assign(const ip_prefix& prefix, path_id value);
+  void assign(const ip_prefix& prefix, path_list_id value);
   void erase(const ip_prefix& prefix);
   [[nodiscard]] std::size_t bytes() const noexcept {
     return v4.memory().bytes_live + v6.memory().bytes_live;

@@ -238,9 +238,9 @@ std::vector<region> family_compiler::list_regions() {
 }
 
 void family_compiler::clear() {
-  for (const auto& [prefix, paths] : individual_paths_)
-    for (const path_id path : paths) hops_.drop_reference(path);
-  individual_paths_.clear();
+  for (const auto& [prefix, path_lists] : individual_path_lists_)
+    for (const path_list_id id : path_lists) hops_.drop_reference(id);
+  individual_path_lists_.clear();
   for (situation_id id = 0; id < decided_.size(); ++id) forget_situation(id);
   decided_.clear();
   regions_.clear();
@@ -285,7 +285,7 @@ void family_compiler::build_regions() {
   static_cast<void>(situations_.set_exact_lengths(exact_lengths_count()));
   std::vector<region> next = list_regions();
 
-  // What stays keeps its situation and paths; derive_all() changes those that differ.
+  // What stays keeps its situation and path lists; derive_all() changes those that differ.
   auto at = next.begin();
   regions_.for_each([&](region& known) {
     at = std::lower_bound(at, next.end(), known.prefix,
@@ -363,7 +363,8 @@ void family_compiler::derive_inside(const enclosing& outer, std::uint64_t change
 }
 
 /// Makes a region, or lets it go, or gives it its new leaf, as the mirror says, and follows the
-/// consequences inside. `reconsider`: a host's own paths may differ although nothing else does.
+/// consequences inside. `reconsider`: a host's own path lists may differ although nothing else
+/// does.
 void family_compiler::refresh_region(const ip_prefix& prefix, bool reconsider) {
   const leaf_id leaf = leaf_at(prefix);
   const bool wanted = leaf != 0 || matters_to_hosts(prefix);
@@ -391,42 +392,42 @@ void family_compiler::refresh_region(const ip_prefix& prefix, bool reconsider) {
   if (changed != 0 && !prefix.is_host()) derive_inside(inside, changed);
 }
 
-/// Gives a region its situation and the tries the paths that follow from it.
+/// Gives a region its situation and the tries the path lists that follow from it.
 void family_compiler::settle(region& one, situation_id next) {
   const bool fresh = one.situation == no_situation;
   const bool alone =
       all_individual_ ||
-      (one.prefix.is_host() && (paths_in(next).on_link || situations_.has_context(one.leaf) ||
+      (one.prefix.is_host() && (path_lists_in(next).on_link || situations_.has_context(one.leaf) ||
                                 state_.has_member(one.prefix.address()) ||
                                 state_.find_path_exception(one.prefix.address())));
   if (one.situation == next && !one.individual && !alone) return;
-  const path_ids* before = nullptr;
-  path_ids own_before;
+  const path_list_ids* before = nullptr;
+  path_list_ids own_before;
   if (one.individual) {
-    own_before = std::move(individual_paths_[one.prefix]);
+    own_before = std::move(individual_path_lists_[one.prefix]);
     before = &own_before;
   } else if (!fresh) {
-    before = &decided_[one.situation].paths;
+    before = &decided_[one.situation].path_lists;
   }
   situations_.situations().add_reference(next);
   if (alone) {
-    path_ids own = intern(judge_alone(one.prefix, next));
-    assign_paths(one.prefix, before, own);
-    individual_paths_[one.prefix] = std::move(own);
+    path_list_ids own = intern(judge_alone(one.prefix, next));
+    assign_path_lists(one.prefix, before, own);
+    individual_path_lists_[one.prefix] = std::move(own);
   } else {
-    const path_ids& now = paths_in(next).paths;
-    if (!fresh && !one.individual) before = &decided_[one.situation].paths;
-    assign_paths(one.prefix, before, now);
-    if (one.individual) individual_paths_.erase(one.prefix);
+    const path_list_ids& now = path_lists_in(next).path_lists;
+    if (!fresh && !one.individual) before = &decided_[one.situation].path_lists;
+    assign_path_lists(one.prefix, before, now);
+    if (one.individual) individual_path_lists_.erase(one.prefix);
   }
-  for (const path_id path : own_before) hops_.drop_reference(path);
+  for (const path_list_id id : own_before) hops_.drop_reference(id);
   if (!fresh) situations_.situations().drop_reference(one.situation);
   one.situation = next;
   one.individual = alone;
 }
 
-void family_compiler::assign_paths(const ip_prefix& prefix, const path_ids* before,
-                                   const path_ids& now) {
+void family_compiler::assign_path_lists(const ip_prefix& prefix, const path_list_ids* before,
+                                        const path_list_ids& now) {
   for (std::size_t i = 0; i < classes_.tables().size(); ++i)
     if (before == nullptr || (*before)[i] != now[i])
       classes_.tables()[i].tries->assign(prefix, now[i]);
@@ -435,9 +436,9 @@ void family_compiler::assign_paths(const ip_prefix& prefix, const path_ids* befo
 void family_compiler::drop_region(region& one) {
   for (class_set::table& table : classes_.tables()) table.tries->erase(one.prefix);
   if (one.individual) {
-    const auto own = individual_paths_.find(one.prefix);
-    for (const path_id path : own->second) hops_.drop_reference(path);
-    individual_paths_.erase(own);
+    const auto own = individual_path_lists_.find(one.prefix);
+    for (const path_list_id id : own->second) hops_.drop_reference(id);
+    individual_path_lists_.erase(own);
   }
   situations_.situations().drop_reference(one.situation);
   situations_.leaves().drop_reference(one.leaf);
@@ -447,15 +448,16 @@ void family_compiler::drop_region(region& one) {
 // decisions
 
 /// The shares that a class has in a region. `on_link` is set where they depend on the host.
-path_key family_compiler::key_of(decider& decides, const flow_class& cls, const ip_prefix& region,
-                                 const ip_prefix& out, bool& on_link) {
+path_list_key family_compiler::key_of(decider& decides, const flow_class& cls,
+                                      const ip_prefix& region, const ip_prefix& out,
+                                      bool& on_link) {
   const hop_plan plan = planner_.plan(decides, cls, region, out);
   if (plan.decided != nullptr) {
     ++evaluated_;
     for (const consulted_neighbour& seen : plan.decided->consulted)
       consulted_[{seen.key, seen.what}] = seen.seen;
   }
-  path_key key;
+  path_list_key key;
   for (const planned_share& share : plan.shares) {
     on_link |= share.on_link;
     key.push_back({share.bound, share.divert ? divert_adjacency(family_, *share.divert)
@@ -464,20 +466,20 @@ path_key family_compiler::key_of(decider& decides, const flow_class& cls, const 
   return key;
 }
 
-std::vector<path_key> family_compiler::judge_alone(const ip_prefix& region,
-                                                   situation_id situation) {
+std::vector<path_list_key> family_compiler::judge_alone(const ip_prefix& region,
+                                                        situation_id situation) {
   // Longer prefixes inside a region may be of other zones.
   const ip_prefix out = region.is_host()
                             ? region
                             : planner_.output().example_of(family_, situations_.zone_of(situation));
-  std::vector<path_key> keys;
+  std::vector<path_list_key> keys;
   bool ignored = false;
   for (const class_set::table& table : classes_.tables())
     keys.push_back(key_of(individual_decider_, table.cls, region, out, ignored));
   return keys;
 }
 
-std::vector<path_key> family_compiler::judge(situation_id situation, bool& on_link) {
+std::vector<path_list_key> family_compiler::judge(situation_id situation, bool& on_link) {
   const ip_prefix& context = situations_.context_of(situation);
   situation_covers_.clear();
   situations_.steps(situation, [&](std::uint32_t table, cover step) {
@@ -487,33 +489,34 @@ std::vector<path_key> family_compiler::judge(situation_id situation, bool& on_li
     situation_covers_.back().second.push_back(step);
   });
   const ip_prefix out = planner_.output().example_of(family_, situations_.zone_of(situation));
-  std::vector<path_key> keys;
+  std::vector<path_list_key> keys;
   on_link = false;
   for (const class_set::table& table : classes_.tables())
     keys.push_back(key_of(situation_decider_, table.cls, context, out, on_link));
   return keys;
 }
 
-family_compiler::path_ids family_compiler::intern(const std::vector<path_key>& keys) {
-  path_ids paths;
-  for (const path_key& key : keys) {
-    paths.push_back(hops_.intern(key));
-    hops_.add_reference(paths.back());
+family_compiler::path_list_ids family_compiler::intern(const std::vector<path_list_key>& keys) {
+  path_list_ids path_lists;
+  for (const path_list_key& key : keys) {
+    path_lists.push_back(hops_.intern(key));
+    hops_.add_reference(path_lists.back());
   }
-  return paths;
+  return path_lists;
 }
 
-const family_compiler::situation_paths& family_compiler::paths_in(situation_id situation) {
+const family_compiler::situation_path_lists& family_compiler::path_lists_in(
+    situation_id situation) {
   if (situation >= decided_.size()) decided_.resize(situation + 1);
-  situation_paths& known = decided_[situation];
-  if (known.paths.empty() && !classes_.tables().empty())
-    known.paths = intern(judge(situation, known.on_link));
+  situation_path_lists& known = decided_[situation];
+  if (known.path_lists.empty() && !classes_.tables().empty())
+    known.path_lists = intern(judge(situation, known.on_link));
   return known;
 }
 
 void family_compiler::forget_situation(situation_id situation) {
   if (situation >= decided_.size()) return;
-  for (const path_id path : decided_[situation].paths) hops_.drop_reference(path);
+  for (const path_list_id id : decided_[situation].path_lists) hops_.drop_reference(id);
   decided_[situation] = {};
 }
 
@@ -524,52 +527,53 @@ void family_compiler::purge() {
 // ------------------------------------------------------------------------------------------------
 // when decisions themselves may differ
 
-/// Decides every situation again, and every region that has paths of its own. Whoever shared a path
-/// usually wants the same new one, so the path is redefined and no trie changes, however many
-/// prefixes there are. True: hosts may need paths of their own now, derive all anew.
+/// Decides every situation again, and every region that has path lists of its own. Whoever shared
+/// one usually wants the same new one, so the path list is redefined and no trie changes, however
+/// many prefixes there are. True: hosts may need path lists of their own now, derive all anew.
 bool family_compiler::reconsider_all() {
   purge();
   consulted_.clear();
-  std::vector<path_change> changes;
+  std::vector<path_list_change> changes;
   bool hosts_differ = false;
-  const auto add = [&](const std::vector<path_key>& keys, path_ids& paths, path_change base) {
-    for (std::size_t i = 0; i < paths.size(); ++i) {
-      base.from = paths[i];
+  const auto add = [&](const std::vector<path_list_key>& keys, path_list_ids& path_lists,
+                       path_list_change base) {
+    for (std::size_t i = 0; i < path_lists.size(); ++i) {
+      base.from = path_lists[i];
       base.key = keys[i];
-      base.place = &paths[i];
+      base.place = &path_lists[i];
       base.table = i;
       changes.push_back(base);
     }
   };
   for (situation_id id = 0; id < decided_.size(); ++id) {
-    situation_paths& known = decided_[id];
-    if (known.paths.empty()) continue;
-    path_change base;
+    situation_path_lists& known = decided_[id];
+    if (known.path_lists.empty()) continue;
+    path_list_change base;
     base.situation = id;
     base.weight = situations_.situations().references(id);
     const bool was_on_link = known.on_link;
     const auto keys = judge(id, known.on_link);
     hosts_differ |= known.on_link != was_on_link;
-    add(keys, known.paths, base);
+    add(keys, known.path_lists, base);
   }
-  for (auto& [prefix, paths] : individual_paths_) {
-    path_change base;
+  for (auto& [prefix, path_lists] : individual_path_lists_) {
+    path_list_change base;
     base.individual = &prefix;
     const auto keys = judge_alone(prefix, regions_.find(prefix)->situation);
-    add(keys, paths, base);
+    add(keys, path_lists, base);
   }
   carry_out(changes);
   return hosts_differ;
 }
 
-void family_compiler::carry_out(std::vector<path_change>& changes) {
-  std::ranges::sort(changes, [](const path_change& a, const path_change& b) {
+void family_compiler::carry_out(std::vector<path_list_change>& changes) {
+  std::ranges::sort(changes, [](const path_list_change& a, const path_list_change& b) {
     return std::tie(a.from, a.key) < std::tie(b.from, b.key);
   });
   for (auto first = changes.begin(); first != changes.end();) {
-    const auto last = std::find_if(first, changes.end(),
-                                   [&](const path_change& one) { return one.from != first->from; });
-    // The path follows those with the most regions; the others get another one.
+    const auto last = std::find_if(
+        first, changes.end(), [&](const path_list_change& one) { return one.from != first->from; });
+    // The path list follows those with the most regions; the others get another one.
     auto heaviest = first;
     std::size_t most = 0, sum = 0;
     for (auto at = first; at != last; ++at) {
@@ -581,12 +585,12 @@ void family_compiler::carry_out(std::vector<path_change>& changes) {
     hops_.redefine(first->from, heaviest->key);
     first = last;
   }
-  // Only now that every path means what it will mean, others can be looked for.
+  // Only now that every path list means what it will mean, others can be looked for.
   std::vector<bool> moved(decided_.size());
   bool any_moved = false;
-  for (const path_change& one : changes) {
+  for (const path_list_change& one : changes) {
     if (hops_.key_of(one.from) == one.key) continue;
-    const path_id other = hops_.intern(one.key);
+    const path_list_id other = hops_.intern(one.key);
     hops_.add_reference(other);
     hops_.drop_reference(one.from);
     *one.place = other;
@@ -599,7 +603,7 @@ void family_compiler::carry_out(std::vector<path_change>& changes) {
   if (!any_moved) return;
   regions_.for_each([&](const region& one) {
     if (!one.individual && moved[one.situation])
-      assign_paths(one.prefix, nullptr, decided_[one.situation].paths);
+      assign_path_lists(one.prefix, nullptr, decided_[one.situation].path_lists);
   });
 }
 

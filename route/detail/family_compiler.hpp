@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The tries of one address family: which regions there are, what each of them depends on, and the
-/// paths that follow from it, kept up to date with the smallest change of the tries.
+/// path lists that follow from it, kept up to date with the smallest change of the tries.
 ///
 /// The compiler's thread only.
 #pragma once
@@ -58,11 +58,11 @@ class family_compiler {
   [[nodiscard]] std::size_t take_evaluated() noexcept { return std::exchange(evaluated_, 0); }
 
  private:
-  /// One path for each class table.
-  using path_ids = std::vector<path_id>;
-  struct situation_paths {
-    path_ids paths;  ///< Empty: not asked yet.
-    /// A member sends straight to the destination: a host has a hop, hence paths, of its own.
+  /// One path list for each class table.
+  using path_list_ids = std::vector<path_list_id>;
+  struct situation_path_lists {
+    path_list_ids path_lists;  ///< Empty: not asked yet.
+    /// A member sends straight to the destination: a host has a hop, hence path lists, of its own.
     bool on_link = false;
   };
   struct consulted_key {
@@ -78,11 +78,11 @@ class family_compiler {
     ip_prefix prefix;
     situation_id situation;
   };
-  /// The paths that somebody shall have instead of `from`.
-  struct path_change {
-    path_id from = 0;
-    path_key key;
-    path_id* place = nullptr;
+  /// The path lists that somebody shall have instead of `from`.
+  struct path_list_change {
+    path_list_id from = 0;
+    path_list_key key;
+    path_list_id* place = nullptr;
     std::size_t weight = 1;  ///< Regions that follow.
     situation_id situation = no_situation;
     const ip_prefix* individual = nullptr;
@@ -115,21 +115,23 @@ class family_compiler {
                       std::vector<enclosing>& around);
   void settle(region& one, situation_id next);
   void drop_region(region& one);
-  void assign_paths(const ip_prefix& prefix, const path_ids* before, const path_ids& now);
+  void assign_path_lists(const ip_prefix& prefix, const path_list_ids* before,
+                         const path_list_ids& now);
 
-  [[nodiscard]] const situation_paths& paths_in(situation_id situation);
-  [[nodiscard]] std::vector<path_key> judge(situation_id situation, bool& on_link);
-  [[nodiscard]] std::vector<path_key> judge_alone(const ip_prefix& region, situation_id situation);
-  [[nodiscard]] path_ids intern(const std::vector<path_key>& keys);
-  [[nodiscard]] path_key key_of(decider& decides, const flow_class& cls, const ip_prefix& region,
-                                const ip_prefix& out, bool& on_link);
+  [[nodiscard]] const situation_path_lists& path_lists_in(situation_id situation);
+  [[nodiscard]] std::vector<path_list_key> judge(situation_id situation, bool& on_link);
+  [[nodiscard]] std::vector<path_list_key> judge_alone(const ip_prefix& region,
+                                                       situation_id situation);
+  [[nodiscard]] path_list_ids intern(const std::vector<path_list_key>& keys);
+  [[nodiscard]] path_list_key key_of(decider& decides, const flow_class& cls,
+                                     const ip_prefix& region, const ip_prefix& out, bool& on_link);
   void forget_situation(situation_id situation);
   void purge();
 
   [[nodiscard]] std::vector<ip_prefix> list_touched(const mirror_changes& changes,
                                                     bool rules_changed);
   [[nodiscard]] bool reconsider_all();
-  void carry_out(std::vector<path_change>& changes);
+  void carry_out(std::vector<path_list_change>& changes);
 
   const ip_family family_;
   const mirror& state_;
@@ -143,8 +145,8 @@ class family_compiler {
 
   region_map regions_;
   situation_store situations_;
-  std::vector<situation_paths> decided_;  ///< By situation.
-  std::unordered_map<ip_prefix, path_ids> individual_paths_;
+  std::vector<situation_path_lists> decided_;  ///< By situation.
+  std::unordered_map<ip_prefix, path_list_ids> individual_path_lists_;
   /// Situations cannot tell everything, so every region is asked for itself.
   bool all_individual_ = false;
   std::vector<ip_prefix> contexts_;  ///< Sorted: regions that rules and ranges tell apart.

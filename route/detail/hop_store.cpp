@@ -26,7 +26,7 @@ bool same_bytes(const hop& a, const hop& b) noexcept {
 hop_store::garbage::~garbage() {
   if (!store) return;
   append(store->free_hops_, hops);
-  append(store->free_paths_, paths);
+  append(store->free_path_lists_, path_lists);
   append(store->free_groups_, groups);
 }
 
@@ -48,8 +48,9 @@ hop_store::hop_store(std::uint32_t hop_capacity)
     adjacencies_[id].hop = static_cast<std::uint32_t>(id % divert_reason_count);
     adjacencies_[id].references = 1;
   }
-  paths_.resize(divert_reason_count);
-  for (path_id reason = 0; reason < divert_reason_count; ++reason) writable(reason) = {reason, 1};
+  path_lists_.resize(divert_reason_count);
+  for (path_list_id reason = 0; reason < divert_reason_count; ++reason)
+    writable(reason) = {reason, 1};
 }
 
 hop_store::~hop_store() { ::munmap(hops_, sizeof(hop) * hop_capacity_); }
@@ -113,7 +114,7 @@ void hop_store::rebuild(adjacency_id id) {
   if (is_at(at.hop, made)) return;
   release_hop(at.hop);
   at.hop = place(made);
-  for (const path_id user : at.paths) mark_dirty(user);
+  for (const path_list_id user : at.path_lists) mark_dirty(user);
 }
 
 void hop_store::rebuild_neighbour(const neighbour_key& key) {
@@ -157,74 +158,74 @@ void hop_store::release_adjacency(adjacency_id id) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// paths
+// path lists
 
-path_id hop_store::intern(const path_key& key) {
-  const auto [found, fresh] = path_of_.try_emplace(key, 0);
+path_list_id hop_store::intern(const path_list_key& key) {
+  const auto [found, fresh] = path_list_of_.try_emplace(key, 0);
   if (!fresh) return found->second;
-  path_id id;
-  if (!free_paths_.empty()) {
-    id = free_paths_.back();
-    free_paths_.pop_back();
+  path_list_id id;
+  if (!free_path_lists_.empty()) {
+    id = free_path_lists_.back();
+    free_path_lists_.pop_back();
   } else {
-    id = static_cast<path_id>(paths_.size());
-    paths_.emplace_back();
+    id = static_cast<path_list_id>(path_lists_.size());
+    path_lists_.emplace_back();
   }
   found->second = id;
-  paths_[id] = {};
-  paths_[id].key = key;
+  path_lists_[id] = {};
+  path_lists_[id].key = key;
   join(id);
   mark_dirty(id);
-  paths_[id].idle = true;
-  idle_paths_.push_back(id);
+  path_lists_[id].idle = true;
+  idle_path_lists_.push_back(id);
   return id;
 }
 
-void hop_store::redefine(path_id id, const path_key& key) {
-  path& at = paths_[id];
+void hop_store::redefine(path_list_id id, const path_list_key& key) {
+  path_list_entry& at = path_lists_[id];
   if (at.key == key) return;
   leave(id);
   at.key = key;
-  path_of_.try_emplace(key, id);
+  path_list_of_.try_emplace(key, id);
   join(id);
   mark_dirty(id);
 }
 
-/// Enters a path with the adjacencies of its key.
-void hop_store::join(path_id id) {
-  for (const path_share_key& share : paths_[id].key) {
+/// Enters a path list with the adjacencies of its key.
+void hop_store::join(path_list_id id) {
+  for (const path_list_share& share : path_lists_[id].key) {
     adjacency& at = adjacencies_[share.adjacency];
     ++at.references;
-    if (std::ranges::find(at.paths, id) == at.paths.end()) at.paths.push_back(id);
+    if (std::ranges::find(at.path_lists, id) == at.path_lists.end()) at.path_lists.push_back(id);
   }
 }
 
-void hop_store::leave(path_id id) {
-  for (const path_share_key& share : paths_[id].key) {
+void hop_store::leave(path_list_id id) {
+  for (const path_list_share& share : path_lists_[id].key) {
     adjacency& via = adjacencies_[share.adjacency];
-    std::erase(via.paths, id);
+    std::erase(via.path_lists, id);
     if (--via.references == 0) idle_adjacencies_.push_back(share.adjacency);
   }
-  const auto known = path_of_.find(paths_[id].key);
-  if (known != path_of_.end() && known->second == id) path_of_.erase(known);
+  const auto known = path_list_of_.find(path_lists_[id].key);
+  if (known != path_list_of_.end() && known->second == id) path_list_of_.erase(known);
 }
 
-void hop_store::add_reference(path_id id) noexcept { ++paths_[id].references; }
+void hop_store::add_reference(path_list_id id) noexcept { ++path_lists_[id].references; }
 
-void hop_store::drop_reference(path_id id) {
-  path& at = paths_[id];
+void hop_store::drop_reference(path_list_id id) {
+  path_list_entry& at = path_lists_[id];
   COWIRE_ASSERT(at.references > 0);
   if (--at.references > 0 || at.idle) return;
   at.idle = true;
-  idle_paths_.push_back(id);
+  idle_path_lists_.push_back(id);
 }
 
-void hop_store::release_path(path_id id) {
-  path& at = paths_[id];
+void hop_store::release_path_list(path_list_id id) {
+  path_list_entry& at = path_lists_[id];
   if (at.group != no_group) release_group(at.group);
   leave(id);
   at = {};
-  garbage_->paths.push_back(id);
+  garbage_->path_lists.push_back(id);
 }
 
 std::uint32_t hop_store::place_group(std::unique_ptr<hop_group_member[]> members,
@@ -251,13 +252,13 @@ void hop_store::release_group(std::uint32_t id) {
   garbage_->members.push_back(std::move(groups_[id]));
 }
 
-void hop_store::mark_dirty(path_id id) {
-  if (paths_[id].dirty) return;
-  paths_[id].dirty = true;
-  dirty_paths_.push_back(id);
+void hop_store::mark_dirty(path_list_id id) {
+  if (path_lists_[id].dirty) return;
+  path_lists_[id].dirty = true;
+  dirty_path_lists_.push_back(id);
 }
 
-path_list& hop_store::writable(path_id id) {
+path_list& hop_store::writable(path_list_id id) {
   const std::size_t chunk = id / forwarding_table::path_list_chunk;
   while (chunks_.size() <= chunk) {
     chunks_.push_back(std::make_unique<path_list[]>(forwarding_table::path_list_chunk));
@@ -272,8 +273,8 @@ path_list& hop_store::writable(path_id id) {
   return chunks_[chunk][id % forwarding_table::path_list_chunk];
 }
 
-void hop_store::write_path(path_id id) {
-  path& at = paths_[id];
+void hop_store::write_path_list(path_list_id id) {
+  path_list_entry& at = path_lists_[id];
   at.dirty = false;
   if (at.group != no_group) release_group(std::exchange(at.group, no_group));
   const std::size_t count = at.key.size();
@@ -291,7 +292,7 @@ void hop_store::write_path(path_id id) {
   for (std::size_t i = 0; i < count; ++i)
     members[i] = {at.key[i].bound, adjacencies_[at.key[i].adjacency].hop};
   at.group = place_group(std::move(members), count);
-  const bool by_bucket = at.key.back().bound != path_share_key{}.bound;
+  const bool by_bucket = at.key.back().bound != path_list_share{}.bound;
   writable(id) = {at.group, static_cast<std::uint16_t>(count),
                   by_bucket ? group_kind::by_bucket : group_kind::by_threshold};
 }
@@ -300,14 +301,14 @@ void hop_store::write_path(path_id id) {
 // versions
 
 hop_store::directory hop_store::commit() {
-  for (const path_id id : std::exchange(idle_paths_, {})) {
-    paths_[id].idle = false;
-    if (paths_[id].references == 0) release_path(id);
+  for (const path_list_id id : std::exchange(idle_path_lists_, {})) {
+    path_lists_[id].idle = false;
+    if (path_lists_[id].references == 0) release_path_list(id);
   }
   for (const adjacency_id id : std::exchange(idle_adjacencies_, {}))
     if (adjacencies_[id].live && adjacencies_[id].references == 0) release_adjacency(id);
-  for (const path_id id : std::exchange(dirty_paths_, {}))
-    if (paths_[id].dirty) write_path(id);
+  for (const path_list_id id : std::exchange(dirty_path_lists_, {}))
+    if (path_lists_[id].dirty) write_path_list(id);
 
   directory shown;
   shown.hops = hops_;
@@ -322,14 +323,15 @@ hop_store::directory hop_store::commit() {
 std::size_t hop_store::bytes() const noexcept {
   constexpr std::size_t chunk_bytes = forwarding_table::path_list_chunk * sizeof(path_list);
   return (next_hop_ - free_hops_.size()) * sizeof(hop) + chunks_.size() * chunk_bytes +
-         adjacencies_.capacity() * sizeof(adjacency) + paths_.capacity() * sizeof(path) +
+         adjacencies_.capacity() * sizeof(adjacency) +
+         path_lists_.capacity() * sizeof(path_list_entry) +
          group_members_ * sizeof(hop_group_member);
 }
 
 std::size_t hop_store::garbage::bytes() const noexcept {
   constexpr std::size_t chunk_bytes = forwarding_table::path_list_chunk * sizeof(path_list);
   return sizeof(*this) + hops.size() * sizeof(hop) + chunks.size() * chunk_bytes +
-         (paths.size() + groups.size()) * sizeof(std::uint32_t) +
+         (path_lists.size() + groups.size()) * sizeof(std::uint32_t) +
          members.size() * sizeof(hop_group_member);
 }
 

@@ -13,9 +13,9 @@
 namespace cowire::detail {
 
 inline constexpr unsigned root_bits = 12;
-inline constexpr std::uint32_t root_slots = 1u << root_bits;
+inline constexpr std::uint32_t root_fan_out = 1u << root_bits;
 inline constexpr unsigned stride = 6;
-inline constexpr unsigned slots = 1u << stride;
+inline constexpr unsigned fan_out = 1u << stride;
 
 /// An entry is a value, 0 for "the default", or this bit and the place of a block in the pool; the
 /// entries of the root name plain blocks, the others packed ones.
@@ -23,7 +23,7 @@ inline constexpr std::uint32_t block_bit = 1u << 31;
 inline constexpr std::uint32_t plain_bit = 1u << 30;  ///< Besides block_bit.
 inline constexpr std::uint32_t place_mask = plain_bit - 1;
 
-/// A plain block is one entry per slot. A packed one: the bitmap of run starts in two words, then
+/// A plain block is one entry per child. A packed one: the bitmap of run starts in two words, then
 /// one entry per run.
 inline constexpr std::uint32_t header_words = 2;
 
@@ -71,7 +71,7 @@ class lpm_pool {
   static constexpr std::size_t growth = std::size_t{2} << 20;  // A huge page.
 
   /// Packed blocks of 2n - 1 and 2n entries share class n.
-  static constexpr std::size_t plain_class = slots / 2 + 1, root_class = plain_class + 1;
+  static constexpr std::size_t plain_class = fan_out / 2 + 1, root_class = plain_class + 1;
   static constexpr std::uint32_t none = ~std::uint32_t{0};
 
   [[nodiscard]] static std::size_t class_of(unsigned entries) noexcept { return (entries + 1) / 2; }
@@ -81,8 +81,8 @@ class lpm_pool {
     return class_of(static_cast<unsigned>(std::popcount(load_bitmap(at(item & place_mask)))));
   }
   [[nodiscard]] static std::size_t words_of_class(std::size_t size_class) noexcept {
-    if (size_class == root_class) return root_slots;
-    return size_class == plain_class ? slots : header_words + 2 * size_class;
+    if (size_class == root_class) return root_fan_out;
+    return size_class == plain_class ? fan_out : header_words + 2 * size_class;
   }
 
   std::uint32_t allocate(std::size_t size_class);
