@@ -3,11 +3,10 @@
 
 #include <cowire/base/error.hpp>
 #include <cowire/base/unique_fd.hpp>
+#include <cowire/netlink/netdev.hpp>
 
 #include <bpf/libbpf.h>
-#include <libmnl/libmnl.h>
 #include <linux/ethtool.h>
-#include <linux/genetlink.h>
 #include <linux/if_link.h>
 #include <linux/sockios.h>
 #include <net/if.h>
@@ -18,7 +17,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <memory>
 
 namespace cowire {
 namespace {
@@ -119,131 +117,19 @@ void read_attached_program(device_facts& facts) {
   facts.program_id = query.prog_id;
 }
 
-// From linux/netdev.h (6.3), which older headers lack.
-constexpr std::uint8_t netdev_command_get = 1;          // NETDEV_CMD_DEV_GET
-constexpr std::uint16_t netdev_attribute_index = 1;     // NETDEV_A_DEV_IFINDEX
-constexpr std::uint16_t netdev_attribute_features = 3;  // NETDEV_A_DEV_XDP_FEATURES
-constexpr std::uint16_t netdev_attribute_xsk = 6;       // NETDEV_A_DEV_XSK_FEATURES, 6.8
-constexpr std::uint64_t netdev_checksum_bit = 2;        // NETDEV_XSK_FLAGS_TX_CHECKSUM
-constexpr std::uint64_t netdev_launch_time_bit = 4;     // NETDEV_XSK_FLAGS_TX_LAUNCH_TIME_FIFO
-constexpr std::uint64_t netdev_native_bits = 1;         // NETDEV_XDP_ACT_BASIC
-constexpr std::uint64_t netdev_zero_copy_bit = 8;       // NETDEV_XDP_ACT_XSK_ZEROCOPY
-
-// Linux 6.8.
-constexpr std::uint8_t netdev_command_queue_get = 10;  // NETDEV_CMD_QUEUE_GET
-constexpr std::uint16_t netdev_queue_id = 1;           // NETDEV_A_QUEUE_ID
-constexpr std::uint16_t netdev_queue_interface = 2;    // NETDEV_A_QUEUE_IFINDEX
-constexpr std::uint16_t netdev_queue_type = 3;         // NETDEV_A_QUEUE_TYPE
-constexpr std::uint16_t netdev_queue_napi = 4;         // NETDEV_A_QUEUE_NAPI_ID
-enum class queue_type : std::uint32_t { rx, tx };
-
-/// One generic-netlink question; `visit` sees the answer's attributes.
-class generic_netlink {
- public:
-  generic_netlink() : socket_(::mnl_socket_open2(NETLINK_GENERIC, SOCK_CLOEXEC)) {
-    if (socket_ && ::mnl_socket_bind(socket_.get(), 0, MNL_SOCKET_AUTOPID) < 0) socket_.reset();
-  }
-
-  struct attribute {
-    std::uint16_t type;
-    const void* value;
-    std::size_t size;
-  };
-  struct question {
-    std::uint16_t family;
-    std::uint8_t command, version;
-    std::initializer_list<attribute> attributes;
-  };
-  using visitor = int (*)(const nlattr* attribute, void* context);
-
-  [[nodiscard]] bool ask(const question& q, visitor visit, void* context) const {
-    if (!socket_) return false;
-    alignas(nlmsghdr) char buffer[8192] = {};  // libmnl leaves what pads attributes as it is.
-    nlmsghdr* const header = ::mnl_nlmsg_put_header(buffer);
-    header->nlmsg_type = q.family;
-    header->nlmsg_flags = NLM_F_REQUEST;
-    auto* const generic =
-        static_cast<genlmsghdr*>(::mnl_nlmsg_put_extra_header(header, sizeof(genlmsghdr)));
-    generic->cmd = q.command;
-    generic->version = q.version;
-    for (const attribute& a : q.attributes) ::mnl_attr_put(header, a.type, a.size, a.value);
-    if (::mnl_socket_sendto(socket_.get(), header, header->nlmsg_len) < 0) return false;
-
-    const ssize_t received = ::mnl_socket_recvfrom(socket_.get(), buffer, sizeof buffer);
-    const auto* const answer = reinterpret_cast<const nlmsghdr*>(buffer);
-    if (received < 0 || !::mnl_nlmsg_ok(answer, static_cast<int>(received))) return false;
-    if (answer->nlmsg_type != q.family) return false;  // NLMSG_ERROR
-    return ::mnl_attr_parse(answer, sizeof(genlmsghdr), visit, context) == MNL_CB_OK;
-  }
-
- private:
-  struct closer {
-    void operator()(mnl_socket* socket) const noexcept { ::mnl_socket_close(socket); }
-  };
-  std::unique_ptr<mnl_socket, closer> socket_;
-};
-
-/// The netdev family's number; 0 = this kernel has none.
-[[nodiscard]] std::uint16_t netdev_family(const generic_netlink& netlink) {
-  std::uint16_t family = 0;
-  constexpr char family_name[] = "netdev";
-  const auto take_family = [](const nlattr* attribute, void* context) {
-    if (::mnl_attr_get_type(attribute) == CTRL_ATTR_FAMILY_ID)
-      *static_cast<std::uint16_t*>(context) = ::mnl_attr_get_u16(attribute);
-    return MNL_CB_OK;
-  };
-  static_cast<void>(netlink.ask({GENL_ID_CTRL,
-                                 CTRL_CMD_GETFAMILY,
-                                 1,
-                                 {{CTRL_ATTR_FAMILY_NAME, family_name, sizeof family_name}}},
-                                take_family, &family));
-  return family;
-}
+// From linux/netdev.h, which older headers lack.
+constexpr std::uint64_t checksum_bit = 2;     // NETDEV_XSK_FLAGS_TX_CHECKSUM
+constexpr std::uint64_t launch_time_bit = 4;  // NETDEV_XSK_FLAGS_TX_LAUNCH_TIME_FIFO
+constexpr std::uint64_t native_bits = 1;      // NETDEV_XDP_ACT_BASIC
+constexpr std::uint64_t zero_copy_bit = 8;    // NETDEV_XDP_ACT_XSK_ZEROCOPY
 
 [[nodiscard]] std::optional<xdp_features> read_features(std::uint32_t index) {
-  const generic_netlink netlink;
-  const std::uint16_t family = netdev_family(netlink);
-  if (family == 0) return std::nullopt;
-  std::optional<xdp_features> features;
-  const auto take_features = [](const nlattr* attribute, void* context) {
-    const auto type = ::mnl_attr_get_type(attribute);
-    if (type != netdev_attribute_features && type != netdev_attribute_xsk) return MNL_CB_OK;
-    auto& out = *static_cast<std::optional<xdp_features>*>(context);
-    if (!out) out.emplace();
-    const std::uint64_t bits = ::mnl_attr_get_u64(attribute);
-    if (type == netdev_attribute_xsk) {
-      out->tx_checksum = (bits & netdev_checksum_bit) != 0;
-      out->tx_launch_time = (bits & netdev_launch_time_bit) != 0;
-    } else {
-      out->native = (bits & netdev_native_bits) != 0;
-      out->zero_copy = (bits & netdev_zero_copy_bit) != 0;
-    }
-    return MNL_CB_OK;
-  };
-  if (!netlink.ask(
-          {family, netdev_command_get, 1, {{netdev_attribute_index, &index, sizeof index}}},
-          take_features, &features))
-    return std::nullopt;
-  return features;
-}
-
-/// Of the NAPI instance that serves a queue; 0 = none, or the driver does not tell.
-[[nodiscard]] std::uint32_t napi_of(const generic_netlink& netlink, std::uint16_t family,
-                                    std::uint32_t index, queue_type type, std::uint32_t queue) {
-  std::uint32_t napi = 0;
-  const auto take_napi = [](const nlattr* attribute, void* context) {
-    if (::mnl_attr_get_type(attribute) == netdev_queue_napi)
-      *static_cast<std::uint32_t*>(context) = ::mnl_attr_get_u32(attribute);
-    return MNL_CB_OK;
-  };
-  static_cast<void>(netlink.ask({family,
-                                 netdev_command_queue_get,
-                                 1,
-                                 {{netdev_queue_interface, &index, sizeof index},
-                                  {netdev_queue_type, &type, sizeof type},
-                                  {netdev_queue_id, &queue, sizeof queue}}},
-                                take_napi, &napi));
-  return napi;
+  const auto declared = netlink::read_netdev_features(index);
+  if (!declared) return std::nullopt;
+  return xdp_features{.native = (declared->xdp & native_bits) != 0,
+                      .zero_copy = (declared->xdp & zero_copy_bit) != 0,
+                      .tx_checksum = (declared->xsk & checksum_bit) != 0,
+                      .tx_launch_time = (declared->xsk & launch_time_bit) != 0};
 }
 
 }  // namespace
@@ -271,11 +157,8 @@ std::string more_queues(const device_facts& device, std::uint32_t wanted) {
 }
 
 bool polled_apart(std::uint32_t interface_index, std::uint32_t queue) {
-  const generic_netlink netlink;
-  const std::uint16_t family = netdev_family(netlink);
-  if (family == 0) return false;
-  return napi_of(netlink, family, interface_index, queue_type::rx, queue) !=
-         napi_of(netlink, family, interface_index, queue_type::tx, queue);
+  const auto served_by = netlink::read_queue_napi(interface_index, queue);
+  return served_by && served_by->rx != served_by->tx;
 }
 
 device_facts read_device(const std::string& name) {

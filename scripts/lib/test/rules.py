@@ -10,7 +10,7 @@ NEEDS = {
     "netlink": "base",
     "gre": "base",
     "route": "base netlink gre",
-    "xdp": "base route",
+    "xdp": "base netlink route",
     "follow": "base ring netlink route",
     "async": "base ring netlink gre route xdp follow",
     "cli": "base ring netlink gre route xdp follow async",
