@@ -390,7 +390,7 @@ void work_off_backlog(benchmark::State& state, worlds& all) {
 
 netlink::link uplink_down() {
   netlink::link down = device(uplink, "uplink");
-  down.flags &= ~(IFF_UP | IFF_RUNNING | netlink::lower_upu);
+  down.flags &= ~(IFF_UP | IFF_RUNNING | netlink::lower_up);
   return down;
 }
 

@@ -94,7 +94,7 @@ class Send(ExitTest):
             self.assertEqual((report["submitted"], report["kernel_refused"]), (3, 3))
             done = self.status(1, *words)
             self.assertIn("kernel refused 3\n", done.stdout)
-            done = self.status(0, *words, "--to", "10.0.0.2:9000", "-j")
+            done = self.status(0, *words, "--to", "10.77.1.2:9000", "-j")
             report = json.loads(done.stdout)
             self.assertEqual((report["submitted"], report["kernel_refused"]), (6, 3))
             self.assertEqual(done.stderr, "")
@@ -109,7 +109,7 @@ class Send(ExitTest):
     def test_a_service_that_ends_meanwhile_ends_with_1_and_a_summary(self):
         for form in ([], ["-j"]):
             with self.subTest(form), support.ended(self.serve()) as service:
-                words = ("send", "--via", self.path, "--to", "10.0.0.2:9000", "--rate", 1000)
+                words = ("send", "--via", self.path, "--to", "10.77.1.2:9000", "--rate", 1000)
                 client = self.world.start("a", support.COWIRE, *words, *form)
                 with support.ended(client):
                     statistics = "/sys/class/net/u0/statistics/tx_packets"
@@ -123,7 +123,7 @@ class Send(ExitTest):
         for form in ([], ["-j"]):
             with self.subTest(form), support.ended(self.serve()) as service:
                 service.send_signal(signal.SIGSTOP)
-                words = ("send", "--via", self.path, "--to", "10.0.0.2:9000", "--count", 1)
+                words = ("send", "--via", self.path, "--to", "10.77.1.2:9000", "--count", 1)
                 client = self.world.start("a", support.COWIRE, *words, *form)
                 with support.ended(client):
                     self.check_unknown_totals(client, form, "flush: Connection timed out")
@@ -144,7 +144,7 @@ class Send(ExitTest):
         with support.ended(self.serve()) as service:
             support.interrupt(service)
         done = self.status(
-            2, "send", "--via", self.path, "--to", "10.0.0.2:9000", "--count", 1, "-j"
+            2, "send", "--via", self.path, "--to", "10.77.1.2:9000", "--count", 1, "-j"
         )
         self.assertEqual(done.stdout, "")
 

@@ -131,8 +131,8 @@ class Send(SendTest):
         self.assertIn("tracked        1 of 1 flows fast", text)
 
     def test_flows_that_repeat_are_remembered_and_each_datagram_is_counted_as_known_or_not(self):
-        self.world.ip("a", f"neigh add 10.0.0.2 lladdr {PEER_MAC} dev u0 nud permanent")
-        report = self.send("--to", f"10.0.0.2:{PORT}", "--count", 500, "--rate", 5000)
+        self.world.ip("a", f"neigh add 10.77.1.2 lladdr {PEER_MAC} dev u0 nud permanent")
+        report = self.send("--to", f"10.77.1.2:{PORT}", "--count", 500, "--rate", 5000)
         self.assert_totals(report, 500)
         for core in report["cores"]:
             self.assertGreater(core["flow_hits"], 0, core)
