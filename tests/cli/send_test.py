@@ -88,12 +88,6 @@ class SendTest(unittest.TestCase):
         for name, value in (("mcast_solicit", 100000), ("unres_qlen_bytes", 1 << 30)):
             self.world.exec("a", "sysctl", "-qw", f"net.ipv4.neigh.u0.{name}={value}", check=0)
 
-    def a_socket_is_full(self):
-        """As large as send buffers get, and nothing fits in any more."""
-        shown = self.world.exec("a", "ss", "-uamn", check=0).stdout
-        memory = re.findall(r",t([0-9]+),tb([0-9]+),", shown)
-        return any(int(used) >= int(limit) >= 32 << 20 for used, limit in memory)
-
     def send(self, *words, check=0, **options):
         done = self.world.cowire("a", "send", *words, "-j", check=check, **options)
         return json.loads(done.stdout)
@@ -430,10 +424,14 @@ class Signals(SendTest):
         sending = self.world.start(
             "a", support.COWIRE, "send", "--to", f"10.77.1.99:{PORT}", "--size", 1400, "-j"
         )
+
+        def full():
+            shown = self.world.exec("a", "ss", "-uamn", check=0).stdout
+            memory = re.findall(r",t([0-9]+),tb([0-9]+),", shown)
+            return any(int(used) >= int(limit) >= 32 << 20 for used, limit in memory)
+
         with support.ended(sending):
-            support.wait_until(
-                lambda: sending.poll() is not None or self.a_socket_is_full(), "a full socket"
-            )
+            support.wait_until(lambda: sending.poll() is not None or full(), "a full socket")
             output, errors = support.interrupt(sending)
         self.assertEqual((sending.returncode, errors), (0, ""))
         report = json.loads(output)
@@ -609,7 +607,7 @@ class Intake(SendTest):
             )
             with support.ended(flood):
                 support.wait_until(
-                    lambda: flood.poll() is not None or self.a_socket_is_full(), "a full socket"
+                    lambda: flood.poll() is not None or self.refuses(server), "a full socket"
                 )
                 flood.stdin.write("end\n")
                 flood.stdin.flush()
@@ -623,6 +621,17 @@ class Intake(SendTest):
         self.assert_totals(report, report["submitted"])
         self.assertGreater(report["refused"].get("ECANCELED", 0), 0, report)
         self.assertFalse(os.path.exists(self.path))
+
+    @staticmethod
+    def refuses(server):
+        """Whether as many datagrams wait for room in a socket as may."""
+        server.send_signal(signal.SIGUSR1)
+        seen = False
+        for line in server.stderr:
+            seen |= "EAGAIN" in line
+            if line.startswith("mode"):  # All refusals come before.
+                break
+        return seen
 
     def all_is_received(self):
         shown = self.world.exec("a", "ss", "-xanH", check=0).stdout
