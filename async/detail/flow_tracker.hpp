@@ -2,8 +2,9 @@
 /// Lets flows pass connection tracking by, and does for their entries what their datagrams would.
 ///
 /// The first datagram of a flow takes the kernel path, and makes the entry, and those of its outer
-/// headers if a tunnel carries it. Then the kernel is asked for them. Where it is an ordinary one (confirmed, not translated, without helper and zone),
-/// the TX cores are told (xdp/tracked_flows.hpp), and the flow is fast:
+/// headers if a tunnel carries it. Then the kernel is asked for them. Where they are ordinary ones
+/// (confirmed, not translated, without helper and zone), the TX cores are told
+/// (xdp/tracked_flows.hpp), and the flow is fast:
 ///
 ///          kernel datagram            asked: ordinary              checked in time
 ///     unknown ---------> asking --------------------> tracked <--------------------+

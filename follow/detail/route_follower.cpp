@@ -62,11 +62,10 @@ route_follower::route_follower(ring_context& ring, epoch_domain& epochs, publish
       replies_(ring, request_fd_.get()),
       output_(ring, options_.output),
       timer_(ring),
-      compiler_(
-          mirror_, epochs, tables,
-          {.performance_mode = options_.performance_mode,
-           .restrictions = options_.restrictions,
-           .numbers = options_.numbers}),
+      compiler_(mirror_, epochs, tables,
+                {.performance_mode = options_.performance_mode,
+                 .restrictions = options_.restrictions,
+                 .numbers = options_.numbers}),
       feed_(ring.get_executor()),
       neighbours_(mirror_),
       exception_questions_(ring),
@@ -291,7 +290,7 @@ void route_follower::on(netlink::events::change& e) {
 }
 
 void route_follower::apply(const netlink::message& message, mirror_changes& changes,
-                          message_origin origin) {
+                           message_origin origin) {
   if (const auto* const link = std::get_if<netlink::link>(&message))
     static_cast<void>(compiler_.divert_before(*link));
   mirror_.apply(message, changes, origin);

@@ -248,8 +248,7 @@ TEST_F(tracked_flows_end_to_end, what_left_fast_is_told_to_the_entry_whatever_fo
   const auto port = [](std::uint32_t number) {
     return "10.77.1.2:" + std::to_string(10'000 + number);
   };
-  // The entry as if untouched since it was made is `idle_s` older.
-  constexpr auto idle = 6s;
+  constexpr auto idle = 6s;  // So much older is an entry that nobody has looked after.
   const auto fresh = [&](std::uint32_t number) {
     const auto entry = entry_of(8001, port(number));
     return entry && entry->timeout_s.value_or(0) + 3 >= life_s;
