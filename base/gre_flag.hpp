@@ -7,9 +7,9 @@
 
 namespace cowire::gre_flag {
 
-inline constexpr std::uint16_t checksum = 0x8000;
-inline constexpr std::uint16_t routing = 0x4000;  ///< RFC 1701, obsolete.
-inline constexpr std::uint16_t key = 0x2000;
-inline constexpr std::uint16_t sequence = 0x1000;
+inline constexpr std::uint16_t checksum = 0x8000;  ///< Over header and payload.
+inline constexpr std::uint16_t routing = 0x4000;   ///< RFC 1701, obsolete.
+inline constexpr std::uint16_t key = 0x2000;       ///< Tells tunnels apart.
+inline constexpr std::uint16_t sequence = 0x1000;  ///< Datagrams are numbered.
 
 }  // namespace cowire::gre_flag

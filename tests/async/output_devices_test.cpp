@@ -158,8 +158,8 @@ class output_devices : public output_hosts {
     expect(tx, s, "rule for outer datagrams", "netfilter", in_gre, std::not_fn(in_gre));
     in(*a, "nft flush ruleset");
   }
-  /// What a tunnel wraps around is tracked apart: answers come in as long as both entries live, by a
-  /// firewall that takes nothing else. The kernel sees nothing for longer than they live alone.
+  /// What a tunnel wraps around is tracked apart: answers come in as long as both entries live, by
+  /// a firewall that takes nothing else. The kernel sees nothing for longer than they live alone.
   void tracked_tunnel(transmitter& tx) {
     in(*a,
        "sysctl -qw net.netfilter.nf_conntrack_gre_timeout=6 "
