@@ -68,17 +68,27 @@ class bonds : public two_hosts {
   /// Its own, and gateways of several MAC addresses to everywhere.
   void give_addresses(const std::string& device, int number) {
     const std::string n = std::to_string(number);
-    (*a)("ip addr add 10.200." + n + ".1/24 dev " + device + " && ip link set " + device +
-         " up && ip addr add fd20:" + n + "::1/64 dev " + device + " nodad");
+    const std::string on = " dev " + device;
+    std::vector<std::string> lines{"addr add 10.200." + n + ".1/24" + on,
+                                   "link set " + device + " up",
+                                   "addr add fd20:" + n + "::1/64" + on + " nodad"};
     for (int i = 0; i < 8; ++i) {
       const std::string g = std::to_string(i + 2);
-      (*a)("ip route add 198.18." + std::to_string(32 * (number - 1) + 4 * i) +
-           ".0/22 via 10.200." + n + "." + g + " dev " + device + " && ip route add fd9" + n + ":" +
-           g + "::/32 via fd20:" + n + "::" + g + " dev " + device);
-      for (const std::string& gateway : {"10.200." + n + "." + g, "fd20:" + n + "::" + g})
-        (*a)("ip neigh replace " + gateway + " dev " + device +
-             " lladdr 02:00:00:00:aa:" + std::to_string(10 + 7 * i) + " nud permanent");
+      const std::string gateways[] = {"10.200." + n + "." + g, "fd20:" + n + "::" + g};
+      lines.push_back("route add 198.18." + std::to_string(32 * (number - 1) + 4 * i) +
+                      ".0/22 via " + gateways[0] + on);
+      lines.push_back("route add fd9" + n + ":" + g + "::/32 via " + gateways[1] + on);
+      for (const std::string& gateway : gateways)
+        lines.push_back("neigh replace " + gateway + on +
+                        " lladdr 02:00:00:00:aa:" + std::to_string(10 + 7 * i) + " nud permanent");
     }
+    ip_commands(lines);
+  }
+  /// On A, by one process: to start one takes long where CPUs are emulated.
+  static void ip_commands(const std::vector<std::string>& lines) {
+    std::string words = "printf '%s\\n'";
+    for (const std::string& line : lines) words += " '" + line + "'";
+    run(words + " | ip -batch -");
   }
 
   std::vector<bonded_flow> flows(int number, std::size_t count) {
