@@ -62,8 +62,8 @@ finding examine_bond(const mirror::device& device, const netlink::bond_info& bon
   if (bond.xmit_hash_policy >= std::size(policies) ||
       bond.xmit_hash_policy == BOND_XMIT_POLICY_ENCAP34)
     return {check, health::warn, value,
-            "the kernel path, slower, takes IPv6 and tunnels, whose slave depends on a secret "
-            "(bond_policy)",
+            "the kernel path, slower, takes what has a hash made with a secret: IPv6, tunnels, and "
+            "what passes a queueing discipline or several queues above the slaves (bond_policy)",
             remedy};
   return {check, health::ok, value, "frames leave by the slave that the kernel would take", ""};
 }

@@ -41,7 +41,6 @@ struct vlan_info {
 /// IFLA_INFO_DATA of kind "vrf".
 struct vrf_info {
   std::uint32_t table = 0;
-  std::uint32_t transmit_queues = 1;  ///< IFLA_NUM_TX_QUEUES of the device, which it was made with.
   friend bool operator==(const vrf_info&, const vrf_info&) = default;
 };
 /// IFLA_INFO_DATA of kind "bond".
@@ -84,6 +83,7 @@ struct link {
   std::uint32_t lower = 0;
   bool lower_in_other_namespace = false;  ///< IFLA_LINK_NETNSID present.
   std::uint32_t group = 0;
+  std::uint32_t transmit_queues = 1;   ///< IFLA_NUM_TX_QUEUES, which it was made with.
   std::uint8_t operational_state = 0;  ///< IF_OPER_*.
   bool carrier = true;
   std::string kind, slave_kind;  ///< IFLA_INFO_KIND ("" for physical), IFLA_INFO_SLAVE_KIND.

@@ -20,6 +20,9 @@ struct egress_choice {
   std::optional<netlink::vlan_info> tag;
   /// Of a bond that hashes frames: the slaves among which it chooses (detail/bond.hpp).
   std::vector<std::uint32_t> slaves;
+  /// Before such a bond the kernel may have hashed the packet, with a secret, for a queueing
+  /// discipline or for one of several transmit queues, and kept that hash.
+  bool hashed = false;
 
   /// The devices one of which sends. Of this object's lifetime.
   [[nodiscard]] std::span<const std::uint32_t> senders() const noexcept {

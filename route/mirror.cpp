@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <string_view>
 #include <utility>
 
 namespace cowire {
@@ -177,7 +178,8 @@ bool mirror::same_link(const netlink::link& a, const netlink::link& b) {
   return a.flags == b.flags && a.name == b.name && a.mtu == b.mtu && a.address == b.address &&
          a.master == b.master && a.lower == b.lower && a.group == b.group && a.kind == b.kind &&
          a.info == b.info && a.alias == b.alias && a.bond_slave == b.bond_slave &&
-         a.carrier == b.carrier && a.lower_in_other_namespace == b.lower_in_other_namespace;
+         a.carrier == b.carrier && a.lower_in_other_namespace == b.lower_in_other_namespace &&
+         a.transmit_queues == b.transmit_queues;
 }
 
 void mirror::apply_one(const netlink::link& message, mirror_changes& changes) {
@@ -584,9 +586,11 @@ void mirror::set_rules_configured(ip_family family, std::optional<bool> known,
 }
 
 void mirror::set_queues(std::set<std::uint32_t> devices, mirror_changes& changes) {
+  constexpr std::string_view kinds[] = {"vrf", "bond", "vlan", "macvlan"};
   const std::set<std::uint32_t> before = std::exchange(queues_, std::move(devices));
   for (const auto& [index, one] : devices_.all())
-    if (one.link.kind == "vrf" && before.contains(index) != queues_.contains(index))
+    if (std::ranges::find(kinds, one.link.kind) != std::end(kinds) &&
+        before.contains(index) != queues_.contains(index))
       changes.links.push_back(index);
 }
 

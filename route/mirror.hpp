@@ -138,7 +138,8 @@ class mirror {
   /// What the kernel's own decisions tell about rules_configured(), where messages do not. Void
   /// with a message that tells it, and with the next dump. Unset: forget it.
   void set_rules_configured(ip_family family, std::optional<bool> known, mirror_changes& changes);
-  /// The devices that have a queueing discipline other than noqueue. Only VRFs matter here.
+  /// The devices that have a queueing discipline other than noqueue. Only VRFs and what may be a
+  /// bond or above one matter here.
   void set_queues(std::set<std::uint32_t> devices, mirror_changes& changes);
   /// Forgets what expired before `now`: path exceptions and routes with a lifetime.
   void expire(std::chrono::steady_clock::time_point now, mirror_changes& changes);

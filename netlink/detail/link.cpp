@@ -19,7 +19,6 @@ std::optional<message> decode_link(body in, std::error_code& ec) {
   to.hardware_type = header.ifi_type;
   to.flags = header.ifi_flags;
   bool wireless_event = false;
-  std::uint32_t transmit_queues = 1;
   for_each_attribute(in.bytes, ec, [&](const attribute& a) {
     switch (a.type) {
       case IFLA_IFNAME:
@@ -42,7 +41,7 @@ std::optional<message> decode_link(body in, std::error_code& ec) {
       case IFLA_GROUP:
         return read(a, to.group, ec);
       case IFLA_NUM_TX_QUEUES:
-        return read(a, transmit_queues, ec);
+        return read(a, to.transmit_queues, ec);
       case IFLA_OPERSTATE:
         return read(a, to.operational_state, ec);
       case IFLA_CARRIER:
@@ -58,7 +57,6 @@ std::optional<message> decode_link(body in, std::error_code& ec) {
     }
   });
   if (ec || wireless_event) return std::nullopt;  // The latter lacks everything but the name.
-  if (auto* vrf = std::get_if<vrf_info>(&to.info)) vrf->transmit_queues = transmit_queues;
   return to;
 }
 
@@ -79,8 +77,7 @@ std::vector<std::byte> encode_object(const link& from) {
   if (from.lower_in_other_namespace) to.put(IFLA_LINK_NETNSID, std::int32_t{0});
   put_if_set(to, IFLA_ADDRESS, from.address);
   put_if_set(to, IFLA_BROADCAST, from.broadcast);
-  if (const auto* vrf = std::get_if<vrf_info>(&from.info))
-    to.put(IFLA_NUM_TX_QUEUES, vrf->transmit_queues);
+  to.put(IFLA_NUM_TX_QUEUES, from.transmit_queues);
   put_link_info(to, from);
   return std::move(to).finish();
 }

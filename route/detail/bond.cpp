@@ -93,9 +93,10 @@ std::variant<divert_reason, slave_rule> slave_rule_of(std::uint8_t policy,
             .constant = outer_addresses(frame.bytes), .mixed = true, .without_lowest_bit = true};
       break;
     case BOND_XMIT_POLICY_ENCAP34:
-      // Where the frame has a hash already, that is taken: what came through a tunnel, and IPv6
-      // with its automatic flow label. It is made with a secret.
-      if (frame.tunnelled || !frame.source.is_v4()) return divert_reason::bond_policy;
+      // Where the frame has a hash already, that is taken: what came through a tunnel, IPv6 with
+      // its automatic flow label, and what was hashed on its way here. It is made with a secret.
+      if (frame.tunnelled || !frame.source.is_v4() || frame.hashed)
+        return divert_reason::bond_policy;
       break;
     default:
       return divert_reason::bond_policy;

@@ -32,6 +32,7 @@ struct bond_frame {
   std::uint16_t tag = 0;             ///< The VLAN tag's 16 bits, 0 = none.
   bool tunnelled = false;  ///< The datagram is not what the Ethernet header is followed by.
   bool to_group = false;   ///< The last four bytes of the destination's MAC address are missing.
+  bool hashed = false;     ///< egress_choice::hashed.
   ip_address source;       ///< Of the datagram; destination and ports are not known yet.
 };
 

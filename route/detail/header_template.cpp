@@ -180,19 +180,19 @@ bool sends_itself(const netlink::link& link) { return one_of(link.kind, direct_k
 
 egress_choice over_slaves(const mirror& state, const mirror::device& bond, egress_choice found) {
   auto usable = usable_slaves(state, bond);
-  if (const auto* reason = std::get_if<divert_reason>(&usable)) return {*reason, 0, {}, {}};
+  if (const auto* reason = std::get_if<divert_reason>(&usable)) return {*reason, 0, {}, {}, false};
   found.slaves = std::get<std::vector<std::uint32_t>>(std::move(usable));
   for (const std::uint32_t index : found.slaves)
     if (!sends_itself(state.find_device(index)->link))
-      return {divert_reason::unsupported_device, 0, {}, {}};
+      return {divert_reason::unsupported_device, 0, {}, {}, false};
   return found;
 }
 
 /// As egress_of(), without the device `gone`.
 egress_choice egress_without(const mirror& state, std::uint32_t interface_index,
                              std::uint32_t gone) {
-  const auto divert = [](divert_reason reason) { return egress_choice{reason, 0, {}, {}}; };
-  egress_choice found{std::nullopt, interface_index, {}, {}};
+  const auto divert = [](divert_reason reason) { return egress_choice{reason, 0, {}, {}, false}; };
+  egress_choice found{std::nullopt, interface_index, {}, {}, false};
   // One device above another at most three deep: a VLAN of a bond of a NIC.
   for (int depth = 0; depth < 4; ++depth) {
     const mirror::device* device = state.find_device(found.interface_index);
@@ -203,6 +203,9 @@ egress_choice egress_without(const mirror& state, std::uint32_t interface_index,
     if ((link.flags & IFF_LOOPBACK) != 0) return divert(divert_reason::unsupported_device);
     if (const auto reason = device_obstacle(*device)) return divert(*reason);
     if (sends_itself(link)) return found;
+    // Of its own queues a bond takes one without a hash (bond_select_queue() in bond_main.c).
+    const bool is_bond = std::holds_alternative<netlink::bond_info>(link.info);
+    found.hashed |= state.has_queue(link.index) || (!is_bond && link.transmit_queues > 1);
     if (hashes_frames(link)) return over_slaves(state, *device, std::move(found));
     if (const auto* bond = std::get_if<netlink::bond_info>(&link.info)) {
       if (bond->mode != BOND_MODE_ACTIVEBACKUP) return divert(divert_reason::bond_policy);
@@ -307,7 +310,7 @@ class hop_maker {
     const mirror::device* const device = state_.find_device(vrf);
     if (!device->up() || vrf == gone_) return divert_reason::egress_down;
     const auto* const info = std::get_if<netlink::vrf_info>(&device->link.info);
-    if (info == nullptr || info->transmit_queues > 1 || state_.has_queue(vrf))
+    if (info == nullptr || device->link.transmit_queues > 1 || state_.has_queue(vrf))
       return divert_reason::vrf_queue;
     return std::nullopt;
   }
@@ -473,6 +476,7 @@ class hop_maker {
                            .tag = egress.tag ? egress.tag->id : std::uint16_t{0},
                            .tunnelled = tunnelled,
                            .to_group = to_group_,
+                           .hashed = egress.hashed,
                            .source = key_.source};
     const auto rule = slave_rule_of(bond.xmit_hash_policy, frame);
     if (const auto* reason = std::get_if<divert_reason>(&rule)) return *reason;

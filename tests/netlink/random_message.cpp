@@ -117,7 +117,7 @@ class generator {
         return;
       case 1:
         l.kind = "vrf";
-        l.info = vrf_info{number<std::uint32_t>(), number<std::uint32_t>()};
+        l.info = vrf_info{number<std::uint32_t>()};
         return;
       case 2:
         l.kind = "bond";
@@ -154,6 +154,7 @@ class generator {
     l.lower = number<std::uint32_t>();
     l.lower_in_other_namespace = coin();
     l.group = number<std::uint32_t>();
+    l.transmit_queues = number<std::uint32_t>();
     l.operational_state = number<std::uint8_t>();
     l.carrier = coin();
     set_kind(l);

@@ -7,6 +7,7 @@
 #include <cowire/route/detail/path_facts.hpp>
 
 #include <gtest/gtest.h>
+#include <linux/if_bonding.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -688,7 +689,7 @@ TEST(Compiler, AVrfThatQueuesOrIsDownLeavesItsDatagramsToTheKernel) {
   };
   netlink::link red = ethernet(9, "red");
   red.kind = "vrf";
-  red.info = netlink::vrf_info{100, 1};
+  red.info = netlink::vrf_info{100};
   netlink::link member = ethernet(2, "u2");
   member.master = 9;
   bench b(state);
@@ -712,13 +713,14 @@ TEST(Compiler, AVrfThatQueuesOrIsDownLeavesItsDatagramsToTheKernel) {
   apply(member);
   apply(added(route_via(net("20.0.0.0/8"), "10.2.0.2", 2, 100)));
   EXPECT_EQ(hop_now().interface_index, 2u);
-  red.info = netlink::vrf_info{101, 1};
+  red.info = netlink::vrf_info{101};
   apply(red);
   EXPECT_EQ(hop_now().egress, divert_slot);
-  red.info = netlink::vrf_info{100, 4};
+  red.info = netlink::vrf_info{100};
+  red.transmit_queues = 4;
   apply(red);
   EXPECT_EQ(hop_now().reason, divert_reason::vrf_queue);
-  red.info = netlink::vrf_info{100, 1};
+  red.transmit_queues = 1;
   apply(red);
   EXPECT_EQ(hop_now().interface_index, 2u);
   state.set_queues({9}, changes);
@@ -733,6 +735,63 @@ TEST(Compiler, AVrfThatQueuesOrIsDownLeavesItsDatagramsToTheKernel) {
   apply(red);
   static_cast<void>(hop_now());
   EXPECT_EQ(b.look_up(other, ip("20.1.2.3")).reason, divert_reason::egress_down);
+}
+
+// A discipline that divides flows hashes them, with a secret, and that hash is the bond's, too.
+TEST(Compiler, WhatWasHashedAboveABondOfEncap34IsTheKernels) {
+  mirror state = small_world();
+  mirror_changes changes;
+  const auto apply = [&](const netlink::message& message) {
+    state.apply(message, changes, message_origin::notification);
+  };
+  constexpr std::uint32_t bond = 9, above = 10;
+  netlink::link master = ethernet(bond, "t9");
+  master.kind = "bond";
+  master.transmit_queues = 16;
+  const auto with_policy = [&](std::uint8_t policy) {
+    master.info =
+        netlink::bond_info{.mode = BOND_MODE_XOR, .active_slave = 0, .xmit_hash_policy = policy};
+    apply(master);
+    state.settle_bond(bond, {.slaves = {{3, 0}, {4, 0}}, .aggregator_id = 0}, changes);
+  };
+  for (const std::uint32_t index : {3u, 4u}) {
+    netlink::link slave = ethernet(index, "u" + std::to_string(index));
+    slave.master = bond;
+    slave.bond_slave = netlink::bond_slave_info{};
+    apply(slave);
+  }
+  with_policy(BOND_XMIT_POLICY_ENCAP34);
+  netlink::link tagged = ethernet(above, "v10");
+  tagged.kind = "vlan";
+  tagged.lower = bond;
+  tagged.info = netlink::vlan_info{100, be16::from_host(0x8100), 0, false};
+  apply(tagged);
+  apply(address(above, "10.9.0.1", 24));
+  apply(added(route_via(net("20.0.0.0/8"), "10.9.0.2", above)));
+  apply(neighbour(above, ip("10.9.0.2")));
+  bench b(state);
+  const flow_class_id id = b.made.add_class({});
+  const auto hop_now = [&] {
+    b.made.note(std::exchange(changes, {}));
+    static_cast<void>(b.made.publish());
+    return b.look_up(id, ip("20.1.2.3"));
+  };
+  const auto is_fast = [&] { return hop_now().egress != divert_slot; };
+  EXPECT_TRUE(is_fast()) << describe_hop(hop_now());
+  for (const std::uint32_t index : {bond, above}) {
+    state.set_queues({index}, changes);
+    EXPECT_EQ(hop_now().reason, divert_reason::bond_policy) << index;
+    state.set_queues({}, changes);
+    EXPECT_TRUE(is_fast()) << index;
+  }
+  state.set_queues({3, 4}, changes);  // Below the bond's hash.
+  EXPECT_TRUE(is_fast());
+  tagged.transmit_queues = 4;
+  apply(tagged);
+  EXPECT_EQ(hop_now().reason, divert_reason::bond_policy);
+  state.set_queues({bond, above}, changes);
+  with_policy(BOND_XMIT_POLICY_LAYER34);
+  EXPECT_TRUE(is_fast()) << "no other policy looks at that hash";
 }
 
 }  // namespace

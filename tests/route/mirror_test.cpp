@@ -820,7 +820,7 @@ TEST_F(Mirror, NextHopsOfAnObjectAreNoDifference) {
 TEST_F(Mirror, RoutesKeepASourceThatGoesWithADeviceIntoAVrf) {
   netlink::link red = ethernet(9, "red");
   red.kind = "vrf";
-  red.info = netlink::vrf_info{100, 1};
+  red.info = netlink::vrf_info{100};
   apply(red);
   netlink::route preferring = route_via(net("2001:d::/32"), "fd00:3::9", 3);
   preferring.preferred_source = ip("fd00:2::1");

@@ -1104,7 +1104,7 @@ class Vrf : public Resolve {
     state = small_world();
     netlink::link red = ethernet(9, "red");
     red.kind = "vrf";
-    red.info = netlink::vrf_info{100, 1};
+    red.info = netlink::vrf_info{100};
     apply(red);
     for (const ip_family family : ip_families) {
       netlink::rule rule = rule_to_table(family, 1000, 0);
