@@ -255,8 +255,8 @@ explanation compiler::impl::explain(const flow& question) {
     told.output = planner_.output().explain(question.cls, share.hop, detail::host_prefix(to),
                                             question.destination_port);
   told.rules_being_read = planner_.output().held().has_value();
-  const slave_terms terms{fold_address(to), ports_word(be16::from_host(question.cls.source_port),
-                                                       be16::from_host(question.destination_port))};
+  const slave_terms terms = slave_terms_of(to, be16::from_host(question.cls.source_port),
+                                           be16::from_host(question.destination_port));
   if (share.divert) {
     told.template_hop = detail::divert_hop(*share.divert);
   } else {
@@ -289,7 +289,7 @@ hop compiler::impl::published_hop(flow_class_id id, const flow& of) const {
   if (paths.count <= 1) return table->hops[paths.index];
   const be16 from_port = be16::from_host(of.cls.source_port);
   const be16 to_port = be16::from_host(of.destination_port);
-  const auto terms = [&] { return slave_terms{fold_address(to), ports_word(from_port, to_port)}; };
+  const auto terms = [&] { return slave_terms_of(to, from_port, to_port); };
   const auto hash = [&] {
     const ip_address source = of.cls.source(to.family()).value_or(ip_address::any(to.family()));
     return (to.is_v4() ? table->hash_v4 : table->hash_v6)(source, to, from_port, to_port);

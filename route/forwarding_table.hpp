@@ -237,6 +237,7 @@ struct hop_group_member {
 struct slave_terms {
   std::uint32_t destination = 0;  ///< fold_address() of it.
   std::uint32_t ports = 0;        ///< Source, then destination, as they lie in the UDP header.
+  std::uint8_t last_byte = 0;     ///< Of the destination; a group's MAC address ends with it, too.
 };
 
 /// slave_terms::ports of two ports.
@@ -247,6 +248,12 @@ struct slave_terms {
   return word;
 }
 
+[[nodiscard]] inline slave_terms slave_terms_of(const ip_address& destination, be16 from_port,
+                                                be16 to_port) noexcept {
+  return {fold_address(destination), ports_word(from_port, to_port),
+          destination.bytes()[destination.size() - 1]};
+}
+
 /// Which slave of a bond a datagram takes: `constant` stands for all of the frame that is the same
 /// for all datagrams (drivers/net/bonding/bond_main.c: bond_xmit_hash, bond_ip_hash).
 struct slave_rule {
@@ -255,11 +262,13 @@ struct slave_rule {
   bool by_destination = false;
   bool by_ports = false;
   bool without_lowest_bit = false;
+  bool by_last_byte = false;
 
   [[nodiscard]] std::uint32_t hash(const slave_terms& of) const noexcept {
     std::uint32_t value = constant;
     if (by_destination) value ^= of.destination;
     if (by_ports) value ^= of.ports;
+    if (by_last_byte) value ^= of.last_byte;
     if (mixed) {
       value ^= value >> 16;
       value ^= value >> 8;
@@ -267,15 +276,18 @@ struct slave_rule {
     return without_lowest_bit ? value >> 1 : value;
   }
   /// Whether every datagram takes the same slave.
-  [[nodiscard]] bool is_fixed() const noexcept { return !by_destination && !by_ports; }
+  [[nodiscard]] bool is_fixed() const noexcept {
+    return !by_destination && !by_ports && !by_last_byte;
+  }
 
   [[nodiscard]] hop_group_member as_member() const noexcept {
     return {constant, std::uint32_t{mixed} | std::uint32_t{by_destination} << 1 |
-                          std::uint32_t{by_ports} << 2 | std::uint32_t{without_lowest_bit} << 3};
+                          std::uint32_t{by_ports} << 2 | std::uint32_t{without_lowest_bit} << 3 |
+                          std::uint32_t{by_last_byte} << 4};
   }
   [[nodiscard]] static slave_rule from(const hop_group_member& member) noexcept {
-    return {member.bound, (member.hop & 1) != 0, (member.hop & 2) != 0, (member.hop & 4) != 0,
-            (member.hop & 8) != 0};
+    return {member.bound,          (member.hop & 1) != 0, (member.hop & 2) != 0,
+            (member.hop & 4) != 0, (member.hop & 8) != 0, (member.hop & 16) != 0};
   }
   friend bool operator==(const slave_rule&, const slave_rule&) noexcept = default;
 };

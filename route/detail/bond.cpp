@@ -70,22 +70,21 @@ std::variant<divert_reason, std::vector<std::uint32_t>> usable_slaves(const mirr
 
 std::variant<divert_reason, slave_rule> slave_rule_of(std::uint8_t policy,
                                                       const bond_frame& frame) {
-  const bool hashes_mac = policy == BOND_XMIT_POLICY_LAYER2 || policy == BOND_XMIT_POLICY_LAYER23 ||
-                          policy == BOND_XMIT_POLICY_ENCAP23;
-  if (frame.to_group && hashes_mac) return divert_reason::bond_policy;
   const std::uint32_t ethernet = ethernet_hash(frame.bytes);
   switch (policy) {
     case BOND_XMIT_POLICY_LAYER2:
-      return slave_rule{.constant = ethernet, .mixed = false};
+      return slave_rule{.constant = ethernet, .by_last_byte = frame.to_group};
     case BOND_XMIT_POLICY_VLAN_SRCMAC:
-      return slave_rule{.constant = vlan_source_hash(frame), .mixed = false};
+      return slave_rule{.constant = vlan_source_hash(frame)};
     case BOND_XMIT_POLICY_LAYER23:
       if (frame.tunnelled)
         return slave_rule{.constant = ethernet ^ outer_addresses(frame.bytes), .mixed = true};
       [[fallthrough]];
     case BOND_XMIT_POLICY_ENCAP23:  // The innermost addresses are the datagram's.
-      return slave_rule{
-          .constant = ethernet ^ fold_address(frame.source), .mixed = true, .by_destination = true};
+      return slave_rule{.constant = ethernet ^ fold_address(frame.source),
+                        .mixed = true,
+                        .by_destination = true,
+                        .by_last_byte = frame.to_group};
     case BOND_XMIT_POLICY_LAYER34:
       // The protocols of tunnels have no ports.
       if (frame.tunnelled)

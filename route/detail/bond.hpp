@@ -31,7 +31,7 @@ struct bond_frame {
   std::span<const std::byte> bytes;  ///< From the Ethernet header on, all headers.
   std::uint16_t tag = 0;             ///< The VLAN tag's 16 bits, 0 = none.
   bool tunnelled = false;  ///< The datagram is not what the Ethernet header is followed by.
-  bool to_group = false;   ///< The last four bytes of the destination's MAC address are missing.
+  bool to_group = false;   ///< The last bytes of the destination's MAC address are the group's: 0.
   bool hashed = false;     ///< egress_choice::hashed.
   ip_address source;       ///< Of the datagram; destination and ports are not known yet.
 };

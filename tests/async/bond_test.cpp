@@ -40,8 +40,6 @@ struct sighting {
   friend bool operator==(const sighting&, const sighting&) = default;
 };
 
-const std::vector<sending_options> senders = {{.port = 8001}, {.port = 8002}, {.port = 40003}};
-
 /// Counts what comes to UDP port captured_port of a host, by any link and for whatever address;
 /// what comes by slaves of its bond p1 there, and not once more as the bond's.
 class arrival_counter {
@@ -147,7 +145,22 @@ class bonds : public two_hosts {
       const std::string v6 = "[fd9" + std::to_string(number) + ":" + std::to_string(below(8) + 2) +
                              "::" + std::to_string(below(9999)) + "]";
       out.push_back(
-          {below(static_cast<unsigned>(senders.size())), to((below(2) != 0 ? v4 : v6) + ":9000")});
+          {below(static_cast<unsigned>(senders_.size())), to((below(2) != 0 ? v4 : v6) + ":9000")});
+    }
+    return out;
+  }
+
+  /// To groups of both families at MAC addresses of their own, from a device that senders_ name.
+  std::vector<bonded_flow> group_flows(std::size_t count) {
+    std::vector<bonded_flow> out;
+    const auto below = [&](unsigned limit) { return random_() % limit; };
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::string v4 = "239." + std::to_string(below(256)) + "." +
+                             std::to_string(below(256)) + "." + std::to_string(below(256));
+      const std::string v6 =
+          "[ff3e::" + std::to_string(below(9999)) + ":" + std::to_string(below(9999)) + "]";
+      out.push_back(
+          {below(static_cast<unsigned>(senders_.size())), to((i % 2 != 0 ? v4 : v6) + ":9000")});
     }
     return out;
   }
@@ -180,7 +193,7 @@ class bonds : public two_hosts {
       std::map<std::pair<std::size_t, ip_family>, kernel_sender> sockets;
       for (const bonded_flow& one : all) {
         const auto family = one.there.address.family();
-        sockets.try_emplace({one.sender, family}, family, senders[one.sender])
+        sockets.try_emplace({one.sender, family}, family, senders_[one.sender])
             .first->second.send(one.there, patterned(100));
         kernel.push_back(wire.next());
         EXPECT_NE(0, kernel.back().link) << "from the kernel: " << one.there.to_string();
@@ -188,7 +201,7 @@ class bonds : public two_hosts {
     }
     transmitter tx(small());
     std::vector<sender> ours;
-    for (const sending_options& o : senders) ours.push_back(tx.make_sender(as_sender(o)));
+    for (const sending_options& o : senders_) ours.push_back(tx.make_sender(as_sender(o)));
     std::size_t differences = 0;
     for (std::size_t i = 0; i < all.size(); ++i) {
       EXPECT_TRUE(ours[all[i].sender].try_send(bytes_of(patterned(100)), all[i].there));
@@ -298,6 +311,7 @@ class bonds : public two_hosts {
   }
 
   std::mt19937 random_{1};
+  std::vector<sending_options> senders_ = {{.port = 8001}, {.port = 8002}, {.port = 40003}};
 };
 
 TEST_F(bonds, each_policy_takes_the_kernels_slave) {
@@ -317,6 +331,20 @@ TEST_F(bonds, a_vlan_above_takes_the_kernels_slave) {
   for (const std::string policy : policies) {
     (*a)("ip link set t1 type bond xmit_hash_policy " + policy);
     expect_same(all, "vlan, " + policy, certain(policy));
+  }
+}
+
+TEST_F(bonds, groups_take_the_kernels_slave) {
+  make_bond("mode balance-xor");
+  (*a)("ip link add link t1 name v2 type vlan id 100");
+  give_addresses("v2", 2);
+  const auto all = group_flows(flow_count());
+  for (const std::string device : {"t1", "v2"}) {
+    for (sending_options& one : senders_) one.device = device;
+    for (const std::string policy : policies) {
+      (*a)("ip link set t1 type bond xmit_hash_policy " + policy);
+      expect_same(all, "groups, " + device + ", " + policy, certain(policy));
+    }
   }
 }
 
@@ -351,7 +379,7 @@ TEST_F(bonds, a_tunnel_above_takes_the_kernels_slave) {
   (*a)("ip addr add 10.201.0.1/24 dev g2 && ip link set g2 up");
   std::vector<bonded_flow> all;
   for (std::size_t i = 0; i < flow_count(); ++i)
-    all.push_back({i % senders.size(), to("10.201.0." + std::to_string(2 + i % 250) + ":9000")});
+    all.push_back({i % senders_.size(), to("10.201.0." + std::to_string(2 + i % 250) + ":9000")});
   for (const std::string policy : policies) {
     if (policy == "encap3+4") continue;  // The kernel's hash has a secret.
     (*a)("ip link set t1 type bond xmit_hash_policy " + policy);

@@ -73,7 +73,7 @@ template <>
 /// The zeros in front of an IPv4 address add nothing.
 [[nodiscard]] slave_terms slave_terms_of(const tx_request& request) noexcept {
   return {fold_address(std::as_bytes(std::span(request.destination))),
-          ports_word(request.source_port, request.destination_port)};
+          ports_word(request.source_port, request.destination_port), request.destination.back()};
 }
 
 /// The requested source, not the chosen one, is what the kernel hashes.
