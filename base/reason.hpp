@@ -42,7 +42,7 @@
   X(vrf_queue,                                                                                     \
     "the VRF device has a queueing discipline or several queues: the kernel routes a second time") \
   X(bond_policy,                                                                                   \
-    "which slave of the bond the kernel takes by this mode or policy cannot be known")             \
+    "the kernel's slave is not certain; set balance-xor or 802.3ad, xmit_hash_policy layer3+4")    \
   X(bond_unsettled, "the bond's slaves, or which of them it uses, have just changed")              \
   X(tunnel, "the output interface is a tunnel of a kind the fast path does not build")             \
   X(tunnel_sequence, "a tunnel with sequence numbers, which only the kernel can count")            \
