@@ -272,12 +272,14 @@ void change_elements(nft::ruleset& in, Change&& change) {
   }
 }
 
+void change_verdict(nft::expression& e, std::int32_t from, std::int32_t to) {
+  if (auto* i = std::get_if<nft::expressions::immediate>(&e.content))
+    if (auto* v = std::get_if<nft::verdict>(&i->value); v != nullptr && v->code == from)
+      v->code = to;
+}
+
 void change_verdicts(nft::ruleset& in, std::int32_t from, std::int32_t to) {
-  change_expressions(in, [&](nft::expression& e) {
-    if (auto* i = std::get_if<nft::expressions::immediate>(&e.content))
-      if (auto* v = std::get_if<nft::verdict>(&i->value); v != nullptr && v->code == from)
-        v->code = to;
-  });
+  change_expressions(in, [&](nft::expression& e) { change_verdict(e, from, to); });
 }
 
 /// One more, or one less, of a number of any length.
@@ -322,6 +324,15 @@ const fault faults[] = {
      }},
     {"jumps are not made",
      [](nft::ruleset& in) { change_verdicts(in, nft::verdict::jump, nft::verdict::proceed); }},
+    {"a chain that was jumped to jumps no further",
+     [](nft::ruleset& in) {
+       for (auto& [key, chain] : in.chains) {
+         if (chain.chain.hook) continue;
+         for (std::size_t i = 0; i < chain.rules.size(); ++i)
+           for (nft::expression& e : chain.rules.edit(i).expressions)
+             change_verdict(e, nft::verdict::jump, nft::verdict::proceed);
+       }
+     }},
     {"a goto comes back like a jump",
      [](nft::ruleset& in) { change_verdicts(in, nft::verdict::go_to, nft::verdict::jump); }},
     {"the policy is not looked at",
@@ -405,6 +416,9 @@ std::vector<test::random_ruleset> chosen_rulesets() {
       with({{"chain c {", {"udp dport 1 accept"}}, {output + "drop;", {"goto c", "accept"}}}),
       with({{"chain c {", {"meta mark 5 drop"}},
             {output + "accept;", {"meta mark set 5", "jump c"}}}),
+      with({{"chain d {", {"udp dport 1-60000 drop"}},
+            {"chain c {", {"jump d"}},
+            {output + "accept;", {"jump c"}}}),
       with({{output + "accept;", {"meta length > 30 drop"}}}),
       with({{output + "drop;", {"udp dport 1-60000 return", "accept"}}}),
       with({{output + "drop;", {"udp dport { 53, 8000-8002, 20000-40000 } accept"}}}),
@@ -644,7 +658,7 @@ TEST_P(output_path_differential, untouched_means_that_the_kernel_sends_the_datag
       std::cout << "  missed " << count << ": " << what << "\n";
   if (wanted < 500 || HasFailure()) return;  // Too few for what follows.
   EXPECT_GE(share, 90.0);
-  EXPECT_GE(t.by_destination * 100, of * 88);
+  EXPECT_GE(t.by_destination * 100, of * 90);
   EXPECT_GT(t.by_destination, t.as_a_class);
   EXPECT_GT(t.established, 0u);
   for (std::size_t i = 0; i < std::size(faults); ++i)
