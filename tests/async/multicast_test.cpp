@@ -216,6 +216,25 @@ TEST_F(multicast, that_a_router_on_this_host_wants_is_the_kernels) {
   EXPECT_TRUE(comes_to(tx, silent, there, "")) << summary(tx.stats());
 }
 
+// IPv6 has no flag of a device for it: a router gets copies of all that is looped back.
+TEST_F(multicast, that_an_ipv6_router_on_this_host_wants_is_the_kernels) {
+  transmitter tx(small());
+  auto s = tx.make_sender({.multicast_interface = "a0"});
+  auto silent = tx.make_sender({.multicast_interface = "a0", .multicast_loop = false});
+  const endpoint there = to("[ff3e::5:6]:9000");
+  ASSERT_TRUE(comes_to(tx, s, there, "")) << summary(tx.stats());
+  {
+    const unique_fd router(::socket(AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMPV6));
+    const int on = 1;
+    constexpr int mrt6_init = 200;  // linux/mroute6.h
+    ASSERT_EQ(0, ::setsockopt(router.get(), IPPROTO_IPV6, mrt6_init, &on, sizeof on))
+        << errno_name(errno);
+    EXPECT_TRUE(comes_to(tx, s, there, "multicast_routing")) << summary(tx.stats());
+    EXPECT_TRUE(comes_to(tx, silent, there, "")) << summary(tx.stats());
+  }
+  EXPECT_TRUE(comes_to(tx, s, there, "")) << summary(tx.stats());
+}
+
 TEST_F(multicast, devices_that_cannot_be_are_named) {
   (*a)("ip link add other type veth peer name rehto");
   transmitter tx(small());

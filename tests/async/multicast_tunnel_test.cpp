@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Multicast through tunnels, as DoubleZero's users publish: a route for the group over a tunnel of
-// its own. Frames of a plain socket and of the fast path, byte for byte.
+// its own; and through VLANs. Frames of a plain socket and of the fast path, byte for byte.
 #include <tests/async/groups.hpp>
 
 namespace cowire::test {
@@ -93,6 +93,17 @@ TEST_F(multicast_tunnel, over_ethernet_in_it) {
 TEST_F(multicast_tunnel, over_an_underlay_of_ipv6) {
   make("ip6gre local fd77:1::1 remote fd99::1");
   compare("239.200.2.3:9000", {.ttl = 8, .interface = "dz"});
+}
+// The group's part of the MAC address is in front of the tag.
+TEST_F(multicast_tunnel, over_a_vlan) {
+  for (const char* protocol : {"802.1q", "802.1ad"}) {
+    (*a)(std::string("ip link add link a0 name dz type vlan proto ") + protocol + " id 5 && " +
+         "ip addr add 169.254.0.1/31 dev dz && ip addr add fd20::1/64 dev dz nodad && " +
+         "ip link set dz up");
+    compare("239.200.2.3:9000", {.interface = "dz"});
+    compare("[ff3e::1:2:3]:9000", {.interface = "dz"});
+    (*a)("ip link del dz");
+  }
 }
 
 // A validator that subscribes, too, hears itself, unless it does not want to.

@@ -53,6 +53,33 @@ class outer_routes : public two_links {
   }
   static truth_audit_stats truth(const transmitter& tx) { return tx.stats().routes.truth; }
 
+  /// Through a tunnel that a router behind B tells of a path MTU of 1400 for.
+  template <class Tell>
+  void learns_path_mtu(const char* inside_of_it, Tell&& tell) {
+    transmitter tx(audited());
+    auto out = tx.make_sender();
+    const endpoint there = to(inside_of_it);
+    const std::vector<std::byte> longer(1400);
+    ASSERT_TRUE(eventually([&] { return out.try_send(longer, there) && by(tx, "a0") > 10; }))
+        << summary(tx.stats());
+    ASSERT_TRUE(drained(tx));
+    const auto before = tx.stats().kernel_path;
+    tell();
+    // What the kernel is not asked for it would be told by the kernel path alone.
+    EXPECT_TRUE(eventually([&] {
+      return out.try_send(longer, there) && tx.stats().diverted["exceeds_mtu"] != 0;
+    })) << summary(tx.stats());
+    EXPECT_TRUE(eventually([&] { return truth(tx).mismatched != 0; })) << summary(tx.stats());
+    EXPECT_TRUE(drained(tx));
+    const auto stats = tx.stats();
+    EXPECT_EQ(before + stats.diverted.at("exceeds_mtu"), stats.kernel_path) << summary(stats);
+    EXPECT_EQ(0u, stats.routes.truth.quarantined);
+    const auto fast = by(tx, "a0");
+    EXPECT_TRUE(eventually([&] {
+      return out.try_send(bytes_of("short"), there) && by(tx, "a0") > fast;
+    })) << summary(tx.stats());
+  }
+
  private:
   std::mutex mutex_;
   std::string told_;
@@ -106,30 +133,45 @@ void need_fragmentation(const netns& in, std::uint16_t mtu) {
             ::sendto(raw.get(), message.data(), message.size(), 0, at.name(), at.size));
 }
 
+/// The same over IPv6, where the kernel looks for the tunnel by the addresses and GRE's flags.
+void be_too_big(const netns& in, std::uint16_t mtu, const char* remote) {
+  const netns::scope inside(in);
+  const unique_fd raw(::socket(AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMPV6));
+  const ip_address own = *ip_address::parse("fd77:1::1");
+  std::array<std::byte, 8 + 40 + 8> message{};  // Less is not looked at.
+  const auto put16 = [&](std::size_t at, std::uint16_t value) {
+    const be16 wire = be16::from_host(value);
+    std::memcpy(&message[at], &wire, sizeof wire);
+  };
+  put16(0, 2 << 8);  // Packet too big.
+  put16(6, mtu);
+  put16(8, 0x6000);
+  put16(12, 1400);  // What follows the header.
+  put16(14, IPPROTO_GRE << 8 | 64);
+  std::memcpy(&message[16], own.bytes().data(), 16);
+  std::memcpy(&message[32], ip_address::parse(remote)->bytes().data(), 16);
+  put16(50, 0x0800);  // GRE without anything, around IPv4.
+  const raw_address at({own, 0});
+  ASSERT_EQ(static_cast<ssize_t>(message.size()),
+            ::sendto(raw.get(), message.data(), message.size(), 0, at.name(), at.size));
+}
+
 TEST_F(outer_routes, a_path_mtu_of_one_is_learnt) {
-  transmitter tx(audited());
-  auto out = tx.make_sender();
-  const endpoint there = to("10.200.1.2:9000");
   // Fits into 1476 and not into 1376.
-  const std::vector<std::byte> longer(1400);
-  ASSERT_TRUE(eventually([&] { return out.try_send(longer, there) && by(tx, "a0") > 10; }))
-      << summary(tx.stats());
-  ASSERT_TRUE(drained(tx));
-  const auto before = tx.stats().kernel_path;
-  need_fragmentation(*b, 1400);
-  // What the kernel is not asked for it would be told by the kernel path alone.
-  EXPECT_TRUE(eventually([&] {
-    return out.try_send(longer, there) && tx.stats().diverted["exceeds_mtu"] != 0;
-  })) << summary(tx.stats());
-  EXPECT_TRUE(eventually([&] { return truth(tx).mismatched != 0; })) << summary(tx.stats());
-  EXPECT_TRUE(drained(tx));
-  const auto stats = tx.stats();
-  EXPECT_EQ(before + stats.diverted.at("exceeds_mtu"), stats.kernel_path) << summary(stats);
-  EXPECT_EQ(0u, stats.routes.truth.quarantined);
-  const auto fast = by(tx, "a0");
-  EXPECT_TRUE(eventually([&] {
-    return out.try_send(bytes_of("short"), there) && by(tx, "a0") > fast;
-  })) << summary(tx.stats());
+  learns_path_mtu("10.200.1.2:9000", [&] { need_fragmentation(*b, 1400); });
+}
+
+TEST_F(outer_routes, a_path_mtu_of_one_over_ipv6_is_learnt) {
+  if (std::system("ip link add t6 type ip6gre local fd77:1::1 remote fd78::9 encaplimit none "
+                  "2>/dev/null") != 0)
+    GTEST_SKIP() << "the kernel has no ip6_gre";
+  (*b)("sysctl -qw net.ipv6.conf.all.forwarding=0");  // Nor does it answer what it has not.
+  (*a)(
+      "ip addr add 10.200.6.1/24 dev t6 && ip link set t6 up && "
+      "ip -6 route add fd78::/16 via fd77:1::2");
+  resolve("fd77:1::2");
+  // Fits into 1456 and not into 1356.
+  learns_path_mtu("10.200.6.2:9000", [&] { be_too_big(*b, 1400, "fd78::9"); });
 }
 
 /// Tunnels over IPv6 to remote addresses that both links lead to, 10.201.N.2 through each.
