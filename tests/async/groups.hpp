@@ -75,13 +75,6 @@ inline unique_fd listener(const ip_address& group, const char* device,
   return fd;
 }
 
-inline bool hears(int fd, std::chrono::milliseconds within) {
-  pollfd readable{fd, POLLIN, 0};
-  if (::poll(&readable, 1, static_cast<int>(within.count())) <= 0) return false;
-  char bytes[64];
-  return ::recv(fd, bytes, sizeof bytes, 0) >= 0;
-}
-
 /// Sends until the reason of a datagram's diversion, or "" for none, is this one.
 inline bool comes_to(const transmitter& tx, sender& s, const endpoint& there,
                      const std::string& reason) {

@@ -177,7 +177,7 @@ class output_devices : public output_hosts {
       const udp_sink& sink = *sinks[static_cast<std::size_t>(family)];
       const endpoint back = to(family == ip_family::v4 ? "10.90.0.1:8003" : "[fd90::1]:8004");
       answer(sink, back);
-      EXPECT_FALSE(hears(own, 500ms)) << "the firewall lets in what nobody asked for";
+      EXPECT_FALSE(hears(own.get(), 500ms)) << "the firewall lets in what nobody asked for";
       const auto slow = diverted(tx, "conntrack_new");
       ASSERT_TRUE(comes_to_transmit(tx, s, there)) << summary(tx.stats());
       EXPECT_GT(diverted(tx, "conntrack_new"), slow);
@@ -190,7 +190,7 @@ class output_devices : public output_hosts {
       EXPECT_EQ(fast + 20, by(tx, "a0")) << summary(tx.stats());
       std::this_thread::sleep_for(3s);
       answer(sink, back);
-      EXPECT_TRUE(hears(own)) << summary(tx.stats());
+      EXPECT_TRUE(hears(own.get())) << summary(tx.stats());
       drain();
     }
     in(*a, "nft flush ruleset");

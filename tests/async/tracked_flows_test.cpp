@@ -292,7 +292,7 @@ TEST_F(tracked_flows_end_to_end, a_late_answer_to_a_fast_datagram_is_let_in) {
     }
     std::this_thread::sleep_until(last + 5s);
     answer(sink, to("10.77.1.1:8001"));
-    const bool heard = hears(own, 1s);
+    const bool heard = hears(own.get(), 1s);
     // A machine that slept for three seconds says nothing.
     if (std::chrono::steady_clock::now() > last + 7500ms && !heard && attempt < 5) continue;
     EXPECT_TRUE(heard) << describe(tx);
@@ -350,8 +350,8 @@ TEST_F(tracked_flows_end_to_end, every_answer_is_heard_whatever_the_pauses) {
       send(tx, s, 1);
       ASSERT_TRUE(sink.next()) << describe(tx);
       answer(sink, to("10.77.1.1:8001"));
-      EXPECT_TRUE(hears(own)) << "datagram " << sent << " after a pause of " << pause.count()
-                              << " ms: " << describe(tx);
+      EXPECT_TRUE(hears(own.get())) << "datagram " << sent << " after a pause of " << pause.count()
+                                    << " ms: " << describe(tx);
     }
   }
   EXPECT_GT(by(tx, "a0"), 0u) << describe(tx);
@@ -376,7 +376,7 @@ TEST_F(tracked_flows_end_to_end, entries_that_are_flushed_under_traffic_are_made
         30s))
         << describe(tx);
     answer(sink, to("10.77.1.1:8001"));
-    EXPECT_TRUE(hears(own)) << describe(tx);
+    EXPECT_TRUE(hears(own.get())) << describe(tx);
   }
   EXPECT_GE(tx.stats().tracking.begun_anew, 3u) << describe(tx);
   EXPECT_EQ(sent, sink.drain());
@@ -525,7 +525,7 @@ TEST_F(tracked_flows_end_to_end, a_flow_in_the_entry_of_a_translated_peer_is_nev
   udp_sink sink(*b, to(place));
   const unique_fd own = own_socket(8001);
   answer(sink, to("10.77.1.1:80"), "?");
-  ASSERT_TRUE(hears(own));
+  ASSERT_TRUE(hears(own.get()));
   transmitter tx(small());
   auto s = tx.make_sender({.adopt_socket = own.get()});
   for (int i = 0; i < 20; ++i) {
@@ -545,7 +545,7 @@ TEST_F(tracked_flows_end_to_end, a_flow_in_a_peers_entry_is_fast) {
   udp_sink sink(*b, to(place));
   const unique_fd own = own_socket(8001);
   answer(sink, to("10.77.1.1:8001"), "?");
-  ASSERT_TRUE(hears(own));
+  ASSERT_TRUE(hears(own.get()));
   transmitter tx(small());
   auto s = tx.make_sender({.adopt_socket = own.get()});
   send(tx, s, 1);
@@ -707,7 +707,7 @@ TEST_F(tracked_flows_end_to_end, hears_what_plain_sockets_hear_whatever_happens)
     } else if (what < 14) {
       answer_to(number, 8001);
       answer_to(number, 8101);
-      const bool theirs = hears(one.plain->fd(), 300ms), ours = hears(one.own, 300ms);
+      const bool theirs = hears(one.plain->fd().get(), 300ms), ours = hears(one.own.get(), 300ms);
       const auto since = std::chrono::steady_clock::now() - one.active;
       ++(theirs ? heard : unheard);
       if (theirs && one.certain) {
@@ -764,7 +764,7 @@ class tracked_peers : public tracked_flows_end_to_end {
     ASSERT_TRUE(with.sink->next()) << when;
     answer(*with.sink, to("10.77.1.1:" + std::to_string(with.port)));
     ++with.answered;
-    EXPECT_TRUE(hears(with.own)) << "answer " << with.answered << " " << when;
+    EXPECT_TRUE(hears(with.own.get())) << "answer " << with.answered << " " << when;
   }
   void steady(transmitter& tx, peer& with) {
     auto s = tx.make_sender({.adopt_socket = with.own.get()});
@@ -808,7 +808,7 @@ void tracked_peers::late(transmitter& tx, std::uint16_t port, std::uint16_t othe
     }
     std::this_thread::sleep_until(last + life() * 3 / 4);
     answer(*with.sink, to("10.77.1.1:" + std::to_string(port)));
-    const bool did = hears(with.own, 500ms);
+    const bool did = hears(with.own.get(), 500ms);
     // A machine that slept says nothing.
     if (!did && clock::now() > last + life() * 9 / 10) {
       ++slept_;

@@ -176,11 +176,11 @@ class two_hosts : public ::testing::Test {
     EXPECT_EQ(0, ::bind(fd.get(), name.name(), name.size));
     return fd;
   }
-  static bool hears(const unique_fd& fd, std::chrono::milliseconds within = 5s) {
-    pollfd readable{fd.get(), POLLIN, 0};
-    char bytes[16];
+  static bool hears(int fd, std::chrono::milliseconds within = 5s) {
+    pollfd readable{fd, POLLIN, 0};
+    char bytes[64];
     return ::poll(&readable, 1, static_cast<int>(within.count())) > 0 &&
-           ::recv(fd.get(), bytes, sizeof bytes, MSG_DONTWAIT) > 0;
+           ::recv(fd, bytes, sizeof bytes, MSG_DONTWAIT) > 0;
   }
 
   /// Small: many tests run one after the other, on machines without much memory.
