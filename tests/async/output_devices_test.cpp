@@ -142,7 +142,7 @@ class output_devices : public output_hosts {
   /// tc a limit of 0 means none given, but for fq's.
   void dropping_disciplines(transmitter& tx, sender& s) {
     const auto stopped = [](const way& one) { return one.passes("a0"); };
-    for (const char* root : {"drr", "fq limit 0", "fq_codel memory_limit 0"}) {
+    for (const char* root : {"drr", "fq limit 0"}) {
       in(*a, std::string("tc qdisc add dev a0 root ") + root);
       expect(tx, s, root, "queueing_discipline", stopped, none);
       in(*a, "tc qdisc del dev a0 root");
