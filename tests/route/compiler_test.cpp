@@ -7,10 +7,10 @@
 #include <cowire/route/detail/path_facts.hpp>
 
 #include <gtest/gtest.h>
+#include <linux/if.h>
 #include <linux/if_bonding.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
-#include <net/if.h>
 
 #include <atomic>
 #include <cerrno>
