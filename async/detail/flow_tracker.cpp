@@ -359,9 +359,9 @@ flow_tracker::outer_state* flow_tracker::outer_of(index at) {
   if (number == outer_flows::none) return nullptr;
   if (number >= outers_.size()) outers_.resize(number + std::size_t{1});
   outer_state& outer = outers_[number];
-  if (outer.entries.empty())
+  if (outer.tuples.empty())
     for (const outer_flow& header : numbers_.of(number))
-      outer.entries.push_back({{header.source, header.destination, 0, 0, header.protocol}, {}});
+      outer.tuples.push_back({header.source, header.destination, 0, 0, header.protocol});
   return &outer;
 }
 
@@ -372,21 +372,20 @@ void flow_tracker::look_at_outer(outer_state& outer, bool kernel_sent, time_ms n
   outer.looked_at = now;
   outer.good_until = 0;
   outer.reason = divert_reason::conntrack_new;
-  std::vector<netlink::conntrack_tuple> tuples;
-  for (const auto& one : outer.entries) tuples.push_back(one.tuple);
-  const auto answers = ask(tuples);
+  std::array<netlink::conntrack_answer, outer_headers_max> answers;
+  ask(outer.tuples, answers);
   time_ms good_until = std::numeric_limits<time_ms>::max();
-  for (std::size_t i = 0; i < answers.size(); ++i) {
-    outer_state::entry& one = outer.entries[i];
+  for (std::size_t i = 0; i < outer.tuples.size(); ++i) {
+    const netlink::conntrack_tuple& tuple = outer.tuples[i];
     const auto& entry = answers[i].entry;
     if (!entry) return;
-    if (const auto reason = obstacle_in(*entry, one.tuple)) {
+    if (const auto reason = obstacle_in(*entry, tuple)) {
       outer.reason = *reason;
       return;
     }
-    const udp_timeouts& usual = outer_timeouts_.of(one.tuple.protocol);
-    if (kernel_sent && !one.clock.learn(*entry->timeout_s, usual)) return;
-    good_until = std::min(good_until, keep_outer(outer, one, *entry, now));
+    const udp_timeouts& usual = outer_timeouts_.of(tuple.protocol);
+    if (kernel_sent && !outer.clocks[i].learn(*entry->timeout_s, usual)) return;
+    good_until = std::min(good_until, keep_outer(outer, i, *entry, now));
     if (good_until == 0) return;
   }
   outer.good_until = good_until;
@@ -394,17 +393,18 @@ void flow_tracker::look_at_outer(outer_state& outer, bool kernel_sent, time_ms n
 
 /// Sets the entry's timer as the last datagram would have; until when the entry can be relied on, 0
 /// = it has gone.
-flow_tracker::time_ms flow_tracker::keep_outer(outer_state& outer, outer_state::entry& one,
+flow_tracker::time_ms flow_tracker::keep_outer(const outer_state& outer, std::size_t which,
                                                const netlink::conntrack_entry& entry, time_ms now) {
-  const udp_timeouts& usual = outer_timeouts_.of(one.tuple.protocol);
-  const std::uint32_t life_s = one.clock.life_s(entry.status, entry_clock::any_age_ms, usual);
+  const udp_timeouts& usual = outer_timeouts_.of(outer.tuples[which].protocol);
+  const std::uint32_t life_s =
+      outer.clocks[which].life_s(entry.status, entry_clock::any_age_ms, usual);
   const std::uint32_t wanted_s = outer.last_sent == 0 ? 0 : rest_of(life_s, outer.last_sent, now);
   std::uint32_t left_s = *entry.timeout_s;
   if (wanted_s > left_s) {
     bool failed = false;
     std::error_code ec;
     batch_.clear();
-    batch_.refresh(one.tuple, wanted_s, first_sequence_ += conntrack_socket::batch_max);
+    batch_.refresh(outer.tuples[which], wanted_s, first_sequence_ += conntrack_socket::batch_max);
     kernel_.exchange(
         batch_,
         [&](const netlink::conntrack_answer& answer) { failed |= answer.error_number != 0; }, ec);
@@ -425,40 +425,29 @@ void flow_tracker::drop(index at) {
 
 /// Fills answers_, by place.
 void flow_tracker::ask(std::span<const index> some) {
-  COWIRE_ASSERT(some.size() <= answers_.size());
+  std::array<netlink::conntrack_tuple, conntrack_socket::batch_max> tuples;
+  COWIRE_ASSERT(some.size() <= tuples.size());
+  std::ranges::transform(some, tuples.begin(), [this](index at) { return tuple_of(at); });
+  ask(std::span(tuples).first(some.size()), answers_);
+}
+
+/// By place; one without entry where nothing was answered.
+void flow_tracker::ask(std::span<const netlink::conntrack_tuple> tuples,
+                       std::span<netlink::conntrack_answer> answers) {
   batch_.clear();
   first_sequence_ += conntrack_socket::batch_max;
-  for (std::size_t i = 0; i < some.size(); ++i) {
-    answers_[i] = {0, unanswered, std::nullopt};
-    batch_.get(tuple_of(some[i]), first_sequence_ + static_cast<std::uint32_t>(i));
+  for (std::size_t i = 0; i < tuples.size(); ++i) {
+    answers[i] = {0, unanswered, std::nullopt};
+    batch_.get(tuples[i], first_sequence_ + static_cast<std::uint32_t>(i));
   }
   std::error_code ec;  // Whose answer is lost has none.
   kernel_.exchange(
       batch_,
       [&](const netlink::conntrack_answer& answer) {
         const std::uint32_t place = answer.sequence - first_sequence_;
-        if (place < some.size()) answers_[place] = answer;
+        if (place < tuples.size()) answers[place] = answer;
       },
       ec);
-}
-
-/// By place; one without entry where nothing was answered.
-std::vector<netlink::conntrack_answer> flow_tracker::ask(
-    std::span<const netlink::conntrack_tuple> tuples) {
-  std::vector<netlink::conntrack_answer> answers(tuples.size(), {0, unanswered, std::nullopt});
-  batch_.clear();
-  first_sequence_ += conntrack_socket::batch_max;
-  for (std::size_t i = 0; i < tuples.size(); ++i)
-    batch_.get(tuples[i], first_sequence_ + static_cast<std::uint32_t>(i));
-  std::error_code ec;
-  kernel_.exchange(
-      batch_,
-      [&](const netlink::conntrack_answer& answer) {
-        const std::uint32_t place = answer.sequence - first_sequence_;
-        if (place < answers.size()) answers[place] = answer;
-      },
-      ec);
-  return answers;
 }
 
 netlink::conntrack_tuple flow_tracker::tuple_of(index at) {

@@ -43,7 +43,9 @@
 #include <cowire/xdp/tracked_flows.hpp>
 #include <cowire/xdp/tx_counters.hpp>
 
+#include <array>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -100,11 +102,8 @@ class flow_tracker {
   };
   /// Of the outer headers of one number.
   struct outer_state {
-    struct entry {
-      netlink::conntrack_tuple tuple;
-      entry_clock clock;
-    };
-    std::vector<entry> entries;
+    std::vector<netlink::conntrack_tuple> tuples;
+    std::array<entry_clock, outer_headers_max> clocks;
     time_ms looked_at = 0;
     time_ms last_sent = 0;   ///< Of all its flows, as far as was looked.
     time_ms good_until = 0;  ///< 0 = not at all.
@@ -126,12 +125,12 @@ class flow_tracker {
   void keep(index at, std::uint32_t left_s, time_ms now);
   [[nodiscard]] outer_state* outer_of(index at);
   void look_at_outer(outer_state& outer, bool kernel_sent, time_ms now);
-  [[nodiscard]] time_ms keep_outer(outer_state& outer, outer_state::entry& one,
+  [[nodiscard]] time_ms keep_outer(const outer_state& outer, std::size_t which,
                                    const netlink::conntrack_entry& entry, time_ms now);
-  [[nodiscard]] std::vector<netlink::conntrack_answer> ask(
-      std::span<const netlink::conntrack_tuple> tuples);
   void drop(index at);
   void ask(std::span<const index> some);
+  void ask(std::span<const netlink::conntrack_tuple> tuples,
+           std::span<netlink::conntrack_answer> answers);
   [[nodiscard]] time_ms check_interval() const noexcept;
   [[nodiscard]] netlink::conntrack_tuple tuple_of(index at);
   void tell(int number);

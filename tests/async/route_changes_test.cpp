@@ -23,6 +23,23 @@ class route_changes : public two_links {
     sink.reset();
     two_links::TearDown();
   }
+  struct outcome_of_stream {
+    std::uint64_t sent = 0, arrived = 0;
+    transmitter_stats stats;
+  };
+  /// A stream by a0, which goes down under way, until a1 has taken it over.
+  outcome_of_stream take_link_down() {
+    (*a)("ip route add 10.78.0.0/16 via 10.77.2.2 metric 100");
+    transmitter tx(small());
+    stream flow(tx, to("10.78.0.1:9000"));
+    EXPECT_TRUE(eventually([&] { return by(tx, "a0") > 5; }));
+    (*a)("ip link set a0 down");
+    const auto before = by(tx, "a1");
+    EXPECT_TRUE(eventually([&] { return by(tx, "a1") > before + 5; })) << summary(tx.stats());
+    flow.stop();
+    EXPECT_TRUE(drained(tx)) << summary(tx.stats());
+    return {flow.sent, sink->drain(), tx.stats()};
+  }
   std::unique_ptr<udp_sink> sink;
 };
 
@@ -88,20 +105,10 @@ TEST_F(route_changes, an_interface_that_goes_away_and_comes_back_gets_a_socket_a
 }
 
 TEST_F(route_changes, a_link_taken_down_leaves_only_what_was_already_handed_to_it_in_doubt) {
-  (*a)("ip route add 10.78.0.0/16 via 10.77.2.2 metric 100");
-  transmitter tx(small());
-  stream flow(tx, to("10.78.0.1:9000"));
-  EXPECT_TRUE(eventually([&] { return by(tx, "a0") > 5; }));
-  (*a)("ip link set a0 down");
-  const auto before = by(tx, "a1");
-  EXPECT_TRUE(eventually([&] { return by(tx, "a1") > before + 5; })) << summary(tx.stats());
-  flow.stop();
-  EXPECT_TRUE(drained(tx)) << summary(tx.stats());
-  const auto stats = tx.stats();
-  const auto arrived = sink->drain();
+  const auto [sent, arrived, stats] = take_link_down();
   // What the kernel took from the ring may have met the device on its way down.
-  EXPECT_LE(flow.sent - arrived, stats.lost_in_device + dropped_by("a0")) << summary(stats);
-  EXPECT_EQ(flow.sent, stats.submitted);
+  EXPECT_LE(sent - arrived, stats.lost_in_device + dropped_by("a0")) << summary(stats);
+  EXPECT_EQ(sent, stats.submitted);
 }
 
 /// So many routes go with it that it takes a while to find them all.
@@ -112,20 +119,11 @@ TEST_F(route_changes, a_link_taken_down_with_many_routes_loses_a_batch_at_most) 
     std::fprintf(pipe, "route add %s/30 via 10.77.1.2\n",
                  ip_address::v4((100u << 24) + 4 * i).to_string().c_str());
   ASSERT_EQ(0, ::pclose(pipe));
-  (*a)("ip route add 10.78.0.0/16 via 10.77.2.2 metric 100");
-  transmitter tx(small());
-  stream flow(tx, to("10.78.0.1:9000"));
-  EXPECT_TRUE(eventually([&] { return by(tx, "a0") > 5; }));
-  (*a)("ip link set a0 down");
-  const auto before = by(tx, "a1");
-  EXPECT_TRUE(eventually([&] { return by(tx, "a1") > before + 5; })) << summary(tx.stats());
-  flow.stop();
-  EXPECT_TRUE(drained(tx)) << summary(tx.stats());
-  const auto stats = tx.stats();
+  const auto [sent, arrived, stats] = take_link_down();
   // Beside what the kernel itself took and dropped, as it does with a socket's.
   EXPECT_LE(stats.lost_in_device, tx_batch + dropped_by("a0")) << summary(stats);
-  EXPECT_LE(flow.sent - sink->drain(), stats.lost_in_device + dropped_by("a0")) << summary(stats);
-  EXPECT_EQ(flow.sent, stats.submitted);
+  EXPECT_LE(sent - arrived, stats.lost_in_device + dropped_by("a0")) << summary(stats);
+  EXPECT_EQ(sent, stats.submitted);
 }
 
 TEST_F(route_changes, a_deleted_neighbour_diverts_and_loses_nothing) {

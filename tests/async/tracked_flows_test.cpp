@@ -84,7 +84,7 @@ class tracked_flows_end_to_end : public two_hosts {
     ASSERT_TRUE(drained(tx));
   }
   /// The kernel is asked about a flow after its datagram was counted.
-  static bool are_fast(transmitter& tx, std::uint32_t flows) {
+  static bool are_fast(const transmitter& tx, std::uint32_t flows) {
     return eventually([&] { return tx.stats().tracking.fast >= flows; });
   }
   /// Sends until one leaves by AF_XDP; how many were sent.
@@ -124,6 +124,16 @@ class tracked_flows_end_to_end : public two_hosts {
     EXPECT_FALSE(ec) << ec.message();
     return found;
   }
+  /// A sender of port 8001 and a plain socket of 8002, which send the same to `place`.
+  struct beside_a_plain_one {
+    transmitter tx{small()};
+    sender ours = tx.make_sender({.source_port = 8001});
+    kernel_like plain{8002};
+    void operator()() {
+      send(tx, ours, 1);
+      plain.send(to(place));
+    }
+  };
   static void flush_entries() {
     std::error_code ec;
     netlink::conntrack_socket kernel(ec);
@@ -166,13 +176,8 @@ TEST_F(tracked_flows_end_to_end, entries_live_as_long_as_a_plain_sockets) {
   set_timeouts(12, 24);
   load(*a, stateful);
   udp_sink sink(*b, to(place));
-  transmitter tx(small());
-  auto s = tx.make_sender({.source_port = 8001});
-  const kernel_like plain(8002);
-  const auto both = [&] {
-    send(tx, s, 1);
-    plain.send(to(place));
-  };
+  beside_a_plain_one both;
+  const transmitter& tx = both.tx;
   const auto alike = [&](const char* when) {
     // Ours is brought up to date once a tick.
     EXPECT_TRUE(eventually([&] {
@@ -210,13 +215,8 @@ TEST_F(tracked_flows_end_to_end, a_flow_that_begins_anew_is_as_old_as_its_entry)
   set_timeouts(8, 40);
   load(*a, stateful);
   udp_sink sink(*b, to(place));
-  transmitter tx(small());
-  auto s = tx.make_sender({.source_port = 8001});
-  const kernel_like plain(8002);
-  const auto both = [&] {
-    send(tx, s, 1);
-    plain.send(to(place));
-  };
+  beside_a_plain_one both;
+  const transmitter& tx = both.tx;
   both();
   EXPECT_TRUE(are_fast(tx, 1)) << describe(tx);
   std::this_thread::sleep_for(3s);
