@@ -4,6 +4,7 @@
 #include <cowire/base/error.hpp>
 #include <cowire/netlink/codec.hpp>
 #include <cowire/netlink/detail/message_builder.hpp>
+#include <cowire/netlink/tc_codec.hpp>
 
 #include <gtest/gtest.h>
 #include <linux/fib_rules.h>
@@ -13,10 +14,12 @@
 #include <linux/neighbour.h>
 #include <linux/netconf.h>
 #include <linux/nexthop.h>
+#include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <optional>
 
 namespace cowire {
 namespace {
@@ -338,6 +341,36 @@ TEST(completion, refuses_numbers_that_are_no_errno) {
     EXPECT_FALSE(decode_completion(*e, ec));
     EXPECT_EQ(ec, error::malformed);
   }
+}
+
+/// Each kind has its own numbers for what it is limited to.
+TEST(queueing_discipline, tells_of_its_limits_by_kind) {
+  const auto told = [](const char* kind, std::uint16_t attribute, std::uint32_t value) {
+    message_builder out(RTM_NEWQDISC, 0, 0, tcmsg{});
+    out.put(TCA_KIND, std::string(kind));
+    out.put_nested(TCA_OPTIONS, [&] { out.put(attribute, value); });
+    const bytes all = std::move(out).finish();
+    std::span<const std::byte> rest = all;
+    std::error_code ec;
+    const auto found = decode_discipline(*next_envelope(rest, ec), ec);
+    EXPECT_TRUE(found && !ec) << kind << ": " << ec.message();
+    return found.value_or(netlink::queueing_discipline{});
+  };
+  for (const std::uint32_t value : {0u, 7u}) {
+    EXPECT_EQ(value, told("fq", TCA_FQ_PLIMIT, value).limit);
+    EXPECT_EQ(value, told("fq", TCA_FQ_FLOW_PLIMIT, value).limit);
+    EXPECT_EQ(value, told("fq_codel", TCA_FQ_CODEL_LIMIT, value).limit);
+    EXPECT_EQ(value, told("codel", TCA_CODEL_LIMIT, value).limit);
+    EXPECT_EQ(value, told("pie", TCA_PIE_LIMIT, value).limit);
+    EXPECT_EQ(value, told("fq_pie", TCA_FQ_PIE_LIMIT, value).limit);
+    EXPECT_EQ(value, told("fq_codel", TCA_FQ_CODEL_MEMORY_LIMIT, value).memory_limit);
+    EXPECT_EQ(value, told("fq", TCA_FQ_CE_THRESHOLD, value).ce_threshold_us);
+    EXPECT_EQ(value, told("fq_codel", TCA_FQ_CODEL_CE_THRESHOLD, value).ce_threshold_us);
+    EXPECT_EQ(value, told("codel", TCA_CODEL_CE_THRESHOLD, value).ce_threshold_us);
+  }
+  EXPECT_EQ(std::nullopt, told("fq", TCA_FQ_QUANTUM, 0).limit);
+  EXPECT_EQ(std::nullopt, told("codel", TCA_CODEL_TARGET, 0).limit);
+  EXPECT_EQ(std::nullopt, told("sfq", TCA_FQ_PLIMIT, 0).limit);
 }
 
 }  // namespace
