@@ -9,6 +9,7 @@
 
 #include <linux/if.h>
 #include <linux/if_addr.h>
+#include <linux/if_bonding.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 
@@ -199,10 +200,18 @@ void mirror::apply_one(const netlink::link& message, mirror_changes& changes) {
   }
   if (same_link(now.link, message)) return;
   const netlink::link before = std::exchange(now.link, message);
-  if (before.master != message.master) unsettle_bond(before.master);
-  unsettle_bond(message.master);
-  unsettle_bond(message.index);
+  const bool moved = before.master != message.master;
+  if (moved) unsettle_bond(before.master);
+  if (moved || negotiates(message.master)) unsettle_bond(message.master);
+  if (before.info != message.info || negotiates(message.index)) unsettle_bond(message.index);
   link_state_changed(now, before, changes);
+}
+
+/// Whether a bond's active aggregator may change with any event of a slave, and no message tells.
+bool mirror::negotiates(std::uint32_t index) const {
+  const device* bond = find_device(index);
+  const auto* info = bond != nullptr ? std::get_if<netlink::bond_info>(&bond->link.info) : nullptr;
+  return info != nullptr && info->mode == BOND_MODE_8023AD;
 }
 
 void mirror::unsettle_bond(std::uint32_t index) {

@@ -260,6 +260,7 @@ class mirror {
   /// Those memberships that are gone, by device and generation.
   template <class Gone>
   void remove_members(Gone&& gone, mirror_changes& changes);
+  [[nodiscard]] bool negotiates(std::uint32_t index) const;
   void unsettle_bond(std::uint32_t index);
   void remove_nexthop(std::uint32_t id, mirror_changes& changes);
   void remove_nexthops_on(std::uint32_t index, mirror_changes& changes);

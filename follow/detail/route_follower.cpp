@@ -358,6 +358,7 @@ void route_follower::conclude_check() {
 void route_follower::take_over() {
   mirror_changes changes;
   shadow_.take_over(changes);
+  bonds_.settle(mirror_, changes);  // All anew, and nothing is in a hurry.
   read_buckets_if_advised(changes);
   if (!std::exchange(whole_, true)) {
     const std::lock_guard lock(mutex_);
@@ -411,9 +412,19 @@ void route_follower::learn_path_mtu(const ip_address& destination, std::uint32_t
 void route_follower::settle_what_is_hidden() {
   if (!whole_) return;
   mirror_changes changes;
-  bonds_.settle(mirror_, changes);
   count_settling_questions(device_order_.settle(mirror_, clock::now(), changes));
   if (!changes.empty()) note(std::move(changes));
+}
+
+/// Whether anything has come of it. The kernel answers when nobody holds its lock on links, which
+/// can take as long as whoever changes one likes.
+bool route_follower::settle_bonds() {
+  if (!whole_) return false;
+  mirror_changes changes;
+  bonds_.settle(mirror_, changes);
+  if (changes.empty()) return false;
+  note(std::move(changes));
+  return true;
 }
 
 void route_follower::ask_about_rules(clock::time_point now) {
@@ -434,8 +445,15 @@ void route_follower::count_settling_questions(std::uint64_t asked) {
 // Publication
 // ---------------------------------------------------------------------------------------
 
+/// A bond that must be asked about is left to the kernel first, unless nothing was published yet.
 void route_follower::publish() {
   settle_what_is_hidden();
+  if (ready_) settle_bonds();
+  publish_known();
+  if (settle_bonds()) publish_known();
+}
+
+void route_follower::publish_known() {
   if (!compiler_.pending() && !feed_.oldest()) return;
   if (ready_ && !whole_) return;  // Nothing before the first whole state.
   take_first_output();

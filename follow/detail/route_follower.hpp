@@ -115,6 +115,8 @@ class route_follower final : private truth_auditor::follower {
   void read_buckets_if_advised(const mirror_changes& changes);
   void note(mirror_changes&& changes);
   void settle_what_is_hidden();
+  bool settle_bonds();
+  void publish_known();
   void ask_about_rules(clock::time_point now);
   void count_settling_questions(std::uint64_t asked);
   void read_settings();

@@ -8,11 +8,13 @@
 #include <gtest/gtest.h>
 #include <linux/if.h>
 #include <linux/if_addr.h>
+#include <linux/if_bonding.h>
 #include <linux/neighbour.h>
 #include <linux/netconf.h>
 #include <linux/rtnetlink.h>
 
 #include <algorithm>
+#include <initializer_list>
 
 namespace cowire {
 namespace {
@@ -830,6 +832,46 @@ TEST_F(Mirror, RoutesKeepASourceThatGoesWithADeviceIntoAVrf) {
   apply(member);
   apply(removal(address(2, "fd00:2::1", 64)));  // Before the device is set down.
   EXPECT_EQ(entries("2001:d::/32").front().route.preferred_source, ip("fd00:2::1"));
+}
+
+// To ask may take long, and the order of slaves is that of enslaving.
+TEST_F(Mirror, CarriersOfABondsSlavesLeaveNothingToAskUnlessItNegotiates) {
+  constexpr std::uint32_t bond = 9;
+  netlink::link slave = ethernet(3, "u3");
+  slave.master = bond;
+  slave.bond_slave = netlink::bond_slave_info{};
+  for (const std::uint8_t mode :
+       std::initializer_list<std::uint8_t>{BOND_MODE_XOR, BOND_MODE_8023AD}) {
+    const bool asks = mode == BOND_MODE_8023AD;
+    netlink::link master = ethernet(bond, "t9");
+    master.kind = "bond";
+    master.info = netlink::bond_info{.mode = mode};
+    apply(master);
+    apply(slave);
+    const auto settle = [&] {
+      state.settle_bond(bond, {.slaves = {{3, 0}}, .aggregator_id = 0}, changes);
+      EXPECT_TRUE(state.unsettled_bonds().empty());
+    };
+    settle();
+    netlink::link without_carrier = slave;
+    without_carrier.flags &= ~netlink::lower_up;
+    apply(without_carrier);
+    EXPECT_EQ(state.unsettled_bonds().empty(), !asks);
+    EXPECT_EQ(state.find_device(bond)->slaves.has_value(), !asks);
+    settle();
+    master.mtu = 1400;
+    apply(master);
+    EXPECT_EQ(state.unsettled_bonds().empty(), !asks);
+    settle();
+    // Another order, another count.
+    apply(ethernet(3, "u3"));
+    apply(slave);
+    EXPECT_FALSE(state.unsettled_bonds().empty());
+    settle();
+    apply(removal(slave));
+    EXPECT_FALSE(state.unsettled_bonds().empty());
+    apply(removal(master));
+  }
 }
 
 }  // namespace
