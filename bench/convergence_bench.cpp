@@ -14,6 +14,7 @@
 #include <linux/if.h>
 #include <linux/if_addr.h>
 #include <linux/if_arp.h>
+#include <linux/if_bonding.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <malloc.h>
@@ -33,6 +34,8 @@ using routes = std::vector<table_route>;
 using clock = std::chrono::steady_clock;
 
 constexpr std::uint32_t loopback_index = 1, uplink = 2, other_uplink = 3;
+/// Of the uplink, where it is a bond.
+constexpr std::uint32_t slaves[] = {4, 5};
 constexpr unsigned next_hops = 40;
 
 std::size_t allocated_bytes() {
@@ -53,6 +56,31 @@ netlink::link device(std::uint32_t index, const char* name) {
   }
   link.hardware_type = ARPHRD_ETHER;
   link.address = {2, 0, 0, 0, 0, static_cast<std::uint8_t>(index)};
+  return link;
+}
+
+/// The uplink as a bond that hashes addresses and ports.
+netlink::link bonded_uplink() {
+  netlink::link link = device(uplink, "uplink");
+  link.kind = "bond";
+  link.info = netlink::bond_info{.mode = BOND_MODE_XOR,
+                                 .active_slave = 0,
+                                 .xmit_hash_policy = BOND_XMIT_POLICY_LAYER34,
+                                 .aggregator_id = 0};
+  return link;
+}
+
+netlink::link slave(std::uint32_t index) {
+  netlink::link link = device(index, index == slaves[0] ? "slave0" : "slave1");
+  link.master = uplink;
+  link.bond_slave = netlink::bond_slave_info{};
+  return link;
+}
+
+/// Without carrier every other time.
+netlink::link flapping(netlink::link link, std::size_t time) {
+  link.carrier = time % 2 != 0;
+  if (!link.carrier) link.flags &= ~(IFF_RUNNING | netlink::lower_up);
   return link;
 }
 
@@ -126,7 +154,7 @@ ip_prefix prefix_of(const table_route& route) {
 }
 
 /// How the large table names its next hops.
-enum class naming { gateways, objects };
+enum class naming { gateways, objects, gateways_over_bond };
 
 /// A kernel with two uplinks and a large table, mirrored, and the compiler on it.
 class world {
@@ -135,6 +163,7 @@ class world {
     for (const auto& link :
          {device(loopback_index, "lo"), device(uplink, "uplink"), device(other_uplink, "other")})
       dump(link);
+    if (by == naming::gateways_over_bond) make_bond();
     dump(rule_to(0, RT_TABLE_LOCAL));
     dump(rule_to(32766, RT_TABLE_MAIN));
     dump(rule_to(32767, RT_TABLE_DEFAULT));
@@ -247,12 +276,24 @@ class world {
       made.add_class({});
       made.set_egress(uplink, 1);
       made.set_egress(other_uplink, 2);
+      for (const std::uint32_t index : slaves)
+        made.set_egress(index, static_cast<egress_slot>(index));
     }
     epoch_domain epoch;
     publisher published;
     compiler made;
   };
 
+  void make_bond() {
+    dump(bonded_uplink());
+    bond_reading read;
+    for (const std::uint32_t index : slaves) {
+      dump(slave(index));
+      read.slaves.push_back({index, 0});
+    }
+    mirror_changes ignored;
+    state_.settle_bond(uplink, read, ignored);
+  }
   void dump(const netlink::message& message) {
     mirror_changes ignored;
     state_.apply(message, ignored, message_origin::dump);
@@ -346,17 +387,15 @@ void add_events(const std::shared_ptr<worlds>& all) {
       [](std::size_t i) { return neighbour(uplink, 2, static_cast<std::uint8_t>(i + 1)); });
   add("address", all, naming::gateways, 20, alternating(own_address(uplink, 200, 24)));
   add("rule", all, naming::gateways, 20, alternating(rule_to(100, 100)));
-  add("carrier", all, naming::gateways, 20, [](std::size_t i) {
-    netlink::link link = device(uplink, "uplink");
-    link.carrier = i % 2 != 0;
-    if (!link.carrier) link.flags &= ~(IFF_RUNNING | netlink::lower_up);
-    return link;
-  });
+  add("carrier", all, naming::gateways, 20,
+      [](std::size_t i) { return flapping(device(uplink, "uplink"), i); });
   add("nexthop_object", all, naming::objects, 200, [](std::size_t i) {
     auto made = object(1, static_cast<std::uint32_t>(50 + i % 40));
     made.replace = true;
     return made;
   });
+  add("bond_slave_carrier", all, naming::gateways_over_bond, 200,
+      [](std::size_t i) { return flapping(slave(slaves[0]), i); });
 }
 
 /// What follows a link's change of state, without reading and decoding the dump.

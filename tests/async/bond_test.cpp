@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <memory>
+#include <mutex>
 #include <random>
 #include <vector>
 
@@ -81,6 +83,44 @@ class arrival_counter {
  private:
   unique_fd fd_;
   std::uint64_t count_ = 0;
+};
+
+/// How long changes of slaves take, from the reading of their message to the table that has them.
+class followed_slaves {
+ public:
+  explicit followed_slaves(transmitter& tx) : seen_(std::make_shared<sightings>()) {
+    seen_->events = tx.watch_routes();
+    listen(seen_);
+  }
+  /// In microseconds, sorted.
+  [[nodiscard]] std::vector<double> delays() const {
+    const std::lock_guard lock(seen_->mutex);
+    std::vector<double> out = seen_->delays_us;
+    std::ranges::sort(out);
+    return out;
+  }
+
+ private:
+  struct sightings {
+    std::mutex mutex;
+    std::vector<double> delays_us;
+    route_events events;
+  };
+  /// Until the transmitter ends.
+  static void listen(const std::shared_ptr<sightings>& to) {
+    to->events.async_next([to](std::error_code ec, const route_change& change) {
+      if (ec) return;
+      const bool slave = change.device == "a1" || change.device == "a2" || change.device == "a3";
+      if (change.what == route_change::kind::link && slave) {
+        const std::lock_guard lock(to->mutex);
+        to->delays_us.push_back(static_cast<double>(change.publish_time_ns - change.event_time_ns) /
+                                1000);
+      }
+      listen(to);
+    });
+  }
+
+  std::shared_ptr<sightings> seen_;
 };
 
 class bonds : public two_hosts {
@@ -308,6 +348,7 @@ class bonds : public two_hosts {
     std::vector<endpoint> destinations;
     for (const bonded_flow& one : flows(1, 32)) destinations.push_back(one.there);
     arrival_counter arrivals(*b);
+    const followed_slaves followed(tx);
     const std::uint64_t dropped_before = dropped_by_slaves();
     stream sending(tx, destinations);
     change();
@@ -320,6 +361,10 @@ class bonds : public two_hosts {
     std::printf("%zu sent, %llu arrived, %llu dropped by slaves: %s\n", sending.sent.load(),
                 static_cast<unsigned long long>(arrivals.count()),
                 static_cast<unsigned long long>(dropped), summary(stats).c_str());
+    const auto delays = followed.delays();
+    ASSERT_FALSE(delays.empty());
+    std::printf("%zu messages of slaves published after %.0f us (median), %.0f us at most\n",
+                delays.size(), delays[delays.size() / 2], delays.back());
     EXPECT_LE(arrivals.count(), sending.sent) << "some came twice";
     EXPECT_EQ(sending.sent, stats.submitted) << summary(stats);
     EXPECT_EQ(0u, stats.refused_total()) << summary(stats);
