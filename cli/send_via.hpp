@@ -8,8 +8,8 @@
 
 namespace cowire::cli {
 
-/// Returns the exit status: 1 when the server could not submit everything. Throws
-/// std::system_error.
+/// Returns the exit status: 1 when the server could not submit everything, or the kernel refused
+/// all of it. Throws std::system_error.
 int send_via(const send_plan& plan, bool as_json);
 
 }  // namespace cowire::cli

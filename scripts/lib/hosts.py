@@ -107,6 +107,10 @@ class Program:
     def _read_errors(self):
         self._error_text = self.process.stderr.read()
 
+    def error_text(self):
+        """All of it once the program has ended."""
+        return self._error_text.strip()
+
     def __enter__(self):
         return self
 
@@ -127,16 +131,17 @@ class Program:
         if self.process.poll() is not None:
             status = self.wait()
             words = " ".join(self.command)
-            raise Failure(f"`{words}` ended with status {status}: {self._error_text.strip()}")
+            raise Failure(f"`{words}` ended with status {status}: {self.error_text()}")
 
-    def finish(self, timeout_s, what):
-        """Waits for the end that the caller has just asked for."""
+    def finish(self, timeout_s, what, statuses=(0,)):
+        """Waits for the end that the caller has just asked for; the exit status, one of these."""
         try:
             status = self.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise Failure(f"{what} did not end within {timeout_s} s") from None
-        if status != 0:
-            raise Failure(f"{what} ended with status {status}: {self._error_text.strip()}")
+        if status not in statuses:
+            raise Failure(f"{what} ended with status {status}: {self.error_text()}")
+        return status
 
 
 class Interrupted(Program):

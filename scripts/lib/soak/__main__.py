@@ -24,6 +24,7 @@ from traffic import Changes, Client, Service, Sink, World
 
 CLIENTS_MAX = 3  # At a time.
 CLIENTS_END_S = 60  # How long the last ones may take, which is seconds.
+CLIENT_END_S = 5  # How long what one has printed may take to be read, once it has ended.
 PROGRESS_PERIOD_S = 10
 # Memory is first looked at when caches and pools have had this share of the run to fill.
 WARM_UP_SHARE = 0.25
@@ -85,7 +86,7 @@ class Soak:
         self.random = random.Random(chosen.seed)
         self.changes = Changes(world, random.Random(chosen.seed + 1))
         self.clients = []
-        self.clients_so_far = self.handed_over = 0
+        self.sent = account.Sent()
         self.rss_begin_kb = None
         self.rss_max_kb = 0
 
@@ -114,7 +115,7 @@ class Soak:
             arrived, wrong = sink.arrived()
             discarded = discarded_without_neighbour() - discarded_before
         return account.Account(
-            totals, self.handed_over, arrived, wrong, discarded, self.changes.of_links, measured
+            totals, self.sent, arrived, wrong, discarded, self.changes.of_links, measured
         )
 
     def _wait_for_socket(self, service):
@@ -127,10 +128,11 @@ class Soak:
 
     def _serve_first_client(self):
         """The source port that all of them use is opened for the first, and stays."""
-        with Client(self.world, self.chosen.cowire, self.socket, self.random) as first:
-            first.finish(CLIENTS_END_S, "cowire send --via")
-        self.clients_so_far += 1
-        self.handed_over += first.handed_over
+        with self._client() as first:
+            first.settle(CLIENTS_END_S, self.sent)
+
+    def _client(self):
+        return Client(self.world, self.chosen.cowire, self.socket, self.random, self.changes)
 
     def _wait_for_clients(self):
         deadline = time.monotonic() + CLIENTS_END_S
@@ -151,9 +153,7 @@ class Soak:
             service.fail_if_ended()
             self._forget_ended()
             if len(self.clients) < CLIENTS_MAX:
-                client = Client(self.world, self.chosen.cowire, self.socket, self.random)
-                self.clients.append(stack.enter_context(client))
-                self.clients_so_far += 1
+                self.clients.append(stack.enter_context(self._client()))
             self.changes.next()
             now_kb = rss_kb(service.process.pid)
             self.rss_max_kb = max(self.rss_max_kb, now_kb)
@@ -162,7 +162,7 @@ class Soak:
             if time.monotonic() >= next_progress:
                 next_progress += PROGRESS_PERIOD_S
                 say(
-                    f"{elapsed:7.0f} s  {self.clients_so_far} clients  "
+                    f"{elapsed:7.0f} s  {self.sent.clients + len(self.clients)} clients  "
                     f"{sum(self.changes.count.values())} changes  "
                     f"{sink.arrived()[0]} arrived  {now_kb} KiB"
                 )
@@ -171,7 +171,7 @@ class Soak:
     def _forget_ended(self):
         for client in [one for one in self.clients if one.ended()]:
             self.clients.remove(client)
-            self.handed_over += client.handed_over
+            client.settle(CLIENT_END_S, self.sent)
 
 
 def print_text(report):
@@ -198,9 +198,7 @@ def main():
         return 1
     except KeyboardInterrupt:
         return 130
-    report = account.report(
-        settled, time.monotonic() - begin, soak.changes.count, soak.clients_so_far
-    )
+    report = account.report(settled, time.monotonic() - begin, soak.changes.count)
     if chosen.json:
         print(json.dumps(report))
     else:

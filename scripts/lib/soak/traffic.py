@@ -11,6 +11,7 @@ import pathlib
 import subprocess
 import time
 
+import account
 from hosts import Failure, Hosts, Interrupted, Program, run
 
 PORT = 9000
@@ -155,11 +156,13 @@ class Service(Interrupted):
 class Client(Program):
     """A `cowire send --via` that comes, sends for a while or a burst, and goes."""
 
-    def __init__(self, world, cowire, socket, random):
-        self.handed_over = 0
-        destinations = random.sample([*SERVICES, BLACK_HOLE], random.randint(1, 4))
+    def __init__(self, world, cowire, socket, random, changes):
+        self._totals = {}
+        self._changes = changes
+        self._links_changed_before = changes.of_links
+        self._destinations = random.sample([*SERVICES, BLACK_HOLE], random.randint(1, 4))
         command = [cowire, "send", "--via", str(socket), "-j"]
-        for destination in destinations:
+        for destination in self._destinations:
             command += ["--to", f"{destination}:{PORT}"]
         # One size in ten needs fragments.
         size = 1800 if random.random() < 0.1 else random.randint(16, 1400)
@@ -172,13 +175,26 @@ class Client(Program):
         super().__init__(world.namespace("a"), command, self._note)
 
     def _note(self, totals):
-        self.handed_over = totals["submitted"]
+        self._totals = totals
 
     def ended(self):
-        if self.process.poll() is None:
-            return False
-        self.finish(5, "cowire send --via")
-        return True
+        return self.process.poll() is not None
+
+    def settle(self, timeout_s, sent):
+        """Waits for its end and adds what it tells to `sent`."""
+        what = "cowire send --via"
+        status = self.finish(timeout_s, what, (0, account.STATUS_NONE_LEFT))
+        if wrong := account.wrong_end(status, self._totals, self.error_text()):
+            raise Failure(f"{what} ended with status {status}, {wrong}: {self.error_text()}")
+        to_black_hole = 0
+        if BLACK_HOLE in self._destinations:
+            to_black_hole = account.share_of_one(
+                self._totals["submitted"],
+                len(self._destinations),
+                self._destinations.index(BLACK_HOLE),
+            )
+        links_changed = self._changes.of_links != self._links_changed_before
+        sent.add(self._totals, to_black_hole, links_changed)
 
 
 class Sink(Program):
