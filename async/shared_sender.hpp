@@ -23,8 +23,8 @@
 /// the lock is held, which is as long as the copies of a fan-out take; a holder that is preempted
 /// holds up those with the same producer.
 ///
-/// Completion, errors, destinations, fork: as sender.hpp says, but that a waiter is served on the
-/// control thread or in another thread's call, so that no rule ties its executor to a thread, and
+/// Completion, errors, destinations, fork: as sender.hpp says, but that a waiter is served on a
+/// thread of ours or in another thread's call, so that no rule ties its executor to a thread, and
 /// `bytes` may be read there until it has completed. A cancellation signal may be emitted from
 /// wherever the handler's slot may be used.
 ///

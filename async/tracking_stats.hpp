@@ -18,7 +18,7 @@ struct tracking_stats {
   /// Answers that kept a flow on the kernel path: no entry, one that is translated or has a helper,
   /// or the kernel refused the datagram.
   std::uint64_t refused = 0;
-  std::uint64_t without_room = 0;  ///< Datagrams of flows for which the table had no room.
+  std::uint64_t without_room = 0;  ///< Datagrams of flows that found no room: in table or queue.
 };
 
 }  // namespace cowire

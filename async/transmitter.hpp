@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Everything that sends, assembled from one config: frames, AF_XDP sockets, TX cores, and a
-/// control thread that follows the kernel's routes and serves diverted datagrams.
+/// Everything that sends, assembled from one config: frames, AF_XDP sockets, TX cores, a control
+/// thread that follows the kernel's routes, and one that serves diverted datagrams.
 ///
 ///     transmitter tx({.interfaces = {"eth0"}});
 ///     sender s = tx.make_sender({.source_port = 8001});
 ///     co_await s.async_send(bytes, destination, asio::use_awaitable);
 ///
-/// Threads: `cowire-control`, and `cowire-tx-0` and so on for the TX cores. Any thread may call any
+/// Threads: `cowire-control`, `cowire-kernel`, and `cowire-tx-0` and so on. Any thread may call any
 /// member, handlers on the control thread included; senders have rules of their own (sender.hpp).
 /// Set-up calls (constructor, make_sender, make_producer) may block for some milliseconds.
 ///

@@ -21,7 +21,7 @@
 /// | attach, begin_detach, detached,          | yes               |             |        |
 /// | add_port, begin_remove_port,             |                   |             |        |
 /// | port_removed, remove_port, start, stop   |                   |             |        |
-/// | diverted(), samples() as consumer        | yes               |             |        |
+/// | diverted(), samples() as consumer        | one thread each   |             |        |
 /// | run_once                                 | while not started |             |        |
 /// | snapshot, work_bell().ring()             |                   |             | yes    |
 ///
@@ -90,7 +90,7 @@ struct tx_core_options {
 
 class tx_core {
  public:
-  /// `tables` and `epochs` belong together. `control` wakes the control thread: rung when there is
+  /// `tables` and `epochs` belong together. `control` wakes who serves it: rung when there is
   /// something in diverted(), when frames came back to a channel whose `waiting` is set, and when a
   /// control call has completed. All four must outlive the core. Throws std::system_error when no
   /// doorbell can be made.
@@ -135,7 +135,7 @@ class tx_core {
   /// Both, waiting for the end: at most `grace` and a batch.
   void remove_port(egress_slot slot, std::chrono::milliseconds grace);
 
-  /// Where the control thread takes diverted requests from. Holds every frame there is: it cannot
+  /// Where one thread takes diverted requests from. Holds every frame there is: it cannot
   /// be full.
   [[nodiscard]] spsc_ring<diverted_request>& diverted() noexcept;
   /// What the truth audit is to look at: one request of a batch now and then. While it is full

@@ -5,7 +5,7 @@
 /// One socket per address family. What senders of the same port may differ in (mark, TOS, TTL)
 /// travels with each datagram as control messages, so that they can share the port.
 ///
-/// Made on any thread; sends and error queues belong to the control thread.
+/// Made on any thread; sends and error queues belong to the kernel path's thread.
 #pragma once
 
 #include <cowire/async/datagram_options.hpp>

@@ -51,7 +51,7 @@ class core_links {
     for (const auto& one : links_) one->bell.ring();
   }
 
-  /// Whether cores tell the control thread of frames that come back. Any thread.
+  /// Whether cores tell the kernel path's thread of frames that come back. Any thread.
   void set_waiting(bool waiting) noexcept {
     for (const auto& one : links_) one->channel.waiting.store(waiting, std::memory_order_relaxed);
   }
@@ -69,7 +69,7 @@ class core_links {
     return any |
            take_all(by_kernel_, [&take](const kernel_return& one) { take(one.frame, one.number); });
   }
-  /// Control thread: the kernel path is done with a frame; 0, or the errno it was refused with.
+  /// Kernel path's thread: it is done with a frame; 0, or the errno it was refused with.
   void return_by_kernel(frame_index frame, int number) noexcept {
     check(by_kernel_.try_push({frame, number}));
   }

@@ -375,6 +375,7 @@ void egress_set::begin_close(interface& on) {
   // Who reads the old table still may use the slot; the core diverts from a slot that is closing,
   // so that running out of patience here costs nothing.
   static_cast<void>(epochs_.synchronize(std::chrono::steady_clock::now() + reader_grace));
+  awaits_cores_.store(true, std::memory_order_relaxed);  // Before any of them can ring.
   for (std::size_t i = 0; i < on.open.ports.size(); ++i)
     cores_[i].begin_remove_port(on.slot, completion_grace);
   const std::lock_guard lock(mutex_);
@@ -424,6 +425,8 @@ void egress_set::poll() {
       begin_close(on);
     }
   }
+  const auto closing = [](const auto& entry) { return entry.second.closing; };
+  awaits_cores_.store(std::ranges::any_of(interfaces_, closing), std::memory_order_relaxed);
   if (again) reconcile();
 }
 

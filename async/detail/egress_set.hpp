@@ -25,6 +25,7 @@
 #include <cowire/xdp/tx_core.hpp>
 #include <cowire/xdp/umem.hpp>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <map>
@@ -51,6 +52,11 @@ class egress_set {
   void reconcile();
   /// Finishes closings, and steps down from a rung that has proved not to send. Cheap.
   void poll();
+  /// Any thread: whether it waits for the cores to be done with sockets, so that poll() is due when
+  /// one of them rings.
+  [[nodiscard]] bool awaits_cores() const noexcept {
+    return awaits_cores_.load(std::memory_order_relaxed);
+  }
   /// Closes everything, waiting.
   void close_all();
 
@@ -153,6 +159,7 @@ class egress_set {
   mutable std::mutex mutex_;  ///< Guards interfaces_ against stats(); the control thread writes.
   std::map<std::string, interface> interfaces_;
   bool final_ = false;  ///< close_all() was called.
+  std::atomic<bool> awaits_cores_{false};
 };
 
 }  // namespace cowire::detail

@@ -32,8 +32,8 @@ struct scheduling {
 };
 static_assert(sizeof(scheduling) == 48);  // SCHED_ATTR_SIZE_VER0
 
-/// The control thread has little to do at a time, which should be done at once: with shorter turns
-/// it gets its turn earlier, at the same share of the CPU (EEVDF since Linux 6.12; before, the
+/// Our threads have little to do at a time, which should be done at once: with shorter turns one
+/// gets its turn earlier, at the same share of the CPU (EEVDF since Linux 6.12; before, the
 /// kernel ignores it).
 void ask_for_short_turns() noexcept {
   scheduling now{};
@@ -104,6 +104,7 @@ std::string ignored_output(const output_layers& obeyed) {
 engine::engine(transmitter_config config)
     : config_(checked(std::move(config))),
       ring_(ring_context::options{.backend = config_.backend}),
+      kernel_ring_(ring_context::options{.backend = config_.backend}),
       umem_(memory_options(config_)),
       routes_(ring_, epochs_, tables_,
               {.update_interval = config_.update_interval,
@@ -115,11 +116,13 @@ engine::engine(transmitter_config config)
                .log = config_.log}),
       tracker_(ring_, epochs_, outer_flows_, config_.tracked_flows, config_.log),
       paths_(routes_, config_.mode == send_mode::kernel, tracker_.available()),
-      cores_(config_, umem_.memory(), tables_, epochs_, control_bell_, tracker_.flows()),
+      cores_(config_, umem_.memory(), tables_, epochs_, bell_, tracker_.flows()),
       egress_(config_, umem_, cores_, routes_, epochs_),
-      kernel_(ring_, umem_.memory(), config_.frames_per_producer,
-              [this](const ip_address& to, std::uint32_t mtu) { routes_.learn_path_mtu(to, mtu); }),
-      bell_ready_(ring_, control_bell_.fd()) {
+      kernel_(kernel_ring_, umem_.memory(), config_.frames_per_producer, tracker_,
+              [this](const ip_address& to, std::uint32_t mtu, std::function<void()> then) {
+                learn_path_mtu(to, mtu, std::move(then));
+              }),
+      bell_ready_(kernel_ring_, bell_.fd()) {
   if (!config_.tunnels.empty()) tunnels_.emplace(config_.tunnels);
   for (const auto& name : config_.interfaces) static_cast<void>(read_device(name));
   if (config_.log && !umem_.pages_reason().empty())
@@ -130,16 +133,16 @@ engine::engine(transmitter_config config)
     config_.log(log_severity::warning, warning);
 }
 
-engine::~engine() { COWIRE_ASSERT(!control_.joinable()); }
+engine::~engine() { COWIRE_ASSERT(!control_.joinable() && !kernel_thread_.joinable()); }
 
 // Running
 // -------------------------------------------------------------------------------------------
 
 template <class Work>
-void engine::on_control_thread(Work&& work) {
-  if (ring_.running_in_this_thread()) return work();
+void engine::on_thread_of(ring_context& ring, Work&& work) {
+  if (ring.running_in_this_thread()) return work();
   std::promise<std::exception_ptr> done;
-  asio::post(ring_.get_executor(), [&] {
+  asio::post(ring.get_executor(), [&] {
     std::exception_ptr failed;
     try {
       work();
@@ -153,6 +156,11 @@ void engine::on_control_thread(Work&& work) {
   while (outcome.wait_for(100ms) != std::future_status::ready)
     if (ended()) throw_error(error::closed, "transmitter");
   if (auto failed = outcome.get()) std::rethrow_exception(std::move(failed));
+}
+
+template <class Work>
+void engine::on_control_thread(Work&& work) {
+  on_thread_of(ring_, std::forward<Work>(work));
 }
 
 route_service_hooks engine::hooks() {
@@ -175,9 +183,6 @@ void engine::start() {
   const auto ready = std::make_shared<std::promise<void>>();
   auto outcome = ready->get_future();
   asio::post(ring_.get_executor(), [this, ready] {
-    kernel_.on_tracked = [this](const tx_request& request, const tracked_way& way, int number) {
-      tracker_.on_kernel_datagram(request, way, number);
-    };
     routes_.start(hooks(), [this, ready] {
       // The first publication: sockets next, so that the constructor returns with them in use.
       asio::post(ring_.get_executor(), [this, ready] {
@@ -185,29 +190,41 @@ void engine::start() {
         ready->set_value();
       });
     });
-    kernel_.start();
-    co_spawn(ring_.get_executor(), serve_cores(), rethrow);
   });
-  cores_.start();
-  control_ = std::thread([this] { run_control(); });
-  ::pthread_setname_np(control_.native_handle(), "cowire-control");
+  asio::post(kernel_ring_.get_executor(), [this] {
+    kernel_.start();
+    co_spawn(kernel_ring_.get_executor(), serve_cores(), rethrow);
+  });
+  start_threads();
   if (outcome.wait_for(start_timeout) != std::future_status::ready)
     throw_error(errno_code(ETIMEDOUT), "reading the kernel's routes");
   outcome.get();
   check_interfaces();
 }
 
-void engine::run_control() noexcept {
+/// The control thread last: what begins on it needs the others.
+void engine::start_threads() {
+  cores_.start();
+  kernel_thread_ = std::thread([this] { run(kernel_ring_); });
+  ::pthread_setname_np(kernel_thread_.native_handle(), "cowire-kernel");
+  control_ = std::thread([this] { run(ring_); });
+  ::pthread_setname_np(control_.native_handle(), "cowire-control");
+}
+
+void engine::run(ring_context& ring) noexcept {
   ask_for_short_turns();
-  const auto work = asio::prefer(ring_.get_executor(), asio::execution::outstanding_work.tracked);
+  const auto work = asio::prefer(ring.get_executor(), asio::execution::outstanding_work.tracked);
   for (;;) {
     try {
-      ring_.run();
+      ring.run();
       return;
     } catch (const std::exception& failed) {
       if (inherited()) return;  // A handler has forked, and we are the child.
       // One handler's failure is not everybody's: what it was about is said, and the ring goes on.
-      if (config_.log) config_.log(log_severity::error, failed.what());
+      if (!config_.log) continue;
+      asio::post(ring_.get_executor(), [this, text = std::string(failed.what())] {
+        config_.log(log_severity::error, text);
+      });
     }
   }
 }
@@ -223,27 +240,44 @@ void engine::check_interfaces() {
 }
 
 awaitable<void> engine::serve_cores() {
-  while (!closing_) {
-    control_bell_.arm();
-    if (!cores_have_news() && !closing_) co_await bell_ready_.async_wait(as_tuple(use_awaitable));
-    control_bell_.disarm();
+  while (!kernel_closed_) {
+    bell_.arm();
+    if (!cores_have_news() && !kernel_closed_)
+      co_await bell_ready_.async_wait(as_tuple(use_awaitable));
+    bell_.disarm();
     take_diverted();
-    for (const auto& one : producers_) one->on_news();
-    egress_.poll();
+    for (producer* const one : heard_) one->on_news();
+    tell_egress();
     // Whatever else is due on the ring has its turn between two of ours.
-    co_await asio::post(ring_.get_executor(), use_awaitable);
+    co_await asio::post(kernel_ring_.get_executor(), use_awaitable);
   }
+}
+
+/// Cores ring, too, when they are done with the sockets of an interface that closes.
+void engine::tell_egress() {
+  if (!egress_.awaits_cores() || egress_told_.exchange(true, std::memory_order_acq_rel)) return;
+  asio::post(ring_.get_executor(), [this] {
+    egress_told_.exchange(false, std::memory_order_acq_rel);
+    if (!closing_) egress_.poll();
+  });
+}
+
+void engine::learn_path_mtu(const ip_address& destination, std::uint32_t mtu,
+                            std::function<void()> then) {
+  asio::post(ring_.get_executor(), [this, destination, mtu, then = std::move(then)] {
+    if (!closing_) routes_.learn_path_mtu(destination, mtu);
+    then();
+  });
 }
 
 bool engine::cores_have_news() noexcept {
   const auto diverted = [](const auto& core) { return core->diverted().readable() != 0; };
   return std::ranges::any_of(cores_, diverted) ||
-         std::ranges::any_of(producers_, [](const auto& one) { return one->has_news(); });
+         std::ranges::any_of(heard_, [](producer* one) { return one->has_news(); });
 }
 
 void engine::take_diverted() {
   for (const auto& core : cores_) take_diverted_of(*core);
-  tracker_.settle();
 }
 
 void engine::take_diverted_of(tx_core& core) {
@@ -305,12 +339,17 @@ void engine::close_everything() {
   egress_.close_all();
   cores_.stop();
   tracker_.stop();
+  on_thread_of(kernel_ring_, [this] { close_kernel_path(); });
+  routes_.stop();
+  closing_ = true;
+}
+
+void engine::close_kernel_path() {
   take_diverted();
   kernel_.stop();
   for (const auto& core : cores_)
     while (core->diverted().readable() != 0) take_diverted_of(*core);
-  routes_.stop();
-  closing_ = true;
+  kernel_closed_ = true;
   bell_ready_.cancel();
   kernel_.remove_all_senders();
 }
@@ -344,7 +383,15 @@ void engine::stop_elsewhere() noexcept {
 }
 
 void engine::stop_now() noexcept {
-  if (!control_.joinable()) return ended_.store(true, std::memory_order_release);
+  if (control_.joinable()) end_control_thread();
+  kernel_ring_.stop();
+  if (kernel_thread_.joinable()) kernel_thread_.join();
+  tunnels_.reset();
+  ended_.store(true, std::memory_order_release);
+  wake_producers();
+}
+
+void engine::end_control_thread() noexcept {
   on_control_thread([this] { wake_producers(); });
   wait_until_drained();
   on_control_thread([this] {
@@ -353,12 +400,12 @@ void engine::stop_now() noexcept {
     wake_producers();
   });
   // Some turns more, so that cancelled operations, and those that waited for it, end by themselves.
-  for (int turn = 0; turn < 3; ++turn) on_control_thread([] {});
+  for (int turn = 0; turn < 3; ++turn) {
+    on_thread_of(kernel_ring_, [] {});
+    on_control_thread([] {});
+  }
   ring_.stop();
   control_.join();
-  tunnels_.reset();
-  ended_.store(true, std::memory_order_release);
-  wake_producers();
 }
 
 // Producers
@@ -388,6 +435,8 @@ producer* engine::add_producer(std::uint32_t frames) {
                                                   umem_.memory(), *slice, cores_));
   producer* const made = producers_.back().get();
   for (std::uint32_t i = 0; i < cores_.size(); ++i) cores_[i].attach(made->channel(i));
+  // Nobody waits for it here: its thread may want the lock. No datagram of the producer is earlier.
+  asio::post(kernel_ring_.get_executor(), [this, made] { heard_.push_back(made); });
   return made;
 }
 
@@ -612,6 +661,8 @@ void engine::enroll(std::span<const std::shared_ptr<sender_state>> states,
       }
     }
     routes_.publish();  // No request of a class may be sent before a table knows it.
+  });
+  on_thread_of(kernel_ring_, [&] {
     for (const auto& state : states) kernel_.add_sender(state);
   });
 }
@@ -625,8 +676,10 @@ void engine::retire(const sender_state& sender) {
       [weak = weak_from_this(), id = sender.id, cls = sender.flow_class, chosen = sender.chosen] {
         const auto self = weak.lock();
         if (!self || self->ended()) return;
-        asio::post(self->control_executor(), [self, id, cls, chosen] {
-          self->kernel_.remove_sender(id);
+        asio::post(self->kernel_ring_.get_executor(), [weak, id] {
+          if (const auto still = weak.lock()) still->kernel_.remove_sender(id);
+        });
+        asio::post(self->control_executor(), [self, cls, chosen] {
           for (const flow_class_id one : cls) self->routes_.compiler().release_class(one);
           std::erase_if(self->being_chosen_, [&](const auto& one) { return one.first == chosen; });
           chosen->for_each([&](flow_class_id one) {

@@ -2,7 +2,13 @@
 /// What is behind a transmitter, held together as long as any handle made by it lives.
 ///
 ///     application threads: producers --requests--> TX core threads --> AF_XDP sockets
-///     control thread: ring { route_service, egress_set, kernel_path, the cores' doorbell }
+///     kernel path's thread: ring { the cores' doorbell, kernel_path, who waits for frames }
+///     control thread: ring { route_service, egress_set, flow_tracker }
+///
+/// What cores divert, and frames that come back, have a thread of their own: the control thread may
+/// compile routes for a second, which nobody's datagrams are to wait for. That thread waits for
+/// nobody, runs no handler of the application's and logs nothing; what it finds out for others it
+/// posts to the control thread, which may wait for it.
 ///
 /// The transmitter owns the running; handles own the memory: after stop() all threads are gone and
 /// every socket is closed, but frames and producers stay until the last payload is dropped.
@@ -33,6 +39,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -106,7 +113,9 @@ class engine : public std::enable_shared_from_this<engine> {
   [[nodiscard]] const frame_memory& memory() const noexcept { return umem_.memory(); }
 
  private:
-  /// Runs `work` on the control thread and waits for it; what it throws comes out here.
+  /// Runs `work` on the thread of a ring and waits for it; what it throws comes out here.
+  template <class Work>
+  void on_thread_of(ring_context& ring, Work&& work);
   template <class Work>
   void on_control_thread(Work&& work);
   /// Throws error::forked.
@@ -114,11 +123,18 @@ class engine : public std::enable_shared_from_this<engine> {
   void stop_now() noexcept;
   void stop_elsewhere() noexcept;
   [[nodiscard]] route_service_hooks hooks();
-  void run_control() noexcept;
+  void run(ring_context& ring) noexcept;
+  void start_threads();
+  void end_control_thread() noexcept;
+  // The kernel path's thread.
   [[nodiscard]] awaitable<void> serve_cores();
   [[nodiscard]] bool cores_have_news() noexcept;
   void take_diverted();
   void take_diverted_of(tx_core& core);
+  void tell_egress();
+  void learn_path_mtu(const ip_address& destination, std::uint32_t mtu, std::function<void()> then);
+  void close_kernel_path();
+  // The control thread.
   [[nodiscard]] bool next_sample(flow& in_use);
   void wake_producers();
   void wait_until_drained() noexcept;
@@ -143,11 +159,12 @@ class engine : public std::enable_shared_from_this<engine> {
   const fork_mark born_;
   const transmitter_config config_;
   std::optional<declared_tunnels> tunnels_;
-  ring_context ring_;
+  ring_context ring_;         ///< The control thread's.
+  ring_context kernel_ring_;  ///< The kernel path's thread's.
   umem umem_;
   epoch_domain epochs_;
   publisher tables_;
-  doorbell control_bell_;
+  doorbell bell_;  ///< The cores', for the kernel path's thread.
   outer_flows outer_flows_;
   route_service routes_;
   flow_tracker tracker_;
@@ -157,9 +174,12 @@ class engine : public std::enable_shared_from_this<engine> {
   kernel_path kernel_;
   readable_fd bell_ready_;
 
-  std::thread control_;
+  std::thread control_, kernel_thread_;
   std::atomic<bool> stopping_{false}, closed_{false}, ended_{false};
-  bool closing_ = false;  ///< Control thread: serve_cores() is to end.
+  bool closing_ = false;                  ///< Control thread.
+  bool kernel_closed_ = false;            ///< Kernel path's thread: serve_cores() is to end.
+  std::vector<producer*> heard_;          ///< Kernel path's thread: whose frames come back.
+  std::atomic<bool> egress_told_{false};  ///< That it should look is on its way.
   std::once_flag stop_once_;
 
   /// Guards the three below, of which producers_ only the control thread changes.

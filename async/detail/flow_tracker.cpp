@@ -52,17 +52,23 @@ std::uint32_t rest_of(std::uint32_t life_s, time_ms since, time_ms now) noexcept
 
 constexpr int unanswered = -1;
 
+/// Datagrams that the kernel has had and the control thread has not heard of: of so many flows, if
+/// each had one. While many routes are compiled more come together, of which most say the same.
+constexpr std::size_t told_max = 4096;
+
 }  // namespace
 
 flow_tracker::flow_tracker(ring_context& ring, epoch_domain& epochs, const outer_flows& numbers,
                            std::uint32_t capacity, log_callback log)
-    : epochs_(epochs),
+    : ring_(ring),
+      epochs_(epochs),
       log_(std::move(log)),
       kernel_(unavailable_),
       flows_(capacity),
       numbers_(numbers),
       answers_(conntrack_socket::batch_max),
-      timer_(ring) {}
+      timer_(ring),
+      told_(told_max) {}
 
 tracking_stats flow_tracker::stats() const noexcept {
   tracking_stats out;
@@ -74,7 +80,7 @@ tracking_stats flow_tracker::stats() const noexcept {
   out.refreshed = refreshed_.get();
   out.begun_anew = begun_anew_.get();
   out.refused = refused_.get();
-  out.without_room = without_room_.get();
+  out.without_room = without_room_.get() + untold_.get();
   return out;
 }
 
@@ -95,9 +101,26 @@ void flow_tracker::stop() {
 // What the kernel path tells
 // ------------------------------------------------------------------------------
 
+void flow_tracker::tell(const tx_request& request, const tracked_way& way, int number,
+                        std::uint32_t rules) {
+  if (!told_.try_push({request, way, number, rules})) return untold_.add(1);
+  if (taking_.exchange(true, std::memory_order_acq_rel)) return;  // It will find this one, too.
+  asio::post(ring_.get_executor(), [this] { take_told(); });
+}
+
+void flow_tracker::take_told() {
+  // Before it looks: what is told from now on has it called again.
+  taking_.exchange(false, std::memory_order_acq_rel);
+  told_datagram one;
+  for (std::size_t i = 0; i < told_max && told_.try_pop(one); ++i)
+    if (one.rules == rules_.load(std::memory_order_relaxed))
+      on_kernel_datagram(one.request, one.way, one.number);
+  settle();
+}
+
 void flow_tracker::on_kernel_datagram(const tx_request& request, const tracked_way& way,
                                       int number) {
-  if (unavailable_) tell(unavailable_.value());
+  if (unavailable_) say_why(unavailable_.value());
   if (stopped_ || unavailable_) return;
   const time_ms now = now_ms();
   const tracked_key key = tracked_key::of(request, way);
@@ -143,7 +166,7 @@ void flow_tracker::judge(index at, const netlink::conntrack_answer& answer, time
   state& flow = states_[at];
   flow.queued = false;
   if (!answer.entry) {
-    if (answer.error_number > 0 && answer.error_number != ENOENT) tell(answer.error_number);
+    if (answer.error_number > 0 && answer.error_number != ENOENT) say_why(answer.error_number);
     flow.seen_since = 0;
     return refuse(at, divert_reason::conntrack_new, pause_first_ms, now);
   }
@@ -205,6 +228,7 @@ void flow_tracker::lose(index at, time_ms now) {
 }
 
 void flow_tracker::begin_anew() {
+  rules_.fetch_add(1, std::memory_order_release);  // Pairs with rules().
   const time_ms now = now_ms();
   for (index at = 0; at < states_.size(); ++at)
     if (states_[at].live) begin_anew(at, now);
@@ -456,8 +480,8 @@ netlink::conntrack_tuple flow_tracker::tuple_of(index at) {
           17};
 }
 
-void flow_tracker::tell(int number) {
-  if (std::exchange(told_, true) || !log_) return;
+void flow_tracker::say_why(int number) {
+  if (std::exchange(said_why_, true) || !log_) return;
   log_(log_severity::warning,
        "connection tracking does not answer (" + errno_code(number).message() +
            "): the flows that it tracks take the kernel path; load nf_conntrack_netlink, and see "

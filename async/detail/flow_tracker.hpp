@@ -26,7 +26,10 @@
 /// datagram. Nothing is good for longer than this thread is there to see to it. What a flow sent
 /// fast before it begins anew, or before the transmitter ends, its entry is told all the same.
 ///
-/// Control thread, but stats().
+/// Control thread, but what is marked. The kernel path has a thread of its own and tells of its
+/// datagrams through a queue. The ruleset obeyed by then may be a later one than such a datagram
+/// has passed: rules() is a number for what was obeyed before the kernel had it, and of an earlier
+/// one than today's nothing is believed.
 /// Source: net/netfilter/nf_conntrack_proto_udp.c (nf_conntrack_udp_packet: which timeout when),
 /// nf_conntrack_netlink.c.
 #pragma once
@@ -34,6 +37,7 @@
 #include <cowire/async/detail/tracked_entry.hpp>
 #include <cowire/async/tracking_stats.hpp>
 #include <cowire/base/error.hpp>
+#include <cowire/base/spsc_ring.hpp>
 #include <cowire/follow/route_events.hpp>
 #include <cowire/netlink/conntrack_socket.hpp>
 #include <cowire/ring/ring_context.hpp>
@@ -44,6 +48,7 @@
 #include <cowire/xdp/tx_counters.hpp>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -66,6 +71,14 @@ class flow_tracker {
   /// What the cores read.
   [[nodiscard]] const tracked_flows& flows() const noexcept { return flows_; }
 
+  /// The kernel path's thread: to be read before the kernel is given a datagram.
+  [[nodiscard]] std::uint32_t rules() const noexcept {
+    return rules_.load(std::memory_order_acquire);  // Pairs with begin_anew().
+  }
+  /// The kernel path's thread: has on_kernel_datagram() called, and settle(). What there is no room
+  /// for is counted; the flow's next datagram tells the same.
+  void tell(const tx_request& request, const tracked_way& way, int number, std::uint32_t rules);
+
   /// The kernel path is done with a datagram of a tracked hop: 0, or the errno that it got.
   void on_kernel_datagram(const tx_request& request, const tracked_way& way, int number);
   /// Asks for the flows of which the kernel has seen datagrams since. Once for many of them.
@@ -85,6 +98,12 @@ class flow_tracker {
  private:
   using index = tracked_flows::index;
   enum class phase : std::uint8_t { asking, tracked, refused };
+  struct told_datagram {
+    tx_request request;
+    tracked_way way;
+    int number = 0;
+    std::uint32_t rules = 0;
+  };
   /// Of the flow of this number.
   struct state {
     time_ms look_at = 0;     ///< When there may be something to do.
@@ -110,6 +129,7 @@ class flow_tracker {
     divert_reason reason = divert_reason::conntrack_new;  ///< Why not.
   };
 
+  void take_told();
   void judge(index at, const netlink::conntrack_answer& answer, time_ms now);
   void meet(index at, const netlink::conntrack_entry& entry, time_ms since);
   void refuse(index at, divert_reason reason, std::uint32_t first_pause_ms, time_ms now);
@@ -133,10 +153,11 @@ class flow_tracker {
            std::span<netlink::conntrack_answer> answers);
   [[nodiscard]] time_ms check_interval() const noexcept;
   [[nodiscard]] netlink::conntrack_tuple tuple_of(index at);
-  void tell(int number);
+  void say_why(int number);
   void read_timeouts(time_ms now);
   void arm(time_ms due);
 
+  ring_context& ring_;
   epoch_domain& epochs_;
   const log_callback log_;
   std::error_code unavailable_;  ///< Of `kernel_`, which is not used then.
@@ -155,8 +176,13 @@ class flow_tracker {
   index cursor_ = 0;  ///< Where serve() goes on.
   ring_timer timer_;
   time_ms wakes_at_ = 0;  ///< 0 = it does not.
-  bool told_ = false, stopped_ = false;
-  single_writer_counter fast_, asked_, checked_, refreshed_, begun_anew_, refused_, without_room_;
+  bool said_why_ = false, stopped_ = false;
+  std::atomic<std::uint32_t> rules_{0};
+  spsc_ring<told_datagram> told_;
+  std::atomic<bool> taking_{false};  ///< take_told() is on its way.
+  single_writer_counter fast_, asked_, checked_, refreshed_, begun_anew_, refused_;
+  /// The table had none, the queue had none.
+  single_writer_counter without_room_, untold_;
 };
 
 }  // namespace cowire::detail

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <utility>
+#include <vector>
 
 namespace cowire::detail {
 namespace {
@@ -44,9 +45,10 @@ bool has_room(int fd) noexcept {
 }  // namespace
 
 kernel_path::kernel_path(ring_context& ring, const frame_memory& memory, std::size_t frames,
-                         path_mtu_callback learnt)
+                         flow_tracker& tracker, path_mtu_callback learnt)
     : memory_(memory),
       frames_(frames),
+      tracker_(tracker),
       learnt_(std::move(learnt)),
       epoll_(make_epoll()),
       ready_(ring, epoll_.get()),
@@ -128,7 +130,8 @@ void kernel_path::send(const diverted_request& diverted) {
   const auto entry = lanes_.find({sender->second->socket.get(), diverted.request.family});
   COWIRE_ASSERT(entry != lanes_.end());  // Families without a socket are refused at the sender.
   lane& on = *entry->second;
-  job what{sender->second, diverted.request, diverted.tracked, diverted.way};
+  job what{sender->second, diverted.request, diverted.tracked, diverted.way,
+           diverted.tracked ? tracker_.rules() : 0};
   if (stopped_) return finish(what, ECANCELED);
   if (on.full) return wait(on, on.jobs, std::move(what));
   if (attempt(on, what)) return;
@@ -338,7 +341,7 @@ void kernel_path::finish(const job& done, int number) {
                                .mtu = 0,
                                .from = send_error::origin::local});
   }
-  if (done.tracked && on_tracked) on_tracked(done.request, done.way, number);
+  if (done.tracked) tracker_.tell(done.request, done.way, number, done.rules);
   done.sender->via->return_by_kernel(done.request.frame, number);
 }
 
@@ -370,21 +373,36 @@ void kernel_path::read_errors(lane& on) {
     // A group has no path of its own, and nobody may ask the kernel about it (route/agreement.hpp).
     // What a probe is refused for is the device's MTU.
     const bool of_probe = on.probing && !error.from_network;
-    if (error.number == EMSGSIZE && error.mtu != 0 && !of_probe &&
-        !error.destination.address.is_multicast())
-      learnt_(error.destination.address, error.mtu);
-    if (!error.from_network) continue;  // What sendmsg answered is reported where it was called.
-    from_network_.add(1);
-    on.unanswered.set(
-        std::min<std::size_t>(static_cast<std::size_t>(error.number), errno_limit - 1));
-    for (const auto& [id, sender] : senders_)
-      if (sender->socket == on.socket && sender->hears_network)
-        sender->errors->push({.destination = error.destination,
-                              .code = errno_code(error.number),
-                              .mtu = error.mtu,
-                              .from = send_error::origin::network});
+    const bool teaches = error.number == EMSGSIZE && error.mtu != 0 && !of_probe &&
+                         !error.destination.address.is_multicast();
+    // What sendmsg answered is reported where it was called.
+    std::function<void()> report = error.from_network ? report_of(on, error) : [] {};
+    if (error.from_network) {
+      from_network_.add(1);
+      on.unanswered.set(
+          std::min<std::size_t>(static_cast<std::size_t>(error.number), errno_limit - 1));
+    }
+    // Who hears of a path MTU may rely on it.
+    if (teaches)
+      learnt_(error.destination.address, error.mtu, std::move(report));
+    else
+      report();
   }
   if (left == 0) watch_room(on, on.full);  // Has epoll tell once more.
+}
+
+/// Tells all senders of the socket.
+std::function<void()> kernel_path::report_of(const lane& on, const queued_error& error) const {
+  std::vector<std::shared_ptr<event_queue<send_error>>> whom;
+  for (const auto& [id, sender] : senders_)
+    if (sender->socket == on.socket && sender->hears_network) whom.push_back(sender->errors);
+  const send_error what{.destination = error.destination,
+                        .code = errno_code(error.number),
+                        .mtu = error.mtu,
+                        .from = send_error::origin::network};
+  return [what, whom = std::move(whom)] {
+    for (const auto& errors : whom) errors->push(what);
+  };
 }
 
 }  // namespace cowire::detail

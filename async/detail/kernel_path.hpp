@@ -28,10 +28,12 @@
 /// asks for nothing else: data that arrives on an adopted socket is the application's business and
 /// must not wake us.
 ///
-/// Control thread; counters may be read by anyone.
+/// One thread, the kernel path's (engine.hpp says why it is not the control thread); counters may
+/// be read by anyone.
 #pragma once
 
 #include <cowire/async/detail/backing_socket.hpp>
+#include <cowire/async/detail/flow_tracker.hpp>
 #include <cowire/async/detail/producer.hpp>
 #include <cowire/base/unique_fd.hpp>
 #include <cowire/ring/readable_fd.hpp>
@@ -56,11 +58,13 @@ class kernel_path {
  public:
   /// errno numbers above are counted as the last one (Linux ends at 133).
   static constexpr std::size_t errno_limit = 256;
-  using path_mtu_callback = std::function<void(const ip_address& destination, std::uint32_t mtu)>;
+  /// Has a path MTU obeyed, on whichever thread, and calls `then` afterwards: what tells senders.
+  using path_mtu_callback = std::function<void(const ip_address& destination, std::uint32_t mtu,
+                                               std::function<void()> then)>;
 
-  /// `frames`: how many each producer has.
+  /// `frames`: how many each producer has. `tracker` is told of each datagram of a tracked hop.
   kernel_path(ring_context& ring, const frame_memory& memory, std::size_t frames,
-              path_mtu_callback learnt);
+              flow_tracker& tracker, path_mtu_callback learnt);
   ~kernel_path();
   kernel_path(const kernel_path&) = delete;
   kernel_path& operator=(const kernel_path&) = delete;
@@ -79,9 +83,6 @@ class kernel_path {
   /// Takes a diverted datagram over, frame included.
   void send(const diverted_request& diverted);
 
-  /// Called for each datagram of a tracked hop that the kernel has taken (0) or refused (errno).
-  std::function<void(const tx_request& request, const tracked_way& way, int number)> on_tracked;
-
   [[nodiscard]] std::uint64_t sent() const noexcept { return sent_.get(); }
   [[nodiscard]] std::uint64_t refused(int number) const noexcept {
     return refused_[static_cast<std::size_t>(number)].get();
@@ -95,6 +96,7 @@ class kernel_path {
     tx_request request;
     bool tracked = false;  ///< As in diverted_request.
     tracked_way way{};
+    std::uint32_t rules = 0;  ///< flow_tracker::rules(), of a tracked one.
   };
   struct flow_key {
     endpoint destination;
@@ -153,9 +155,11 @@ class kernel_path {
   [[nodiscard]] bool was_pending(lane& on, int number);
   void finish(const job& done, int number);
   void read_errors(lane& on);
+  [[nodiscard]] std::function<void()> report_of(const lane& on, const queued_error& error) const;
 
   const frame_memory memory_;
   const std::size_t frames_;
+  flow_tracker& tracker_;
   const path_mtu_callback learnt_;
   unique_fd epoll_;
   readable_fd ready_;

@@ -2,13 +2,15 @@
 /// What is behind producer, sender and payload: a slice of the frames, the rings to the TX cores,
 /// and those who wait for frames.
 ///
-/// Serialised use ("the producer's thread"), but for what is marked. The rings hold the whole
-/// slice, so a push cannot fail, and an operation waits for nothing but a frame.
+/// Serialised use ("the producer's thread"), but for what is marked; the kernel path's thread is
+/// told of in engine.hpp. The rings hold the whole slice, so a push cannot fail, and an operation
+/// waits for nothing but a frame.
 ///
 /// How a waiter is woken: the producer stores `somebody_waits_`, and `waiting` in its channels,
 /// fences, and looks at the return rings once more (pairs with the fence of whoever returns
-/// frames). A core that finds `waiting` set rings the control thread, which clears both and posts
-/// serve() to the executor of the first waiter, which runs where the producer is used.
+/// frames). A core that finds `waiting` set rings the kernel path's
+/// thread, which clears both and posts serve() to the executor of the first waiter: where the
+/// producer is used.
 ///
 /// A waiter goes with its executor's context (ring/detail/waiting_place.hpp): then the next in line
 /// is served. Destroying such a context is a use of the producer, as it destroys payloads.
@@ -134,7 +136,7 @@ class producer final : public cancellable {
                                           const datagram_options& options, path_question& out);
   [[nodiscard]] path_events watch_path(path_question what);
   void resolve_path(path_question what, direct_completion<std::error_code, path_state> done);
-  /// Control thread: what the datagram in a frame chose, of whose request chosen_bit is set.
+  /// Kernel path's thread: what the datagram in a frame chose, of whose request chosen_bit is set.
   [[nodiscard]] const datagram_options& options_of(frame_index frame) const noexcept {
     return options_[frame - pool_.slice().first];
   }
@@ -250,11 +252,11 @@ class producer final : public cancellable {
 
   /// Has the waiters served. Any thread.
   void wake();
-  /// Control thread: whether frames that have come back let somebody go on.
+  /// Kernel path's thread: whether frames that have come back let somebody go on.
   [[nodiscard]] bool has_news() noexcept;
-  /// Control thread: has them go on.
+  /// Kernel path's thread: has them go on.
   void on_news();
-  /// Control thread: the kernel path is done with a frame; 0, or the errno it was refused with.
+  /// Kernel path's thread: it is done with a frame; 0, or the errno it was refused with.
   void return_by_kernel(frame_index frame, int number);
   /// The rings to a TX core.
   [[nodiscard]] producer_channel& channel(std::uint32_t core) noexcept {
@@ -352,7 +354,7 @@ class producer final : public cancellable {
   bool others_wait_ = false;
   shared_producer* sharer_ = nullptr;
 
-  /// Guards the two below against the control thread, which reads them in wake().
+  /// Guards the two below against other threads, which read them in wake().
   std::mutex wake_mutex_;
   std::shared_ptr<waiting_place> wake_place_;
   std::weak_ptr<producer> self_;

@@ -34,6 +34,31 @@ TEST_F(kernel_path, an_unresolved_neighbour_is_resolved_by_the_kernel_and_then_s
   })) << summary(tx.stats());
 }
 
+/// A handler without an executor of its own holds it up here, as compiling many routes would.
+TEST_F(kernel_path, what_is_diverted_does_not_wait_for_the_control_thread) {
+  udp_sink sink(*b, to("10.77.1.2:9000"));
+  transmitter tx(small());
+  auto s = tx.make_sender();
+  auto routes = tx.watch_routes();
+  std::promise<void> held, released;
+  routes.async_next([&, end = released.get_future()](std::error_code, const route_change&) mutable {
+    held.set_value();
+    end.wait();
+  });
+  (*a)("ip route add 10.79.0.0/16 via 10.77.1.2");
+  EXPECT_EQ(std::future_status::ready, held.get_future().wait_for(patience));
+  // So many that their frames have to come back, too.
+  const std::string fragmented(1600, 'x');
+  const auto send = [&] {
+    return static_cast<bool>(s.try_send(bytes_of(fragmented), to("10.77.1.2:9000")));
+  };
+  for (int i = 0; i < 3000 && !HasFailure(); ++i) EXPECT_TRUE(eventually(send)) << i;
+  EXPECT_TRUE(sink.next()) << summary(tx.stats());
+  EXPECT_TRUE(drained(tx)) << summary(tx.stats());
+  EXPECT_EQ(3000u, tx.stats().kernel_path) << summary(tx.stats());
+  released.set_value();
+}
+
 TEST_F(kernel_path, what_exceeds_the_mtu_is_fragmented_by_the_kernel) {
   udp_sink sink(*b, to("10.77.1.2:9000"));
   resolve("10.77.1.2");

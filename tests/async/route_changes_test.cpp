@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // The world changes while datagrams flow.
 #include <cowire/xdp/tx_core.hpp>
+#include <testbed/route_writer.hpp>
 #include <tests/support/two_hosts.hpp>
 
+#include <net/if.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cstdint>
 #include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <optional>
 
 namespace cowire::test {
 namespace {
@@ -47,6 +57,23 @@ auto next_change(route_events& routes) {
   outcome<std::error_code, route_change> next;
   routes.async_next(next.handler());
   return std::move(next.future);
+}
+
+/// When the kernel received the next datagram of a socket with SO_TIMESTAMPNS: Unix time in ns.
+std::optional<std::int64_t> arrival_of_next(const udp_sink& sink) {
+  pollfd readable{sink.fd(), POLLIN, 0};
+  const auto timeout = static_cast<int>(std::chrono::milliseconds(patience).count());
+  if (::poll(&readable, 1, timeout) <= 0) return std::nullopt;
+  alignas(cmsghdr) std::array<char, 64> control;
+  msghdr message{};
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  if (::recvmsg(sink.fd(), &message, 0) < 0) return std::nullopt;
+  const cmsghdr* const stamp = CMSG_FIRSTHDR(&message);
+  if (stamp == nullptr || stamp->cmsg_type != SCM_TIMESTAMPNS) return std::nullopt;
+  timespec at{};
+  std::memcpy(&at, CMSG_DATA(stamp), sizeof at);
+  return at.tv_sec * 1'000'000'000 + at.tv_nsec;
 }
 
 TEST_F(route_changes, a_replaced_route_moves_the_traffic_and_loses_nothing) {
@@ -124,6 +151,38 @@ TEST_F(route_changes, a_link_taken_down_with_many_routes_loses_a_batch_at_most) 
   EXPECT_LE(stats.lost_in_device, tx_batch + dropped_by("a0")) << summary(stats);
   EXPECT_LE(sent - arrived, stats.lost_in_device + dropped_by("a0")) << summary(stats);
   EXPECT_EQ(sent, stats.submitted);
+}
+
+/// Over a1 nothing goes by the fast path before that: what arrives there was diverted, and sent
+/// by the kernel while the control thread compiled.
+TEST_F(route_changes, what_a_dying_link_diverts_arrives_before_what_is_left_is_published) {
+  route_writer routes;
+  for (std::uint32_t i = 0; i < 100'000; ++i)
+    routes.replace({ip_address::v4((100u << 24) + 4 * i), 30}, *ip_address::parse("10.77.1.2"),
+                   ::if_nametoindex("a0"));
+  routes.flush();
+  (*a)("ip route add 10.78.0.0/16 via 10.77.2.2 metric 100");
+  sink.reset();
+  const udp_sink over_a0(*b, to("0.0.0.0:9000"), "b0"), over_a1(*b, to("0.0.0.0:9000"), "b1");
+  const int yes = 1;
+  ASSERT_EQ(0, ::setsockopt(over_a1.fd(), SOL_SOCKET, SO_TIMESTAMPNS, &yes, sizeof yes));
+  transmitter tx(small());
+  auto changes = tx.watch_routes();
+  stream flow(tx, to("10.78.0.1:9000"));
+  EXPECT_TRUE(eventually([&] { return by(tx, "a0") > 5; }));
+  (*a)("ip link set a0 down");
+  route_change farewell;
+  do {
+    auto next = next_change(changes);
+    ASSERT_EQ(std::future_status::ready, next.wait_for(patience));
+    farewell = std::get<1>(next.get());
+  } while (farewell.what != route_change::kind::link || farewell.device != "a0");
+  flow.stop();
+  // Of what the device refused the kernel may have had some before we heard of it.
+  auto first = arrival_of_next(over_a1);
+  while (first && *first < farewell.event_time_ns) first = arrival_of_next(over_a1);
+  ASSERT_TRUE(first) << summary(tx.stats());
+  EXPECT_GT(farewell.publish_time_ns, *first) << summary(tx.stats());
 }
 
 TEST_F(route_changes, a_deleted_neighbour_diverts_and_loses_nothing) {
