@@ -13,6 +13,10 @@
 /// has been carried out; `read`, the control thread has the notification; `published`, the table
 /// has it; and the frame, which has no word of its own.
 ///
+/// At last a link goes down, and half of the routes with it: how long those datagrams wait that are
+/// diverted because of it, from their submission to their receive time stamp, until what is left is
+/// published (`link_down_diverted`; `published` is how long that takes from the notification on).
+///
 /// Prints a table, or what Google Benchmark prints for --benchmark_format=json. --routes=N changes
 /// the size of the table. Needs root.
 #include <cowire/async/transmitter.hpp>
@@ -68,8 +72,13 @@ class stamped_sink {
   std::optional<std::int64_t> next(int timeout_ms) {
     pollfd readable{socket_.fd(), POLLIN, 0};
     if (::poll(&readable, 1, timeout_ms) <= 0) return std::nullopt;
-    std::byte bytes[64];
-    return bench::receive_stamped(socket_.fd(), bytes);
+    return bench::receive_stamped(socket_.fd(), bytes_);
+  }
+  /// What was in it, where that was a time.
+  [[nodiscard]] std::int64_t submitted() const {
+    std::int64_t time;
+    std::memcpy(&time, bytes_, sizeof time);
+    return time;
   }
   /// Forgets what has come.
   void drain() {
@@ -78,6 +87,7 @@ class stamped_sink {
 
  private:
   test::udp_sink socket_;
+  std::byte bytes_[64];
 };
 
 /// Calls `work` every `period` on a thread of its own, which is started in the caller's namespace.
@@ -219,6 +229,45 @@ void run_contestant(const std::string& name, world& w, stamped_sink (&sinks)[2],
   }
 }
 
+/// The notification that the first link is down.
+route_change await_farewell(route_events& told) {
+  for (;;) {
+    route_change change = told.async_next(use_future).get();
+    if (change.what == route_change::kind::link && change.device == "a0") return change;
+  }
+}
+
+/// Nothing can follow: the first link's routes are gone then.
+void take_link_down(world& w, stamped_sink (&sinks)[2], std::vector<bench::result>& into) {
+  test::route_writer routes;
+  routes.replace(w.moving, w.gateways[0], w.devices[0]);
+  routes.flush();
+  w.a("ip route add " + w.moving.to_string() + " via " + w.gateways[1].to_string() + " metric 100");
+  transmitter tx({.interfaces = {"a0", "a1"}, .frames_per_producer = 16384, .max_producers = 1});
+  auto out = tx.make_sender();
+  route_events told = tx.watch_routes();
+  route_change farewell;
+  for (auto& sink : sinks) sink.drain();
+  {
+    const repeated traffic(datagram_period, [&] {
+      const std::int64_t now = bench::now_ns(CLOCK_REALTIME);
+      static_cast<void>(out.try_send(std::as_bytes(std::span(&now, 1)), w.destination));
+    });
+    std::this_thread::sleep_for(100ms);
+    w.a("ip link set a0 down");
+    farewell = await_farewell(told);
+  }
+  std::vector<std::int64_t> waits;
+  while (const auto arrived = sinks[1].next(1000))
+    if (const auto submitted = sinks[1].submitted();
+        submitted > farewell.event_time_ns && submitted < farewell.publish_time_ns)
+      waits.push_back(*arrived - submitted);
+  add_percentiles("link_down_diverted/cowire", waits, into);
+  into.push_back({"link_down_diverted/cowire_published",
+                  static_cast<double>(farewell.publish_time_ns - farewell.event_time_ns)});
+  std::fprintf(stderr, "link_down_diverted: %zu datagrams\n", waits.size());
+}
+
 std::vector<bench::result> run_all(std::size_t route_count) {
   world w(route_count);
   stamped_sink sinks[2] = {{w.b, "b0"}, {w.b, "b1"}};
@@ -241,9 +290,12 @@ std::vector<bench::result> run_all(std::size_t route_count) {
     route_events told = tx.watch_routes();
     run_contestant(std::string(group) + "/cowire", w, sinks, link, &told, results);
   }
-  const bench::kernel_sender plain(w.destination);
-  const repeated traffic(datagram_period, [&] { static_cast<void>(plain.send(payload)); });
-  run_contestant("path_change/sendto", w, sinks, link, nullptr, results);
+  {
+    const bench::kernel_sender plain(w.destination);
+    const repeated traffic(datagram_period, [&] { static_cast<void>(plain.send(payload)); });
+    run_contestant("path_change/sendto", w, sinks, link, nullptr, results);
+  }
+  take_link_down(w, sinks, results);
   return results;
 }
 
