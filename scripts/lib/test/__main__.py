@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 
+import children
 import lab
 import packages
 import style
@@ -111,4 +112,4 @@ def main():
     return 1 if failed else 0
 
 
-sys.exit(main())
+sys.exit(children.supervise(main))
