@@ -2,6 +2,7 @@
 // Devices that fail while datagrams flow. Whatever happens, the totals add up and no frame leaks.
 #include <cowire/xdp/device.hpp>
 #include <cowire/xdp/program.hpp>
+#include <cowire/xdp/tx_core.hpp>
 
 #include <tests/support/two_hosts.hpp>
 
@@ -86,6 +87,26 @@ TEST_F(faults, a_device_that_completes_nothing_gets_a_new_socket) {
   expect_settled(tx, flow);
   const auto stats = tx.stats();
   EXPECT_GT(stats.lost_in_device, 0u);
+  EXPECT_EQ(stats.submitted - stats.lost_in_device, sink->drain()) << summary(stats);
+}
+
+TEST_F(faults, a_device_that_refuses_loses_what_it_had_and_the_kernel_sends_the_rest) {
+  log_gate gate;
+  auto config = small();
+  config.log = gate.log();
+  transmitter tx(config);
+  stream flow(tx, destination);
+  ASSERT_TRUE(flows(tx)) << summary(tx.stats());
+  gate.close();  // Or the new socket may be there before anything is refused.
+  have_devices_refuse();
+  EXPECT_TRUE(eventually([&] { return tx.stats().diverted["device_busy"] > 100; }))
+      << summary(tx.stats());
+  gate.open();
+  EXPECT_TRUE(eventually([&] { return first_interface(tx).rebuilt == 1; })) << summary(tx.stats());
+  EXPECT_TRUE(flows(tx)) << summary(tx.stats());
+  expect_settled(tx, flow);
+  const auto stats = tx.stats();
+  EXPECT_LE(stats.lost_in_device, tx_batch) << summary(stats);
   EXPECT_EQ(stats.submitted - stats.lost_in_device, sink->drain()) << summary(stats);
 }
 

@@ -4,6 +4,9 @@
 #pragma once
 
 #include <cowire/cowire.hpp>
+#include <cowire/xdp/device.hpp>
+#include <cowire/xdp/socket.hpp>
+#include <cowire/xdp/umem.hpp>
 
 #include <tests/support/netns.hpp>
 
@@ -63,24 +66,71 @@ inline std::uint64_t by(const transmitter& tx, const std::string& interface) {
   return found == stats.transmitted.end() ? 0 : found->second;
 }
 
-/// The devices of this process's AF_XDP sockets complete nothing from now on, until their sockets
-/// are opened anew: the descriptors lead to sockets that are not bound, so that nobody kicks.
-inline void hold_devices_up() {
-  const unique_fd other(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
-  ASSERT_TRUE(other);
-  unsigned count = 0;
+/// The descriptors of this process's AF_XDP sockets, which go on as they are for whoever mapped
+/// their rings.
+inline std::vector<int> xdp_descriptors() {
+  std::vector<int> out;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
     const int fd = std::stoi(entry.path().filename());
     int domain = 0;
     socklen_t size = sizeof domain;
-    if (fd == other.get() || ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 ||
-        domain != AF_XDP)
-      continue;
-    ASSERT_EQ(fd, ::dup3(other.get(), fd, O_CLOEXEC));
-    ++count;
+    if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_XDP)
+      out.push_back(fd);
   }
-  ASSERT_GT(count, 0u);
+  return out;
 }
+
+/// Until their sockets are opened anew, kicks by these descriptors reach another socket.
+inline void lead_kicks_to(int other, const std::vector<int>& descriptors) {
+  ASSERT_FALSE(descriptors.empty());
+  for (const int fd : descriptors) ASSERT_EQ(fd, ::dup3(other, fd, O_CLOEXEC));
+}
+
+/// The devices of this process's AF_XDP sockets complete nothing from now on, until their sockets
+/// are opened anew, which takes a second of silence: kicks succeed, and reach a socket of the
+/// loopback device that has nothing to send. All frames fit in the rings, so that none is diverted.
+inline void hold_devices_up() {
+  const auto held = xdp_descriptors();
+  umem scratch({.frame_count = slice_granularity, .huge_pages = false});
+  std::unique_ptr<xdp_socket> idle;
+  std::string why;
+  device_facts loopback = read_device("lo");
+  loopback.ethernet = true;  // Its frames have such headers: the kernel does not mind.
+  // The kernel may still hold the one of the last time.
+  const bool opened = eventually([&] {
+    auto one = open_egress(scratch, loopback,
+                           {.mode = send_mode::copy, .tx_ring_size = 64, .busy_deadline = 0ms});
+    why = one.explain();
+    idle = std::move(one.socket);
+    return idle != nullptr;
+  });
+  ASSERT_TRUE(opened) << why;
+  lead_kicks_to(idle->fd(), held);
+}
+
+/// Those devices take nothing any more, and say so (ENXIO): what comes goes to the kernel path.
+inline void have_devices_refuse() {
+  const auto refusing = xdp_descriptors();
+  const unique_fd unbound(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
+  ASSERT_TRUE(unbound);
+  lead_kicks_to(unbound.get(), refusing);
+}
+
+/// Stops a transmitter's control thread where it next has something to log, until it is opened
+/// again: before a device that is held up is given a new socket. Outlives the transmitter.
+class log_gate {
+ public:
+  [[nodiscard]] log_callback log() {
+    return [this](log_severity, std::string_view) {
+      EXPECT_TRUE(eventually([this] { return open_.load(); }));
+    };
+  }
+  void close() { open_ = false; }
+  void open() { open_ = true; }
+
+ private:
+  std::atomic<bool> open_{true};
+};
 
 /// Sends about one datagram in 200 us, to each of its destinations in turn, on a thread of its own
 /// until told to stop.
