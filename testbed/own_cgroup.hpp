@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// A control group of the process's own, whose egress can be closed.
+/// A control group of the process's own, whose egress can be closed, or have other programs.
 #pragma once
 
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include <fstream>
 #include <string>
 
-#include "testbed/egress_program.hpp"
+#include "testbed/bpf_programs.hpp"
 #include "testbed/netns.hpp"
 
 namespace cowire::test {
@@ -48,12 +48,14 @@ class own_cgroup {
   [[nodiscard]] bool leave() const { return !folder_.empty() && enter(before_); }
   [[nodiscard]] bool come_back() const { return !folder_.empty() && enter(folder_); }
   /// Attaches the program that lets nothing pass, or detaches it. False: there are none here.
-  [[nodiscard]] bool deny(bool on) const {
-    if (!fd_ || !program_) return false;
+  [[nodiscard]] bool deny(bool on) const { return set(BPF_CGROUP_INET_EGRESS, program_, on); }
+  /// Attaches a program, or detaches it; `type` is BPF_CGROUP_*. False as above.
+  [[nodiscard]] bool set(std::uint32_t type, const unique_fd& program, bool on) const {
+    if (!fd_ || !program) return false;
     bpf_attr attach{};
     attach.target_fd = static_cast<std::uint32_t>(fd_.get());
-    attach.attach_bpf_fd = static_cast<std::uint32_t>(program_.get());
-    attach.attach_type = BPF_CGROUP_INET_EGRESS;
+    attach.attach_bpf_fd = static_cast<std::uint32_t>(program.get());
+    attach.attach_type = type;
     return ::syscall(SYS_bpf, on ? BPF_PROG_ATTACH : BPF_PROG_DETACH, &attach, sizeof attach) == 0;
   }
 

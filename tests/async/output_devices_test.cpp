@@ -3,11 +3,17 @@
 // the kernel does at any of them, it does to a transmitter's datagrams, too.
 #include <tests/async/output_hosts.hpp>
 
+#include <net/if.h>
+
 #include <algorithm>
 #include <array>
 #include <functional>
-#include <tuple>
+#include <memory>
+#include <string>
 #include <vector>
+
+#include "testbed/bpf_programs.hpp"
+#include "testbed/own_cgroup.hpp"
 
 namespace cowire::test {
 namespace {
@@ -28,7 +34,26 @@ const std::vector<way> ways = {
     {{"10.90.0.2:9000", "[fd90::2]:9000"}, {"g1", "a0"}},
     {{"10.96.0.2:9000", "[fd96::2]:9000"}, {"bo", "a1"}},
 };
-const way &plain = ways[0], &tunnel = ways[2];
+const way &plain = ways[0], &vlan = ways[1], &tunnel = ways[2], &bond = ways[3];
+
+/// What stops everything at the egress of a device; D stands for its name.
+struct obstacle_at_device {
+  std::string name, put, remove, reason;
+};
+const obstacle_at_device filter = {
+    "a filter", "tc qdisc add dev D clsact; tc filter add dev D egress matchall action drop",
+    "tc qdisc del dev D clsact", "tc_egress"};
+const obstacle_at_device netem = {"netem", "tc qdisc add dev D root netem loss 100%",
+                                  "tc qdisc del dev D root", "queueing_discipline"};
+const obstacle_at_device filter_of_discipline = {
+    "a discipline's filter",
+    "tc qdisc add dev D root handle 1: prio; tc filter add dev D parent 1: matchall action drop",
+    "tc qdisc del dev D root", "tc_egress"};
+const obstacle_at_device rule = {
+    "a rule",
+    "nft 'add table netdev d; "
+    "add chain netdev d e { type filter hook egress device D priority 0; policy drop; }'",
+    "nft delete table netdev d", "netfilter"};
 
 class output_devices : public output_hosts {
  protected:
@@ -57,9 +82,6 @@ class output_devices : public output_hosts {
   void TearDown() override {
     for (auto& sink : sinks) sink.reset();
     output_hosts::TearDown();
-  }
-  static void in(const netns& host, const std::string& script) {
-    host("sh -ec \"" + script + "\"");
   }
   static std::string given(const std::string& device, const std::string& n,
                            const std::string& last) {
@@ -116,27 +138,56 @@ class output_devices : public output_hosts {
   static bool none(const way&) { return false; }
   static bool all(const way&) { return true; }
 
-  void traffic_control(transmitter& tx, sender& s) {
-    for (const auto& [device, filters] : {std::pair{"a0", true},
-                                          {"a0", false},
-                                          {"v5", true},
-                                          {"g1", true},
-                                          {"bo", true},
-                                          {"a1", false}}) {
-      const std::string on = std::string(" dev ") + device;
-      const auto stopped = [&, d = std::string(device)](const way& one) { return one.passes(d); };
-      // Above a VLAN, bond or tunnel every device counts: docs/output-path.md, "What is coarse".
-      const auto untouched = [&](const way& one) {
-        return one.devices.size() == 1 && !stopped(one);
+  void at_devices(transmitter& tx, sender& s) {
+    const std::pair<const obstacle_at_device*, const char*> tried[] = {
+        {&filter, "a0"}, {&netem, "a0"}, {&filter, "v5"}, {&filter, "g1"},
+        {&filter, "bo"}, {&netem, "a1"}, {&rule, "a0"},   {&rule, "v5"},
+        {&rule, "g1"},   {&rule, "bo"},  {&rule, "a1"},   {&filter_of_discipline, "a0"}};
+    for (const auto& [what, device] : tried) {
+      const auto here = [d = std::string(device)](std::string command) {
+        for (auto at = command.find('D'); at != std::string::npos; at = command.find('D'))
+          command.replace(at, 1, d);
+        return command;
       };
-      in(*a, filters ? "tc qdisc add" + on + " clsact; tc filter add" + on +
-                           " egress matchall action drop"
-                     : "tc qdisc add" + on + " root netem loss 100%");
-      expect(tx, s, (filters ? "a filter" : "netem") + on,
-             filters ? "tc_egress" : "queueing_discipline", stopped, untouched);
-      in(*a, "tc qdisc del" + on + (filters ? " clsact" : " root"));
+      in(*a, here(what->put));
+      expect(tx, s, what->name + " at " + device, what->reason, ways_by(device),
+             // Rules at a device's egress count for all devices.
+             what == &rule ? none : ways_beside(device));
+      in(*a, here(what->remove));
     }
-    expect(tx, s, "without traffic control", "", none, all);
+    expect(tx, s, "with nothing at devices", "", none, all);
+  }
+  static std::function<bool(const way&)> ways_by(const std::string& device) {
+    return [device](const way& one) { return one.passes(device); };
+  }
+  /// Above a VLAN, bond or tunnel every device counts: docs/output-path.md, "What is coarse".
+  static std::function<bool(const way&)> ways_beside(const std::string& device) {
+    return [device](const way& one) { return one.devices.size() == 1 && !one.passes(device); };
+  }
+  /// Filters that devices share are announced as those of their block.
+  void shared_block(transmitter& tx, sender& s) {
+    for (const char* device : {"a0", "a1"})
+      in(*a, std::string("tc qdisc add dev ") + device + " egress_block 5 clsact");
+    expect(tx, s, "an empty block", "", none, all);
+    in(*a, "tc filter add block 5 matchall action drop");
+    expect(tx, s, "a block with a filter", "tc_egress", all, none);
+    in(*a, "tc qdisc del dev a1 clsact");
+    expect(tx, s, "a block that one device has left", "tc_egress", ways_by("a0"), none);
+    in(*a, "tc filter del block 5");
+    expect(tx, s, "an empty block once more", "", none, all);
+    in(*a, "tc qdisc del dev a0 clsact");
+  }
+  void programs(transmitter& tx, sender& s) {
+    for (const char* device : {"a0", "v5", "a1"}) {
+      const unique_fd program = drop_by_tcx(::if_nametoindex(device));
+      ASSERT_TRUE(program) << device << ": errno " << errno;
+      expect(tx, s, std::string("a program at ") + device, "tc_egress", ways_by(device),
+             ways_beside(device));
+    }
+    ASSERT_TRUE(group_.deny(true)) << "errno " << errno;
+    expect(tx, s, "a program of the control group", "cgroup_program", all, none);
+    ASSERT_TRUE(group_.deny(false));
+    expect(tx, s, "without programs", "", none, all);
   }
   /// What takes no datagram even while nothing waits, and what takes only those of its classes. To
   /// tc a limit of 0 means none given, but for fq's.
@@ -156,6 +207,35 @@ class output_devices : public output_hosts {
     load("filter hook output priority 0", "meta l4proto gre drop");
     const auto in_gre = [&](const way& one) { return &one == &tunnel; };
     expect(tx, s, "rule for outer datagrams", "netfilter", in_gre, std::not_fn(in_gre));
+    in(*a, "nft flush ruleset");
+    in(*a,
+       "ip rule add fwmark 8 table 8; ip route add unreachable default table 8;"
+       "ip -6 rule add fwmark 8 table 8; ip -6 route add unreachable default table 8");
+    load("route hook output priority -150", "udp dport 9000 meta mark set 8");
+    expect(tx, s, "a mark that leads nowhere", "netfilter", all, none);
+    in(*a, "nft flush ruleset");
+  }
+  /// To another port of the same host, whatever the way. The rule names no port: a tunnel whose
+  /// outer datagrams are tracked has no room for that in its hops.
+  void translated(transmitter& tx, sender& s) {
+    udp_sink v4(*b, to("0.0.0.0:9001")), v6(*b, to("[::]:9001"));
+    for (const char* family : {"ip", "ip6"})
+      in(*a,
+         std::string("nft 'table ") + family +
+             " n { chain o { type nat hook output priority -100; meta l4proto udp dnat to :9001; "
+             "}; }'");
+    for (const way& one : ways)
+      for (const std::string& there : one.places) {
+        SCOPED_TRACE(there);
+        ASSERT_TRUE(comes_to_divert(tx, s, "nat", there)) << summary(tx.stats());
+        v4.drain(150ms), v6.drain(150ms), drain();
+        ASSERT_EQ(0, plain_send(to(there)));
+        const auto before = diverted(tx, "nat");
+        send(tx, s, 3, there);
+        EXPECT_EQ(before + 3, diverted(tx, "nat")) << summary(tx.stats());
+        EXPECT_EQ(4u, v4.drain() + v6.drain());
+        EXPECT_EQ(0u, drain());
+      }
     in(*a, "nft flush ruleset");
   }
   /// What a tunnel wraps around is tracked apart: answers come in as long as both entries live, by
@@ -195,27 +275,43 @@ class output_devices : public output_hosts {
     }
     in(*a, "nft flush ruleset");
   }
-  /// B takes nothing of this kind that was not encrypted.
+  /// B takes nothing of this kind that was not encrypted. Of the tunnel it is what lies outside.
   void encrypted(transmitter& tx, sender& s) {
-    const std::string ends = " src 10.77.1.1 dst 10.77.1.2";
-    const std::string state = "ip xfrm state add" + ends +
-                              " proto esp spi 0x100 mode transport auth 'hmac(sha256)' "
-                              "0x0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef "
-                              "enc 'cbc(aes)' 0x0123456789abcdef0123456789abcdef;";
-    in(*b, state + "ip xfrm policy add" + ends + " dir in tmpl proto esp mode transport");
+    std::string states, wanted, made;
+    unsigned spi = 0x100;
+    for (const way* one : {&plain, &vlan, &bond})
+      for (const std::string& there : one->places) {
+        const std::string theirs = to(there).address.to_string();
+        const std::string ends =
+            " src " + theirs.substr(0, theirs.size() - 1) + "1 dst " + theirs;  // ....2
+        // Neighbours are asked for in clear.
+        const auto policy = [&, udp = spi == 0x100 ? "" : " proto udp"](const char* direction) {
+          return "ip xfrm policy add" + ends + udp + " dir " + direction +
+                 " tmpl proto esp mode transport;";
+        };
+        states += "ip xfrm state add" + ends + " proto esp spi " + std::to_string(spi++) +
+                  " mode transport auth 'hmac(sha256)' "
+                  "0x0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef "
+                  "enc 'cbc(aes)' 0x0123456789abcdef0123456789abcdef;";
+        wanted += policy("in");
+        made += policy("out");
+      }
+    in(*b, states + wanted);
     drain();
-    send(tx, s, 3, plain.places[0]);
-    send(tx, s, 3, tunnel.places[0]);
+    for (const way& one : ways)
+      for (const std::string& there : one.places) send(tx, s, 3, there);
     EXPECT_EQ(0u, drain()) << "B takes what is in clear";
-    in(*a, state + "ip xfrm policy add" + ends + " dir out tmpl proto esp mode transport");
-    for (const way* one : {&plain, &tunnel}) {
-      ASSERT_TRUE(comes_to_divert(tx, s, "ipsec", one->places[0])) << summary(tx.stats());
-      drain();
-      send(tx, s, 3, one->places[0]);
-      EXPECT_EQ(3u, drain(3)) << one->places[0] << ": " << summary(tx.stats());
-    }
+    in(*a, states + made);
+    for (const way& one : ways)
+      for (const std::string& there : one.places) {
+        ASSERT_TRUE(comes_to_divert(tx, s, "ipsec", there)) << summary(tx.stats());
+        drain();
+        send(tx, s, 3, there);
+        EXPECT_EQ(3u, drain(3)) << there << ": " << summary(tx.stats());
+      }
   }
 
+  const own_cgroup group_;             ///< Before any socket.
   std::unique_ptr<udp_sink> sinks[2];  ///< By family.
 };
 
@@ -225,9 +321,12 @@ TEST_F(output_devices, what_the_kernel_does_at_any_device_on_the_way_happens_to_
   transmitter tx(small());
   auto s = tx.make_sender({.source_port = 8001});
   expect(tx, s, "at first", "", none, all);
-  traffic_control(tx, s);
+  at_devices(tx, s);
+  shared_block(tx, s);
   dropping_disciplines(tx, s);
+  programs(tx, s);
   rules(tx, s);
+  translated(tx, s);
   tracked_tunnel(tx);
   encrypted(tx, s);
 }

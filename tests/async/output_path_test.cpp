@@ -2,15 +2,35 @@
 // What the kernel does to datagrams after routing them happens to those of a transmitter as well.
 #include <tests/async/output_hosts.hpp>
 
+#include <linux/bpf.h>
+#include <net/if.h>
+
+#include <cstdint>
+#include <map>
 #include <optional>
+#include <string>
 #include <thread>
 
+#include "testbed/bpf_programs.hpp"
 #include "testbed/own_cgroup.hpp"
 
 namespace cowire::test {
 namespace {
 
-class output_path_end_to_end : public output_hosts {};
+class output_path_end_to_end : public output_hosts {
+ protected:
+  void rules(const std::string& text) { (*a)("nft '" + text + "'"); }
+};
+
+struct in_family {
+  ip_family family;
+  std::string host;
+  [[nodiscard]] std::string at(int port) const {
+    const std::string number = ":" + std::to_string(port);
+    return family == ip_family::v4 ? host + number : "[" + host + "]" + number;
+  }
+};
+const in_family both[] = {{ip_family::v4, "10.77.1.2"}, {ip_family::v6, "fd77:1::2"}};
 
 TEST_F(output_path_end_to_end, what_a_rule_drops_never_leaves_from_the_first_datagram_on) {
   NFT_OR_SKIP();
@@ -118,6 +138,115 @@ TEST_F(output_path_end_to_end, a_translation_of_the_source_is_made) {
   EXPECT_EQ(1u, diverted(tx, "nat"));
 }
 
+/// Elsewhere on the same host, or on this one; what no rule translates is fast once it is tracked.
+TEST_F(output_path_end_to_end, a_translation_of_the_destination_is_made) {
+  NFT_OR_SKIP();
+  rules(
+      "add table inet n; add chain inet n o { type nat hook output priority -100; }; "
+      "add rule inet n o meta nfproto ipv4 udp dport 9000 dnat ip to 10.77.1.2:9001; "
+      "add rule inet n o meta nfproto ipv6 udp dport 9000 dnat ip6 to [fd77:1::2]:9001; "
+      "add rule inet n o udp dport 9002 redirect to :9003");
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  for (const in_family& one : both) {
+    SCOPED_TRACE(one.host);
+    const std::string any = one.family == ip_family::v4 ? "0.0.0.0" : "[::]";
+    udp_sink asked(*b, to(any + ":9000")), made(*b, to(any + ":9001")), here(*a, to(any + ":9003"));
+    udp_sink other(*b, to(any + ":9004"));
+    resolve(one.host);
+    for (const int port : {9000, 9002}) ASSERT_EQ(0, plain_send(to(one.at(port))));
+    EXPECT_EQ(1u, made.drain());
+    EXPECT_EQ(1u, here.drain());
+    const auto before = diverted(tx, "nat");
+    for (const int port : {9000, 9002}) send(tx, s, 20, one.at(port));
+    EXPECT_EQ(before + 40, diverted(tx, "nat")) << summary(tx.stats());
+    EXPECT_EQ(20u, made.drain());
+    EXPECT_EQ(20u, here.drain());
+    EXPECT_EQ(0u, asked.drain());
+    ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9004))) << summary(tx.stats());
+    EXPECT_LE(1u, other.drain());
+  }
+}
+
+/// What the kernel routes once more by a mark goes where that leads, or nowhere.
+TEST_F(output_path_end_to_end, a_mark_that_a_chain_of_type_route_sets_leads_elsewhere) {
+  NFT_OR_SKIP();
+  connect(*a, "a1", *b, "b1", 2);
+  (*b)("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.b1.rp_filter=0");
+  in(*a,
+     "ip rule add fwmark 7 table 7; ip route add 10.77.1.2 via 10.77.2.2 dev a1 table 7;"
+     "ip -6 rule add fwmark 7 table 7; ip -6 route add fd77:1::2 via fd77:2::2 dev a1 table 7;"
+     "ip rule add fwmark 8 table 8; ip route add unreachable default table 8;"
+     "ip -6 rule add fwmark 8 table 8; ip -6 route add unreachable default table 8");
+  load("route hook output priority -150", "udp dport 9000 meta mark set 7");
+  rules("add rule inet t c udp dport 9001 meta mark set 8");
+  rules("add chain inet t f { type filter hook output priority 5; }");
+  rules("add rule inet t f udp dport 9002 meta mark set 7");
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  auto marked = tx.make_sender({.source_port = 8002, .mark = 7});
+  std::uint64_t refused = 0;
+  for (const in_family& one : both) {
+    SCOPED_TRACE(one.host);
+    const std::string any = one.family == ip_family::v4 ? "0.0.0.0" : "[::]";
+    udp_sink there(*b, to(any + ":9000"), "b1"), here(*b, to(any + ":9000"), "b0");
+    udp_sink as_routed(*b, to(any + ":9002"), "b0");
+    resolve(one.host);
+    resolve(one.family == ip_family::v4 ? "10.77.2.2" : "fd77:2::2");
+    ASSERT_EQ(0, plain_send(to(one.at(9000))));
+    EXPECT_EQ(EHOSTUNREACH, plain_send(to(one.at(9001))));
+    EXPECT_EQ(0, plain_send(to(one.at(9002))));
+    EXPECT_EQ(1u, there.drain());
+    EXPECT_EQ(1u, as_routed.drain());
+    const auto before = diverted(tx, "netfilter");
+    send(tx, s, 20, one.at(9000));
+    send(tx, s, 20, one.at(9001));
+    EXPECT_EQ(before + 40, diverted(tx, "netfilter")) << summary(tx.stats());
+    EXPECT_EQ(refused += 20, tx.stats().refused["EHOSTUNREACH"]) << summary(tx.stats());
+    EXPECT_EQ(20u, there.drain());
+    EXPECT_EQ(0u, here.drain());
+    // A mark that leads nowhere else is none of the fast path's business.
+    const auto fast = by(tx, "a0"), by_mark = by(tx, "a1");
+    send(tx, s, 20, one.at(9002));
+    EXPECT_EQ(20u, as_routed.drain());
+    EXPECT_EQ(fast + 20, by(tx, "a0")) << summary(tx.stats());
+    send(tx, marked, 20, one.at(9000));
+    EXPECT_EQ(20u, there.drain());
+    EXPECT_EQ(by_mark + 20, by(tx, "a1")) << summary(tx.stats());
+  }
+}
+
+/// Once it is dropped there, and once it is not the device of the way.
+TEST_F(output_path_end_to_end, what_a_rule_at_the_devices_egress_drops_does_not_leave) {
+  NFT_OR_SKIP();
+  udp_sink v4(*b, to(place)), v6(*b, to(place_v6));
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  for (const in_family& one : both) {
+    resolve(one.host);
+    ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9000))) << summary(tx.stats());
+  }
+  try {
+    rules(
+        "add table netdev d; "
+        "add chain netdev d e { type filter hook egress device a0 priority 0; policy drop; }");
+  } catch (const std::runtime_error&) {
+    GTEST_SKIP() << "the kernel or nft has no egress hook";
+  }
+  for (const in_family& one : both) {
+    SCOPED_TRACE(one.host);
+    ASSERT_TRUE(comes_to_divert(tx, s, "netfilter", one.at(9000))) << summary(tx.stats());
+    v4.drain();
+    v6.drain();
+    EXPECT_EQ(ENOBUFS, plain_send(to(one.at(9000))));
+    send(tx, s, 20, one.at(9000));
+    EXPECT_EQ(0u, v4.drain() + v6.drain());
+  }
+  rules("delete table netdev d");
+  for (const in_family& one : both)
+    ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9000))) << summary(tx.stats());
+}
+
 /// An INPUT that accepts answers only: they arrive as there is an entry of the flow.
 TEST_F(output_path_end_to_end, answers_pass_a_stateful_firewall) {
   NFT_OR_SKIP();
@@ -218,20 +347,27 @@ TEST_F(output_path_end_to_end, ignored_policies_of_ipsec_are_not_looked_at) {
   EXPECT_EQ(20u, sink.drain());
 }
 
-TEST_F(output_path_end_to_end, what_ipsec_blocks_does_not_leave_in_clear) {
-  udp_sink sink(*b, to(place));
-  resolve("10.77.1.2");
+/// Blocked, or to be encrypted while nothing can do so.
+TEST_F(output_path_end_to_end, what_ipsec_does_not_let_pass_does_not_leave_in_clear) {
+  udp_sink v4(*b, to(place)), v6(*b, to(place_v6));
   transmitter tx(small());
   auto s = tx.make_sender({.source_port = 8001});
-  send(tx, s, 1);
-  ASSERT_TRUE(sink.next());
-  (*a)("ip xfrm policy add dst 10.77.1.2/32 dir out action block");
-  ASSERT_TRUE(comes_to_divert(tx, s, "ipsec")) << summary(tx.stats());
-  sink.drain();
-  send(tx, s, 20);
-  EXPECT_EQ(0u, sink.drain());
-  (*a)("ip xfrm policy flush");
-  ASSERT_TRUE(comes_to_transmit(tx, s)) << summary(tx.stats());
+  for (const in_family& one : both) {
+    resolve(one.host);
+    for (const char* what : {"action block", "tmpl proto esp mode transport"}) {
+      SCOPED_TRACE(one.host + " " + what);
+      ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9000))) << summary(tx.stats());
+      (*a)("ip xfrm policy add dst " + one.host + " proto udp dir out " + what);
+      ASSERT_TRUE(comes_to_divert(tx, s, "ipsec", one.at(9000))) << summary(tx.stats());
+      v4.drain();
+      v6.drain();
+      static_cast<void>(plain_send(to(one.at(9000))));
+      send(tx, s, 20, one.at(9000));
+      EXPECT_EQ(0u, v4.drain() + v6.drain());
+      (*a)("ip xfrm policy flush");
+    }
+    ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9000))) << summary(tx.stats());
+  }
 }
 
 TEST_F(output_path_end_to_end, a_discipline_that_holds_back_and_a_filter_that_drops_are_obeyed) {
@@ -321,6 +457,90 @@ TEST_F(output_path_end_to_end, a_socket_stays_in_the_control_group_in_which_it_w
   // Adopted, the old one brings its group along.
   auto adopted = tx.make_sender({.adopt_socket = old.get()});
   ASSERT_TRUE(comes_to_divert(tx, adopted, "cgroup_program")) << summary(tx.stats());
+}
+
+/// Of the same process and of both families, one after the other: refused, or sent elsewhere.
+TEST_F(output_path_end_to_end, programs_of_the_group_at_sendmsg_are_obeyed_by_family) {
+  const own_cgroup group;
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  for (const in_family& one : both) resolve(one.host);
+  for (const in_family& one : both) {
+    const bool v4 = one.family == ip_family::v4;
+    const in_family& other = both[v4 ? 1 : 0];
+    const std::uint32_t type = v4 ? BPF_CGROUP_UDP4_SENDMSG : BPF_CGROUP_UDP6_SENDMSG;
+    const std::string any = v4 ? "0.0.0.0" : "[::]";
+    udp_sink asked(*b, to(any + ":9000")), made(*b, to(any + ":9001"));
+    for (const bool refuses : {true, false}) {
+      SCOPED_TRACE(one.host + (refuses ? " refused" : " rewritten"));
+      ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9000))) << summary(tx.stats());
+      const unique_fd program = refuses ? load_refusing_sendmsg_program(type)
+                                        : load_rewriting_sendmsg_program(type, 9001);
+      if (!group.set(type, program, true))
+        GTEST_SKIP() << "no control group with a program can be made";
+      ASSERT_TRUE(comes_to_divert(tx, s, "cgroup_program", one.at(9000))) << summary(tx.stats());
+      asked.drain();
+      made.drain();
+      EXPECT_EQ(refuses ? EPERM : 0, plain_send(to(one.at(9000))));
+      EXPECT_EQ(refuses ? 0u : 1u, made.drain());
+      const auto before = tx.stats().refused["EPERM"];
+      send(tx, s, 20, one.at(9000));
+      EXPECT_EQ(before + (refuses ? 20 : 0), tx.stats().refused["EPERM"]) << summary(tx.stats());
+      EXPECT_EQ(refuses ? 0u : 20u, made.drain());
+      EXPECT_EQ(0u, asked.drain());
+      EXPECT_TRUE(comes_to_transmit(tx, s, other.at(9000))) << summary(tx.stats());
+      ASSERT_TRUE(group.set(type, program, false));
+    }
+  }
+}
+
+/// A socket that the process made in another group brings its programs along, for its family.
+TEST_F(output_path_end_to_end, programs_at_sendmsg_of_an_adopted_sockets_group_are_obeyed) {
+  const own_cgroup group;
+  const unique_fd refuses = load_refusing_sendmsg_program(BPF_CGROUP_UDP6_SENDMSG);
+  if (!group.set(BPF_CGROUP_UDP6_SENDMSG, refuses, true))
+    GTEST_SKIP() << "no control group with a program can be made";
+  udp_sink sink(*b, to(place_v6));
+  for (const in_family& one : both) resolve(one.host);
+  const unique_fd own = own_socket(8001, ip_family::v6);
+  ASSERT_TRUE(group.leave());
+  EXPECT_EQ(0, plain_send(to(place_v6)));
+  EXPECT_EQ(1u, sink.drain());
+  transmitter tx(small());
+  auto s = tx.make_sender({.adopt_socket = own.get()});
+  ASSERT_TRUE(comes_to_divert(tx, s, "cgroup_program", place_v6)) << summary(tx.stats());
+  sink.drain();
+  const raw_address there(to(place_v6));
+  EXPECT_EQ(-1, ::sendto(own.get(), "x", 1, 0, there.name(), there.size));
+  send(tx, s, 20, place_v6);
+  EXPECT_EQ(0u, sink.drain());
+  // Such a socket sends to IPv4, too, and of that the program sees nothing.
+  EXPECT_TRUE(comes_to_transmit(tx, s)) << summary(tx.stats());
+}
+
+/// Nothing announces it.
+TEST_F(output_path_end_to_end, a_program_at_the_devices_egress_is_obeyed_as_long_as_it_is_there) {
+  udp_sink v4(*b, to(place)), v6(*b, to(place_v6));
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  for (const in_family& one : both) {
+    resolve(one.host);
+    ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9000))) << summary(tx.stats());
+  }
+  unique_fd program = drop_by_tcx(::if_nametoindex("a0"));
+  if (!program) GTEST_SKIP() << "the kernel has no tcx: errno " << errno;
+  for (const in_family& one : both) {
+    SCOPED_TRACE(one.host);
+    ASSERT_TRUE(comes_to_divert(tx, s, "tc_egress", one.at(9000))) << summary(tx.stats());
+    v4.drain();
+    v6.drain();
+    EXPECT_EQ(ENOBUFS, plain_send(to(one.at(9000))));
+    send(tx, s, 20, one.at(9000));
+    EXPECT_EQ(0u, v4.drain() + v6.drain());
+  }
+  program.reset();
+  for (const in_family& one : both)
+    ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9000))) << summary(tx.stats());
 }
 
 }  // namespace

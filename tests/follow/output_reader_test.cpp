@@ -32,7 +32,7 @@
 #include <thread>
 #include <vector>
 
-#include "testbed/egress_program.hpp"
+#include "testbed/bpf_programs.hpp"
 
 namespace cowire::test {
 namespace {
