@@ -112,6 +112,21 @@ std::optional<queueing_discipline> decode_discipline(const envelope& answer, std
   return out;
 }
 
-bool is_filter(const envelope& answer) noexcept { return answer.type == RTM_NEWTFILTER; }
+std::string filter_text(const envelope& answer) {
+  if (answer.type != RTM_NEWTFILTER) return {};
+  byte_span rest = answer.bytes.subspan(sizeof(nlmsghdr));
+  std::error_code ec;
+  tcmsg fixed{};
+  std::string kind;
+  if (take(rest, fixed, ec))
+    for_each_attribute(rest, ec, [&](const attribute& a) {
+      if (a.type == TCA_KIND) read(a, kind, ec);
+    });
+  if (ec || kind.empty()) return "of an unknown kind";
+  std::string text = kind + ", preference " + std::to_string(fixed.tcm_info >> 16);
+  if (static_cast<std::uint32_t>(fixed.tcm_ifindex) == TCM_IFINDEX_MAGIC_BLOCK)
+    text += ", block " + std::to_string(fixed.tcm_parent);
+  return text;
+}
 
 }  // namespace cowire::netlink

@@ -46,6 +46,8 @@ inline constexpr std::uint32_t clsact_egress = 0xfffffff3;
 /// Empty without error: another message, or a removal.
 [[nodiscard]] std::optional<queueing_discipline> decode_discipline(const envelope& answer,
                                                                    std::error_code& ec);
-[[nodiscard]] bool is_filter(const envelope& answer) noexcept;
+/// Which one a message tells of: "matchall, preference 49152", of a block that devices share "...,
+/// block 5". Empty: another message. Never empty of a filter, however little it tells.
+[[nodiscard]] std::string filter_text(const envelope& answer);
 
 }  // namespace cowire::netlink

@@ -6,6 +6,8 @@
 #include <cowire/route/output_path.hpp>
 
 #include <algorithm>
+#include <cstdio>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <variant>
@@ -69,9 +71,13 @@ output_verdict judge_device_chains(const nft::ruleset& rules, const output_flow&
     const auto table = rules.tables.find({one.chain.family, one.chain.table, {}});
     if (table != rules.tables.end() && table->second.is_dormant()) continue;
     if (one.rules.empty() && one.chain.policy == 1 && !one.chain.not_understood) continue;
+    std::string devices;
+    for (const std::string& name : one.chain.hook->devices)
+      devices += (devices.empty() ? "" : ", ") + name;
     output_verdict out =
         obstacle(divert_reason::netfilter, "table netdev " + key.table + ", chain " + key.name +
-                                               ": rules at the egress hook of a device");
+                                               ": rules at the egress hook of " +
+                                               (devices.empty() ? "a device" : devices));
     out.table = "netdev " + key.table;
     out.chain = key.name;
     return out;
@@ -105,19 +111,31 @@ constexpr std::string_view passing_kinds[] = {
     "noqueue",  "pfifo_fast", "pfifo", "bfifo",  "mq",  "prio", "multiq", "ets",
     "fq_codel", "codel",      "pie",   "fq_pie", "sfq", "fq",   "clsact", "ingress"};
 
+/// As tc(8) writes them.
+std::string handle_text(std::uint32_t handle) {
+  char text[16];
+  std::snprintf(text, sizeof text, "%x:", handle >> 16);
+  return text;
+}
+
 output_verdict judge_device(std::uint32_t index, const device_output_state& device) {
-  const std::string where = " on the device of index " + std::to_string(index);
+  const std::string where =
+      " on " + (device.name.empty() ? "the device of index " + std::to_string(index) : device.name);
   if (device.unreadable_because)
     return obstacle(divert_reason::queueing_discipline,
                     "traffic control cannot be read" + where + ": " + *device.unreadable_because);
-  if (device.programs != 0) return obstacle(divert_reason::tc_egress, "a tcx program" + where);
-  if (device.filters != 0)
-    return obstacle(divert_reason::tc_egress, "a filter of traffic control" + where);
+  if (!device.programs.empty())
+    return obstacle(divert_reason::tc_egress,
+                    "tcx program of id " + std::to_string(device.programs.front()) + where);
+  if (!device.filter.empty())
+    return obstacle(divert_reason::tc_egress,
+                    "filter of traffic control" + where + ": " + device.filter);
   for (const auto& one : device.disciplines)
     if (one.shapes ||
         std::ranges::find(passing_kinds, std::string_view(one.kind)) == std::end(passing_kinds))
-      return obstacle(divert_reason::queueing_discipline,
-                      "queueing discipline " + one.kind + where);
+      return obstacle(
+          divert_reason::queueing_discipline,
+          "queueing discipline " + one.kind + " (" + handle_text(one.handle) + ")" + where);
   return {};
 }
 
@@ -137,11 +155,15 @@ output_verdict judge_cgroup(const cgroup_state& state, ip_family family) {
   if (state.unreadable_because)
     return obstacle(divert_reason::cgroup_program,
                     "programs of the control group cannot be read: " + *state.unreadable_because);
-  const std::uint32_t sendmsg = family == ip_family::v4 ? state.sendmsg_v4 : state.sendmsg_v6;
-  if (sendmsg != 0)
-    return obstacle(divert_reason::cgroup_program, "a sendmsg program of the control group");
-  if (state.egress != 0)
-    return obstacle(divert_reason::cgroup_program, "an egress program of the control group");
+  const auto& sendmsg = family == ip_family::v4 ? state.sendmsg_v4 : state.sendmsg_v6;
+  if (!sendmsg.empty())
+    return obstacle(
+        divert_reason::cgroup_program,
+        "sendmsg program of id " + std::to_string(sendmsg.front()) + " of the control group");
+  if (!state.egress.empty())
+    return obstacle(
+        divert_reason::cgroup_program,
+        "egress program of id " + std::to_string(state.egress.front()) + " of the control group");
   return {};
 }
 

@@ -91,9 +91,13 @@ struct device_output_state {
     bool shapes = false;
     friend bool operator==(const discipline&, const discipline&) = default;
   };
+  std::string name;  ///< Of the device.
   std::vector<discipline> disciplines;
-  std::uint32_t filters = 0;   ///< On the egress side of clsact, or of any queueing discipline.
-  std::uint32_t programs = 0;  ///< tcx, egress. Nothing leaves by netkit devices past the kernel.
+  /// The first one that was found on the egress side of clsact or of any queueing discipline, in
+  /// words ("matchall, preference 49152"). Empty: there is none.
+  std::string filter;
+  /// Their ids: tcx, egress. Nothing leaves by netkit devices past the kernel.
+  std::vector<std::uint32_t> programs;
   unreadable unreadable_because;
   friend bool operator==(const device_output_state&, const device_output_state&) = default;
 };
@@ -101,7 +105,7 @@ struct device_output_state {
 /// BPF programs in force for the sockets of this process, their ancestors' included: of its control
 /// group, and of those in which sockets were made, all together.
 struct cgroup_state {
-  std::uint32_t egress = 0, sendmsg_v4 = 0, sendmsg_v6 = 0;
+  std::vector<std::uint32_t> egress, sendmsg_v4, sendmsg_v6;  ///< Their ids.
   unreadable unreadable_because;
   friend bool operator==(const cgroup_state&, const cgroup_state&) = default;
 };

@@ -2,11 +2,13 @@
 #include <cowire/follow/detail/describe_output.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
 #include <set>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace cowire::detail {
 namespace {
@@ -48,20 +50,40 @@ std::string describe(const ipsec_state& state) {
          (state.blocks_by_default ? ", without one datagrams are blocked" : "");
 }
 
+std::string describe_programs(const std::vector<std::uint32_t>& ids) {
+  std::string out = ids.size() == 1 ? "program of id" : "programs of ids";
+  for (const std::uint32_t id : ids)
+    out += (id == ids.front() ? " " : " and ") + std::to_string(id);
+  return out;
+}
+
+/// A name is not what is in force.
+bool differ(device_output_state before, const device_output_state& now) {
+  before.name = now.name;
+  return before != now;
+}
+
 std::string describe(const device_output_state& state) {
   if (state.unreadable_because) return unreadable_text(*state.unreadable_because);
   std::string out;
   for (const auto& one : state.disciplines) out += (out.empty() ? "" : ", ") + one.kind;
   if (out.empty()) out = "no queueing discipline";
-  if (state.filters != 0) out += ", filters";
-  if (state.programs != 0) out += ", " + count(state.programs, "program", "programs");
+  if (!state.filter.empty()) out += ", filter " + state.filter;
+  if (!state.programs.empty()) out += ", " + describe_programs(state.programs);
   return out;
 }
 
 std::string describe(const cgroup_state& state) {
   if (state.unreadable_because) return unreadable_text(*state.unreadable_because);
-  return "programs: egress " + std::to_string(state.egress) + ", sendmsg of IPv4 " +
-         std::to_string(state.sendmsg_v4) + ", of IPv6 " + std::to_string(state.sendmsg_v6);
+  const std::pair<const char*, const std::vector<std::uint32_t>*> hooks[] = {
+      {"egress: ", &state.egress},
+      {"sendmsg of IPv4: ", &state.sendmsg_v4},
+      {"sendmsg of IPv6: ", &state.sendmsg_v6}};
+  std::string out;
+  for (const auto& [name, programs] : hooks)
+    if (!programs->empty())
+      out += (out.empty() ? "" : ", ") + std::string(name) + describe_programs(*programs);
+  return out.empty() ? "no program" : out;
 }
 
 /// Gathers what changed.
@@ -89,7 +111,7 @@ struct output_describer {
     for (const std::uint32_t index : known) {
       const auto then = before.devices.find(index), now = after.devices.find(index);
       const bool gone = now == after.devices.end();
-      if (!gone && then != before.devices.end() && then->second == now->second) continue;
+      if (!gone && then != before.devices.end() && !differ(then->second, now->second)) continue;
       route_change& one =
           add("traffic_control", gone ? "the device has gone" : describe(now->second));
       const auto* device = state.find_device(index);

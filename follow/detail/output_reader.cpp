@@ -22,9 +22,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <span>
 #include <sstream>
 #include <string_view>
 #include <utility>
@@ -45,14 +47,24 @@ unique_fd open_netlink(int protocol) {
   return fd;
 }
 
-/// How many programs are in force, or a negative errno.
-int count_programs(std::uint32_t target, std::uint32_t type, std::uint32_t flags) {
+/// Adds the ids of those in force, the first 64 at least, to what is known; 0 or an errno.
+int read_program_ids(std::uint32_t target, std::uint32_t type, std::uint32_t flags,
+                     std::vector<std::uint32_t>& into) {
+  std::array<std::uint32_t, 64> ids{};
   bpf_attr query{};
   query.query.target_fd = target;  // For tcx: an ifindex, in the same place.
   query.query.attach_type = type;
   query.query.query_flags = flags;
-  if (::syscall(SYS_bpf, BPF_PROG_QUERY, &query, sizeof query) != 0) return -errno;
-  return static_cast<int>(query.query.prog_cnt);
+  query.query.prog_ids = reinterpret_cast<std::uintptr_t>(ids.data());
+  query.query.prog_cnt = ids.size();
+  // ENOSPC: there are more, and these have been told (__cgroup_bpf_query() in kernel/bpf/cgroup.c,
+  // bpf_mprog_query() in kernel/bpf/mprog.c).
+  if (::syscall(SYS_bpf, BPF_PROG_QUERY, &query, sizeof query) != 0 && errno != ENOSPC)
+    return errno;
+  const auto told = std::min<std::size_t>(query.query.prog_cnt, ids.size());
+  for (const std::uint32_t id : std::span(ids).first(told))
+    if (std::ranges::find(into, id) == into.end()) into.push_back(id);
+  return 0;
 }
 
 /// Whether a kernel that answers ENOSYS has no BPF. A filter of system calls (seccomp) answers
@@ -166,19 +178,17 @@ unique_fd open_cgroup(std::uint64_t id) {
   return open_in(unique_fd(::openat(mounted.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)));
 }
 
-/// Counts what is in force in a group.
+/// What is in force in a group.
 void add_programs(const unique_fd& group, cgroup_state& into) {
-  const auto count = [&](std::uint32_t type) -> std::uint32_t {
-    const int found =
-        count_programs(static_cast<std::uint32_t>(group.get()), type, BPF_F_QUERY_EFFECTIVE);
-    if (found >= 0) return static_cast<std::uint32_t>(found);
-    if (means_no_programs(-found)) return 0;
-    into.unreadable_because = errno_code(-found).message();
-    return 0;
+  const auto add = [&](std::uint32_t type, std::vector<std::uint32_t>& to) {
+    const int error =
+        read_program_ids(static_cast<std::uint32_t>(group.get()), type, BPF_F_QUERY_EFFECTIVE, to);
+    if (error != 0 && !means_no_programs(error))
+      into.unreadable_because = errno_code(error).message();
   };
-  into.egress += count(attach_inet_egress);
-  into.sendmsg_v4 += count(attach_udp4_sendmsg);
-  into.sendmsg_v6 += count(attach_udp6_sendmsg);
+  add(attach_inet_egress, into.egress);
+  add(attach_udp4_sendmsg, into.sendmsg_v4);
+  add(attach_udp6_sendmsg, into.sendmsg_v6);
 }
 
 }  // namespace
@@ -398,8 +408,10 @@ void output_reader::read_devices(output_snapshot& into) {
       one.shapes |= one.kind == parent.kind && one.handle == parent.handle;
   }
   struct if_nameindex* const names = ::if_nameindex();
-  for (auto* one = names; one != nullptr && one->if_index != 0; ++one)
+  for (auto* one = names; one != nullptr && one->if_index != 0; ++one) {
+    into.devices[one->if_index].name = one->if_name;
     read_programs(into.devices[one->if_index], one->if_index);
+  }
   if (names != nullptr)
     ::if_freenameindex(names);
   else
@@ -413,13 +425,13 @@ void output_reader::read_filters(device_output_state& into, std::uint32_t device
   // ends with a socket of the device's own.
   const unique_fd socket = open_netlink(NETLINK_ROUTE);
   const auto count = [&](std::uint32_t parent) {
-    if (into.filters != 0) return;
+    if (!into.filter.empty()) return;
     const int error = ask(
         socket, netlink::filters_request(device, parent, ++sequence_), true,
         [&](const netlink::envelope& answer) {
-          if (netlink::is_filter(answer)) ++into.filters;
+          if (into.filter.empty()) into.filter = netlink::filter_text(answer);
         },
-        [&] { return into.filters != 0; });
+        [&] { return !into.filter.empty(); });
     // Kinds that take no filters, and what has just gone, have an empty dump (tc_dump_tfilter() in
     // net/sched/cls_api.c); a kernel without classifiers has none at all.
     if (error != 0 && error != EOPNOTSUPP)
@@ -434,11 +446,9 @@ void output_reader::read_filters(device_output_state& into, std::uint32_t device
 }
 
 void output_reader::read_programs(device_output_state& into, std::uint32_t device) {
-  const int found = count_programs(device, attach_tcx_egress, 0);
-  if (found >= 0)
-    into.programs = static_cast<std::uint32_t>(found);
-  else if (found != -ENODEV && found != -ENOENT && !means_no_programs(-found))
-    into.unreadable_because = "tcx programs: " + errno_code(-found).message();
+  const int error = read_program_ids(device, attach_tcx_egress, 0, into.programs);
+  if (error != 0 && error != ENODEV && error != ENOENT && !means_no_programs(error))
+    into.unreadable_because = "tcx programs: " + errno_code(error).message();
 }
 
 // ---- control groups -----------------------------------------------------------------------------

@@ -32,30 +32,36 @@ TEST(describe_output, tells_what_is_in_force_in_each_layer_that_changed) {
   after.netfilter.legacy_tables_v4 = after.netfilter.legacy_tables_v6 = {"filter"};
   after.netfilter.hooks = std::vector<output_hook>{{ip_family::v6, "ipv6_conntrack_local"}};
   after.ipsec = {{netlink::xfrm_policy{}, netlink::xfrm_policy{}}, true, {}};
-  after.cgroup = {1, 0, 3, {}};
-  EXPECT_EQ(lines(before, after),
-            (expected{"+ netfilter||0 tables, 0 rules, generation 0, 1 hook function, "
-                      "legacy table filter",
-                      "+ conntrack||IPv6 tracked",
-                      "+ ipsec||2 output policies, without one datagrams are blocked",
-                      "+ control_groups||programs: egress 1, sendmsg of IPv4 0, of IPv6 3"}));
+  after.cgroup = {{12}, {}, {3, 4, 5}, {}};
+  EXPECT_EQ(
+      lines(before, after),
+      (expected{"+ netfilter||0 tables, 0 rules, generation 0, 1 hook function, "
+                "legacy table filter",
+                "+ conntrack||IPv6 tracked",
+                "+ ipsec||2 output policies, without one datagrams are blocked",
+                "+ control_groups||egress: program of id 12, sendmsg of IPv6: programs of ids 3 "
+                "and 4 and 5"}));
   EXPECT_EQ(lines(after, before),
             (expected{"+ netfilter||0 tables, 0 rules, generation 0",
                       "+ conntrack||no connection is tracked", "+ ipsec||0 output policies",
-                      "+ control_groups||programs: egress 0, sendmsg of IPv4 0, of IPv6 0"}));
+                      "+ control_groups||no program"}));
 }
 
 TEST(describe_output, tells_of_devices_one_by_one) {
   output_snapshot before, after;
   before.devices[2] = before.devices[3] =
-      before.devices[4] = {{{"noqueue", 0, 0, false}}, 0, 0, {}};
+      before.devices[4] = {"v0", {{"noqueue", 0, 0, false}}, {}, {}, {}};
   after.devices = before.devices;
-  after.devices[3] = {{{"mq", 1, 0, false}, {"fq", 2, 1, true}}, 2, 1, {}};
+  after.devices[2].name = "v1";  // Links are told of elsewhere.
+  after.devices[3] = {
+      "v0", {{"mq", 1, 0, false}, {"fq", 2, 1, true}}, "u32, preference 1", {9}, {}};
   after.devices.erase(4);
   after.devices[5] = {};
-  EXPECT_EQ(lines(before, after), (expected{"+ traffic_control|if3|mq, fq, filters, 1 program",
-                                            "- traffic_control|if4|the device has gone",
-                                            "+ traffic_control|if5|no queueing discipline"}));
+  EXPECT_EQ(lines(before, after),
+            (expected{"+ traffic_control|if3|mq, fq, filter u32, preference 1, "
+                      "program of id 9",
+                      "- traffic_control|if4|the device has gone",
+                      "+ traffic_control|if5|no queueing discipline"}));
 }
 
 TEST(describe_output, says_why_a_layer_cannot_be_read) {

@@ -365,7 +365,7 @@ int egress_programs_in(const std::string& folder) {
     const unique_fd members(::open((folder + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
     if (::write(members.get(), "0", 1) != 1) ::_exit(100);
     const auto state = detail::output_reader().read();
-    ::_exit(state.cgroup.unreadable_because ? 101 : static_cast<int>(state.cgroup.egress));
+    ::_exit(state.cgroup.unreadable_because ? 101 : static_cast<int>(state.cgroup.egress.size()));
   }
   int status = 0;
   ::waitpid(child, &status, 0);

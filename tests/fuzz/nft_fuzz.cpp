@@ -31,14 +31,15 @@ using bytes_of = std::vector<std::byte>;
 /// What else the output path is read from, whatever type the message says it has.
 void check_others(envelope e) {
   static constexpr std::uint16_t types[] = {
-      NFNL_SUBSYS_HOOK << 8, XFRM_MSG_NEWSPDINFO, 0x28, XFRM_MSG_NEWPOLICY, XFRM_MSG_DELPOLICY,
-      RTM_NEWQDISC,          SOCK_DIAG_BY_FAMILY};
+      NFNL_SUBSYS_HOOK << 8, XFRM_MSG_NEWSPDINFO, 0x28,           XFRM_MSG_NEWPOLICY,
+      XFRM_MSG_DELPOLICY,    RTM_NEWQDISC,        RTM_NEWTFILTER, SOCK_DIAG_BY_FAMILY};
   for (const std::uint16_t type : types) {
     e.type = type;
     std::error_code ec;
     const bool any = decode_hook(e, ec) || decode_xfrm_counts(e, ec) ||
                      decode_xfrm_default_blocks(e, ec) || decode_xfrm_change(e, ec) ||
-                     decode_discipline(e, ec) || decode_udp_socket(e, ec);
+                     decode_discipline(e, ec) || !filter_text(e).empty() ||
+                     decode_udp_socket(e, ec);
     COWIRE_ASSERT(!(any && ec));
   }
 }

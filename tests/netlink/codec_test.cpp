@@ -373,5 +373,26 @@ TEST(queueing_discipline, tells_of_its_limits_by_kind) {
   EXPECT_EQ(std::nullopt, told("sfq", TCA_FQ_PLIMIT, 0).limit);
 }
 
+TEST(filter_text, names_kind_preference_and_block) {
+  const auto told = [](std::uint16_t type, const tcmsg& fixed, const char* kind) {
+    message_builder out(type, 0, 0, fixed);
+    if (kind != nullptr) out.put(TCA_KIND, std::string(kind));
+    const bytes all = std::move(out).finish();
+    std::span<const std::byte> rest = all;
+    std::error_code ec;
+    return filter_text(*next_envelope(rest, ec));
+  };
+  tcmsg fixed{};
+  fixed.tcm_ifindex = 7;
+  fixed.tcm_info = 49152u << 16 | 0x0300;  // Any protocol.
+  EXPECT_EQ("matchall, preference 49152", told(RTM_NEWTFILTER, fixed, "matchall"));
+  EXPECT_EQ("", told(RTM_DELTFILTER, fixed, "matchall"));
+  // What cannot be read is an obstacle all the same.
+  EXPECT_EQ("of an unknown kind", told(RTM_NEWTFILTER, fixed, nullptr));
+  fixed.tcm_ifindex = -1;  // TCM_IFINDEX_MAGIC_BLOCK
+  fixed.tcm_parent = 5;
+  EXPECT_EQ("u32, preference 49152, block 5", told(RTM_NEWTFILTER, fixed, "u32"));
+}
+
 }  // namespace
 }  // namespace cowire

@@ -885,11 +885,11 @@ TEST(output_regions, what_is_diverted_for_long_is_so_under_the_reason_of_the_lay
     EXPECT_TRUE(b.made.divert_until_compiled());
     return b.look_up(id, ip("9.9.9.9")).reason;
   };
-  EXPECT_EQ(diverted_for([](output_snapshot& s) { s.cgroup.egress = 1; }),
+  EXPECT_EQ(diverted_for([](output_snapshot& s) { s.cgroup.egress = {1}; }),
             divert_reason::cgroup_program);
   EXPECT_EQ(diverted_for([](output_snapshot& s) { s.ipsec.blocks_by_default = true; }),
             divert_reason::ipsec);
-  EXPECT_EQ(diverted_for([](output_snapshot& s) { s.devices[2].filters = 1; }),
+  EXPECT_EQ(diverted_for([](output_snapshot& s) { s.devices[2].filter = "u32"; }),
             divert_reason::tc_egress);
   EXPECT_EQ(diverted_for([](output_snapshot& s) { s.netfilter.hooks->push_back({}); }),
             divert_reason::netfilter);

@@ -388,9 +388,9 @@ TEST(output_path_layers, each_has_its_reason_and_what_cannot_be_read_is_an_obsta
   };
   EXPECT_TRUE(is_empty({}));
   using enum divert_reason;
-  EXPECT_EQ(cgroup_program, reason([](auto& s) { s.cgroup.egress = 1; }));
-  EXPECT_EQ(cgroup_program, reason([](auto& s) { s.cgroup.sendmsg_v6 = 1; }));
-  EXPECT_EQ(std::nullopt, reason([](auto& s) { s.cgroup.sendmsg_v4 = 1; }));
+  EXPECT_EQ(cgroup_program, reason([](auto& s) { s.cgroup.egress = {1}; }));
+  EXPECT_EQ(cgroup_program, reason([](auto& s) { s.cgroup.sendmsg_v6 = {1}; }));
+  EXPECT_EQ(std::nullopt, reason([](auto& s) { s.cgroup.sendmsg_v4 = {1}; }));
   EXPECT_EQ(cgroup_program, reason([](auto& s) { s.cgroup.unreadable_because = "EPERM"; }));
   EXPECT_EQ(ipsec, reason([](auto& s) { s.ipsec.policies.push_back(block_all()); }));
   EXPECT_EQ(ipsec, reason([](auto& s) { s.ipsec.unreadable_because = "EPERM"; }));
@@ -420,9 +420,36 @@ TEST(output_path_layers, each_has_its_reason_and_what_cannot_be_read_is_an_obsta
   };
   EXPECT_EQ(queueing_discipline, reason(discipline("of the future", false)));
   EXPECT_EQ(queueing_discipline, reason(discipline("fq", true)));
-  EXPECT_EQ(tc_egress, reason([](auto& s) { s.devices[7].filters = 1; }));
-  EXPECT_EQ(tc_egress, reason([](auto& s) { s.devices[7].programs = 1; }));
-  EXPECT_EQ(std::nullopt, reason([](auto& s) { s.devices[8].programs = 1; }));
+  EXPECT_EQ(tc_egress, reason([](auto& s) { s.devices[7].filter = "u32"; }));
+  EXPECT_EQ(tc_egress, reason([](auto& s) { s.devices[7].programs = {1}; }));
+  EXPECT_EQ(std::nullopt, reason([](auto& s) { s.devices[8].programs = {1}; }));
+}
+
+TEST(output_path_layers, an_obstacle_is_named_as_its_owner_knows_it) {
+  output_flow region;
+  region.destination = ip_prefix::all(ip_family::v6);
+  region.devices = {7};
+  const auto obstacle = [&](auto&& change) {
+    output_snapshot s;
+    s.devices[7].name = "eth0";
+    change(s);
+    return judge_output(s, region).obstacle;
+  };
+  EXPECT_EQ("egress program of id 12 of the control group", obstacle([](auto& s) {
+              s.cgroup.egress = {12, 3};
+            }));
+  EXPECT_EQ("sendmsg program of id 5 of the control group",
+            obstacle([](auto& s) { s.cgroup.sendmsg_v6 = {5}; }));
+  EXPECT_EQ("tcx program of id 9 on eth0", obstacle([](auto& s) { s.devices[7].programs = {9}; }));
+  EXPECT_EQ("filter of traffic control on eth0: u32, preference 10",
+            obstacle([](auto& s) { s.devices[7].filter = "u32, preference 10"; }));
+  EXPECT_EQ("queueing discipline tbf (8001:) on eth0", obstacle([](auto& s) {
+              s.devices[7].disciplines = {{"tbf", 0x8001'0000, 0, false}};
+            }));
+  EXPECT_EQ("tcx program of id 9 on the device of index 7", obstacle([](auto& s) {
+              s.devices[7].name = {};
+              s.devices[7].programs = {9};
+            }));
 }
 
 }  // namespace
