@@ -18,6 +18,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <span>
 
 namespace cowire::detail {
@@ -144,8 +145,10 @@ output_service::snapshot output_service::next_after(snapshot& last, output_reade
   next->ipsec = ipsec_;
   if (known && followed != outcome::unchanged) next->netfilter.rules = std::move(rules);
   if (what.all || !known) {
-    next = std::make_shared<output_snapshot>(reader.read(next.get(), divert));
-    ipsec_ = next->ipsec;
+    do {
+      *next = reader.read(next.get(), divert);
+      ipsec_ = next->ipsec;
+    } while (was_replaced_meanwhile(*next, reader, divert));
     return next;
   }
   // A rule may have connections tracked, or be the last that does.
@@ -155,6 +158,25 @@ output_service::snapshot output_service::next_after(snapshot& last, output_reade
   }
   if (what.traffic) reader.read_devices(*next);
   return next;
+}
+
+bool output_service::was_replaced_meanwhile(output_snapshot& read, output_reader& reader,
+                                            const std::function<void()>& divert) {
+  using outcome = netlink::nft::follower::outcome;
+  hear(rules_fd_, rules_follower_);
+  auto rules = *read.netfilter.rules;
+  const auto followed = rules_follower_.follow(rules);
+  if (followed == outcome::unchanged) return false;
+  if (followed == outcome::must_be_read || read.netfilter.rules_unreadable) {
+    divert();
+    return !stopping_.load(std::memory_order_acquire);  // Pairs with the exchange in stop().
+  }
+  read.netfilter.rules = std::move(rules);
+  if (followed == outcome::rules) {
+    read.netfilter.hooks.reset();
+    reader.read_hooks(read.netfilter);
+  }
+  return false;
 }
 
 void output_service::follow_policies(output_reader& reader) {

@@ -4,7 +4,8 @@
 /// What the kernel announces (rulesets, IPsec policies, traffic control) is read again as soon as
 /// it says so; single rules, elements and policies are taken from what it says
 /// (netlink/nft_follower.hpp, xfrm_follower.hpp). While a ruleset is read that has replaced another
-/// one, a snapshot says that it cannot be seen: nothing leaves by rules that are gone.
+/// one, a snapshot says that it cannot be seen: nothing leaves by rules that are gone, nor by those
+/// that were replaced before all else was read.
 /// Everything is looked at once a second besides, because hooks, legacy tables, programs and the
 /// defaults of traffic control announce nothing. Reading may wait for locks of the kernel's: that
 /// is why the control thread does not do it.
@@ -25,6 +26,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <future>
 #include <memory>
 #include <system_error>
@@ -79,6 +81,9 @@ class output_service {
   /// May publish one in between, which then is `last`.
   [[nodiscard]] snapshot next_after(snapshot& last, output_reader& reader, const news& what);
   void divert_while_read(snapshot& last, clock::time_point heard_at);
+  /// Follows what was announced while everything was read; true: then it has to be read again.
+  [[nodiscard]] bool was_replaced_meanwhile(output_snapshot& read, output_reader& reader,
+                                            const std::function<void()>& divert);
   void follow_policies(output_reader& reader);
   template <class Follower>
   void hear(const unique_fd& fd, Follower& to);

@@ -6,6 +6,7 @@
 #include <tests/follow/followed_output.hpp>
 #include <tests/support/netns.hpp>
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/filter.h>
@@ -33,6 +34,17 @@
 #include <vector>
 
 #include "testbed/bpf_programs.hpp"
+
+/// Called in the middle of each reading of everything, between rules and devices.
+static std::function<void()> while_reading;
+
+/// Instead of the C library's, which readings of devices ask for a list of them.
+extern "C" struct if_nameindex* if_nameindex() noexcept {
+  if (while_reading) while_reading();
+  const auto real =
+      reinterpret_cast<struct if_nameindex* (*)()>(::dlsym(RTLD_NEXT, "if_nameindex"));
+  return real();
+}
 
 namespace cowire::test {
 namespace {
@@ -456,6 +468,34 @@ TEST_F(output_path, a_replaced_ruleset_is_unreadable_until_it_is_read) {
   });
   ASSERT_GE(unreadable.size(), 2u);
   EXPECT_TRUE(unreadable[unreadable.size() - 2]);
+}
+
+/// Devices may take long to read, and then what was read of rules is old.
+TEST_F(output_path, what_comes_while_the_rest_is_read_is_in_force_with_it) {
+  NFT_OR_SKIP();
+  set_up();
+  (*host_)("nft add table ip first");
+  const struct ended {
+    ~ended() { while_reading = nullptr; }
+  } when_done;
+  const std::string chain = "add chain ip t out { type filter hook output priority 0; }";
+  for (const std::string more : {"rule ip t out udp dport 9000 drop", "table ip u"}) {
+    SCOPED_TRACE(more);
+    bool added = false;
+    while_reading = [&] {
+      added = added || tries("sh -c 'nft list table ip t >/dev/null && nft add " + more + "'");
+    };
+    followed_output output(*host_);
+    (*host_)("nft 'add table ip t; " + chain + "'");
+    output.await([&](const output_snapshot& s) {
+      if (s.netfilter.rules_unreadable || s.netfilter.rules->chains.empty()) return false;
+      const auto& rules = *s.netfilter.rules;
+      EXPECT_EQ(1u, rules.chains.begin()->second.rules.size() + (rules.tables.size() - 2));
+      return true;
+    });
+    EXPECT_TRUE(added);
+    (*host_)("nft 'flush ruleset; add table ip first'");
+  }
 }
 
 TEST_F(output_path, changes_are_followed_announced_or_not) {
