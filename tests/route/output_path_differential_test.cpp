@@ -409,7 +409,7 @@ const fault faults[] = {
 /// What chance seldom makes, and a fault would pass by.
 std::vector<test::random_ruleset> chosen_rulesets() {
   const auto with = [](std::vector<test::random_ruleset::chain> chains) {
-    return test::random_ruleset{"inet", {}, std::move(chains)};
+    return test::random_ruleset{{"inet"}, {}, std::move(chains)};
   };
   const std::string output = "chain b { type filter hook output priority 0; policy ";
   return {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <span>
 
 namespace cowire::test {
 namespace {
@@ -14,26 +15,35 @@ class maker {
 
   random_ruleset make() {
     random_ruleset out;
-    out.family = pick({std::string(v4_ ? "ip" : "ip6"), std::string("inet")});
-    inet_ = out.family == "inet";
     out.sets = sets();
-    const std::size_t side_chains = below(4);
-    for (std::size_t i = 0; i < side_chains; ++i) {
-      random_ruleset::chain c{"chain c" + std::to_string(i) + " {", {}};
-      for (auto n = 1 + below(3); n > 0; --n) c.rules.push_back(rule(i, false));
-      out.chains.push_back(std::move(c));
-    }
-    std::vector<std::string> bases = {"filter hook output", "filter hook postrouting",
-                                      "route hook output", "filter hook output",
-                                      "nat hook postrouting"};
+    std::vector<std::string> bases = {"filter hook output",   "filter hook postrouting",
+                                      "route hook output",    "filter hook output",
+                                      "nat hook postrouting", "nat hook output"};
     std::ranges::shuffle(bases, random_);
     bases.resize(1 + below(3));
-    for (std::size_t i = 0; i < bases.size(); ++i)
-      out.chains.push_back(base(bases[i], i, side_chains));
+    // Some of them in a table of their own.
+    const std::size_t first = chance(60) ? 1 + below(bases.size()) : bases.size();
+    add_table(out, std::span(bases).first(first));
+    if (first < bases.size()) add_table(out, std::span(bases).subspan(first));
     return out;
   }
 
  private:
+  void add_table(random_ruleset& out, std::span<const std::string> bases) {
+    const std::size_t table = out.families.size();
+    out.families.push_back(pick({std::string(v4_ ? "ip" : "ip6"), std::string("inet")}));
+    inet_ = out.families.back() == "inet";
+    const std::size_t side_chains = below(4);
+    for (std::size_t i = 0; i < side_chains; ++i) {
+      random_ruleset::chain c{"chain c" + std::to_string(i) + " {", {}, table};
+      for (auto n = 1 + below(3); n > 0; --n) c.rules.push_back(rule(i));
+      out.chains.push_back(std::move(c));
+    }
+    for (std::size_t i = 0; i < bases.size(); ++i) {
+      out.chains.push_back(base(bases[i], i, side_chains));
+      out.chains.back().table = table;
+    }
+  }
   std::size_t below(std::size_t limit) { return random_() % limit; }
   bool chance(unsigned percent) { return below(100) < percent; }
   std::string pick(std::vector<std::string> from) { return from[below(from.size())]; }
@@ -194,14 +204,23 @@ class maker {
     }
   }
 
-  std::string rule(std::size_t side_chains, bool nat) {
+  std::string translation(bool of_source) {
+    if (of_source && (inet_ || chance(50))) return "masquerade";
+    if (of_source) return "snat to " + world_.source + (v4_ ? ":6000-6001" : "");
+    if (chance(30)) return "meta l4proto udp redirect to :9001";
+    const std::string to = inet_ ? "dnat " + ip() + " to " : "dnat to ";
+    if (chance(50)) return to + host();
+    return "meta l4proto udp " + to + (v4_ ? host() : "[" + host() + "]") + ":" + port();
+  }
+
+  /// `nat`: where the chain's statements may translate, "source", "destination"; empty: nowhere.
+  std::string rule(std::size_t side_chains, const std::string& nat = {}) {
     std::string out;
     for (auto n = below(6); n > 2; --n) out += match() + " ";
     if (chance(40)) out += match() + " ";
     if (chance(30)) out += "counter ";
-    if (!nat || !chance(35)) return out + verdict(side_chains);
-    if (inet_ || chance(50)) return out + "masquerade";
-    return out + "snat to " + world_.source + (v4_ ? ":6000-6001" : "");
+    if (nat.empty() || !chance(35)) return out + verdict(side_chains);
+    return out + translation(nat == "source");
   }
 
   random_ruleset::chain base(const std::string& kind, std::size_t number, std::size_t side_chains) {
@@ -209,9 +228,11 @@ class maker {
     const bool drops = !nat && chance(12);
     random_ruleset::chain c;
     c.head = "chain b" + std::to_string(number) + " { type " + kind + " priority " +
-             pick({"-300", "-150", "-10", "0", "0", "100"}) + "; policy " +
-             (drops ? "drop" : "accept") + ";";
-    for (auto n = below(5); n > 0; --n) c.rules.push_back(rule(nat ? 0 : side_chains, nat));
+             pick(nat ? std::vector<std::string>{"-150", "-100", "0", "100"}
+                      : std::vector<std::string>{"-300", "-150", "-10", "0", "0", "100"}) +
+             "; policy " + (drops ? "drop" : "accept") + ";";
+    const std::string translated = !nat ? "" : kind.ends_with("output") ? "destination" : "source";
+    for (auto n = below(5); n > 0; --n) c.rules.push_back(rule(nat ? 0 : side_chains, translated));
     return c;
   }
 
@@ -224,14 +245,19 @@ class maker {
 }  // namespace
 
 std::string random_ruleset::text() const {
-  std::string out = "flush ruleset\ntable " + family + " z {\n";
-  for (const std::string& set : sets) out += " " + set + "\n";
-  for (const chain& c : chains) {
-    out += " " + c.head + "\n";
-    for (const std::string& r : c.rules) out += "  " + r + "\n";
-    out += " }\n";
+  std::string out = "flush ruleset\n";
+  for (std::size_t table = 0; table < families.size(); ++table) {
+    out += "table " + families[table] + " z" + std::to_string(table) + " {\n";
+    for (const std::string& set : sets) out += " " + set + "\n";
+    for (const chain& c : chains) {
+      if (c.table != table) continue;
+      out += " " + c.head + "\n";
+      for (const std::string& r : c.rules) out += "  " + r + "\n";
+      out += " }\n";
+    }
+    out += "}\n";
   }
-  return out + "}\n";
+  return out;
 }
 
 std::size_t random_ruleset::rule_count() const {

@@ -24,10 +24,11 @@ struct random_ruleset {
   struct chain {
     std::string head;  ///< Name, and for a base chain its hook.
     std::vector<std::string> rules;
+    std::size_t table = 0;  ///< Jumps stay in one table.
   };
-  std::string family;
-  std::vector<std::string> sets;
-  std::vector<chain> chains;  ///< Those that are jumped to first.
+  std::vector<std::string> families;  ///< Of each table.
+  std::vector<std::string> sets;      ///< Of each table the same.
+  std::vector<chain> chains;          ///< Those that are jumped to first.
 
   /// As nft(8) reads it; everything that was there is flushed.
   [[nodiscard]] std::string text() const;
