@@ -38,7 +38,12 @@ std::string compiled::disagreement(std::size_t which, const ip_address& to,
   const auto source = cls.source(to.family()).value_or(ip_address::any(to.family()));
   const auto hash = (to.is_v4() ? table.hash_v4 : table.hash_v6)(
       source, to, be16::from_host(cls.source_port), be16::from_host(port));
-  const hop& seen = hop_of(member_for(path_of(id, to), hash));
+  const path_list& path = path_of(id, to);
+  const auto terms = [&] {
+    return slave_terms_of(to, be16::from_host(cls.source_port), be16::from_host(port));
+  };
+  const hop& seen =
+      hop_of(path.count == 1 ? path.index : select_hop(table, path, terms, [&] { return hash; }));
   // One flow knows its destination port, a class does not.
   if (seen.reason == divert_reason::unsupported_rule && seen.egress == divert_slot) return {};
   if (seen == expected.template_hop) return {};
@@ -46,17 +51,43 @@ std::string compiled::disagreement(std::size_t which, const ip_address& to,
          describe_hop(seen) + ", resolved " + describe_hop(expected.template_hop);
 }
 
+void compiled::add_slaves(std::vector<choice>& to, std::uint32_t group, std::size_t count) const {
+  const std::span members(published_.current()->groups[group], count);
+  for (const hop_group_member& one : members) to.push_back({one, &one == members.data()});
+}
+
+std::vector<compiled::choice> compiled::choices_of(const path_list& path) const {
+  if (path.count == 1) return {{{0x7fffffff, path.index}}};
+  const forwarding_table& table = *published_.current();
+  std::vector<choice> all;
+  if (path.kind == group_kind::by_slave) {
+    add_slaves(all, path.index, path.count);
+    return all;
+  }
+  for (const hop_group_member& one : std::span(table.groups[path.index], path.count)) {
+    const bool slaves = (one.hop & hop_group_member::slave_group) != 0;
+    const std::uint32_t group = one.hop & ~hop_group_member::slave_group;
+    all.push_back({{one.bound, slaves ? hop_group_member::slave_group : one.hop}, slaves});
+    if (slaves) add_slaves(all, group, table.group_sizes[group]);
+  }
+  return all;
+}
+
 std::string compiled::difference(const compiled& other, const ip_address& to) const {
   for (std::size_t i = 0; i < classes_.size(); ++i) {
-    const auto mine = members_of(path_of(classes_[i].first, to));
-    const auto theirs = other.members_of(other.path_of(other.classes_[i].first, to));
-    const bool same = std::ranges::equal(mine, theirs, [&](auto a, auto b) {
-      return a.bound == b.bound && hop_of(a.hop) == other.hop_of(b.hop);
-    });
-    if (!same)
-      return "class " + std::to_string(classes_[i].first) + " to " + to.to_string() + ": " +
-             describe_hop(hop_of(mine.front().hop)) + ", from scratch " +
-             describe_hop(other.hop_of(theirs.front().hop));
+    const auto mine = choices_of(path_of(classes_[i].first, to));
+    const auto theirs = other.choices_of(other.path_of(other.classes_[i].first, to));
+    const auto same = [&](const choice& a, const choice& b) {
+      return a.member.bound == b.member.bound && a.is_rule == b.is_rule &&
+             (a.is_rule ? a.member.hop == b.member.hop
+                        : hop_of(a.member.hop) == other.hop_of(b.member.hop));
+    };
+    if (std::ranges::equal(mine, theirs, same)) continue;
+    const auto shown = [](const compiled& view, const std::vector<choice>& of) {
+      return describe_hop(view.hop_of(std::ranges::find(of, false, &choice::is_rule)->member.hop));
+    };
+    return "class " + std::to_string(classes_[i].first) + " to " + to.to_string() + ": " +
+           shown(*this, mine) + ", from scratch " + shown(other, theirs);
   }
   return {};
 }

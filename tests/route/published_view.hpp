@@ -29,6 +29,10 @@ class compiled {
   /// Empty = a reader finds for this class and destination what the resolver says.
   [[nodiscard]] std::string disagreement(std::size_t which, const ip_address& to,
                                          std::uint16_t port) const;
+  /// Where a reader sends a datagram of a class's.
+  [[nodiscard]] hop hop_for(std::size_t which, const flow& of) const {
+    return made_.published_hop(classes_[which].first, of);
+  }
   /// Empty = both lead to the same bytes by the same shares.
   [[nodiscard]] std::string difference(const compiled& other, const ip_address& to) const;
 
@@ -38,15 +42,13 @@ class compiled {
     return published_.current()->path_list_of(to.is_v4() ? tries.v4.lookup(to_key4(to))
                                                          : tries.v6.lookup(to_key6(to)));
   }
-  [[nodiscard]] std::vector<hop_group_member> members_of(const path_list& path) const {
-    if (path.count == 1) return {{0x7fffffff, path.index}};
-    const hop_group_member* first = published_.current()->groups[path.index];
-    return {first, first + path.count};
-  }
-  [[nodiscard]] std::uint32_t member_for(const path_list& path, std::uint32_t hash) const {
-    if (path.count == 1) return path.index;
-    return select_member(published_.current()->groups[path.index], path, hash);
-  }
+  /// A member of what a path list leads to, or what chooses among the members that follow.
+  struct choice {
+    hop_group_member member;
+    bool is_rule = false;
+  };
+  [[nodiscard]] std::vector<choice> choices_of(const path_list& path) const;
+  void add_slaves(std::vector<choice>& to, std::uint32_t group, std::size_t count) const;
   [[nodiscard]] const hop& hop_of(std::uint32_t id) const { return published_.current()->hops[id]; }
 
   epoch_domain epoch_;
