@@ -47,6 +47,10 @@ void coverage::count_group(const group_oracle::answer& kernel, const flow& quest
   silenced += !question.cls.multicast_loop && !kernel.left.empty();
 }
 
+void coverage::count_frame(const flow& question) {
+  ++(question.destination.is_v4() ? frames_v4 : frames_v6);
+}
+
 bool coverage::complete(flavour kind) const {
   const auto has = [](std::initializer_list<std::size_t> all) {
     return std::ranges::none_of(all, [](std::size_t one) { return one == 0; });
@@ -54,6 +58,7 @@ bool coverage::complete(flavour kind) const {
   return has({members_v4, members_v6, groups_v4, groups_v6, buckets_v4, custom_tables, rejected_v4,
               rejected_v6, mapped, plain_v6, scoped, bound_scoped, bound, unscoped, group_frames_v4,
               group_frames_v6, copies_v4, copies_v6, silenced}) &&
+         (kind == flavour::devices || has({frames_v4, frames_v6})) &&
          (kind != flavour::everything || has({buckets_v6, source_specific, redirected_v4,
                                               redirected_v6, path_mtus_v4, path_mtus_v6}));
 }
@@ -68,7 +73,7 @@ std::string coverage::text() const {
       << ", of the bound device " << bound_scoped << ", none but bound " << bound
       << ", none at all " << unscoped << "\n  to groups: left " << group_frames_v4 << " and "
       << group_frames_v6 << ", copies " << copies_v4 << " and " << copies_v6 << ", without loop "
-      << silenced << "\n";
+      << silenced << "\n  frames to one host: " << frames_v4 << " and " << frames_v6 << "\n";
   return out.str();
 }
 

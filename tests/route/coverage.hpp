@@ -35,10 +35,15 @@ struct coverage {
   std::size_t copies_v4 = 0, copies_v6 = 0;              ///< That members here heard.
   std::size_t silenced = 0;                              ///< That they did not, for want of loop.
 
+  // By published hops, beside sockets that send.
+  std::size_t frames_v4 = 0, frames_v6 = 0;  ///< Frames that were compared.
+
   /// An answer of ours that was compared with the kernel's.
   void count(const resolution& answer, const netlink::route_answer& kernel, bool v4);
   /// A question to a socket.
   void count_socket(const asked_flow& query);
+  /// A datagram of which the frame was compared.
+  void count_frame(const flow& question);
   /// A datagram to a group.
   void count_group(const group_oracle::answer& kernel, const flow& question);
   /// Whether nothing that worlds of this kind should have is missing.
@@ -50,7 +55,10 @@ struct tally {
   std::size_t worlds = 0, asked = 0;
   coverage seen;
   std::map<std::string, std::size_t> diverted[2];  ///< By view and reason.
-  std::map<std::string, std::string> first;        ///< By reason: what a follower left first.
+  std::size_t looked_up = 0;                       ///< In what was published.
+  std::map<std::string, std::size_t> compiled;     ///< By the reason of a hop that diverts.
+  std::size_t given_up = 0;                  ///< Rounds in which the world moved while frames left.
+  std::map<std::string, std::string> first;  ///< By reason: what a follower left first.
 };
 
 }  // namespace cowire::testing

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "group_oracle.hpp"
 
+#include "class_socket.hpp"
+
 #include <cowire/base/socket_address.hpp>
 
 #include <linux/if_ether.h>
@@ -20,42 +22,6 @@
 
 namespace cowire::testing {
 namespace {
-
-bool set(int fd, int level, int option, std::uint32_t value) {
-  return ::setsockopt(fd, level, option, &value, sizeof value) == 0;
-}
-
-bool bind_to(int fd, const endpoint& where) {
-  sockaddr_storage name{};
-  const socklen_t size = to_sockaddr(where, name);
-  return ::bind(fd, reinterpret_cast<const sockaddr*>(&name), size) == 0;
-}
-
-/// With everything that `cls` says.
-unique_fd open_socket(const flow_class& cls, ip_family family) {
-  const bool v4 = family == ip_family::v4;
-  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
-  unique_fd fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ip_mreqn by_index{};
-  by_index.imr_ifindex = static_cast<int>(cls.multicast_interface);
-  const auto set_interface = [&] {
-    if (cls.multicast_interface == 0) return true;
-    return v4 ? ::setsockopt(fd.get(), level, IP_MULTICAST_IF, &by_index, sizeof by_index) == 0
-              : set(fd.get(), level, IPV6_MULTICAST_IF, cls.multicast_interface);
-  };
-  const bool made =
-      fd && (v4 || set(fd.get(), level, IPV6_V6ONLY, 1)) &&
-      set(fd.get(), SOL_SOCKET, SO_MARK, cls.mark) &&
-      set(fd.get(), SOL_SOCKET, SO_BINDTOIFINDEX, cls.output_interface) &&
-      set(fd.get(), level, v4 ? IP_TOS : IPV6_TCLASS, cls.tos) &&
-      set(fd.get(), level, v4 ? IP_MULTICAST_TTL : IPV6_MULTICAST_HOPS, cls.multicast_ttl) &&
-      set(fd.get(), level, v4 ? IP_MULTICAST_LOOP : IPV6_MULTICAST_LOOP, cls.multicast_loop) &&
-      set_interface() &&
-      // A socket is its inode's owner's (sockfs_setattr() in net/socket.c).
-      ::fchown(fd.get(), cls.uid, static_cast<gid_t>(-1)) == 0 &&
-      bind_to(fd.get(), {cls.source(family).value_or(ip_address::any(family)), cls.source_port, 0});
-  return made ? std::move(fd) : unique_fd();
-}
 
 constexpr std::uint16_t group_port = 9000;  // That rules look at, too.
 
@@ -114,12 +80,12 @@ group_oracle::group_oracle() {
     const bool v4 = family == ip_family::v4;
     unique_fd& fd = ears_[static_cast<std::size_t>(family)];
     fd.reset(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!v4) set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
-    set(fd.get(), v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_PKTINFO : IPV6_RECVPKTINFO, 1);
+    if (!v4) set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    set_option(fd.get(), v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_PKTINFO : IPV6_RECVPKTINFO, 1);
     static_cast<void>(bind_to(fd.get(), {ip_address::any(family), group_port, 0}));
   }
   packets_.reset(::socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(ETH_P_ALL)));
-  set(packets_.get(), SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20);
+  set_option(packets_.get(), SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20);
 }
 
 std::vector<std::optional<group_oracle::answer>> group_oracle::ask(

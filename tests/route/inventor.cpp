@@ -37,6 +37,8 @@ std::string inventor::settings() {
   // Addresses are detected in some hundredths of a second.
   out += "sysctl -w net.ipv6.conf.default.router_solicitation_delay=0\n";
   out += "sysctl -w net.ipv6.neigh.default.retrans_time_ms=10\n";
+  // The label is a hash with a secret, where there is any.
+  out += "sysctl -w net.ipv6.auto_flowlabels=0\n";
   // Each half minute, which is no time where CPUs are emulated, the kernel forgets redirects to a
   // neighbour that is not flagged as router, as permanent ones are not (rt6_age_examine_exception()
   // in net/ipv6/route.c), or that were not used for a minute.
@@ -305,6 +307,16 @@ std::string inventor::random_neighbour() {
   return below(3) == 0 ? known + "ip neigh replace " + of.to_string() + " dev u" +
                              std::to_string(device) + " nud failed\n"
                        : known;
+}
+
+std::vector<std::string> inventor::known_gateways() {
+  std::string out;
+  for (int i = 0; i < 60; ++i) {
+    const std::uint32_t device = below(4);
+    out += known_neighbour(*ip_address::parse(gateway(below(2) == 0, device)),
+                           "u" + std::to_string(device));
+  }
+  return lines_of(out);
 }
 
 std::string inventor::showcase() const {

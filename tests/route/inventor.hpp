@@ -44,6 +44,8 @@ class inventor {
 
   /// The lines of a world (kernel_world::run()).
   [[nodiscard]] std::vector<std::string> build();
+  /// That the MAC addresses of many gateways are known, as frames need it.
+  [[nodiscard]] std::vector<std::string> known_gateways();
   /// A few changes, links going down and up among them; `state` is the world as it is.
   [[nodiscard]] std::vector<std::string> disturb(const mirror& state);
   [[nodiscard]] asked_flow question(const mirror& state);

@@ -3,15 +3,18 @@
 /// (kernel_world.hpp), changed at random several times, mirrored by dumps and, separately, by the
 /// notifications that all this caused. After each change the same questions go to RTM_GETROUTE,
 /// plain and with RTM_F_FIB_MATCH, to a UDP socket (socket_oracle.hpp), and to resolve(); questions
-/// about groups, of which some have members, to sockets that really send (group_oracle.hpp); and
+/// about groups, of which some have members, to sockets that really send (group_oracle.hpp), as do
+/// datagrams that have a fast hop, whose frames are compared with the hop's (frame_oracle.hpp); and
 /// what a compiler publishes, incrementally and from scratch, is compared with what resolve() says.
 /// And the two mirrors are compared: on a kernel that does not change an audit finds nothing.
 ///
 /// A disagreement is reduced to the shortest list of commands that still shows it, and printed.
 ///
 /// COWIRE_WORLDS=N and COWIRE_SEED=N choose how many worlds each test makes and which is the first;
-/// scripts/fuzz-routes sets them.
+/// scripts/fuzz-routes sets them. COWIRE_REDUCE=0 leaves out the reduction, which takes hours in
+/// the lab.
 #include "coverage.hpp"
+#include "frame_oracle.hpp"
 #include "group_oracle.hpp"
 #include "inventor.hpp"
 #include "kernel_world.hpp"
@@ -32,6 +35,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -243,6 +247,18 @@ std::string script_of(const line_list& lines) {
   return text + "END\n";
 }
 
+/// COWIRE_REDUCE=0: what differs is shown as it was, at once.
+template <class Predicate>
+line_list as_short_as_wanted(const line_list& lines, Predicate&& fails) {
+  return from_environment("COWIRE_REDUCE", 1) != 0 ? reduced(lines, fails) : lines;
+}
+
+/// Before it is reduced, which takes long where a world does.
+void announce(const std::string& question, const std::string& differs) {
+  std::printf("differs, and is reduced: %s\n  %s\n", question.c_str(), differs.c_str());
+  std::fflush(stdout);
+}
+
 class KernelDifferential : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -260,12 +276,15 @@ class KernelDifferential : public ::testing::Test {
                const kernel_answers& kernel, const line_list& history);
   void compare_groups(inventor& from, kernel_world& world, const mirror& settled,
                       const line_list& history);
+  void compare_frames(inventor& from, kernel_world& world, const std::vector<flow_class>& classes,
+                      const mirror& settled, const line_list& history);
   void note_diverted(const asked_flow& query, view which, const resolution& ours,
                      const line_list& history);
   static void compare_published(inventor& from, const compiled& kept, const mirror& state,
                                 const line_list& history);
 
   static constexpr int changes = 2, questions = 500, group_questions = 60;
+  static constexpr std::size_t frames = 80, frame_lookups = 1500;
   static constexpr std::size_t lookups = 2000;
   const test::private_namespace namespace_;  ///< Empty: each world makes its own.
   tally tally_;
@@ -301,6 +320,7 @@ void KernelDifferential::compare_mirrors(kernel_world& world, const mirror& sett
                                          const line_list& history) {
   const std::vector<std::string> found = audited(world, settled);
   if (found.empty()) return;
+  announce("followed and dumped", found.front());
   const auto found_again = [&](const line_list& lines) {
     kernel_world again;
     again.run(lines);
@@ -315,7 +335,7 @@ void KernelDifferential::compare_mirrors(kernel_world& world, const mirror& sett
   for (const std::string& line : found) text += "  " + line + "\n";
   FAIL() << "followed and dumped differ:\n"
          << text << (again ? "reproduced by\n" : "not reproduced by doing the same again:\n")
-         << script_of(again ? reduced(history, found_again) : history);
+         << script_of(again ? as_short_as_wanted(history, found_again) : history);
 }
 
 void KernelDifferential::note_diverted(const asked_flow& query, view which, const resolution& ours,
@@ -336,6 +356,7 @@ void KernelDifferential::compare(kernel_world& world, const asked_flow& query, v
     tally_.seen.count(asked, kernel.plain, query.question.destination.is_v4());
   const std::string differs = ours.disagreement(which, query, kernel);
   if (differs.empty()) return;
+  announce(describe_query(query), differs);
   std::string missed;
   for (const std::string& line : difference(*ours.states[1], world.settled()))
     missed += "  " + line + "\n";
@@ -343,7 +364,7 @@ void KernelDifferential::compare(kernel_world& world, const asked_flow& query, v
     return still_differs(lines, query, which, kind_of(differs));
   };
   const bool again = differs_again(history);
-  const line_list shortest = again ? reduced(history, differs_again) : history;
+  const line_list shortest = again ? as_short_as_wanted(history, differs_again) : history;
   FAIL() << (which == view::dumped ? "dumped" : "followed") << " mirror: " << describe_query(query)
          << "\n  " << differs << "\n  resolved members:" << describe_members(asked)
          << (missed.empty() ? "" : "\nfollowed and dumped differ:\n") << missed
@@ -417,6 +438,7 @@ void KernelDifferential::compare_groups(inventor& from, kernel_world& world, con
       const auto ours = resolve(state, asked[i]);
       const std::string differs = group_disagreement(state, asked[i], ours, *answers[i]);
       if (differs.empty()) continue;
+      announce(describe_group_query(asked[i]), differs);
       const auto differs_again = [&](const line_list& lines) {
         return group_still_differs(lines, asked[i], which, kind_of(differs));
       };
@@ -425,8 +447,99 @@ void KernelDifferential::compare_groups(inventor& from, kernel_world& world, con
              << " mirror: " << describe_group_query(asked[i]) << "\n  " << differs
              << "\n  resolved members:" << describe_members(ours)
              << (again ? "\nreproduced by\n" : "\nnot reproduced by doing the same again:\n")
-             << script_of(again ? reduced(history, differs_again) : history);
+             << script_of(again ? as_short_as_wanted(history, differs_again) : history);
     }
+  }
+}
+
+/// IPv4 routes of groups and of others may share what the kernel caches of them, and so a TTL
+/// (docs/limits.md). Nothing is cached after this.
+void forget_cached_routes(kernel_world& world) {
+  for (const char* value : {"1", "0"})
+    world.run({std::string("sysctl -w net.ipv4.conf.lo.promote_secondaries=") + value});
+}
+
+/// What was asked of a hop, and of a socket.
+struct frame_question {
+  flow of;
+  std::size_t cls;  ///< Of those that are compiled.
+  hop via;
+};
+
+/// Whether the world that `lines` make still shows this kind of disagreement for this datagram.
+bool frame_still_differs(const line_list& lines, const frame_question& one,
+                         const std::string& kind) {
+  kernel_world world;
+  world.run(lines);
+  world.use_classes({one.of.cls});
+  static_cast<void>(world.settled());
+  const mirror& followed = world.follow();
+  compiled published(followed);
+  published.add(one.of.cls);
+  published.publish(followed);
+  const hop via = published.hop_for(0, one.of);
+  if (via.egress == divert_slot) return false;
+  forget_cached_routes(world);
+  const auto kernel = frame_oracle().ask({one.of}).front();
+  return kernel && kind_of(frame_disagreement(followed, one.of, via, 0, *kernel)) == kind;
+}
+
+std::string describe_frame_question(const flow& question) {
+  const flow_class& cls = question.cls;
+  std::ostringstream out;
+  out << "to " << question.destination.to_string() << " port " << question.destination_port
+      << " from " << text_of(cls.source(question.destination.family())) << " bound to "
+      << cls.output_interface << " mark " << cls.mark << " tos " << int{cls.tos} << " ttl "
+      << int{cls.ttl} << " sport " << cls.source_port << " uid " << cls.uid;
+  return out.str();
+}
+
+/// Datagrams of published hops: where, and as what, those of a socket leave.
+void KernelDifferential::compare_frames(inventor& from, kernel_world& world,
+                                        const std::vector<flow_class>& classes,
+                                        const mirror& settled, const line_list& history) {
+  compiled published(world.followed());
+  for (const flow_class& cls : classes) published.add(cls);
+  published.publish(world.followed());
+  std::vector<frame_question> asked;
+  for (std::size_t i = 0; i < frame_lookups && asked.size() < frames; ++i) {
+    frame_question one{from.question(settled).question, i % classes.size(), {}};
+    one.of.cls = classes[one.cls];
+    if (one.of.destination.is_multicast()) continue;  // compare_groups() has them.
+    // By a seed that nobody knows one member is as good as another.
+    const resolution known = resolve(world.followed(), one.of);
+    if (known.shares.size() > 1 && !known.choice_known) continue;
+    one.via = published.hop_for(one.cls, one.of);
+    ++tally_.looked_up;
+    if (one.via.egress == divert_slot)
+      ++tally_.compiled[std::string(name(one.via.reason))];
+    else if (asked.size() < frames)
+      asked.push_back(one);
+  }
+  std::vector<flow> flows;
+  for (const frame_question& one : asked) flows.push_back(one.of);
+  forget_cached_routes(world);
+  const auto answers = frame_oracle().ask(flows);
+  // What the kernel does by itself meanwhile is nobody's answer.
+  if (!difference(world.settled(), settled).empty()) {
+    ++tally_.given_up;
+    return;
+  }
+  for (std::uint32_t i = 0; i < asked.size(); ++i) {
+    if (!answers[i]) continue;
+    const frame_question& one = asked[i];
+    tally_.seen.count_frame(one.of);
+    const std::string differs =
+        frame_disagreement(world.followed(), one.of, one.via, i, *answers[i]);
+    if (differs.empty()) continue;
+    announce(describe_frame_question(one.of), differs);
+    const auto differs_again = [&](const line_list& lines) {
+      return frame_still_differs(lines, one, kind_of(differs));
+    };
+    const bool again = differs_again(history);
+    FAIL() << describe_frame_question(one.of) << "\n  " << differs
+           << (again ? "\nreproduced by\n" : "\nnot reproduced by doing the same again:\n")
+           << script_of(again ? as_short_as_wanted(history, differs_again) : history);
   }
 }
 
@@ -439,6 +552,13 @@ void KernelDifferential::compare_published(inventor& from, const compiled& kept,
   }
 }
 
+/// Those of a world, of sockets that know their port.
+std::vector<flow_class> frame_classes_of(std::vector<flow_class> classes) {
+  for (flow_class& cls : classes)
+    if (cls.source_port == 0) cls.source_port = 7007;
+  return classes;
+}
+
 void KernelDifferential::run_world(std::uint64_t seed, flavour kind) {
   kernel_world world;
   inventor from(seed, kind);
@@ -449,16 +569,24 @@ void KernelDifferential::run_world(std::uint64_t seed, flavour kind) {
     classes.back().ip_protocol = IPPROTO_UDP;
   }
   for (const flow_class& cls : classes) kept.add(cls);
+  // A sequence of its own, so that what a seed stands for does not hang on how much is fast.
+  inventor of_frames(seed, kind);
+  const bool sends = kind != flavour::devices;
+  const std::vector<flow_class> frame_classes = frame_classes_of(classes);
+  std::vector<flow_class> all_classes = classes;
+  all_classes.push_back(frame_classes.front());
   line_list history;
   mirror settled;
   for (int change = 0; change <= changes; ++change) {
-    const line_list next = change == 0 ? from.build() : from.disturb(settled);
+    line_list next = change == 0 ? from.build() : from.disturb(settled);
+    if (change == 0 && sends)
+      std::ranges::copy(of_frames.known_gateways(), std::back_inserter(next));
     history.insert(history.end(), next.begin(), next.end());
     world.run(next);
     settled = world.settled();
     std::vector<asked_flow> asked;
     for (int i = 0; i < questions; ++i) asked.push_back(from.question(settled));
-    use_classes_of(world, asked, classes);
+    use_classes_of(world, asked, all_classes);
     const auto note = [&](mirror_changes&& what) { kept.note(std::move(what)); };
     const mirror& followed = world.follow(note);
     // What the kernel did by itself between the two is only in one of them.
@@ -480,6 +608,8 @@ void KernelDifferential::run_world(std::uint64_t seed, flavour kind) {
     scratch.publish(followed);
     for (const ip_address& at : boundaries(followed)) ASSERT_EQ(kept.difference(scratch, at), "");
     if (HasFatalFailure()) return;
+    if (sends) compare_frames(of_frames, world, frame_classes, settled, history);
+    if (HasFatalFailure()) return;
   }
   ++tally_.worlds;
 }
@@ -500,6 +630,13 @@ void KernelDifferential::run_worlds(std::uint64_t first, std::uint64_t count, fl
     for (const auto& [reason, times] : tally_.diverted[which])
       std::printf("  %s, left to the kernel: %s %zu\n", which == 0 ? "dumped" : "followed",
                   reason.c_str(), times);
+  if (tally_.looked_up == 0) return;
+  std::printf("  of %zu datagrams to one host, by what was published, left to the kernel:\n",
+              tally_.looked_up);
+  for (const auto& [reason, times] : tally_.compiled)
+    std::printf("    %s %zu (%.2f %%)\n", reason.c_str(), times,
+                100.0 * static_cast<double>(times) / static_cast<double>(tally_.looked_up));
+  std::printf("  rounds in which something moved while frames left: %zu\n", tally_.given_up);
 }
 
 #if defined(COWIRE_WORLDS_all)
