@@ -31,6 +31,12 @@ if(COWIRE_SANITIZE)
   target_compile_options(cowire_options INTERFACE -fsanitize=${COWIRE_SANITIZE} -fno-sanitize-recover=all)
   target_link_options(cowire_options INTERFACE -fsanitize=${COWIRE_SANITIZE})
   target_compile_definitions(cowire_options INTERFACE COWIRE_DEBUG_CHECKS=1)
+  # What tests ask for: each compiler has names of its own.
+  if(COWIRE_SANITIZE STREQUAL "thread")
+    target_compile_definitions(cowire_options INTERFACE COWIRE_THREAD_SANITIZER=1)
+  else()
+    target_compile_definitions(cowire_options INTERFACE COWIRE_ADDRESS_SANITIZER=1)
+  endif()
   if(COWIRE_SANITIZE MATCHES "address" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # In tests AddressSanitizer mostly sees what these see at each access, and they cost more to compile than all the
     # rest. The library's own sources have them (docs/testing.md).

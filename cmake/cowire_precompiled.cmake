@@ -28,6 +28,8 @@ function(cowire_precompiled_owner name position_independence)
     <iostream> <map> <memory> <mutex> <optional> <random> <set> <span> <sstream> <string> <thread> <tuple>
     <unordered_map> <utility> <variant> <vector>
     $<$<BOOL:${ARGN}>:<gtest/gtest.h$<ANGLE-R>>)
+  # ccache takes no precompiled header of clang's that holds the time when it was made.
+  target_compile_options(${name} PRIVATE $<$<CXX_COMPILER_ID:Clang>:SHELL:-Xclang -fno-pch-timestamp>)
 endfunction()
 
 cowire_precompiled_owner(cowire_precompiled_libraries -fPIC)
@@ -48,6 +50,7 @@ function(cowire_precompiled target)
     target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:cowire_asio>)
     target_precompile_headers(${target} REUSE_FROM ${owner})
     # ccache preprocesses what it does not know; this keeps it from parsing the header again.
-    target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+    target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>
+      $<$<CXX_COMPILER_ID:Clang>:SHELL:-Xclang -fno-pch-timestamp>)
   endif()
 endfunction()

@@ -14,7 +14,7 @@
 namespace cowire::detail {
 namespace {
 
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && !defined(COWIRE_ADDRESS_SANITIZER) && !defined(COWIRE_THREAD_SANITIZER)
 
 constexpr std::size_t batch = 64;
 static_assert(batch == tx_batch);

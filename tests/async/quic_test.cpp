@@ -18,7 +18,7 @@
 namespace cowire::test {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(COWIRE_ADDRESS_SANITIZER) || defined(COWIRE_THREAD_SANITIZER)
 constexpr std::size_t large = 10'000'000, connections = 100;
 #else
 constexpr std::size_t large = 100'000'000, connections = 1000;

@@ -453,7 +453,7 @@ TEST_F(c_interface, a_child_is_refused) {
 }
 
 TEST_F(c_interface, a_child_is_refused_whoever_held_a_lock) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(COWIRE_ADDRESS_SANITIZER)
   GTEST_SKIP() << "AddressSanitizer's own locks would hang the child, which allocates";
 #endif
   open(64, 1);
@@ -524,7 +524,7 @@ TEST_F(c_interface, the_example_in_c_sends) {
 #endif
 
 TEST_F(c_interface, the_example_in_python_sends) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(COWIRE_ADDRESS_SANITIZER) || defined(COWIRE_THREAD_SANITIZER)
   GTEST_SKIP() << "python3 is not built with the sanitizer that the library needs";
 #endif
   udp_sink other(*b, to("10.77.1.2:9001"));

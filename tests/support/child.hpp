@@ -39,7 +39,7 @@ inline bool others_sleep() {
 /// another thread holds one of those locks waits for it for ever. So where it watches, the child is
 /// made while all other threads sleep, which none does with such a lock. Waits at most 10 s.
 inline pid_t fork_for_allocating() {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(COWIRE_ADDRESS_SANITIZER)
   using namespace std::chrono_literals;
   const auto end = std::chrono::steady_clock::now() + 10s;
   while (!detail::others_sleep() && std::chrono::steady_clock::now() < end)

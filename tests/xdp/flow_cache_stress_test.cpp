@@ -30,7 +30,7 @@ std::uint64_t asked_for(const char* name, std::uint64_t usual) {
   return asked != nullptr ? std::strtoull(asked, nullptr, 10) : usual;
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(COWIRE_ADDRESS_SANITIZER) || defined(COWIRE_THREAD_SANITIZER)
 constexpr std::uint64_t usual_changes = 100'000;
 #else
 constexpr std::uint64_t usual_changes = 1'000'000;
