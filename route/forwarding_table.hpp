@@ -28,6 +28,7 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <type_traits>
 
 namespace cowire {
 
@@ -63,7 +64,8 @@ struct gre_checksum {
   std::uint8_t offset;  ///< In the header template.
   /// The destination and the UDP length are to be taken away from `sum`: the pseudo header's.
   bool without_pseudo_header;
-  bool with_length;  ///< The payload's length is to be added: of a tunnel over IPv6 inside.
+  bool with_length;   ///< The payload's length is to be added: of a tunnel over IPv6 inside.
+  std::uint8_t zero;  ///< Always: what has no name is not copied by all compilers.
   friend bool operator==(const gre_checksum&, const gre_checksum&) noexcept = default;
 };
 
@@ -188,6 +190,10 @@ struct alignas(64) hop {
   }
 };
 static_assert(sizeof(hop) == 320);
+// Of its unions' sides each byte has a name; so have all others.
+static_assert(std::has_unique_object_representations_v<gre_checksum> &&
+              std::has_unique_object_representations_v<port_ranges> &&
+              offsetof(hop, ecn_at) + sizeof(hop::ecn_at) == sizeof(hop));
 
 /// How a group's member is chosen.
 enum class group_kind : std::uint8_t { by_threshold, by_bucket, by_slave };

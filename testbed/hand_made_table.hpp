@@ -184,7 +184,7 @@ inline void append(bytes& to, const void* from, std::size_t size) {
       const bool inner_v4 = v4 && i == 0;
       const std::uint32_t length = inner_v4 ? be16::from_host(8).raw : 0u;
       h.gre_checksums[h.gre_checksum_count++] = {
-          0xffffu - covered + length, static_cast<std::uint8_t>(outer + 24), inner_v4, false};
+          0xffffu - covered + length, static_cast<std::uint8_t>(outer + 24), inner_v4, false, 0};
       clear(outer + 24 - start, 2);
     }
     clear(outer + 2 - start, 2);

@@ -111,7 +111,7 @@ class covered_bytes {
   }
 
   [[nodiscard]] gre_checksum checksum_at(std::uint8_t offset) const noexcept {
-    return {fold_sum(sum_), offset, without_pseudo_header_, with_length_};
+    return {fold_sum(sum_), offset, without_pseudo_header_, with_length_, 0};
   }
 
  private:

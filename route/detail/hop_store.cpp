@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <new>
 #include <system_error>
 
@@ -15,10 +14,6 @@ namespace {
 
 void append(std::vector<std::uint32_t>& to, const std::vector<std::uint32_t>& from) {
   to.insert(to.end(), from.begin(), from.end());
-}
-
-bool same_bytes(const hop& a, const hop& b) noexcept {
-  return std::memcmp(&a, &b, sizeof(hop)) == 0;
 }
 
 }  // namespace
@@ -84,7 +79,7 @@ std::uint32_t hop_store::place(const built_hop& made) {
 
 bool hop_store::is_at(std::uint32_t id, const hop& made) const noexcept {
   if (made.diverts_all_ports()) return id == static_cast<std::uint32_t>(made.reason);
-  return same_bytes(made, hops_[id]);
+  return made == hops_[id];
 }
 
 bool hop_store::is_at(std::uint32_t id, const built_hop& made) const noexcept {

@@ -14,6 +14,9 @@ class output_hosts : public two_hosts {
   static constexpr const char* place = "10.77.1.2:9000";
   static constexpr const char* place_v6 = "[fd77:1::2]:9000";
 
+  static void in(const netns& host, const std::string& script) {
+    host("sh -ec \"" + script + "\"");
+  }
   /// Table `t` of A with a chain `c` at this hook, and a rule in it: all at once, so that whoever
   /// has heard of the table reads a ruleset that has the rule.
   void load(const std::string& hook, const std::string& rule) {
