@@ -23,8 +23,8 @@ from summary import Phase, failures, skipped, table
 
 # What is built and what ctest selects in each preset. `dev` runs everything, each source compiled by
 # itself; release shows that what users and scripts/bench build has no warnings and stays within its
-# budget of instructions; asan and tsan run the same code through a sanitizer, and show that the
-# other compiler, clang, takes it: in asan the fuzz targets are real libFuzzer programs; aarch64 and
+# budget of instructions; asan and tsan run the same code through a sanitizer; asan shows that the
+# other compiler, clang, takes it: its fuzz targets are real libFuzzer programs; aarch64 and
 # x86-64 run the unit tests of what is written for several kinds of processors in an emulator of
 # others. clang is asan's compiler with -O1 and without precompiled headers or sanitizers.
 PRESETS = {
