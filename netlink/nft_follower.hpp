@@ -34,6 +34,8 @@ class follower {
   };
   /// Applies all transactions that have ended, and forgets them.
   [[nodiscard]] outcome follow(ruleset& rules);
+  /// Whether there are any.
+  [[nodiscard]] bool has_ended() const noexcept { return !ended_.empty(); }
 
   /// Changes of one transaction that are remembered; with more it is read.
   static constexpr std::size_t changes_max = 4096;

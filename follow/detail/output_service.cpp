@@ -133,8 +133,8 @@ void output_service::divert_while_read(snapshot& last, clock::time_point heard_a
 output_service::snapshot output_service::next_after(snapshot& last, output_reader& reader,
                                                     const news& what) {
   using outcome = netlink::nft::follower::outcome;
-  auto rules = *last->netfilter.rules;
-  const auto followed = rules_follower_.follow(rules);
+  shared_ruleset rules = last->netfilter.rules;
+  const auto followed = follow_rules(rules);
   const bool known = !last->netfilter.rules_unreadable && followed != outcome::must_be_read;
   const auto divert = [&] { divert_while_read(last, what.heard_at); };
   if (followed == outcome::must_be_read) divert();
@@ -143,7 +143,7 @@ output_service::snapshot output_service::next_after(snapshot& last, output_reade
   if (silent && known && followed == outcome::unchanged) return last;
   auto next = std::make_shared<output_snapshot>(*last);
   next->ipsec = ipsec_;
-  if (known && followed != outcome::unchanged) next->netfilter.rules = std::move(rules);
+  if (known) next->netfilter.rules = std::move(rules);
   if (what.all || !known) {
     do {
       *next = reader.read(next.get(), divert);
@@ -160,18 +160,25 @@ output_service::snapshot output_service::next_after(snapshot& last, output_reade
   return next;
 }
 
+netlink::nft::follower::outcome output_service::follow_rules(shared_ruleset& rules) {
+  using outcome = netlink::nft::follower::outcome;
+  if (!rules_follower_.has_ended()) return outcome::unchanged;
+  netlink::nft::ruleset now = *rules;
+  const auto followed = rules_follower_.follow(now);
+  if (followed != outcome::unchanged && followed != outcome::must_be_read) rules = std::move(now);
+  return followed;
+}
+
 bool output_service::was_replaced_meanwhile(output_snapshot& read, output_reader& reader,
                                             const std::function<void()>& divert) {
   using outcome = netlink::nft::follower::outcome;
   hear(rules_fd_, rules_follower_);
-  auto rules = *read.netfilter.rules;
-  const auto followed = rules_follower_.follow(rules);
+  const auto followed = follow_rules(read.netfilter.rules);
   if (followed == outcome::unchanged) return false;
   if (followed == outcome::must_be_read || read.netfilter.rules_unreadable) {
     divert();
     return !stopping_.load(std::memory_order_acquire);  // Pairs with the exchange in stop().
   }
-  read.netfilter.rules = std::move(rules);
   if (followed == outcome::rules) {
     read.netfilter.hooks.reset();
     reader.read_hooks(read.netfilter);

@@ -81,6 +81,8 @@ class output_service {
   /// May publish one in between, which then is `last`.
   [[nodiscard]] snapshot next_after(snapshot& last, output_reader& reader, const news& what);
   void divert_while_read(snapshot& last, clock::time_point heard_at);
+  /// Replaces rules by what was announced of them.
+  [[nodiscard]] netlink::nft::follower::outcome follow_rules(shared_ruleset& rules);
   /// Follows what was announced while everything was read; true: then it has to be read again.
   [[nodiscard]] bool was_replaced_meanwhile(output_snapshot& read, output_reader& reader,
                                             const std::function<void()>& divert);
