@@ -4,8 +4,8 @@
 /// What a ring holds only its core can take out, so a producer with a sender that sheds keeps half
 /// of its frames to itself: datagrams of such senders go to the rings while fewer than half are on
 /// the way, and are held back here otherwise, where the oldest can give way to a new one. They are
-/// handed over by the producer's next call, or by the kernel path's when frames come back; both do
-/// it under a lock, as all that pushes to the rings of such a producer.
+/// handed over by the producer's next call, or by the kernel path's thread when frames come back;
+/// both do it under a lock, as all that pushes to the rings of such a producer.
 #pragma once
 
 #include <cowire/async/detail/core_links.hpp>

@@ -8,9 +8,8 @@
 ///
 /// How a waiter is woken: the producer stores `somebody_waits_`, and `waiting` in its channels,
 /// fences, and looks at the return rings once more (pairs with the fence of whoever returns
-/// frames). A core that finds `waiting` set rings the kernel path's
-/// thread, which clears both and posts serve() to the executor of the first waiter: where the
-/// producer is used.
+/// frames). A core that finds `waiting` set rings the kernel path's thread, which clears both and
+/// posts serve() to the executor of the first waiter: where the producer is used.
 ///
 /// A waiter goes with its executor's context (ring/detail/waiting_place.hpp): then the next in line
 /// is served. Destroying such a context is a use of the producer, as it destroys payloads.

@@ -7,11 +7,11 @@
 /// is held for a datagram or a batch of them, copies included; handlers are completed, and what an
 /// operation held is destroyed, outside of it, because both may come back here.
 ///
-/// Waiters are served by whoever makes it possible: the kernel path's when frames come back, a
-/// thread that drops a payload. in_turn() of the producer is false meanwhile, so the first in line
-/// gets the next frame. Nobody sleeps over frames: who begins to wait enters the list, and then
-/// serves it (so sees frames that were taken home before), and then asks for frames with a fence as
-/// a lone producer does.
+/// Waiters are served by whoever makes it possible: the kernel path's thread when frames come back,
+/// a thread that drops a payload. in_turn() of the producer is false meanwhile, so the first in
+/// line gets the next frame. Nobody sleeps over frames: who begins to wait enters the list, and
+/// then serves it (so sees frames that were taken home before), and then asks for frames with a
+/// fence as a lone producer does.
 ///
 /// Order of locks: this one, then the producer's (wake, held back) or the kernel's of others. Never
 /// the other way.
