@@ -17,11 +17,6 @@
 namespace cowire::test {
 namespace {
 
-class output_path_end_to_end : public output_hosts {
- protected:
-  void rules(const std::string& text) { (*a)("nft '" + text + "'"); }
-};
-
 struct in_family {
   ip_family family;
   std::string host;
@@ -31,6 +26,30 @@ struct in_family {
   }
 };
 const in_family both[] = {{ip_family::v4, "10.77.1.2"}, {ip_family::v6, "fd77:1::2"}};
+
+class output_path_end_to_end : public output_hosts {
+ protected:
+  void rules(const std::string& text) { (*a)("nft '" + text + "'"); }
+  void expect_both_to_become_fast(transmitter& tx, sender& s) {
+    for (const in_family& one : both) {
+      resolve(one.host);
+      ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9000))) << summary(tx.stats());
+    }
+  }
+  /// As what plain sockets send: with ENOBUFS, and nothing arrives.
+  void expect_both_to_be_dropped(transmitter& tx, sender& s, const std::string& reason,
+                                 udp_sink& v4, udp_sink& v6) {
+    for (const in_family& one : both) {
+      SCOPED_TRACE(one.host);
+      ASSERT_TRUE(comes_to_divert(tx, s, reason, one.at(9000))) << summary(tx.stats());
+      v4.drain();
+      v6.drain();
+      EXPECT_EQ(ENOBUFS, plain_send(to(one.at(9000))));
+      send(tx, s, 20, one.at(9000));
+      EXPECT_EQ(0u, v4.drain() + v6.drain());
+    }
+  }
+};
 
 TEST_F(output_path_end_to_end, what_a_rule_drops_never_leaves_from_the_first_datagram_on) {
   NFT_OR_SKIP();
@@ -222,10 +241,7 @@ TEST_F(output_path_end_to_end, what_a_rule_at_the_devices_egress_drops_does_not_
   udp_sink v4(*b, to(place)), v6(*b, to(place_v6));
   transmitter tx(small());
   auto s = tx.make_sender({.source_port = 8001});
-  for (const in_family& one : both) {
-    resolve(one.host);
-    ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9000))) << summary(tx.stats());
-  }
+  ASSERT_NO_FATAL_FAILURE(expect_both_to_become_fast(tx, s));
   try {
     rules(
         "add table netdev d; "
@@ -233,18 +249,9 @@ TEST_F(output_path_end_to_end, what_a_rule_at_the_devices_egress_drops_does_not_
   } catch (const std::runtime_error&) {
     GTEST_SKIP() << "the kernel or nft has no egress hook";
   }
-  for (const in_family& one : both) {
-    SCOPED_TRACE(one.host);
-    ASSERT_TRUE(comes_to_divert(tx, s, "netfilter", one.at(9000))) << summary(tx.stats());
-    v4.drain();
-    v6.drain();
-    EXPECT_EQ(ENOBUFS, plain_send(to(one.at(9000))));
-    send(tx, s, 20, one.at(9000));
-    EXPECT_EQ(0u, v4.drain() + v6.drain());
-  }
+  ASSERT_NO_FATAL_FAILURE(expect_both_to_be_dropped(tx, s, "netfilter", v4, v6));
   rules("delete table netdev d");
-  for (const in_family& one : both)
-    ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9000))) << summary(tx.stats());
+  ASSERT_NO_FATAL_FAILURE(expect_both_to_become_fast(tx, s));
 }
 
 /// An INPUT that accepts answers only: they arrive as there is an entry of the flow.
@@ -523,24 +530,12 @@ TEST_F(output_path_end_to_end, a_program_at_the_devices_egress_is_obeyed_as_long
   udp_sink v4(*b, to(place)), v6(*b, to(place_v6));
   transmitter tx(small());
   auto s = tx.make_sender({.source_port = 8001});
-  for (const in_family& one : both) {
-    resolve(one.host);
-    ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9000))) << summary(tx.stats());
-  }
+  ASSERT_NO_FATAL_FAILURE(expect_both_to_become_fast(tx, s));
   unique_fd program = drop_by_tcx(::if_nametoindex("a0"));
   if (!program) GTEST_SKIP() << "the kernel has no tcx: errno " << errno;
-  for (const in_family& one : both) {
-    SCOPED_TRACE(one.host);
-    ASSERT_TRUE(comes_to_divert(tx, s, "tc_egress", one.at(9000))) << summary(tx.stats());
-    v4.drain();
-    v6.drain();
-    EXPECT_EQ(ENOBUFS, plain_send(to(one.at(9000))));
-    send(tx, s, 20, one.at(9000));
-    EXPECT_EQ(0u, v4.drain() + v6.drain());
-  }
+  ASSERT_NO_FATAL_FAILURE(expect_both_to_be_dropped(tx, s, "tc_egress", v4, v6));
   program.reset();
-  for (const in_family& one : both)
-    ASSERT_TRUE(comes_to_transmit(tx, s, one.at(9000))) << summary(tx.stats());
+  ASSERT_NO_FATAL_FAILURE(expect_both_to_become_fast(tx, s));
 }
 
 }  // namespace

@@ -40,6 +40,20 @@ class kernel_like {
   unique_fd fd_;
 };
 
+/// A tracker without a transmitter, and the datagram of a flow from 10.77.1.1:8001.
+struct lone_tracker {
+  explicit lone_tracker(const endpoint& where)
+      : request(
+            make_request({}, 0, 0, be16::from_host(8001), request_destination::from(where), 0)) {}
+  ~lone_tracker() { tracker.stop(); }
+  ring_context ring;
+  epoch_domain epochs;
+  const outer_flows numbers;
+  detail::flow_tracker tracker{ring, epochs, numbers, 16, {}};
+  const tx_request request;
+  const tracked_way way{source_bytes{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 77, 1, 1}};
+};
+
 class tracked_flows_end_to_end : public two_hosts {
  protected:
   static constexpr const char* place = "10.77.1.2:9000";
@@ -330,19 +344,13 @@ TEST_F(tracked_flows_end_to_end, no_flow_is_good_for_longer_than_its_entry_lives
   load(*a, stateful);
   const kernel_like plain(8001);
   plain.send(to(place));
-  ring_context ring;
-  epoch_domain epochs;
-  const outer_flows numbers;
-  detail::flow_tracker tracker(ring, epochs, numbers, 16, {});
-  const tx_request request =
-      make_request({}, 0, 0, be16::from_host(8001), request_destination::from(to(place)), 0);
-  const source_bytes source{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 77, 1, 1};
-  tracker.on_kernel_datagram(request, {source}, 0);
-  tracker.settle();
+  lone_tracker alone(to(place));
+  alone.tracker.on_kernel_datagram(alone.request, alone.way, 0);
+  alone.tracker.settle();
   const auto good = [&] {
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
-    const tracked_flows& flows = tracker.flows();
-    const auto key = tracked_key::of(request, {source});
+    const tracked_flows& flows = alone.tracker.flows();
+    const auto key = tracked_key::of(alone.request, alone.way);
     return !flows.use(flows.find_line(key, flows.hash_of(key)),
                       std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
   };
@@ -353,7 +361,6 @@ TEST_F(tracked_flows_end_to_end, no_flow_is_good_for_longer_than_its_entry_lives
     std::this_thread::sleep_for(20ms);
   }
   EXPECT_FALSE(good());
-  tracker.stop();
 }
 
 /// The kernel path tells of a datagram later than the kernel had it.
@@ -361,25 +368,18 @@ TEST_F(tracked_flows_end_to_end, what_passed_an_earlier_ruleset_is_not_believed)
   load(*a, stateful);
   const kernel_like plain(8001);
   plain.send(to(place));
-  ring_context ring;
-  epoch_domain epochs;
-  const outer_flows numbers;
-  detail::flow_tracker tracker(ring, epochs, numbers, 16, {});
-  const tx_request request =
-      make_request({}, 0, 0, be16::from_host(8001), request_destination::from(to(place)), 0);
-  const source_bytes source{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 77, 1, 1};
+  lone_tracker alone(to(place));
   const auto fast_after_telling = [&](std::uint32_t rules) {
-    tracker.tell(request, {source}, 0, rules);
-    ring.restart();
-    asio::post(ring.get_executor(), [&ring] { ring.stop(); });
-    ring.run();
-    return tracker.stats().fast;
+    alone.tracker.tell(alone.request, alone.way, 0, rules);
+    alone.ring.restart();
+    asio::post(alone.ring.get_executor(), [&] { alone.ring.stop(); });
+    alone.ring.run();
+    return alone.tracker.stats().fast;
   };
-  const std::uint32_t earlier = tracker.rules();
-  tracker.begin_anew();
+  const std::uint32_t earlier = alone.tracker.rules();
+  alone.tracker.begin_anew();
   EXPECT_EQ(0u, fast_after_telling(earlier));
-  EXPECT_EQ(1u, fast_after_telling(tracker.rules()));
-  tracker.stop();
+  EXPECT_EQ(1u, fast_after_telling(alone.tracker.rules()));
 }
 
 /// Bursts with pauses around the timeout: each datagram that is answered at once has its answer.

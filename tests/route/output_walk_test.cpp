@@ -376,10 +376,16 @@ netlink::xfrm_policy block_all() {
   return out;
 }
 
+/// To all of IPv6, by device 7.
+output_flow by_seven() {
+  output_flow out;
+  out.destination = ip_prefix::all(ip_family::v6);
+  out.devices = {7};
+  return out;
+}
+
 TEST(output_path_layers, each_has_its_reason_and_what_cannot_be_read_is_an_obstacle) {
-  output_flow region;
-  region.destination = ip_prefix::all(ip_family::v6);
-  region.devices = {7};
+  output_flow region = by_seven();
   const auto reason = [&](auto&& change) {
     output_snapshot s;
     change(s);
@@ -426,14 +432,11 @@ TEST(output_path_layers, each_has_its_reason_and_what_cannot_be_read_is_an_obsta
 }
 
 TEST(output_path_layers, an_obstacle_is_named_as_its_owner_knows_it) {
-  output_flow region;
-  region.destination = ip_prefix::all(ip_family::v6);
-  region.devices = {7};
-  const auto obstacle = [&](auto&& change) {
+  const auto obstacle = [](auto&& change) {
     output_snapshot s;
     s.devices[7].name = "eth0";
     change(s);
-    return judge_output(s, region).obstacle;
+    return judge_output(s, by_seven()).obstacle;
   };
   EXPECT_EQ("egress program of id 12 of the control group", obstacle([](auto& s) {
               s.cgroup.egress = {12, 3};
