@@ -90,6 +90,24 @@ struct queued_error {
   endpoint destination;   ///< Of the datagram that it is about.
 };
 
+/// Tells when the object whose first member it is has gone: the last owner of a shared one may be
+/// about to destroy it on another thread, when no weak_ptr leads there any more.
+class end_mark {
+ public:
+  end_mark() = default;
+  end_mark(const end_mark&) = delete;
+  end_mark& operator=(const end_mark&) = delete;
+  ~end_mark() {
+    gone_->test_and_set(std::memory_order_release);
+    gone_->notify_all();
+  }
+  /// Set, and whoever waits for that woken, at the end.
+  [[nodiscard]] std::shared_ptr<const std::atomic_flag> gone() const noexcept { return gone_; }
+
+ private:
+  const std::shared_ptr<std::atomic_flag> gone_ = std::make_shared<std::atomic_flag>();
+};
+
 class backing_socket {
  public:
   /// Opens and binds both families (IPv6 only where the host has it). Errors: port_in_use, EPERM
@@ -159,6 +177,11 @@ class backing_socket {
   /// Takes one entry off an error queue; false when it is empty. Never blocks.
   [[nodiscard]] bool next_error(ip_family family, queued_error& error) noexcept;
 
+  /// Set as soon as its port is free again.
+  [[nodiscard]] std::shared_ptr<const std::atomic_flag> closed() const noexcept {
+    return end_.gone();
+  }
+
  private:
   backing_socket() = default;
   [[nodiscard]] std::error_code bind_family(ip_family family, const source_key& key,
@@ -170,6 +193,7 @@ class backing_socket {
   [[nodiscard]] std::error_code receive_with(int fd, bool gro, std::size_t buffer_bytes) const;
   [[nodiscard]] std::error_code finish();
 
+  end_mark end_;  ///< First.
   std::array<parents_fd, 2> fds_;
   std::array<std::optional<ip_address>, 2> sources_;
   std::uint16_t port_ = 0;

@@ -549,11 +549,17 @@ std::shared_ptr<backing_socket> engine::socket_for(const sender_options& options
                         .interface_index = groups_device}};
   if (apart && key.port == 0) return counted(backing_socket::open(key, ec));
   const std::lock_guard lock(sockets_mutex_);
-  auto& known = sockets_[key];
-  if (auto socket = known.lock()) return socket;
+  if (const auto known = sockets_.find(key); known != sockets_.end())
+    if (auto socket = known->second.socket.lock()) return socket;
+  std::erase_if(sockets_, [&](const auto& entry) {
+    const auto& [of, known] = entry;
+    if (!known.socket.expired()) return false;
+    // Its port is taken until it is closed, which needs nothing of ours.
+    if (of.port == key.port) known.closed->wait(false, std::memory_order_acquire);
+    return known.closed->test(std::memory_order_acquire);
+  });
   auto socket = counted(backing_socket::open(key, ec));
-  known = socket;
-  std::erase_if(sockets_, [](const auto& entry) { return entry.second.expired(); });
+  if (socket) sockets_[key] = {socket, socket->closed()};
   return socket;
 }
 

@@ -191,7 +191,11 @@ class engine : public std::enable_shared_from_this<engine> {
   std::uint32_t shared_made_ = 0;            ///< Control thread.
   std::weak_ptr<shared_producers> shared_;   ///< Control thread.
   std::mutex sockets_mutex_;
-  std::map<source_key, std::weak_ptr<backing_socket>> sockets_;
+  struct known_socket {
+    std::weak_ptr<backing_socket> socket;
+    std::shared_ptr<const std::atomic_flag> closed;  ///< backing_socket::closed()
+  };
+  std::map<source_key, known_socket> sockets_;  ///< Guarded by it.
   std::mutex ports_mutex_;
   std::vector<std::weak_ptr<port_state>> ports_;  ///< Guarded by it, as the next.
   bool ports_closed_ = false;
