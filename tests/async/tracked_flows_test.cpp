@@ -13,6 +13,7 @@
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <random>
 #include <set>
@@ -77,10 +78,7 @@ class tracked_flows_end_to_end : public two_hosts {
   }
   static void load(const netns& in, const std::string& text) {
     const std::string file = "/tmp/" + in.name() + ".nft";
-    FILE* to = std::fopen(file.c_str(), "w");
-    ASSERT_NE(to, nullptr);
-    std::fputs(text.c_str(), to);
-    std::fclose(to);
+    ASSERT_TRUE(std::ofstream(file) << text << std::flush);
     in("nft -f " + file);
     ::unlink(file.c_str());
   }
@@ -787,18 +785,18 @@ class tracked_peers : public tracked_flows_end_to_end {
   struct peer {
     std::uint16_t port, other;  ///< A's and B's.
     unique_fd own;
-    std::unique_ptr<udp_sink> sink;
+    udp_sink sink;
     int answered = 0;
   };
   peer make_peer(std::uint16_t port, std::uint16_t other) {
     const std::string where = "10.77.1.2:" + std::to_string(other);
-    return {port, other, own_socket(port), std::make_unique<udp_sink>(*b, to(where))};
+    return {port, other, own_socket(port), udp_sink(*b, to(where))};
   }
   /// Sends one, which is answered at once; the answer must come.
   void exchange(sender& s, peer& with, const std::string& when) {
     ASSERT_TRUE(s.try_send(bytes_of("x"), to("10.77.1.2:" + std::to_string(with.other))));
-    ASSERT_TRUE(with.sink->next()) << when;
-    answer(*with.sink, to("10.77.1.1:" + std::to_string(with.port)));
+    ASSERT_TRUE(with.sink.next()) << when;
+    answer(with.sink, to("10.77.1.1:" + std::to_string(with.port)));
     ++with.answered;
     EXPECT_TRUE(hears(with.own.get())) << "answer " << with.answered << " " << when;
   }
@@ -843,7 +841,7 @@ void tracked_peers::late(transmitter& tx, std::uint16_t port, std::uint16_t othe
       std::this_thread::sleep_for(500ms);
     }
     std::this_thread::sleep_until(last + life() * 3 / 4);
-    answer(*with.sink, to("10.77.1.1:" + std::to_string(port)));
+    answer(with.sink, to("10.77.1.1:" + std::to_string(port)));
     const bool did = hears(with.own.get(), 500ms);
     // A machine that slept says nothing.
     if (!did && clock::now() > last + life() * 9 / 10) {

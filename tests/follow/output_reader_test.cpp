@@ -481,9 +481,9 @@ TEST_F(output_path, what_comes_while_the_rest_is_read_is_in_force_with_it) {
   const std::string chain = "add chain ip t out { type filter hook output priority 0; }";
   for (const std::string more : {"rule ip t out udp dport 9000 drop", "table ip u"}) {
     SCOPED_TRACE(more);
-    bool added = false;
+    std::atomic<bool> added = false;
     while_reading = [&] {
-      added = added || tries("sh -c 'nft list table ip t >/dev/null && nft add " + more + "'");
+      if (!added) added = tries("sh -c 'nft list table ip t >/dev/null && nft add " + more + "'");
     };
     followed_output output(*host_);
     (*host_)("nft 'add table ip t; " + chain + "'");
