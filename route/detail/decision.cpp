@@ -131,13 +131,14 @@ const decision& decider::decide(const decision_question& question) {
   return result_;
 }
 
-/// l3mdev_update_flow(). IPv4 sockets that are bound to a VRF send to groups outside of it
-/// (udp_sendmsg() in net/ipv4/udp.c), which nobody else does.
+/// l3mdev_update_flow(). IPv4 sockets that are bound to a VRF send to groups outside of it, unless
+/// it is what they name for groups (udp_sendmsg() in net/ipv4/udp.c), which nobody else does.
 void decider::enter_vrf() {
   device_ = question_.cls->output_interface;
   vrf_ = device_ == 0 ? 0 : vrf_of(state_, device_);
   if (vrf_ != 0 && vrf_ == device_ && question_.family() == ip_family::v4 &&
-      question_.is_multicast() && question_.as == route_question::send)
+      question_.is_multicast() && question_.cls->multicast_interface == 0 &&
+      question_.as == route_question::send)
     device_ = vrf_ = 0;
   oif_ = device_ == vrf_ ? 0 : device_;
 }

@@ -1156,6 +1156,20 @@ TEST_F(Vrf, GroupsAreTheKernelsInItAndOverItsDevices) {
   EXPECT_FALSE(ask("239.1.1.1", {}, route_question::send).divert);
 }
 
+TEST_F(Vrf, ThatIsNamedForGroupsIsAskedAboutThem) {
+  apply(added(route_via(net("0.0.0.0/0"), "10.3.0.9", 3)));
+  flow_class by_red, from_red_by_red = in_red;
+  by_red.multicast_interface = from_red_by_red.multicast_interface = 9;
+  for (const flow_class& cls : {by_red, from_red_by_red})
+    EXPECT_EQ(ask("239.1.1.1", cls, route_question::send).interface_index, 3u);
+  apply(added(route_via(net("0.0.0.0/0"), "10.2.0.9", 2, 100)));
+  for (const flow_class& cls : {by_red, from_red_by_red}) {
+    const resolution answer = ask("239.1.1.1", cls, route_question::send);
+    EXPECT_EQ(answer.interface_index, 2u);
+    EXPECT_EQ(answer.divert, divert_reason::multicast_destination);
+  }
+}
+
 TEST_F(Vrf, WhatLeavesItHasASourceOfIt) {
   netlink::route leak = route_via(net("20.0.0.0/8"), "10.3.0.9", 3, 100);
   leak.preferred_source = ip("10.3.0.1");
