@@ -103,6 +103,7 @@ inline std::string described(const datagram_options& o) {
   if (o.ecn) text += " ecn " + std::to_string(static_cast<int>(*o.ecn));
   if (o.ttl != 0) text += " ttl " + std::to_string(o.ttl);
   if (o.mark) text += " mark " + std::to_string(*o.mark);
+  if (o.path_mtu_probe) text += " probe";
   return text.empty() ? " nothing" : text;
 }
 
@@ -119,12 +120,13 @@ inline std::vector<datagram_options> all_options(const std::string& second) {
                              std::optional<std::uint8_t>(46)})
       for (const auto& ecn : all_ecn())
         for (const std::uint8_t ttl : std::initializer_list<std::uint8_t>{0, 7})
-          for (const auto& mark :
-               {std::optional<std::uint32_t>(), std::optional<std::uint32_t>(5)}) {
-            datagram_options o{.dscp = dscp, .ecn = ecn, .ttl = ttl, .mark = mark};
-            if (with_source) o.source = *ip_address::parse(second);
-            all.push_back(o);
-          }
+          for (const auto& mark : {std::optional<std::uint32_t>(), std::optional<std::uint32_t>(5)})
+            for (const bool probe : {false, true}) {
+              datagram_options o{
+                  .dscp = dscp, .ecn = ecn, .ttl = ttl, .mark = mark, .path_mtu_probe = probe};
+              if (with_source) o.source = *ip_address::parse(second);
+              all.push_back(o);
+            }
   return all;
 }
 

@@ -283,6 +283,31 @@ TEST_F(datagram_options_test, a_path_mtu_probe_is_sent_whole_or_refused) {
   }
 }
 
+/// Where the kernel sends others without DF, a probe has it.
+TEST_F(datagram_options_test, a_path_mtu_probe_has_df_where_the_mtu_is_locked) {
+  (*a)("ip route replace 10.77.1.2/32 dev a0 mtu lock 1000");
+  const endpoint there = to("10.77.1.2:9000");
+  capture wire(*b, "b0");
+  const std::vector<options> all = {{}, {.path_mtu_probe = true}};
+  std::vector<std::string> kernel;
+  {
+    choosing_socket socket(ip_family::v4, 8001);
+    for (const options& o : all) {
+      ASSERT_EQ(0, socket.send(there, "x", o));
+      kernel.push_back(wire.next());
+    }
+  }
+  ASSERT_NE(kernel[0], kernel[1]);
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  for (int round = 0; round < 3; ++round)
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      ASSERT_TRUE(s.try_send(bytes_of("x"), there, all[i]));
+      EXPECT_EQ(kernel[i], wire.next()) << described(all[i]);
+    }
+  EXPECT_TRUE(drained(tx));
+}
+
 TEST_F(datagram_options_test, more_combinations_than_classes_are_left_to_the_kernel) {
   transmitter tx(small());
   auto s = tx.make_sender();

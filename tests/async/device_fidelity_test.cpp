@@ -137,6 +137,68 @@ class device_fidelity : public two_hosts {
       }
   }
 
+  /// Waits until all classes of these are compiled: ECN and probes have none of their own.
+  static void resolve_all(sender& s, const endpoint& there,
+                          const std::vector<datagram_options>& all) {
+    for (const datagram_options& o : all) {
+      if (o.ecn || o.path_mtu_probe) continue;
+      outcome<std::error_code, path_state> resolved;
+      s.async_resolve(there, o, resolved.handler());
+      EXPECT_FALSE(std::get<0>(resolved.future.get())) << described(o);
+    }
+  }
+
+  /// Of as many bytes as the route's MTU of 1300 has room for, the device's, and of more.
+  void compare_probes(std::size_t number, const device_spec& spec, ip_family family) {
+    const endpoint there = destination(number, family);
+    const std::size_t headers = there.address.is_v4() ? 28 : 48;
+    const std::size_t edge = largest(there, number);
+    const std::vector<std::size_t> sizes = {64, 1300 - headers, 1301 - headers, edge, edge + 1};
+    const datagram_options probe{.path_mtu_probe = true};
+    capture wire(*b, "b0");
+    std::vector<std::string> kernel;
+    {
+      choosing_socket socket(family, 8001);
+      for (const std::size_t size : sizes) {
+        const int refused = socket.send(there, patterned(size), probe);
+        EXPECT_EQ(size > edge ? EMSGSIZE : 0, refused) << spec.parameters << " " << size;
+        if (refused != 0) continue;
+        kernel.push_back(wire.next());
+        ASSERT_FALSE(kernel.back().empty()) << spec.parameters << " " << size;
+      }
+    }
+    transmitter tx(small());
+    auto ours = tx.make_sender({.source_port = 8001});
+    const auto send_all = [&] {
+      for (std::size_t k = 0; k < kernel.size(); ++k) {
+        EXPECT_TRUE(ours.try_send(bytes_of(patterned(sizes[k])), there, probe));
+        const std::string frame = wire.next();
+        EXPECT_EQ(kernel[k], frame) << spec.parameters << " " << sizes[k] << "\nkernel "
+                                    << hex(kernel[k]) << "\ncowire " << hex(frame);
+      }
+      EXPECT_TRUE(ours.try_send(bytes_of(patterned(edge + 1)), there, probe));
+      // The network may tell as well that nobody is at the far end.
+      send_error error{.from = send_error::origin::network};
+      while (error.from == send_error::origin::network) {
+        outcome<std::error_code, send_error> told;
+        ours.async_next_error(told.handler());
+        ASSERT_EQ(std::future_status::ready, told.future.wait_for(patience)) << spec.parameters;
+        error = std::get<1>(told.future.get());
+      }
+      EXPECT_EQ(EMSGSIZE, error.code.value()) << spec.parameters;
+      EXPECT_TRUE(drained(tx));
+    };
+    // What is too long for the route is the kernel's, and nothing else.
+    EXPECT_TRUE(eventually([&] {
+      const auto before = tx.stats();
+      send_all();
+      const auto after = tx.stats();
+      return after.kernel_path == before.kernel_path + 2 &&
+             after.refused_total() == before.refused_total() + 1;
+    })) << spec.parameters
+        << ": " << summary(tx.stats());
+  }
+
   /// Whether sooner or later the fast path sends over `device` what the kernel sends, the sockets'
   /// ports and with them the checksum aside.
   bool agrees_with_kernel(capture& wire, const transmitter& tx, sender& ours,
@@ -359,9 +421,10 @@ TEST_F(device_fidelity, choices_of_one_datagram) {
       }
       transmitter tx(small());
       auto ours = tx.make_sender({.source_port = 8001});
-      // Rounds, not seconds: in the guest one may take long.
+      // By the kernel at first. Rounds, not seconds: in the guest one may take long.
       bool all_fast = false;
       for (int round = 0; round < 30 && !all_fast; ++round) {
+        if (round == 1) resolve_all(ours, there, all);
         const auto before = tx.stats().kernel_path;
         for (std::size_t k = 0; k < all.size(); ++k) {
           EXPECT_TRUE(ours.try_send(bytes_of(patterned(64)), there, all[k]));
@@ -373,6 +436,28 @@ TEST_F(device_fidelity, choices_of_one_datagram) {
       }
       EXPECT_TRUE(all_fast) << specs[i].parameters << ": " << summary(tx.stats());
     }
+}
+
+/// Up to the device's MTU whatever the route's is, and no longer: as a socket whose option is
+/// IP_PMTUDISC_PROBE. What the route's MTU has room for is fast.
+TEST_F(device_fidelity, path_mtu_probes) {
+  const std::vector<device_spec> specs = {
+      {"gre ttl inherit tos inherit"}, {"gretap ttl 64 csum key 7"},
+      {"ipip ttl 64", true, false},    {"sit ttl 64", false, true},
+      {"ip6gre encaplimit none"},      {"ip6tnl mode any encaplimit none"},
+      {"vlan proto 802.1q id 5"},
+  };
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    make(i + 1, specs[i]);
+    for (const auto family : ip_families)
+      if (family == ip_family::v4 ? specs[i].carries_ipv4 : specs[i].carries_ipv6)
+        (*a)("ip route add " + destination(i + 1, family).address.to_string() + " dev " +
+             device_of(i + 1) + " mtu 1300");
+  }
+  for (std::size_t i = 0; i < specs.size(); ++i)
+    for (const auto family : ip_families)
+      if (family == ip_family::v4 ? specs[i].carries_ipv4 : specs[i].carries_ipv6)
+        compare_probes(i + 1, specs[i], family);
 }
 
 /// The second slave takes over when the first one loses its carrier.
