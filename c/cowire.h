@@ -191,6 +191,10 @@ COWIRE_API int cowire_frame_acquire(cowire_sender *s, cowire_frame *frame);
  * frame is gone, else it stays the caller's, for a retry with the rest. */
 COWIRE_API ssize_t cowire_frame_submit(cowire_sender *s, cowire_frame *frame,
                                        const cowire_address *addresses, size_t n);
+/* The same with choices of these datagrams' own, as cowire_try_send_with(); NULL = none. */
+COWIRE_API ssize_t cowire_frame_submit_with(cowire_sender *s, cowire_frame *frame,
+                                            const cowire_address *addresses, size_t n,
+                                            const cowire_datagram_options *options);
 /* Gives it back unsent. One that is gone is ignored. */
 COWIRE_API void cowire_frame_release(cowire_frame *frame);
 

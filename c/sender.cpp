@@ -187,6 +187,27 @@ void forget(cowire_frame& frame) noexcept {
   frame = {};
 }
 
+/// With options, or none at all.
+template <class... Options>
+ssize_t submit(const cowire_sender* s, cowire_frame& frame, const cowire_address* addresses,
+               std::size_t n, const Options&... options) noexcept {
+  if (frame.data == nullptr) return c::failed(EINVAL, "the frame is gone already");
+  if (frame.length > frame.capacity)
+    return c::failed(EMSGSIZE, "length is " + std::to_string(frame.length) + " and capacity " +
+                                   std::to_string(frame.capacity));
+  payload& what = payload_in(frame);
+  what.resize(frame.length);
+  const ssize_t accepted = in_batches(
+      s, addresses, n, &what, [&](std::span<const endpoint> to, bool last, std::error_code& ec) {
+        const auto& through = s->core->through();
+        // Only the last destination of all takes the frame itself.
+        return last ? through.try_send(what, to, options..., ec)
+                    : through.try_send(what.content(), to, options..., ec);
+      });
+  if (!what) forget(frame);
+  return accepted;
+}
+
 }  // namespace
 
 int cowire_sender_open(cowire_transmitter* tx, const cowire_sender_options* options,
@@ -246,20 +267,15 @@ int cowire_frame_acquire(cowire_sender* s, cowire_frame* frame) {
 
 ssize_t cowire_frame_submit(cowire_sender* s, cowire_frame* frame, const cowire_address* addresses,
                             size_t n) {
-  if (frame->data == nullptr) return c::failed(EINVAL, "the frame is gone already");
-  if (frame->length > frame->capacity)
-    return c::failed(EMSGSIZE, "length is " + std::to_string(frame->length) + " and capacity " +
-                                   std::to_string(frame->capacity));
-  payload& what = payload_in(*frame);
-  what.resize(frame->length);
-  const ssize_t accepted = in_batches(
-      s, addresses, n, &what, [&](std::span<const endpoint> to, bool last, std::error_code& ec) {
-        const auto& through = s->core->through();
-        // Only the last destination of all takes the frame itself.
-        return last ? through.try_send(what, to, ec) : through.try_send(what.content(), to, ec);
-      });
-  if (!what) forget(*frame);
-  return accepted;
+  return submit(s, *frame, addresses, n);
+}
+
+ssize_t cowire_frame_submit_with(cowire_sender* s, cowire_frame* frame,
+                                 const cowire_address* addresses, size_t n,
+                                 const cowire_datagram_options* options) {
+  datagram_options chosen;
+  if (const int wrong = read_options(options, chosen); wrong != 0) return wrong;
+  return submit(s, *frame, addresses, n, chosen);
 }
 
 void cowire_frame_release(cowire_frame* frame) {

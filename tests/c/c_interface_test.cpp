@@ -3,7 +3,7 @@
 // other languages cannot be. COWIRE_LIBRARY and the examples' places are set by the build.
 #include <cowire/c/cowire.h>
 
-#include <tests/async/frame_capture.hpp>
+#include <tests/async/choosing_socket.hpp>
 #include <tests/async/numbered_stream.hpp>
 #include <tests/support/child.hpp>
 #include <tests/support/two_hosts.hpp>
@@ -27,6 +27,18 @@ cowire_address address_of(const endpoint& to) {
   const raw_address raw(to);
   cowire_address out{};
   std::memcpy(&out, &raw.storage, raw.size);
+  return out;
+}
+
+cowire_datagram_options as_c(const datagram_options& o) {
+  cowire_datagram_options out = COWIRE_DATAGRAM_OPTIONS_INIT;
+  if (o.source) out.source = address_of({*o.source, 0});
+  if (o.dscp) out.dscp = *o.dscp;
+  if (o.ecn) out.ecn = static_cast<int>(*o.ecn);
+  out.ttl = o.ttl;
+  if (o.mark) out.flags |= COWIRE_WITH_MARK;
+  out.mark = o.mark.value_or(0);
+  if (o.path_mtu_probe) out.flags |= COWIRE_PATH_MTU_PROBE;
   return out;
 }
 
@@ -61,12 +73,14 @@ class c_interface : public two_hosts {
     sink.reset();
     two_hosts::TearDown();
   }
-  void open(std::uint32_t frames = 256, std::uint32_t parts = 1) {
+  void open(std::uint32_t frames = 256, std::uint32_t parts = 1, std::uint16_t port = 0) {
     cowire_options options = COWIRE_OPTIONS_INIT;
     options.frames = frames;
     options.shared_producers = parts;
     ASSERT_EQ(0, cowire_open(&options, &tx)) << cowire_text();
-    ASSERT_EQ(0, cowire_sender_open(tx, nullptr, &s)) << cowire_text();
+    cowire_sender_options wanted = COWIRE_SENDER_OPTIONS_INIT;
+    wanted.source_port = port;
+    ASSERT_EQ(0, cowire_sender_open(tx, &wanted, &s)) << cowire_text();
   }
   int open_file(std::string_view text) {
     char path[] = "/tmp/cowire_c_XXXXXX";
@@ -78,6 +92,13 @@ class c_interface : public two_hosts {
   }
   cowire_datagram numbered(const std::uint64_t& number) const {
     return {&number, sizeof number, there, 0};
+  }
+  cowire_frame numbered_frame(const std::uint64_t& number) const {
+    cowire_frame frame;
+    EXPECT_EQ(0, cowire_frame_acquire(s, &frame)) << cowire_text();
+    std::memcpy(frame.data, &number, sizeof number);
+    frame.length = sizeof number;
+    return frame;
   }
   std::vector<cowire_frame> all_frames() {
     std::vector<cowire_frame> out;
@@ -362,6 +383,65 @@ TEST_F(c_interface, datagrams_choose_for_themselves) {
   EXPECT_EQ(-EAFNOSUPPORT, cowire_try_send_with(s, two, 1, &chosen));
   chosen.size = 3;
   EXPECT_EQ(-EINVAL, cowire_try_send_with(s, two, 1, &chosen));
+}
+
+/// A frame that goes to two, a copy of it and itself, as a socket sends that chooses the same by
+/// control messages: by the kernel at first, and past it.
+TEST_F(c_interface, frames_choose_for_themselves) {
+  (*a)("ip addr add 10.77.1.7/24 dev a0");
+  capture wire(*b, "b0");
+  const auto all = all_options("10.77.1.7");
+  const std::uint64_t number = 0;
+  const std::string text(reinterpret_cast<const char*>(&number), sizeof number);
+  std::vector<std::string> kernel;
+  {
+    choosing_socket socket(ip_family::v4, 4321);
+    for (const auto& o : all) {
+      ASSERT_EQ(0, socket.send(to("10.77.1.2:9000"), text, o)) << described(o);
+      kernel.push_back(wire.next());
+    }
+  }
+  open(256, 1, 4321);
+  const cowire_address two[] = {there, there};
+  const auto send_all = [&] {
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      cowire_frame frame = numbered_frame(number);
+      const cowire_datagram_options chosen = as_c(all[i]);
+      ASSERT_EQ(2, cowire_frame_submit_with(s, &frame, two, 2, &chosen)) << cowire_text();
+      EXPECT_EQ(nullptr, frame.data);
+      EXPECT_EQ(kernel[i], wire.next()) << described(all[i]);
+      EXPECT_EQ(kernel[i], wire.next()) << described(all[i]);
+    }
+  };
+  EXPECT_TRUE(eventually([&] {
+    const auto before = counters(tx)["kernel_path"];
+    send_all();
+    return eventually([&] { return counters(tx)["on_the_way"] == 0; }) &&
+           counters(tx)["kernel_path"] == before;
+  }));
+  // To more than are sent to at a time.
+  const std::vector<cowire_address> many(130, there);
+  cowire_frame frame = numbered_frame(number);
+  const cowire_datagram_options chosen = as_c(all.back());
+  ASSERT_EQ(130, cowire_frame_submit_with(s, &frame, many.data(), 130, &chosen)) << cowire_text();
+  for (std::size_t i = 0; i < many.size(); ++i) EXPECT_EQ(kernel.back(), wire.next()) << i;
+}
+
+TEST_F(c_interface, a_frame_whose_choices_are_refused_stays_the_callers) {
+  open();
+  const std::uint64_t number = 0;
+  cowire_frame frame = numbered_frame(number);
+  cowire_datagram_options chosen = COWIRE_DATAGRAM_OPTIONS_INIT;
+  chosen.dscp = 64;
+  EXPECT_EQ(-EINVAL, cowire_frame_submit_with(s, &frame, &there, 1, &chosen));
+  EXPECT_NE(std::string::npos, std::string(cowire_text()).find("dscp is 64")) << cowire_text();
+  chosen.dscp = -1;
+  chosen.source = address_of(to("[fd77:1::1]:1"));
+  EXPECT_EQ(-EAFNOSUPPORT, cowire_frame_submit_with(s, &frame, &there, 1, &chosen));
+  ASSERT_NE(nullptr, frame.data);
+  ASSERT_EQ(1, cowire_frame_submit_with(s, &frame, &there, 1, nullptr)) << cowire_text();
+  EXPECT_EQ(-EINVAL, cowire_frame_submit_with(s, &frame, &there, 1, nullptr));
+  expect_exactly(1);
 }
 
 TEST_F(c_interface, what_is_wrong_has_a_number_and_a_text) {

@@ -179,6 +179,13 @@ extern "C" {
         addresses: *const cowire_address,
         n: usize,
     ) -> isize;
+    pub fn cowire_frame_submit_with(
+        s: *mut cowire_sender,
+        frame: *mut cowire_frame,
+        addresses: *const cowire_address,
+        n: usize,
+        options: *const cowire_datagram_options,
+    ) -> isize;
     pub fn cowire_frame_release(frame: *mut cowire_frame);
     pub fn cowire_sender_fd(s: *const cowire_sender) -> c_int;
     pub fn cowire_next_error(s: *mut cowire_sender, error: *mut cowire_error) -> c_int;

@@ -3,7 +3,7 @@
 use crate::{
     address::{to_c, CHUNK, NOWHERE},
     error::Error,
-    sender::Sender,
+    sender::{DatagramOptions, Sender},
 };
 use cowire_sys as sys;
 use std::{fmt, io, net::SocketAddr, ptr, slice};
@@ -56,7 +56,24 @@ impl Frame {
     }
 
     /// Submits it to all of these addresses. More than 64 of them cost an allocation.
-    pub fn submit(mut self, to: &[SocketAddr]) -> Result<(), SubmitError> {
+    pub fn submit(self, to: &[SocketAddr]) -> Result<(), SubmitError> {
+        self.submit_raw(to, ptr::null())
+    }
+
+    /// The same with choices of these datagrams' own.
+    pub fn submit_with(
+        self,
+        to: &[SocketAddr],
+        options: &DatagramOptions,
+    ) -> Result<(), SubmitError> {
+        self.submit_raw(to, &options.raw())
+    }
+
+    fn submit_raw(
+        mut self,
+        to: &[SocketAddr],
+        options: *const sys::cowire_datagram_options,
+    ) -> Result<(), SubmitError> {
         let mut few = [NOWHERE; CHUNK];
         let many: Vec<_>;
         let all = if let Some(few) = few.get_mut(..to.len()) {
@@ -74,7 +91,8 @@ impl Frame {
             // SAFETY: `rest` lives. The call that reaches its end takes the frame away, and dropping
             // one that is gone does nothing.
             match unsafe {
-                sys::cowire_frame_submit(self.sender.raw(), &mut self.raw, rest.as_ptr(), rest.len())
+                let (to, count) = (rest.as_ptr(), rest.len());
+                sys::cowire_frame_submit_with(self.sender.raw(), &mut self.raw, to, count, options)
             } {
                 n if n >= 0 => accepted += n as usize,
                 n => return Err(SubmitError { frame: self, accepted, error: Error::last(n) }),

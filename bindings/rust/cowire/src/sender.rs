@@ -63,7 +63,7 @@ pub struct DatagramOptions {
 }
 
 impl DatagramOptions {
-    fn raw(&self) -> sys::cowire_datagram_options {
+    pub(crate) fn raw(&self) -> sys::cowire_datagram_options {
         let flag = |set: bool, bit: u32| if set { bit } else { 0 };
         sys::cowire_datagram_options {
             size: mem::size_of::<sys::cowire_datagram_options>(),

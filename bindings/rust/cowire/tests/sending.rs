@@ -2,12 +2,15 @@
 //! What arrives on another host, and what comes back. Ignored without that host: tests/rust.
 mod common;
 use common::*;
-use cowire::{Error, Mode, Options, Sender, SenderOptions, Transmitter, TrySendError, Warnings};
+use cowire::{
+    DatagramOptions, Error, Mode, Options, Sender, SenderOptions, Transmitter, TrySendError, Warnings,
+};
 use std::{
     collections::HashSet,
     io::{Read, Write},
-    net::UdpSocket,
+    net::{IpAddr, UdpSocket},
     os::unix::{io::AsFd, net::UnixStream},
+    process::Command,
     thread,
     time::Duration,
 };
@@ -157,6 +160,48 @@ fn frames_are_written_in_place_and_go_to_many() {
     drop(sender.acquire().unwrap()); // Unsent: it goes back.
     assert!(settled(&tx));
     assert_eq!(256, std::iter::from_fn(|| sender.acquire().ok()).collect::<Vec<_>>().len());
+}
+
+#[test]
+#[ignore = "needs two hosts"]
+fn frames_choose_for_themselves() {
+    const FITS: usize = 1500 - 28;
+    let (_tx, sender, peer, address) = one_way(256, 1);
+    let second: IpAddr = "10.77.1.7".parse().unwrap();
+    let made = Command::new("ip").args(["addr", "replace", "10.77.1.7/32", "dev", "a0"]).status();
+    assert!(made.unwrap().success());
+    let by_second = DatagramOptions { source: Some(second), ..Default::default() };
+    let mut frame = sender.acquire().unwrap();
+    write!(frame, "from elsewhere").unwrap();
+    frame.submit_with(&[address; 2], &by_second).unwrap(); // A copy, and the frame itself.
+    for _ in 0..2 {
+        let (bytes, source) = next(&peer);
+        assert_eq!((b"from elsewhere".to_vec(), second), (bytes, source.ip()));
+    }
+    // As long as the device takes, and a byte longer, which otherwise comes in fragments.
+    let probe = DatagramOptions { path_mtu_probe: true, ..Default::default() };
+    for (length, options) in [(FITS, probe), (FITS + 1, DatagramOptions::default())] {
+        let mut frame = sender.acquire().unwrap();
+        frame.set_len(length);
+        frame.submit_with(&[address], &options).unwrap();
+        assert_eq!(length, next(&peer).0.len());
+    }
+    let mut frame = sender.acquire().unwrap();
+    frame.set_len(FITS + 1);
+    frame.submit_with(&[address], &probe).unwrap();
+    let mut told = None;
+    assert!(eventually(|| {
+        told = sender.next_error();
+        told.is_some()
+    }));
+    assert_eq!(cowire_sys::EMSGSIZE, told.unwrap().number);
+    expect_nothing_more(&peer);
+    // What cannot be meant is refused, and the frame is there still.
+    let wrong = DatagramOptions { dscp: Some(64), ..Default::default() };
+    let refused = sender.acquire().unwrap().submit_with(&[address], &wrong).err().unwrap();
+    assert!(refused.error.to_string().contains("dscp is 64"), "{refused}");
+    refused.frame.submit(&[address]).unwrap();
+    assert_eq!(0, next(&peer).0.len());
 }
 
 #[test]
