@@ -45,6 +45,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <system_error>
 #include <utility>
@@ -102,11 +103,7 @@ class shared_sender {
   /// wait if that is the sender's policy.
   template <asio::completion_token_for<acquire_signature> Token>
   auto async_acquire(Token&& token) const {
-    return asio::async_initiate<Token, acquire_signature>(
-        [](auto handler, const shared_sender& self) {
-          self.begin_acquire(self.place(), {std::move(handler), self.get_executor()});
-        },
-        token, *this);
+    return asio::async_initiate<Token, acquire_signature>(acquire_initiation{}, token, *this);
   }
   /// The same of a certain shared producer, by its place().
   template <asio::completion_token_for<acquire_signature> Token>
@@ -170,7 +167,8 @@ class shared_sender {
   }
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(datagram_bytes bytes, const endpoint& destination, Token&& token) const {
-    return async_send(bytes, destination, datagram_options{}, std::forward<Token>(token));
+    return asio::async_initiate<Token, send_signature>(send_initiation{}, token, *this,
+                                                       bytes.span(), destination);
   }
 
   /// The same with options, which are copied.
@@ -207,12 +205,8 @@ class shared_sender {
   template <asio::completion_token_for<send_signature> Token>
   auto async_send(datagram_bytes bytes, const endpoint& destination,
                   const datagram_options& options, Token&& token) const {
-    return asio::async_initiate<Token, send_signature>(
-        [](auto handler, const shared_sender& self, std::span<const std::byte> from,
-           const endpoint& to, const datagram_options& chosen) {
-          self.begin_send(from, to, {std::move(handler), self.get_executor()}, chosen);
-        },
-        token, *this, bytes.span(), destination, options);
+    return asio::async_initiate<Token, send_signature>(send_initiation{}, token, *this,
+                                                       bytes.span(), destination, options);
   }
   template <asio::completion_token_for<send_signature> Token>
   auto async_send_segments(datagram_bytes bytes, std::size_t segment_size,
@@ -303,6 +297,34 @@ class shared_sender {
   using sent = direct_completion<std::error_code, std::size_t>;
   explicit shared_sender(std::shared_ptr<detail::shared_sender_state> state) noexcept
       : state_(std::move(state)) {}
+  // As those of sender.
+  struct acquire_initiation {
+    template <class Handler>
+    void operator()(Handler handler, const shared_sender& self) const {
+      self.begin_acquire(self.place(), {std::move(handler), self.get_executor()});
+    }
+    [[nodiscard]] std::optional<payload> at_once(const shared_sender& self) const noexcept {
+      payload now = self.try_acquire();
+      if (!now) return std::nullopt;
+      return now;
+    }
+  };
+  struct send_initiation {
+    template <class Handler, class... Options>
+    void operator()(Handler handler, const shared_sender& self, std::span<const std::byte> from,
+                    const endpoint& to, const Options&... options) const {
+      self.begin_send(from, to, {std::move(handler), self.get_executor()}, {options...});
+    }
+    template <class... Options>
+    [[nodiscard]] std::optional<std::size_t> at_once(const shared_sender& self,
+                                                     std::span<const std::byte> from,
+                                                     const endpoint& to,
+                                                     const Options&... options) const noexcept {
+      if (!self.try_send(from, to, options...)) return std::nullopt;
+      return 1;
+    }
+  };
+
   void begin_acquire(std::size_t place, direct_completion<std::error_code, payload> done) const;
   void begin_send(payload what, std::span<const endpoint> to, sent done,
                   const datagram_options& options) const;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One sender for many threads, which have no producers of their own.
+#include <cowire/async/await_frames.hpp>
+
 #include <tests/async/numbered_stream.hpp>
 #include <tests/support/two_hosts.hpp>
 
@@ -13,6 +15,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <map>
 #include <string>
 #include <type_traits>
@@ -342,6 +345,39 @@ TEST_F(shared_senders, every_form_and_default_tokens_are_taken) {
     ASSERT_TRUE(got) << i;
     EXPECT_EQ(text, got->bytes);
   }
+}
+
+TEST_F(shared_senders, await_frames_goes_on_at_once_or_waits_for_a_frame) {
+  transmitter tx(with_one());
+  const auto s = tx.make_shared_sender();
+  const auto as_default = await_frames.as_default_on(s);
+  const std::uint64_t numbers[] = {0, 1, 2, 3};
+  asio::io_context app{1};
+  std::vector<payload> held;
+  std::vector<int> order;
+  const auto send = [&]() -> awaitable<void> {
+    asio::post(app, [&] { order.push_back(2); });
+    co_await s.async_send(bytes_in(numbers[0]), destination, await_frames);
+    co_await s.async_send(bytes_in(numbers[1]), destination, {.ecn = ecn_codepoint::ce},
+                          await_frames);
+    co_await as_default.async_send(bytes_in(numbers[2]), destination);
+    held.push_back(co_await s.async_acquire(await_frames));
+    order.push_back(1);
+    EXPECT_TRUE(eventually([&] {
+      std::ranges::move(all_frames(s), std::back_inserter(held));
+      return held.size() == frames_each;
+    }));
+    asio::post(app, [&] {
+      order.push_back(3);
+      held.pop_back();
+    });
+    co_await s.async_send(bytes_in(numbers[3]), destination, await_frames);
+    order.push_back(4);
+  };
+  co_spawn(app, send(), rethrow);
+  app.run();
+  EXPECT_EQ((std::vector<int>{1, 2, 3, 4}), order);
+  expect_exactly(tx, 4);
 }
 
 TEST_F(shared_senders, operations_of_several_contexts_wait_and_are_cancelled) {
