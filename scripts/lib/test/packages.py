@@ -33,15 +33,25 @@ apt-get -qq update
 apt-get -qq install -y --no-install-recommends ./cowire_*.deb ./libcowire0_*.deb
 cowire --version | grep "^cowire $(dpkg-query -W -f '${Version}' cowire)"
 cowire route get 127.0.0.1
-test -e /usr/share/man/man1/cowire-send.1.gz
-test -e /usr/share/man/man5/cowire.toml.5.gz
-apt-get -qq install -y --no-install-recommends ./libcowire-dev_*.deb gcc g++ libc6-dev pkg-config python3 bash-completion
+apt-get -qq install -y --no-install-recommends ./libcowire-dev_*.deb gcc g++ libc6-dev pkg-config python3 bash-completion \
+  man-db libngtcp2-dev libngtcp2-crypto-gnutls-dev libgnutls28-dev
+subcommands=$(cowire --help | sed -n '/^Subcommands:/,/^$/s/^  \([a-z]*\) .*/cowire-\1/p')
+test -n "$subcommands"
+export LC_ALL=C.UTF-8 MANROFFSEQ= MANWIDTH=80
+for page in cowire $subcommands cowire.3 cowire.toml.5; do
+  file=$(man -w "$page")
+  test -z "$(man --warnings -E UTF-8 -l -Tutf8 -Z "$file" 2>&1 >/dev/null)"
+done
 mkdir -p /tmp/use
 printf '#include <cowire.h>\n#include <stdio.h>\nint main(void) { return puts(cowire_version()) < 0; }\n' >/tmp/use/c.c
 cc -std=c11 -Wall -Wextra -Werror -o /tmp/use/c /tmp/use/c.c $(pkg-config --cflags --libs cowire-c)
 /tmp/use/c
 cp source/tests/package/consumer/main.cpp /tmp/use/
 c++ -std=c++20 -o /tmp/use/cpp /tmp/use/main.cpp $(pkg-config --cflags --libs --static cowire)
+cp -r source/examples/quic_server /tmp/use/
+c++ -std=c++20 -o /tmp/use/quic /tmp/use/quic_server/*.cpp $(pkg-config --cflags --libs --static cowire) \
+  $(pkg-config --cflags --libs libngtcp2 libngtcp2_crypto_gnutls gnutls)
+/tmp/use/quic --help 2>&1 | grep "^quic_server: usage: "
 python3 -c 'import ctypes; ctypes.CDLL("libcowire.so.0").cowire_version'
 words=$(bash -c '. /usr/share/bash-completion/bash_completion; . /usr/share/bash-completion/completions/cowire
   COMP_WORDS=(cowire route mo) COMP_CWORD=2 COMP_LINE="cowire route mo" COMP_POINT=15; _cowire cowire; echo "${COMPREPLY[@]}"
