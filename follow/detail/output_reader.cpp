@@ -148,14 +148,13 @@ unique_fd open_cgroup(unreadable& why) {
       std::ranges::find_if(groups.lines, [](const auto& g) { return g.starts_with("0::"); });
   if (why || own == groups.lines.end()) return {};
   const std::string path = own->substr(3);
+  constexpr int as_folder = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
   unique_fd folder;
-  const auto open_below = [&](const unique_fd& root) {
-    if (root && !folder)
-      folder.reset(::openat(root.get(), ("." + path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  };
   if (const std::string at = cgroup_mount(); !at.empty())
-    open_below(unique_fd(::open(at.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)));
-  if (!folder) open_below(mount_cgroups());
+    folder.reset(::open((at + path).c_str(), as_folder));
+  if (!folder)
+    if (const unique_fd root = mount_cgroups())
+      folder.reset(::openat(root.get(), ("." + path).c_str(), as_folder));
   if (!folder) why = "control group " + path + ": " + errno_code(errno).message();
   return folder;
 }
