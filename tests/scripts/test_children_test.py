@@ -30,6 +30,11 @@ BREEDING = """
 exec >/dev/null 2>&1
 trap 'setsid sleep 1000 & echo $! >>$PIDS; exit' TERM; echo $$ >>$PIDS; while :; do sleep 0.1; done
 """
+# It hears that it is to end, and becomes another program all the same, which has not heard.
+TURNING = """
+exec >/dev/null 2>&1
+trap told=1 TERM; echo $$ >>$PIDS; until [ $told ]; do sleep 0.1; done; exec sleep 1000
+"""
 
 
 def has_ended(pid):
@@ -90,6 +95,9 @@ class Ending(unittest.TestCase):
 
     def test_what_begins_while_others_end_ends_too(self):
         self.end(BREEDING, signal.SIGTERM, 1, 2)
+
+    def test_what_becomes_another_program_is_told_again(self):
+        self.end(TURNING, signal.SIGTERM, 1, 1)
 
     def test_a_signal_that_is_ignored_stays_so(self):
         ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -20,11 +20,13 @@ PATIENCE_S = 10  # A guest or a soak takes its world down within one.
 
 
 def descendants():
-    """Of this process, those that have not ended, as far as one look shows them."""
-    children = collections.defaultdict(list)
+    """Of this process, those that have not ended, as far as one look shows them: their command
+    lines by their ids."""
+    children, commands = collections.defaultdict(list), {}
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
         try:
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            commands[int(stat.parent.name)] = (stat.parent / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue  # It has just gone.
         if state != "Z":
@@ -32,7 +34,7 @@ def descendants():
     found = list(children[os.getpid()])
     for pid in found:  # Which grows meanwhile.
         found += children[pid]
-    return set(found)
+    return {pid: commands[pid] for pid in found}
 
 
 def send(number, pids):
@@ -67,8 +69,9 @@ def end_all(patience_s=PATIENCE_S):
         told = set()
         give_up = time.monotonic() + patience_s
         while any_left() and time.monotonic() < give_up:
-            found = descendants()
-            send(number, found - told)
+            # A shell that is about to become another program may take it for itself.
+            found = set(descendants().items())
+            send(number, [pid for pid, _ in found - told])
             told |= found
             time.sleep(0.02)
 
