@@ -133,8 +133,8 @@ TEST(tx_core_stress, a_sleeping_core_wakes_for_a_single_request) {
   publisher tables;
   epoch_domain epochs;
   doorbell control;
-  tx_core core(memory.memory(), tables, epochs, control, {.idle = idle_policy::adaptive});
   test::test_producer producer(memory, 0, 64);
+  tx_core core(memory.memory(), tables, epochs, control, {.idle = idle_policy::adaptive});
   core.attach(producer.channel);
   core.start();
   const auto to = request_destination::from({ip_address::v4(0x0a010001), 9});
