@@ -2,6 +2,7 @@
 /// What random worlds have to offer for their comparison to mean something, and what was seen.
 #pragma once
 
+#include "frame_oracle.hpp"
 #include "group_oracle.hpp"
 #include "inventor.hpp"
 
@@ -37,13 +38,16 @@ struct coverage {
 
   // By published hops, beside sockets that send.
   std::size_t frames_v4 = 0, frames_v6 = 0;  ///< Frames that were compared.
+  std::size_t by_xor = 0, by_lacp = 0;       ///< By a slave of such a bond.
+  std::size_t by_other_slave = 0;            ///< By another one than the first, of all bonds.
+  std::size_t in_tunnels = 0, over_vlan = 0, over_bond = 0, over_vrf = 0;  ///< And of those.
 
   /// An answer of ours that was compared with the kernel's.
   void count(const resolution& answer, const netlink::route_answer& kernel, bool v4);
   /// A question to a socket.
   void count_socket(const asked_flow& query);
   /// A datagram of which the frame was compared.
-  void count_frame(const flow& question);
+  void count_frame(const mirror& state, const frame_question& asked);
   /// A datagram to a group.
   void count_group(const group_oracle::answer& kernel, const flow& question);
   /// Whether nothing that worlds of this kind should have is missing.

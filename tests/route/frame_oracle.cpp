@@ -58,6 +58,15 @@ void complete_checksum(std::string& frame, ip_family family) {
   std::memcpy(frame.data() + udp + 6, &sum, sizeof sum);
 }
 
+/// Where frames that leave by a device arrive: the other end of its wire, or nowhere that is here.
+std::optional<std::uint32_t> other_end(const mirror& state, std::uint32_t index) {
+  const mirror::device* const device = state.find_device(index);
+  if (device == nullptr || device->link.kind != "veth" || device->link.lower_in_other_namespace)
+    return std::nullopt;
+  return state.find_device(device->link.lower) != nullptr ? std::optional(device->link.lower)
+                                                          : std::nullopt;
+}
+
 /// The next frame that the packet socket has, with where it was seen; false: there is none.
 bool next_sighting(int fd, frame_oracle::sighting& seen) {
   sockaddr_ll from{};
@@ -87,10 +96,13 @@ frame_oracle::frame_oracle()
   set_option(packets_.get(), SOL_PACKET, PACKET_AUXDATA, 1);
 }
 
-std::vector<std::optional<frame_oracle::answer>> frame_oracle::ask(const std::vector<flow>& flows) {
-  std::vector<std::optional<answer>> answers(flows.size());
-  for (std::uint32_t number = 0; number < flows.size(); ++number) {
-    const flow& one = flows[number];
+std::vector<std::optional<frame_oracle::answer>> frame_oracle::ask(
+    const mirror& state, std::span<const frame_question> questions) {
+  std::vector<std::optional<answer>> answers(questions.size());
+  std::vector<bool> arrive;
+  for (std::uint32_t number = 0; number < questions.size(); ++number) {
+    const flow& one = questions[number].of;
+    arrive.push_back(other_end(state, questions[number].via.interface_index).has_value());
     const unique_fd fd = open_socket(one.cls, one.destination.family());
     if (!fd) continue;
     payload text;
@@ -101,18 +113,25 @@ std::vector<std::optional<frame_oracle::answer>> frame_oracle::ask(const std::ve
         ::sendto(fd.get(), &text, sizeof text, 0, reinterpret_cast<const sockaddr*>(&name), size);
     answers[number].emplace().error = sent < 0 ? errno : 0;
   }
-  collect(answers);
+  collect(answers, arrive);
   return answers;
 }
 
-/// Until all that was sent has arrived, which it does later where the kernel is busy.
-void frame_oracle::collect(std::vector<std::optional<answer>>& answers) {
+/// Until all that was sent has arrived, which it does later where the kernel is busy, or has left
+/// by a device that leads nowhere.
+void frame_oracle::collect(std::vector<std::optional<answer>>& answers,
+                           const std::vector<bool>& arrive) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
-  const auto arrived = [](const std::optional<answer>& one) {
-    return !one || one->error != 0 || !std::ranges::all_of(one->seen, &sighting::leaving);
+  const auto is_complete = [&] {
+    for (std::size_t i = 0; i < answers.size(); ++i)
+      if (answers[i] && answers[i]->error == 0 &&
+          std::ranges::all_of(answers[i]->seen,
+                              [&](const sighting& seen) { return seen.leaving == arrive[i]; }))
+        return false;
+    return true;
   };
   pollfd waiting{packets_.get(), POLLIN, 0};
-  while (!std::ranges::all_of(answers, arrived) && std::chrono::steady_clock::now() < deadline) {
+  while (!is_complete() && std::chrono::steady_clock::now() < deadline) {
     static_cast<void>(::poll(&waiting, 1, 50));
     sighting seen;
     while (next_sighting(packets_.get(), seen)) {
@@ -141,15 +160,6 @@ std::string frame_of(const hop& via, const flow& of, std::uint32_t number) {
 
 namespace {
 
-/// Where frames that leave by a device arrive: the other end of its wire, or nowhere that is here.
-std::optional<std::uint32_t> other_end(const mirror& state, std::uint32_t index) {
-  const mirror::device* const device = state.find_device(index);
-  if (device == nullptr || device->link.kind != "veth" || device->link.lower_in_other_namespace)
-    return std::nullopt;
-  return state.find_device(device->link.lower) != nullptr ? std::optional(device->link.lower)
-                                                          : std::nullopt;
-}
-
 /// Number, name and, of a bond's slave, whose.
 std::string described(const mirror& state, std::uint32_t index) {
   const mirror::device* const device = state.find_device(index);
@@ -167,8 +177,9 @@ std::string comparable(std::string frame) {
 
 }  // namespace
 
-std::string frame_disagreement(const mirror& state, const flow& of, const hop& via,
+std::string frame_disagreement(const mirror& state, const frame_question& asked,
                                std::uint32_t number, const frame_oracle::answer& kernel) {
+  const auto& [of, via] = asked;
   if (kernel.error != 0) return "errno 0, the socket's " + std::to_string(kernel.error);
   const auto there = other_end(state, via.interface_index);
   const std::uint32_t where = there.value_or(via.interface_index);

@@ -3,7 +3,7 @@
 /// really leave, and are seen where they arrive, beside what a published hop makes of them.
 ///
 /// Only what has a fast hop: elsewhere a datagram might ask for a neighbour, and so make another
-/// world of this one.
+/// world of this one. That they arrive tells the slave of a bond, and a tunnel's device, as well.
 #pragma once
 
 #include <cowire/base/unique_fd.hpp>
@@ -13,10 +13,16 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 namespace cowire::testing {
+
+struct frame_question {
+  flow of;
+  hop via;  ///< Its published one.
+};
 
 /// Of the namespace of the thread that makes it.
 class frame_oracle {
@@ -35,11 +41,12 @@ class frame_oracle {
 
   frame_oracle();
 
-  /// Sends one datagram for each flow that such a socket can be had for.
-  [[nodiscard]] std::vector<std::optional<answer>> ask(const std::vector<flow>& flows);
+  /// Sends one datagram for each question that such a socket can be had for.
+  [[nodiscard]] std::vector<std::optional<answer>> ask(const mirror& state,
+                                                       std::span<const frame_question> questions);
 
  private:
-  void collect(std::vector<std::optional<answer>>& answers);
+  void collect(std::vector<std::optional<answer>>& answers, const std::vector<bool>& arrive);
 
   unique_fd packets_;
 };
@@ -48,7 +55,7 @@ class frame_oracle {
 [[nodiscard]] std::string frame_of(const hop& via, const flow& of, std::uint32_t number);
 
 /// The hop's device and bytes, beside what the socket did; "" = they agree.
-[[nodiscard]] std::string frame_disagreement(const mirror& state, const flow& of, const hop& via,
+[[nodiscard]] std::string frame_disagreement(const mirror& state, const frame_question& asked,
                                              std::uint32_t number,
                                              const frame_oracle::answer& kernel);
 

@@ -105,30 +105,104 @@ std::string inventor::changed_setting(const std::string& device) {
   }
 }
 
+namespace {
+
+/// A device whose other end is up.
+std::string wire(const std::string& name, const std::string& other_end) {
+  return "ip link add " + name + " type veth peer name " + other_end + "\nip link set " + name +
+         " addrgenmode none\nip link set " + other_end + " addrgenmode none\nip link set " +
+         other_end + " up\n";
+}
+
+}  // namespace
+
+/// Of one to three wires, enslaved in any order; not up yet.
+std::string inventor::bond(const std::string& name, const std::string& n) {
+  std::vector<std::string> slaves;
+  std::string out;
+  const std::string mode = pick({"active-backup", "balance-xor", "balance-xor", "802.3ad"});
+  const bool hashes = mode != "active-backup";
+  for (std::uint32_t i = 0; i < (hashes ? 2 + below(2) : 1); ++i) {
+    const std::string slave = std::data({"w", "x", "y"})[i] + n;
+    out += wire(slave, std::data({"p", "q", "r"})[i] + n);
+    slaves.insert(slaves.begin() + below(i + 1), slave);
+  }
+  out += "ip link add " + name + " type bond mode " + mode + " miimon 50" +
+         (hashes ? " xmit_hash_policy " + hash_policy() : "") + "\nip link set " + name +
+         " addrgenmode none\n";
+  for (const std::string& slave : slaves) {
+    out += "ip link set " + slave + " master " + name + "\n";
+    if (hashes) slaves_.push_back({slave, name});
+  }
+  return out;
+}
+
+std::string inventor::hash_policy() {
+  return pick(
+      {"layer2", "layer2+3", "layer3+4", "layer3+4", "encap2+3", "encap3+4", "vlan+srcmac"});
+}
+
+/// What another device may be put above: up.
+std::string inventor::lower(const std::string& n, std::string& name) {
+  const bool bonded = below(2) == 0;
+  name = (bonded ? "b" : "w") + n;
+  return (bonded ? bond(name, n) : wire(name, "p" + n)) + "ip link set " + name + " up\n";
+}
+
+std::string inventor::vlan(const std::string& name, const std::string& above) {
+  return "ip link add link " + above + " name " + name + " type vlan proto " +
+         pick({"802.1q", "802.1ad"}) + " id 5\n";
+}
+
+/// What a tunnel's outer datagrams are meant to leave by, with addresses, and a known way to the
+/// tunnel's other end.
+std::string inventor::underlay(const std::string& n, std::string& name) {
+  std::string out = lower(n, name);
+  if (below(3) == 0) {
+    out += vlan("l" + n, name);
+    name = "l" + n;
+    out += "ip link set " + name + " addrgenmode none\nip link set " + name + " up\n";
+  }
+  const std::string on = " dev " + name, v4 = "10.250." + n, v6 = "fd50:" + n;
+  if (has_vrfs_ && below(2) == 0) {
+    out += "ip link set " + name + " master vrf0\n";
+    // Whoever asks outside of the VRF is led astray.
+    if (n != "0" && below(2) == 0)
+      out += "ip route add " + v4 + ".0/24 via " + gateway(true, 0) + " dev u0\nip -6 route add " +
+             v6 + "::/64 via " + gateway(false, 0) + " dev u0\n";
+  }
+  return out + "ip addr add " + v4 + ".1/24" + on + "\nip addr add " + v6 + "::1/64" + on +
+         " nodad\n" + known_neighbour(*ip_address::parse(v4 + ".2"), name) +
+         known_neighbour(*ip_address::parse(v6 + "::2"), name);
+}
+
+std::string inventor::tunnel(const std::string& n) {
+  std::string under;
+  std::string out = underlay(n, under);
+  const std::string kind = pick({"ip6gre", "gre", "gre", "gretap", "gre ttl 64 nopmtudisc"});
+  const std::string net = kind == "ip6gre" ? "fd50:" + n + "::" : "10.250." + n + ".";
+  out += "ip link add u" + n + " type " + kind + " local " + net + "1 remote " + net + "2";
+  // In which VRF the outer datagrams are routed the device tells.
+  if (below(2) == 0) out += " dev " + (has_vrfs_ && below(3) == 0 ? "vrf0" : under);
+  return out + "\n";
+}
+
 std::string inventor::device(const std::string& n) {
-  const std::string u = "u" + n, p = "p" + n, w = "w" + n;
+  const std::string u = "u" + n, p = "p" + n;
   const bool shown = shows_all_ && n != "3";
-  const std::uint32_t what = devices_ && !shown ? below(10) : 0;
+  const std::uint32_t what = devices_ && !shown ? below(12) : 0;
   if (what < 2)
     return "ip link add " + u + " address " +
            link_address_of(static_cast<std::uint32_t>(n[0] - '0')) + " type veth peer name " + p +
            "\n";
-  const std::string made = "ip link add " + u + " type ";
-  std::string out = "ip link add " + w + " type veth peer name " + p + "\nip link set " + w +
-                    " addrgenmode none\n";
-  if (what == 2) return out + made + "dummy\n";
-  if (what == 3)
-    return out + made + "bond mode " + pick({"active-backup", "balance-xor", "802.3ad"}) +
-           " miimon 50\nip link set " + w + " master " + u + "\n";
-  out += "ip link set " + w + " up\n";
-  const std::string above = "ip link add link " + w + " name " + u + " type ";
-  if (what <= 5) return out + above + "vlan proto " + pick({"802.1q", "802.1ad"}) + " id 5\n";
-  if (what == 6) return out + above + "macvlan mode " + pick({"private", "bridge"}) + "\n";
-  out += "ip addr add 10.250." + n + ".1/24 dev " + w + "\n";
-  out += "ip addr add fd50:" + n + "::1/64 dev " + w + " nodad\n";
-  if (what == 7) return out + made + "ip6gre local fd50:" + n + "::1 remote fd50:" + n + "::2\n";
-  return out + made + pick({"gre", "gretap", "gre ttl 64 nopmtudisc"}) + " local 10.250." + n +
-         ".1 remote 10.250." + n + ".2\n";
+  if (what == 2) return wire("w" + n, p) + "ip link add " + u + " type dummy\n";
+  if (what < 5) return bond(u, n);
+  if (what >= 8) return tunnel(n);
+  std::string below_it;
+  const std::string out = lower(n, below_it);
+  if (what < 7) return out + vlan(u, below_it);
+  return out + "ip link add link " + below_it + " name " + u + " type macvlan mode " +
+         pick({"private", "bridge"}) + "\n";
 }
 
 std::string inventor::addresses(const std::string& n) {
@@ -151,6 +225,8 @@ std::string inventor::addresses(const std::string& n) {
 
 std::string inventor::links() {
   std::string out = "ip link set lo up\n";
+  has_vrfs_ = devices_ && below(4) != 0;
+  if (has_vrfs_) out += "ip link add vrf0 type vrf table 102\nip link set vrf0 up\n";
   for (std::uint32_t i = 0; i < 4; ++i) {
     const std::string n = std::to_string(i), u = "u" + n, p = "p" + n;
     out += device(n);
@@ -161,13 +237,14 @@ std::string inventor::links() {
   }
   if (below(2) == 0)
     out += "ip addr add 192.0.2.1/32 dev lo\nip addr add 2001:db8:ff::1/128 dev lo\n";
-  if (devices_ && below(4) != 0) out += vrfs();
+  if (has_vrfs_) out += vrfs();
   return out;
 }
 
-/// One or two, with and without addresses of their own. Table 102 is one that random routes go to.
+/// vrf0 and perhaps another one, with and without addresses of their own. Table 102, which is
+/// vrf0's, is one that random routes go to.
 std::string inventor::vrfs() {
-  std::string out = "ip link add vrf0 type vrf table 102\nip link set vrf0 up\n";
+  std::string out;
   if (below(3) != 0)
     out += "ip addr add 10.255.0.1/32 dev vrf0\nip addr add fd55::1/128 dev vrf0 nodad\n";
   if (below(4) == 0) out += "ip addr add 127.0.0.1/8 dev vrf0\n";
@@ -407,8 +484,30 @@ std::string inventor::changed_vrf() {
   }
 }
 
+/// Of one that hashes frames.
+std::string inventor::changed_bond() {
+  const auto& [slave, bond] = slaves_[below(static_cast<std::uint32_t>(slaves_.size()))];
+  const std::string set = "ip link set " + slave, n = slave.substr(1);
+  const std::string other_end = std::string(1, static_cast<char>(slave[0] - 'w' + 'p')) + n;
+  switch (below(6)) {
+    case 0:
+      return set + " down\n";
+    case 1:
+      return set + " down\n" + set + " up\n";
+    case 2:
+      return "ip link set " + other_end + " down\n";
+    case 3:
+      return "ip link set " + other_end + " up\n";
+    case 4:  // It becomes the last one.
+      return set + " nomaster\n" + set + " down\n" + set + " master " + bond + "\n";
+    default:
+      return "ip link set " + bond + " type bond xmit_hash_policy " + hash_policy() + "\n";
+  }
+}
+
 std::string inventor::changed_link() {
   if (devices_ && below(3) == 0) return changed_vrf();
+  if (!slaves_.empty() && below(2) == 0) return changed_bond();
   const std::string u = "u" + std::to_string(below(4)), n = std::to_string(below(4));
   switch (below(6)) {
     case 0:

@@ -11,6 +11,7 @@
 #include <initializer_list>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace cowire::testing {
@@ -64,12 +65,21 @@ class inventor {
   /// What the kernel acts upon and says little or nothing about.
   [[nodiscard]] std::string quiet_change();
   [[nodiscard]] std::string links();
+  [[nodiscard]] std::string bond(const std::string& name, const std::string& n);
+  [[nodiscard]] std::string changed_bond();
+  [[nodiscard]] std::string hash_policy();
+  [[nodiscard]] std::string vlan(const std::string& name, const std::string& above);
+  // Of what they make, `name` becomes the name.
+  [[nodiscard]] std::string lower(const std::string& n, std::string& name);
+  [[nodiscard]] std::string underlay(const std::string& n, std::string& name);
+  [[nodiscard]] std::string tunnel(const std::string& n);
   [[nodiscard]] std::string vrfs();
   [[nodiscard]] std::string changed_vrf();
   [[nodiscard]] std::uint32_t vrf_device(const mirror& state);
   /// Routes of every kind that chance alone might leave out, where no random one is.
   [[nodiscard]] std::string showcase() const;
-  /// Makes u`n`, and below or beside it p`n`.
+  /// Makes u`n`, below or beside it p`n`, and what else it takes: w, x and y, whose other ends are
+  /// p, q and r, a bond b, a VLAN l.
   [[nodiscard]] std::string device(const std::string& n);
   [[nodiscard]] std::string addresses(const std::string& n);
   [[nodiscard]] std::string random_prefix(bool v4);
@@ -91,8 +101,10 @@ class inventor {
 
   std::mt19937_64 random_;
   bool plain_, devices_, shows_all_;
+  bool has_vrfs_ = false;
   std::vector<ip_address> told_about_;
-  std::vector<std::string> joined_;  ///< "DEVICE GROUP".
+  std::vector<std::string> joined_;                          ///< "DEVICE GROUP".
+  std::vector<std::pair<std::string, std::string>> slaves_;  ///< And their bonds that hash frames.
 };
 
 }  // namespace cowire::testing

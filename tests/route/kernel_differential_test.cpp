@@ -23,6 +23,8 @@
 #include "socket_oracle.hpp"
 
 #include <cowire/route/agreement.hpp>
+#include <cowire/route/detail/bond.hpp>
+#include <cowire/route/egress_choice.hpp>
 #include <cowire/route/mirror_comparison.hpp>
 #include <cowire/route/resolve.hpp>
 
@@ -290,6 +292,18 @@ class KernelDifferential : public ::testing::Test {
   tally tally_;
 };
 
+/// In which slaves of bonds two mirrors of devices with the same numbers differ.
+std::vector<std::string> slaves_difference(const mirror& left, const mirror& right) {
+  std::vector<std::string> found;
+  for (const auto& [index, device] : left.devices()) {
+    const mirror::device* const other = right.find_device(index);
+    if (!hashes_frames(device.link) || other == nullptr || !hashes_frames(other->link)) continue;
+    if (detail::usable_slaves(left, device) != detail::usable_slaves(right, *other))
+      found.push_back("slaves of " + device.link.name);
+  }
+  return found;
+}
+
 /// What a mirror that followed and a dump differ in, and after the re-dumps that it might have been
 /// advised to make. Siblings of which not all is told are diverted until then.
 std::vector<std::string> audited(kernel_world& world, const mirror& dumped) {
@@ -310,6 +324,7 @@ std::vector<std::string> audited(kernel_world& world, const mirror& dumped) {
     });
     if (!mixed) found.push_back(line);
   }
+  for (std::string& line : slaves_difference(followed, dumped)) found.push_back(std::move(line));
   for (const std::string& line : difference(world.refreshed(followed), dumped))
     found.push_back("after re-dumps: " + line);
   return found;
@@ -459,13 +474,6 @@ void forget_cached_routes(kernel_world& world) {
     world.run({std::string("sysctl -w net.ipv4.conf.lo.promote_secondaries=") + value});
 }
 
-/// What was asked of a hop, and of a socket.
-struct frame_question {
-  flow of;
-  std::size_t cls;  ///< Of those that are compiled.
-  hop via;
-};
-
 /// Whether the world that `lines` make still shows this kind of disagreement for this datagram.
 bool frame_still_differs(const line_list& lines, const frame_question& one,
                          const std::string& kind) {
@@ -477,11 +485,17 @@ bool frame_still_differs(const line_list& lines, const frame_question& one,
   compiled published(followed);
   published.add(one.of.cls);
   published.publish(followed);
-  const hop via = published.hop_for(0, one.of);
-  if (via.egress == divert_slot) return false;
+  const frame_question now{one.of, published.hop_for(0, one.of)};
+  if (now.via.egress == divert_slot) return false;
   forget_cached_routes(world);
-  const auto kernel = frame_oracle().ask({one.of}).front();
-  return kernel && kind_of(frame_disagreement(followed, one.of, via, 0, *kernel)) == kind;
+  const auto kernel = frame_oracle().ask(followed, {&now, 1}).front();
+  return kernel && kind_of(frame_disagreement(followed, now, 0, *kernel)) == kind;
+}
+
+/// What goes through a tunnel leaves a path MTU behind, that of the tunnel (tnl_update_pmtu() in
+/// net/ipv4/ip_tunnel.c), of which nobody has told this world.
+void forget_path_mtus(kernel_world& world) {
+  world.run({"ip route flush cache", "ip -6 route flush cache"});
 }
 
 std::string describe_frame_question(const flow& question) {
@@ -503,34 +517,33 @@ void KernelDifferential::compare_frames(inventor& from, kernel_world& world,
   published.publish(world.followed());
   std::vector<frame_question> asked;
   for (std::size_t i = 0; i < frame_lookups && asked.size() < frames; ++i) {
-    frame_question one{from.question(settled).question, i % classes.size(), {}};
-    one.of.cls = classes[one.cls];
+    const std::size_t cls = i % classes.size();
+    frame_question one{from.question(settled).question, {}};
+    one.of.cls = classes[cls];
     if (one.of.destination.is_multicast()) continue;  // compare_groups() has them.
     // By a seed that nobody knows one member is as good as another.
     const resolution known = resolve(world.followed(), one.of);
     if (known.shares.size() > 1 && !known.choice_known) continue;
-    one.via = published.hop_for(one.cls, one.of);
+    one.via = published.hop_for(cls, one.of);
     ++tally_.looked_up;
     if (one.via.egress == divert_slot)
       ++tally_.compiled[std::string(name(one.via.reason))];
     else if (asked.size() < frames)
       asked.push_back(one);
   }
-  std::vector<flow> flows;
-  for (const frame_question& one : asked) flows.push_back(one.of);
   forget_cached_routes(world);
-  const auto answers = frame_oracle().ask(flows);
+  const auto answers = frame_oracle().ask(world.followed(), asked);
   // What the kernel does by itself meanwhile is nobody's answer.
-  if (!difference(world.settled(), settled).empty()) {
+  const mirror now = world.settled();
+  if (!difference(now, settled).empty() || !slaves_difference(now, settled).empty()) {
     ++tally_.given_up;
     return;
   }
   for (std::uint32_t i = 0; i < asked.size(); ++i) {
     if (!answers[i]) continue;
     const frame_question& one = asked[i];
-    tally_.seen.count_frame(one.of);
-    const std::string differs =
-        frame_disagreement(world.followed(), one.of, one.via, i, *answers[i]);
+    tally_.seen.count_frame(world.followed(), one);
+    const std::string differs = frame_disagreement(world.followed(), one, i, *answers[i]);
     if (differs.empty()) continue;
     announce(describe_frame_question(one.of), differs);
     const auto differs_again = [&](const line_list& lines) {
@@ -571,7 +584,6 @@ void KernelDifferential::run_world(std::uint64_t seed, flavour kind) {
   for (const flow_class& cls : classes) kept.add(cls);
   // A sequence of its own, so that what a seed stands for does not hang on how much is fast.
   inventor of_frames(seed, kind);
-  const bool sends = kind != flavour::devices;
   const std::vector<flow_class> frame_classes = frame_classes_of(classes);
   std::vector<flow_class> all_classes = classes;
   all_classes.push_back(frame_classes.front());
@@ -579,8 +591,7 @@ void KernelDifferential::run_world(std::uint64_t seed, flavour kind) {
   mirror settled;
   for (int change = 0; change <= changes; ++change) {
     line_list next = change == 0 ? from.build() : from.disturb(settled);
-    if (change == 0 && sends)
-      std::ranges::copy(of_frames.known_gateways(), std::back_inserter(next));
+    if (change == 0) std::ranges::copy(of_frames.known_gateways(), std::back_inserter(next));
     history.insert(history.end(), next.begin(), next.end());
     world.run(next);
     settled = world.settled();
@@ -608,8 +619,9 @@ void KernelDifferential::run_world(std::uint64_t seed, flavour kind) {
     scratch.publish(followed);
     for (const ip_address& at : boundaries(followed)) ASSERT_EQ(kept.difference(scratch, at), "");
     if (HasFatalFailure()) return;
-    if (sends) compare_frames(of_frames, world, frame_classes, settled, history);
+    compare_frames(of_frames, world, frame_classes, settled, history);
     if (HasFatalFailure()) return;
+    if (kind == flavour::devices) forget_path_mtus(world);
   }
   ++tally_.worlds;
 }

@@ -6,6 +6,9 @@
 #include <cowire/base/socket_address.hpp>
 #include <cowire/follow/detail/sysctls.hpp>
 #include <cowire/netlink/dump_plan.hpp>
+#include <cowire/route/detail/bond.hpp>
+#include <cowire/route/detail/cover.hpp>
+#include <cowire/route/egress_choice.hpp>
 #include <cowire/route/mirror_comparison.hpp>
 
 #include <gtest/gtest.h>
@@ -26,15 +29,25 @@ namespace {
 
 void write_file(const std::string& path, const std::string& text) { std::ofstream(path) << text; }
 
+/// Whether a bond has still to look at this slave, or to agree with itself which one to use.
+bool is_awaited(const mirror& state, const mirror::device& slave) {
+  const mirror::device* const bond = state.find_device(slave.link.master);
+  if (!slave.link.bond_slave || bond == nullptr || !bond->up() || !hashes_frames(bond->link))
+    return false;
+  const bool works = slave.up() && detail::has_carrier(slave.link);
+  if (works != (slave.link.bond_slave->mii_status == 0)) return true;
+  return works && std::holds_alternative<divert_reason>(detail::usable_slaves(state, *bond));
+}
+
 /// Whether the kernel has still to act upon a carrier that came or went, up to a second later, or
 /// to announce an IPv6 address that nobody else turns out to have.
 bool is_moving(const mirror& state) {
   constexpr std::uint32_t lower_up = 0x10000, running = IFF_UP | IFF_RUNNING;
-  return std::ranges::any_of(state.devices(), [](const auto& item) {
+  return std::ranges::any_of(state.devices(), [&](const auto& item) {
     const std::uint32_t flags = item.second.link.flags;
     const bool carrier_pending =
         (flags & IFF_UP) != 0 && ((flags & lower_up) != 0) != ((flags & IFF_RUNNING) != 0);
-    return carrier_pending ||
+    return carrier_pending || is_awaited(state, item.second) ||
            ((flags & running) == running && std::ranges::any_of(item.second.v6, is_in_detection));
   });
 }
@@ -90,12 +103,14 @@ mirror kernel_world::dumped() {
   for (const netlink::dump_scope& scope : netlink::dump_plan)
     for (const netlink::message& message : socket_.dump(scope.kind, scope.filter))
       state.apply(message, changes, message_origin::dump);
+  bonds_.settle(state, changes);
   state.set_settings(detail::read_mirror_settings(state), changes);
   return state;
 }
 
 /// As a transmitter would, once it has seen that nothing is on its way.
 void kernel_world::settle_what_is_hidden(mirror& state, mirror_changes& changes) {
+  bonds_.settle(state, changes);
   detail::device_order_reader().settle(state, clock_, changes);
   detail::rule_question rules;
   for (int twice = 0; twice < 2; ++twice) rules.settle(state, changes);

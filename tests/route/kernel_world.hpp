@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cowire/base/unique_fd.hpp>
+#include <cowire/follow/detail/bond_reader.hpp>
 #include <cowire/follow/detail/device_order.hpp>
 #include <cowire/follow/detail/path_exceptions.hpp>
 #include <cowire/follow/detail/rule_question.hpp>
@@ -86,6 +87,7 @@ class kernel_world {
 
   test::private_namespace namespace_;  ///< First: the sockets are of it.
   netlink::request_socket socket_;
+  detail::bond_reader bonds_;
   unique_fd events_, questions_;
   std::map<std::string, unique_fd> members_;  ///< By "DEVICE GROUP".
   std::vector<flow_class> classes_;
