@@ -122,7 +122,8 @@ std::string inventor::bond(const std::string& name, const std::string& n) {
   std::string out;
   const std::string mode = pick({"active-backup", "balance-xor", "balance-xor", "802.3ad"});
   const bool hashes = mode != "active-backup";
-  for (std::uint32_t i = 0; i < (hashes ? 2 + below(2) : 1); ++i) {
+  const std::uint32_t count = hashes ? 2 + below(2) : 1;
+  for (std::uint32_t i = 0; i < count; ++i) {
     const std::string slave = std::data({"w", "x", "y"})[i] + n;
     out += wire(slave, std::data({"p", "q", "r"})[i] + n);
     slaves.insert(slaves.begin() + below(i + 1), slave);
@@ -131,7 +132,7 @@ std::string inventor::bond(const std::string& name, const std::string& n) {
          (hashes ? " xmit_hash_policy " + hash_policy() : "") + "\nip link set " + name +
          " addrgenmode none\n";
   for (const std::string& slave : slaves) {
-    out += "ip link set " + slave + " master " + name + "\n";
+    out.append("ip link set ").append(slave).append(" master ").append(name).append("\n");
     if (hashes) slaves_.push_back({slave, name});
   }
   return out;
