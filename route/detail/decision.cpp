@@ -899,13 +899,7 @@ bool decider::source_may_be_asked_for_v6() const {
   const bool asked_for = question_.as == route_question::send && question_.cls->source_is_asked_for;
   if (!source_ || !asked_for) return true;
   if (source_->is_link_local_v6()) return false;
-  return std::ranges::any_of(state_.devices(), [&](const auto& entry) {
-    const auto& [index, device] = entry;
-    return vrf_of(state_, index) == vrf_ &&
-           std::ranges::any_of(device.v6, [&](const netlink::address& own) {
-             return own.local == *source_ && !is_in_detection(own);
-           });
-  });
+  return has_address_v6(state_, *source_, vrf_);
 }
 
 void decider::decide_v6() {

@@ -104,7 +104,12 @@ std::optional<flow> outer_flow_of(const mirror& state, const netlink::link& link
   flow outer;
   outer.destination = info.remote;
   if (!info.local.is_unspecified()) {
-    if (!state.is_local_address(info.local)) return std::nullopt;
+    // IPv6 wants an address, of the VRF of the tunnel's device (ip6_tnl_xmit_ctl() in
+    // net/ipv6/ip6_tunnel.c).
+    const bool is_here = through.outer == ip_family::v4
+                             ? state.is_local_address(info.local)
+                             : has_address_v6(state, info.local, vrf_of(state, info.link));
+    if (!is_here) return std::nullopt;
     (through.outer == ip_family::v4 ? outer.cls.source_v4 : outer.cls.source_v6) = info.local;
   }
   outer.cls.mark = info.fwmark;

@@ -25,6 +25,18 @@ namespace cowire::detail {
   return device == nullptr ? 0 : vrf_of(state, *device);
 }
 
+/// Whether a tried IPv6 address is of a device of this VRF; 0 = of one that is in none
+/// (ipv6_chk_addr_and_flags() in net/ipv6/addrconf.c).
+[[nodiscard]] inline bool has_address_v6(const mirror& state, const ip_address& address,
+                                         std::uint32_t vrf) {
+  return std::ranges::any_of(state.devices(), [&](const auto& entry) {
+    return vrf_of(state, entry.second) == vrf &&
+           std::ranges::any_of(entry.second.v6, [&](const netlink::address& own) {
+             return own.local == address && !is_in_detection(own);
+           });
+  });
+}
+
 [[nodiscard]] inline bool is_vrf(const mirror& state, std::uint32_t index) {
   const mirror::device* device = state.find_device(index);
   return device != nullptr && device->link.kind == "vrf";

@@ -4,6 +4,7 @@
 // socket and of the fast path, byte for byte, on the same wire.
 #include <tests/async/frame_capture.hpp>
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <vector>
@@ -162,6 +163,31 @@ TEST_F(vrf, what_goes_nowhere_is_left_to_the_kernel) {
   EXPECT_EQ(2u, stats.diverted.at("no_route")) << summary(stats);
   EXPECT_EQ(1u, stats.refused.at("EHOSTUNREACH")) << summary(stats);
   EXPECT_EQ(2u, stats.refused.at("ENETUNREACH")) << summary(stats);
+}
+
+/// A tunnel over IPv6 sends from addresses of the VRF of its `dev` alone, and from none that only a
+/// local route makes this host's (ip6_tnl_xmit_ctl() in net/ipv6/ip6_tunnel.c).
+TEST_F(vrf, tunnels_with_an_address_of_elsewhere_are_left_to_the_kernel) {
+  (*a)("ip -6 route add local fd57::1 dev lo");
+  for (const std::string how : {"5 fd77:2::1", "6 fd57::1"}) {
+    const std::string n = how.substr(0, 1), local = how.substr(2);
+    (*a)("ip link add t" + n + " type ip6gre local " + local + " remote fd98:20::9:" + n +
+         " && ip addr add 10.200." + n + ".1/24 dev t" + n + " && ip link set t" + n + " up");
+  }
+  capture_both();
+  const auto is_silent = [&] {
+    return std::ranges::all_of(wires_, [](auto& wire) { return wire->next(300ms).empty(); });
+  };
+  const std::vector<endpoint> through = {to("10.200.5.2:9000"), to("10.200.6.2:9000")};
+  for (const endpoint& there : through)
+    kernel_sender(ip_family::v4, {.port = 8001}).send(there, patterned(100));
+  EXPECT_TRUE(is_silent());
+  transmitter tx(small());
+  auto s = tx.make_sender({.source_port = 8001});
+  for (const endpoint& there : through) ASSERT_TRUE(s.try_send(bytes_of("x"), there));
+  EXPECT_TRUE(drained(tx));
+  EXPECT_TRUE(is_silent());
+  EXPECT_EQ(2u, tx.stats().diverted.at("tunnel_underlay")) << summary(tx.stats());
 }
 
 TEST_F(vrf, groups_are_left_to_the_kernel) {
